@@ -1,0 +1,64 @@
+# Everything a newcomer or an operator types. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test prove bench check lock psql redis-cli clean
+
+help: ## List these commands
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
+
+run: $(VENV)/run ## Serve on a bare machine: a real Redis and Postgres, demo data, http://127.0.0.1:8000 (PORT=)
+	@$(BIN)/fourways serve
+
+test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
+	@$(BIN)/pytest
+
+prove: $(VENV)/dev ## Run the long proofs in full
+	@$(BIN)/pytest -m prove
+
+bench: $(VENV)/dev ## Run the benchmarks, which report ratios
+	@$(BIN)/pytest -m benchmark -s
+
+check: $(VENV)/dev ## Run the static checks
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write down their hashes
+	@for extra in runtime embedded dev; do \
+	  printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
+	    --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    $$([ $$extra = runtime ] || echo "--extra $$extra --constraint locks/runtime.txt") \
+	    pyproject.toml - --output-file locks/$$extra.txt || exit 1; \
+	done
+
+psql: $(VENV)/run ## Open psql on the running Postgres
+	@$(BIN)/python -m app.embedded psql
+
+redis-cli: $(VENV)/run ## Open redis-cli on the running Redis
+	@$(BIN)/python -m app.embedded redis-cli
+
+clean: ## Remove the environment, the data and the caches
+	@rm -rf $(VENV) .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# An environment is made once for each lock: what is installed is what is locked, and nothing is resolved.
+$(VENV)/run: locks/embedded.txt pyproject.toml
+	$(call install,locks/embedded.txt)
+	@touch $@
+
+$(VENV)/dev: locks/dev.txt pyproject.toml
+	$(call install,locks/dev.txt)
+	@touch $@ $(VENV)/run
+
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in `make PYTHON=python3.12 run`.")'
+@echo "Installing what $(1) names into $(VENV)"
+@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endef

@@ -1,0 +1,35 @@
+"""The four strategies. What each constructor is told of the database is what tells them apart:
+
+    CacheAside(region)            nothing: the caller brings the query
+    ReadThrough(region, load)     how to read
+
+This folder knows Redis, and nothing of this application: it can be lifted out as it is. Begin with `cache_aside.py`;
+what the strategies share is in `region.py` (keys, leases, versions), `single_flight.py` (one load for all readers) and
+`scripts/`.
+"""
+
+from app.caching.cache_aside import CacheAside
+from app.caching.clock import RedisClock
+from app.caching.connection import open_redis
+from app.caching.errors import CacheError, CacheUnavailable, LoadTimeout
+from app.caching.observing import Event, Observe
+from app.caching.read_through import ReadThrough
+from app.caching.reading import Outcome, Reading, Versioned
+from app.caching.region import Lifetimes, Region
+
+__all__ = [
+    "CacheAside",
+    "CacheError",
+    "CacheUnavailable",
+    "Event",
+    "Lifetimes",
+    "LoadTimeout",
+    "Observe",
+    "Outcome",
+    "ReadThrough",
+    "Reading",
+    "RedisClock",
+    "Region",
+    "Versioned",
+    "open_redis",
+]

@@ -1,0 +1,46 @@
+"""Cache-aside: the cache stands beside the database, and the application asks both.
+
+    read    ask the cache; on a miss the caller's own query asks the database, and the answer is kept
+    write   the caller writes to the database, commits, and then invalidates
+
+Use it when the application knows best how to read: one key may need several queries, or other ones on another day. It
+is the default; with a `load` that is always the same, `ReadThrough` says it better.
+
+What can go wrong: a writer that forgets to invalidate (here the database's own triggers feed a relay that
+cannot forget). Without Redis, reads ask the database, and an invalidation raises `CacheUnavailable`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic
+
+from app.caching.errors import CacheUnavailable
+from app.caching.reading import Reading, V
+from app.caching.region import K, Region
+from app.caching.single_flight import SingleFlight
+
+
+class CacheAside(Generic[K, V]):
+    """A cache that is told nothing of the database."""
+
+    def __init__(self, region: Region[K, V]) -> None:
+        self._region = region
+        self._flights = SingleFlight(region)
+
+    async def get(self, key: K, query: Callable[[K], Awaitable[V | None]]) -> Reading[V]:
+        """The value of `key`, from the cache or from `query`, which answers None when there is no such row.
+
+        Raises LoadTimeout, and what `query` raises.
+        """
+        try:
+            found = await self._region.find(key)
+            if found is None:
+                # All readers of a missing key share one query, and only the newest committed row is kept.
+                found = await self._flights.get(key, query)
+            return found
+        except CacheUnavailable:
+            return self._region.bypass(await query(key))
+
+    async def invalidate(self, key: K, version: int) -> None:
+        """Forgets what is older than `version`. Call it after the database has committed, never before: a reader would
+        load the old row and keep it."""
+        await self._region.invalidate(key, version)

@@ -1,0 +1,55 @@
+"""A Redis client that fails fast and does nothing twice.
+
+The defaults of redis-py repeat any command up to ten times, INCRBY included, and wait for minutes when Redis is silent.
+Each value below is chosen against one of those defaults:
+
+    retries=0                a lost reply must not apply a command twice; who may retry knows it better than the client
+    socket_timeout           a silent Redis costs one short wait, not one per attempt
+    BlockingConnectionPool   a burst waits for a connection; the ordinary pool raises at once when it is empty
+    protocol=2               with RESP3, redis-py 8.1.0 hands out connections that Redis closed while they were idle
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.caching.clock import RedisClock
+
+
+@asynccontextmanager
+async def open_redis(
+    url: str, *, timeout: timedelta, connections: int, clock: RedisClock | None = None
+) -> AsyncIterator[Redis]:
+    """A client for `url` (redis://, rediss:// or unix://), closed at the end. It connects at its first command.
+
+    `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
+    time and sets `clock`.
+    """
+
+    async def connected(connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        if clock is not None:
+            await connection.send_command("TIME")
+            seconds, microseconds = await connection.read_response()
+            clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
+
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout.total_seconds(),
+        socket_timeout=timeout.total_seconds(),
+        socket_connect_timeout=timeout.total_seconds(),
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        redis_connect_func=connected,
+    )
+    redis = Redis.from_pool(pool)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()

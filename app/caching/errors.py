@@ -1,0 +1,23 @@
+"""What can go wrong in a cache.
+
+CacheError
+├── CacheUnavailable    Redis did not answer, or answered with an error.
+└── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
+"""
+
+from redis.exceptions import RedisError
+
+# redis-py raises its own tree, yet a refused or broken socket can surface as OSError and a deadline as TimeoutError.
+REDIS_DOWN = (RedisError, OSError, TimeoutError)
+
+
+class CacheError(Exception):
+    """Something is wrong with the cache, and not with what was asked."""
+
+
+class CacheUnavailable(CacheError):
+    """Redis did not answer, or answered with an error."""
+
+
+class LoadTimeout(CacheError):
+    """Somebody else loads this key, and takes longer than a reader waits."""

@@ -1,0 +1,29 @@
+"""What the cache reports of itself: each thing that happened, to one callable that its owner gave.
+
+The service counts them, a bill adds them up, a test asserts them; the library need not know.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """What can happen in a region. The first five are the outcomes of a reading: each reading reports one of them."""
+
+    HIT = "hit"
+    MISS = "miss"
+    COLLAPSED = "collapsed"
+    STALE = "stale"
+    BYPASSED = "bypassed"
+    LOADED = "loaded"  # A load ended well; the duration is its own.
+    LOAD_FAILED = "load_failed"
+    STORED = "stored"  # A fill was kept.
+    REFUSED = "refused"  # A fill came too late: the lease was gone, or a newer version is known.
+    FOREIGN = "foreign"  # Something stands under the key that this schema cannot read; it is a miss.
+    INVALIDATED = "invalidated"
+    UNAVAILABLE = "unavailable"  # Redis did not answer, or answered with an error.
+
+
+Observe = Callable[[str, Event, timedelta], None]
+"""Called with the region's name, what happened, and how long it took (zero where nothing was measured)."""

@@ -1,0 +1,54 @@
+"""What a get answers: the bytes as they are stored, and how they came."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+
+class Versioned(Protocol):
+    """What can be cached: a frozen pydantic model with the version that the database gave to its row."""
+
+    @property
+    def version(self) -> int: ...
+    def model_dump_json(self) -> str: ...
+    @classmethod
+    def model_validate_json(cls, json_data: bytes, /) -> Self: ...
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]: ...
+
+
+V = TypeVar("V", bound=Versioned)
+
+
+class Outcome(StrEnum):
+    """How a reading came about."""
+
+    HIT = "hit"  # It stood in the cache.
+    MISS = "miss"  # This reader's own load brought it.
+    COLLAPSED = "collapsed"  # Another reader's load brought it.
+    STALE = "stale"  # It stood in the cache, too old, and the load failed.
+    BYPASSED = "bypassed"  # The cache could not be asked: it comes from the database, and was not kept.
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[V]):
+    """One answer.
+
+    `payload` is the JSON as it is stored, None when it is known that there is no such row. `version` is the row's, 0
+    without a row. `age` and `ttl` are what the entry has behind and before it; `ttl` is negative when it is stale.
+    `stored` says whether the answer of a miss was kept. The value is decoded only when `value` is asked for.
+    """
+
+    payload: bytes | None
+    version: int
+    outcome: Outcome
+    type_: type[V]
+    age: timedelta = timedelta(0)
+    ttl: timedelta = timedelta(0)
+    stored: bool = False
+
+    @property
+    def value(self) -> V | None:
+        """The payload as a model; a new one at each call."""
+        return None if self.payload is None else self.type_.model_validate_json(self.payload)

@@ -1,0 +1,240 @@
+"""The values of one kind under one name in Redis, and the rules that keep them true.
+
+    users:{42}          "<schema> <version> <stored at> <fresh until> <load cost> <JSON>", times in Redis' milliseconds
+    users:{42}:lease    the token of whoever may load it now
+    users:{42}:floor    the newest version known to be invalidated
+
+The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. The schema is a hash of
+the model's own: a value that another version of the application wrote is a miss, and is overwritten.
+
+A row that does not exist is kept too, as version 0 without JSON, for a short time; any invalidation removes it.
+
+What can go wrong: `CacheUnavailable`, from every method, when Redis does not answer. A fill then counts as refused.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+from app.caching.batching import Batching
+from app.caching.clock import RedisClock
+from app.caching.errors import REDIS_DOWN, CacheUnavailable
+from app.caching.observing import Event, Observe
+from app.caching.reading import Outcome, Reading, V
+from app.caching.scripts import script
+
+K = TypeVar("K", bound=int | str)
+
+LEASE = timedelta(seconds=3)
+"""A lease outlives an ordinary load. When its holder dies, the next reader loads after this time at the latest."""
+FLOOR = timedelta(seconds=10)
+"""A floor outlives a lease, so that whoever fills has also met the floor. A longer one would keep a row uncached that
+was deleted and created again with a lower version."""
+JITTER = 0.1
+"""Entries that were filled together do not expire together: each lives up to a tenth less than it might."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long the entries of a region live: `fresh` a row, then `stale` more in case that a load fails, `absent` the
+    knowledge that there is no row."""
+
+    fresh: timedelta
+    stale: timedelta
+    absent: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Generic[V]):
+    """Who loads a missing key: the holder of `token`. `granted` says that this is us. `old` is what stood there, too
+    old to be an answer unless the load fails."""
+
+    token: str
+    granted: bool
+    old: Reading[V] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[K]):
+    """A loaded row on its way into the cache: version 0 and no payload where there is no row."""
+
+    key: K
+    token: str
+    version: int
+    payload: bytes
+    cost: timedelta
+
+
+class Fill(StrEnum):
+    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not."""
+
+    STORED = "stored"
+    BELOW = "below"
+    LOST = "lost"
+
+
+class Region(Generic[K, V]):
+    """The values of one type under one name, with their leases and floors."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        name: str,
+        type_: type[V],
+        *,
+        lifetimes: Lifetimes,
+        clock: RedisClock,
+        observe: Observe,
+    ) -> None:
+        self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
+        self._lifetimes = lifetimes
+        schema = json.dumps(type_.model_json_schema(), sort_keys=True)
+        self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
+        self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
+        self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
+        self._gets = Batching(self._get_all)
+        self._lookups = Batching(self._lookup_all)
+        self._fills = Batching(self._fill_all)
+        self._invalidations = Batching(self._invalidate_all)
+
+    async def find(self, key: K) -> Reading[V] | None:
+        """The fresh value under `key`, None when there is none: one GET."""
+        return self._hit(await self._gets.ask(key))
+
+    async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
+        """The same for many keys, in their order: one MGET."""
+        asked = [self._gets.ask(key) for key in keys]
+        return [self._hit(await answer) for answer in asked]
+
+    async def lookup(self, key: K) -> Reading[V] | Lease[V]:
+        """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
+        return await self._lookups.ask(key)
+
+    async def fill(self, loaded: Loaded[K]) -> tuple[Reading[V], Fill]:
+        """Keeps what was loaded under a lease, and answers it as a reading. Never raises: the answer is there."""
+        self.report(Event.LOADED, loaded.cost)
+        try:
+            fill = await self._fills.ask(loaded)
+        except CacheUnavailable:
+            fill = Fill.LOST
+        self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
+        payload = loaded.payload if loaded.version else None
+        return Reading(payload, loaded.version, Outcome.MISS, self._type, stored=fill is Fill.STORED), fill
+
+    async def release(self, key: K, token: str) -> None:
+        """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
+        try:
+            await self._run(self._release, [self._key(key) + ":lease"], [token])
+        except CacheUnavailable:
+            return
+
+    async def invalidate(self, key: K, version: int) -> None:
+        """Forgets what is older than `version`, which the database has committed, and voids the load under way."""
+        await self._invalidations.ask((key, version))
+        self.report(Event.INVALIDATED)
+
+    def bypass(self, value: V | None) -> Reading[V]:
+        """A reading of what the database answered while the cache could not be asked."""
+        self.report(Event.BYPASSED)
+        payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
+        return Reading(payload, version, Outcome.BYPASSED, self._type)
+
+    def report(self, event: Event, took: timedelta = timedelta(0)) -> None:
+        """Tells the owner of this region what happened."""
+        self._observe(self._name, event, took)
+
+    def _key(self, key: K) -> str:
+        return f"{self._name}:{{{key}}}"
+
+    def _hit(self, raw: bytes | None) -> Reading[V] | None:
+        reading = self._parse(raw)
+        if reading is None and raw is not None:
+            self.report(Event.FOREIGN)
+        if reading is None or reading.ttl <= timedelta(0):
+            return None
+        self.report(Event.HIT)
+        return reading
+
+    def _parse(self, raw: bytes | None, outcome: Outcome = Outcome.HIT) -> Reading[V] | None:
+        if raw is None:
+            return None
+        try:
+            schema, version, stored_at, fresh_until, _cost, payload = raw.split(b" ", 5)
+            if schema != self._schema:
+                raise ValueError(schema)
+            now = self._clock.now()
+            age, ttl = (
+                timedelta(milliseconds=now - int(stored_at)),
+                timedelta(milliseconds=int(fresh_until) - now),
+            )
+            number = int(version)
+        except ValueError:
+            return None
+        return Reading(payload if number else None, number, outcome, self._type, age=age, ttl=ttl)
+
+    async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
+        try:
+            # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.
+            return cast("list[bytes | None]", await self._redis.mget([self._key(key) for key in keys]))
+        except REDIS_DOWN as error:
+            raise self._unavailable(error) from error
+
+    async def _lookup_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
+        token = secrets.token_hex(8)
+        named = [name for key in keys for name in (self._key(key), self._key(key) + ":lease")]
+        now, *answers = await self._run(self._lookup, named, [token, self._schema, _ms(LEASE)])
+        self._clock.set(now)
+        return [self._answer(*answer) for answer in answers]
+
+    def _answer(self, kind: bytes, what: bytes, old: bytes | None = None) -> Reading[V] | Lease[V]:
+        if kind == b"entry":
+            found = self._parse(what)
+            if found is not None:
+                return found
+            # The script read the header with the same rules, so only a corrupt one comes here; nobody holds a lease.
+            raise CacheUnavailable(f"{self._name} holds an entry that cannot be read: {what[:80]!r}.")
+        return Lease(what.decode(), kind == b"lease", self._parse(old, Outcome.STALE))
+
+    async def _fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill]:
+        keys = [name for fill in fills for name in self._names(fill.key)]
+        args: list[bytes | str | int] = [self._schema]
+        for fill in fills:
+            if fill.version:
+                fresh = self._lifetimes.fresh * (1 - JITTER * random.random())
+                keep = fresh + self._lifetimes.stale
+            else:
+                fresh = keep = self._lifetimes.absent * (1 - JITTER * random.random())
+            args += [fill.token, fill.version, _ms(fill.cost), _ms(fresh), _ms(keep), fill.payload]
+        return [Fill(answer.decode()) for answer in await self._run(self._fill, keys, args)]
+
+    async def _invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[None]:
+        keys = [name for key, _version in changes for name in self._names(key)]
+        await self._run(self._invalidate, keys, [_ms(FLOOR), *(version for _key, version in changes)])
+        return [None] * len(changes)
+
+    def _names(self, key: K) -> tuple[str, str, str]:
+        name = self._key(key)
+        return name, name + ":lease", name + ":floor"
+
+    async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+        try:
+            return await script(keys=keys, args=args)
+        except REDIS_DOWN as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> CacheUnavailable:
+        self.report(Event.UNAVAILABLE)
+        return CacheUnavailable(f"Redis did not answer for {self._name}: {error}")
+
+
+def _ms(duration: timedelta) -> int:
+    return max(1, round(duration / timedelta(milliseconds=1)))

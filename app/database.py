@@ -1,0 +1,146 @@
+"""Postgres: the engine, its limits, and the two ways to use a connection.
+
+    async with database.reading("users") as connection:    one statement, without BEGIN and COMMIT
+    async with database.writing("users") as connection:    a transaction, committed when the block ends
+
+A store method is one such block: when it returns, it is committed. (A session that commits in a `yield` dependency
+commits after the client has had its answer.)
+
+What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state and not the statement's fault: refused,
+silent, starting, out of connections, a lock or a statement that took too long.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+from sqlalchemy import MetaData, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from app.errors import DatabaseUnavailable
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables, for the migrations to compare with."""
+
+# The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
+# transaction roll-back (a deadlock), a lock not available, and a schema that is not there yet.
+UNAVAILABLE = ("08", "40", "53", "57", "58", "55P03", "42P01", "3D000")
+
+POOL_WAIT = timedelta(seconds=1)
+"""How long a request waits for a connection before it is told to come back."""
+
+
+class Database:
+    """A pool of connections, and what is counted of their use."""
+
+    def __init__(self, url: str, *, connections: int, timeout: timedelta, counted: Callable[[str], None]) -> None:
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: connect(url, timeout),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT.total_seconds(),
+            pool_pre_ping=True,
+        )
+
+        def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+            counted(context.execution_options.get("resource", "other"))
+
+        event.listen(self._engine.sync_engine, "before_cursor_execute", count)
+
+    @asynccontextmanager
+    async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
+        async with available(), self._engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT", resource=resource)
+
+    @asynccontextmanager
+    async def writing(self, resource: str) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction: committed at the end of the block, rolled back when the block raises."""
+        async with available(), self._engine.connect() as connection:
+            await connection.execution_options(resource=resource)
+            async with connection.begin():
+                yield connection
+
+    async def answers(self) -> bool:
+        """Whether Postgres answers a query now."""
+        try:
+            async with self.reading("health") as connection:
+                await connection.execute(text("SELECT 1"))
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self._engine.dispose()
+
+
+async def connect(url: str, timeout: timedelta) -> Any:
+    """A connection to `url`, a plain postgresql:// address as libpq takes it, with the limits that bound every wait.
+
+    Postgres itself ends a statement after `timeout`, and a transaction that was left idle for as long: a process that
+    was stopped in the middle must not hold its locks. The client waits a little longer, so that the server's own word
+    comes first.
+    """
+    milliseconds = str(round(timeout / timedelta(milliseconds=1)))
+    return await asyncpg.connect(
+        url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        timeout=timeout.total_seconds(),
+        command_timeout=timeout.total_seconds() + 1,
+        server_settings={
+            "application_name": "fourways",
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "timezone": "UTC",
+        },
+    )
+
+
+@asynccontextmanager
+async def available() -> AsyncIterator[None]:
+    """Turns every way in which Postgres can be away into DatabaseUnavailable; other errors pass."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("All connections to the database are in use.") from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable("The database does not answer.") from error
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        state = sqlstate(error)
+        if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
+            raise DatabaseUnavailable("The database does not answer as it should.") from error
+        if isinstance(error, SQLAlchemyError) and state is None:
+            # No SQLSTATE: the driver gave up before the server had a say (a closed or broken connection, a deadline).
+            raise DatabaseUnavailable("The connection to the database is broken.") from error
+        raise
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The five characters by which Postgres names an error, None when it was not Postgres that raised it."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+@asynccontextmanager
+async def open_database(
+    url: str, *, connections: int, timeout: timedelta, counted: Callable[[str], None]
+) -> AsyncIterator[Database]:
+    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement."""
+    database = Database(url, connections=connections, timeout=timeout, counted=counted)
+    try:
+        yield database
+    finally:
+        await database.close()

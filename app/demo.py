@@ -1,0 +1,52 @@
+"""The demo data: what the examples of the README and of /docs speak of. Adding it again changes nothing."""
+
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database import open_database
+from app.products.models import products
+from app.users.models import users
+
+USERS = (
+    (1, "Ada Lovelace", "ada@example.com"),
+    (2, "Alan Turing", "alan@example.com"),
+    (3, "Barbara Liskov", "barbara@example.com"),
+    (4, "Donald Knuth", "donald@example.com"),
+    (5, "Edsger Dijkstra", "edsger@example.com"),
+    (6, "Frances Allen", "frances@example.com"),
+    (7, "Jim Gray", "jim@example.com"),
+    (8, "Katherine Johnson", "katherine@example.com"),
+    (9, "Leslie Lamport", "leslie@example.com"),
+    (10, "Margaret Hamilton", "margaret@example.com"),
+)
+
+PRODUCTS = (
+    ("KETTLE-1", "Kettle, 1 litre", "Enamel, red. Whistles.", "19.90"),
+    ("TEAPOT-1", "Teapot", "Stoneware, for four cups.", "24.50"),
+    ("CUP-1", "Cup", "Stoneware.", "6.20"),
+    ("CUP-1/SAUCER", "Saucer", "Fits the cup.", "3.80"),
+    ("TEA-GREEN-100", "Green tea, 100 g", None, "7.35"),
+    ("TEA-BLACK-100", "Black tea, 100 g", None, "5.95"),
+    ("STRAINER-1", "Tea strainer", "Steel, fine mesh.", "4.00"),
+    ("TIMER-1", "Sand timer", "Three, four and five minutes.", "11.25"),
+)
+
+
+async def add_demo_data(url: str) -> tuple[int, int]:
+    """Adds what is missing of the demo data to the database at `url`, and answers how many users and products it has.
+
+    Raises DatabaseUnavailable.
+    """
+    async with open_database(
+        url, connections=2, timeout=timedelta(seconds=30), counted=lambda resource: None
+    ) as database:
+        async with database.writing("demo") as connection:
+            rows = [dict(zip(("id", "name", "email"), row, strict=True)) for row in USERS]
+            await connection.execute(insert(users).on_conflict_do_nothing(), rows)
+            rows = [dict(zip(("sku", "name", "description", "price"), row, strict=True)) for row in PRODUCTS]
+            await connection.execute(insert(products).on_conflict_do_nothing(), rows)
+        async with database.reading("demo") as connection:
+            counts = [await connection.scalar(select(func.count()).select_from(table)) for table in (users, products)]
+    return counts[0] or 0, counts[1] or 0

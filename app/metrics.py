@@ -1,0 +1,95 @@
+"""The counters and histograms, for Prometheus to read at /metrics.
+
+With several workers each process counts for itself, and /metrics adds them up from files in a directory that they
+share: prometheus_client's multiprocess mode. The library decides for it when it is imported, by an environment
+variable. So that nobody has to set it, it is set here, above that import, in processes that a supervisor spawned
+(uvicorn's workers).
+"""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "fourways-metrics-"
+
+supervisor = multiprocessing.parent_process()
+if supervisor is not None and VARIABLE not in os.environ:
+    # Workers inherit the key of their supervisor. It is random, so a recycled process number does not bring old counts.
+    key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
+    os.environ[VARIABLE] = str(Path(tempfile.gettempdir()) / f"{PREFIX}{supervisor.pid}-{key}")
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess  # noqa: E402  # see above
+
+
+class Metrics:
+    """What the service counts. One for each process."""
+
+    def __init__(self) -> None:
+        self._directory = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+        if self._directory is not None:
+            _sweep()
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"fourways_{name}", text, labels, registry=self._registry)
+
+        self._events = counter("cache_events", "What happened in a cache, by resource.", "resource", "event")
+        self._queries = counter("database_queries", "Statements sent to Postgres, by resource.", "resource")
+        self._load_seconds = Histogram(
+            "fourways_load_seconds", "How long a load from Postgres took.", ["resource"], registry=self._registry
+        )
+        self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
+        self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
+
+    def observe(self, resource: str, event: str, took: timedelta) -> None:
+        """A cache reports what happened in it. A load is measured as well."""
+        self._events.labels(resource, event).inc()
+        if event == "loaded":
+            self._load_seconds.labels(resource).observe(took.total_seconds())
+
+    def count_query(self, resource: str) -> None:
+        """A statement was sent to Postgres."""
+        self._queries.labels(resource).inc()
+
+    def count_relayed(self, changes: int, failures: int) -> None:
+        """The relay carried so many changes, and failed so many times."""
+        self._relayed.inc(changes)
+        self._relay_failures.inc(failures)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format, of all workers."""
+        return generate_latest(self._all())
+
+    def totals(self, name: str, **labels: str) -> dict[str, float]:
+        """The counter `name` of all workers, limited to `labels`, by the value of its remaining label."""
+        totals: dict[str, float] = {}
+        for metric in self._all().collect():
+            for sample in metric.samples:
+                if sample.name == f"fourways_{name}_total" and labels.items() <= sample.labels.items():
+                    (rest,) = (value for label, value in sample.labels.items() if label not in labels)
+                    totals[rest] = totals.get(rest, 0.0) + sample.value
+        return totals
+
+    def _all(self) -> CollectorRegistry:
+        if self._directory is None:
+            return self._registry
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]
+        return registry
+
+
+def _sweep() -> None:
+    """Removes the directories of supervisors that have ended."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            os.kill(int(directory.name.removeprefix(PREFIX).split("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(directory, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue  # Not one of ours, or another user's.

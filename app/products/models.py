@@ -1,0 +1,92 @@
+"""A product: the table, the value, and what a client may send."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, Text, func
+from typing_extensions import TypedDict
+
+from app.database import metadata
+
+products = Table(
+    "products",
+    metadata,
+    Column("sku", Text(collation="C"), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("price", Text, nullable=False),  # As it was sent: 2.50 stays 2.50.
+    Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
+    Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
+    CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+    CheckConstraint("char_length(description) <= 4000", name="description_length"),
+    CheckConstraint(r"price ~ '^[0-9]{1,10}(\.[0-9]{1,4})?$'", name="price_format"),
+)
+
+
+class Product(BaseModel):
+    """A product as the database has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sku: str
+    name: str
+    description: str | None
+    price: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+Sku = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        # No control characters, and no blank at either end.
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
+    ),
+]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Description = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00]*$")]
+Price = Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,4})?$", description="A decimal number, as text.")]
+
+
+class NewProduct(BaseModel):
+    """What makes a product."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"sku": "KETTLE-2", "name": "Kettle, 2 litres", "description": None, "price": "24.90"}]
+        },
+    )
+
+    sku: Sku
+    name: Name
+    description: Description | None = None
+    price: Price
+
+
+class _ProductChanges(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="forbid", title="ProductChanges")  # type: ignore[misc]  # pydantic's own way
+
+    name: Name
+    description: Description | None
+    price: Price
+
+
+def _not_empty(changes: _ProductChanges) -> _ProductChanges:
+    if not changes:
+        raise ValueError("name at least one field to change: name, description, price")
+    return changes
+
+
+ProductChanges = Annotated[
+    _ProductChanges,
+    AfterValidator(_not_empty),
+    Field(json_schema_extra={"minProperties": 1, "examples": [{"price": "19.90"}]}),
+]
+"""What may be changed of a product: any of it but the sku, and at least one field."""

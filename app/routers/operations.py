@@ -1,0 +1,103 @@
+"""What an operator asks: is it alive, is it ready, what does it do, and what are the strategies."""
+
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+
+from app.caching.errors import REDIS_DOWN
+from app.errors import DatabaseUnavailable
+from app.routers.strategies import STRATEGIES, Live, LiveStrategy
+from app.schema import Schema, schema
+from app.wiring import AllResources, Resources
+
+router = APIRouter(tags=["operations"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Annotated[str, Field(examples=["alive"])] = "alive"
+
+
+class Readiness(BaseModel):
+    """`ready`; `degraded` when it serves what it can, and another instance could do no better; `unready` (503) when
+    another instance could. `parts` says what each part is."""
+
+    status: str = Field(examples=["ready"])
+    parts: dict[str, str] = Field(
+        examples=[{"redis": "ok", "postgres": "ok", "schema": "current", "relay": "ok"}],
+    )
+
+
+@router.get("/", response_class=HTMLResponse, summary="What to try")
+async def index() -> str:
+    """One plain page with links that work on the demo data."""
+    return files("app.routers").joinpath("index.html").read_text()
+
+
+@router.get("/strategies", summary="The strategies, with live figures")
+async def strategies(resources: AllResources) -> list[LiveStrategy]:
+    """What each strategy is, when to use it, when to avoid it, what it is never for, and what it did here so far."""
+    queries = resources.metrics.totals("database_queries")
+    return [
+        LiveStrategy(**strategy.model_dump(), live=_live(resources, strategy.resource.removeprefix("/"), queries))
+        for strategy in STRATEGIES
+    ]
+
+
+def _live(resources: Resources, resource: str, queries: dict[str, float]) -> Live:
+    counted = resources.metrics.totals("cache_events", resource=resource)
+    outcomes = {outcome: int(counted.get(outcome, 0)) for outcome in ("hit", "miss", "collapsed", "stale", "bypassed")}
+    reads = sum(outcomes.values())
+    return Live(
+        hits=outcomes["hit"],
+        misses=outcomes["miss"],
+        collapsed=outcomes["collapsed"],
+        stale=outcomes["stale"],
+        bypassed=outcomes["bypassed"],
+        refused_fills=int(counted.get("refused", 0)),
+        database_queries=int(queries.get(resource, 0)),
+        hit_ratio=round(outcomes["hit"] / reads, 4) if reads else None,
+    )
+
+
+@router.get("/health/live", summary="Does the process answer?")
+async def live() -> Alive:
+    """For a supervisor that restarts what does not answer. It asks neither store."""
+    return Alive()
+
+
+@router.get("/health/ready", summary="Should it get requests?", responses={503: {"model": Readiness}})
+async def ready(resources: AllResources, response: Response) -> Readiness:
+    """For a balancer. A store that is down is down for every instance, so it is no reason to take this one away."""
+    parts = {"redis": "ok", "postgres": "ok", "schema": "unknown", "relay": "ok" if resources.relay.alive else "stuck"}
+    try:
+        await resources.redis.ping()
+    except REDIS_DOWN:
+        parts["redis"] = "does not answer"
+    try:
+        parts["schema"] = await schema(resources.database)
+    except DatabaseUnavailable:
+        parts["postgres"] = "does not answer"
+    stores_answer = parts["redis"] == parts["postgres"] == "ok"
+    if parts["schema"] == Schema.OLDER or (stores_answer and parts["relay"] != "ok"):
+        response.status_code = 503
+        return Readiness(status="unready", parts=parts)
+    if not stores_answer or parts["schema"] == Schema.NEWER:
+        return Readiness(status="degraded", parts=parts)
+    return Readiness(status="ready", parts=parts)
+
+
+@router.get(
+    "/metrics",
+    summary="Counters and histograms",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format, of all workers."}},
+)
+async def metrics(resources: AllResources) -> Response:
+    """Hits, misses, collapsed, stale, refused fills, load seconds and database queries by resource."""
+    return Response(resources.metrics.text(), media_type=CONTENT_TYPE_LATEST)

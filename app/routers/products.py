@@ -1,0 +1,106 @@
+"""Products over HTTP. Strategy: read-through."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import BaseModel
+
+from app.products.models import NewProduct, Product, ProductChanges, Sku
+from app.routers.answers import Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.parameters import AfterSku, Limit, SkuPath
+from app.routers.problems import documented
+from app.wiring import CachedProducts
+
+router = APIRouter(prefix="/products", tags=["products: read-through"])
+
+
+class ProductPage(BaseModel):
+    """Some products, in the order of their skus. `next` is the value for `after`, null at the end."""
+
+    items: list[Product]
+    next: str | None
+
+
+class ManyProducts(BaseModel):
+    """The products that were asked for, in that order, and the skus that do not exist."""
+
+    items: list[Product]
+    missing: list[str]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Product,
+    dependencies=[JsonOnly],
+    summary="Add a product",
+    responses=documented(400, 409, 413, 415, 422, 503),
+)
+async def create(new: NewProduct, products: CachedProducts) -> Response:
+    """Writes to the database, and then forgets in the cache that there was no such product."""
+    product = await products.create(new)
+    return written(product, status=201, location=f"/products/{quote(product.sku, safe='')}")
+
+
+@router.get(
+    "",
+    response_model=ManyProducts | ProductPage,
+    summary="Read many products, or page through all",
+    responses=documented(400, 422, 503),
+)
+async def read_many(
+    products: CachedProducts,
+    sku: Annotated[
+        list[Sku] | None,
+        Query(max_length=100, description="Which ones, at most 100. All that are not cached cost one query together."),
+    ] = None,
+    limit: Limit = 50,
+    after: AfterSku = "",
+) -> Response:
+    """With `sku` from the cache: `{items, missing}`. Without, a page from the database: `{items, next}`."""
+    if sku is None:
+        items = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+        page = ProductPage(items=items[:limit], next=items[limit - 1].sku if len(items) > limit else None)
+        return Response(page.model_dump_json(), media_type="application/json")
+    skus = list(dict.fromkeys(sku))
+    readings = await products.get_many(skus)
+    # The items go out as they are stored; only the skus that do not exist are encoded here.
+    found = b",".join(reading.payload for reading in readings if reading.payload is not None)
+    missing = [one for one, reading in zip(skus, readings, strict=True) if reading.payload is None]
+    rest = ManyProducts(items=[], missing=missing).model_dump_json().encode().removeprefix(b'{"items":[')
+    return Response(b'{"items":[' + found + rest, media_type="application/json")
+
+
+@router.get(
+    "/{sku:path}",
+    response_model=Product,
+    summary="Read a product",
+    responses={304: {"description": "You have this version."}, **documented(400, 404, 422, 503)},
+)
+async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatch = None) -> Response:
+    """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
+    reading = await products.get(sku)
+    return answer(reading, "read-through", missing=f"There is no product {sku}.", if_none_match=if_none_match)
+
+
+@router.patch(
+    "/{sku:path}",
+    response_model=Product,
+    dependencies=[JsonOnly],
+    summary="Change a product",
+    responses=documented(400, 404, 412, 413, 415, 422, 503),
+)
+async def change(
+    sku: SkuPath, changes: Annotated[ProductChanges, Body()], products: CachedProducts, expected: Expected
+) -> Response:
+    """Writes to the database, and then invalidates: no read that starts after this answer sees the old product."""
+    return written(await products.change(sku, changes, expected))
+
+
+@router.delete(
+    "/{sku:path}", status_code=204, summary="Remove a product", responses=documented(400, 404, 412, 422, 503)
+)
+async def delete(sku: SkuPath, products: CachedProducts, expected: Expected) -> None:
+    """Removes it from the database, and then invalidates."""
+    await products.delete(sku, expected)

@@ -1,0 +1,80 @@
+"""A user: the table, the value, and what a client may send."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Table, Text, func
+from typing_extensions import TypedDict
+
+from app.database import metadata
+
+users = Table(
+    "users",
+    metadata,
+    # Ids up to 1,000 are left to the demo data, so that its examples hold in any database.
+    Column("id", BigInteger, Identity(start=1001), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("email", Text, nullable=False, unique=True),
+    Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
+    Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+    CheckConstraint("char_length(email) BETWEEN 3 AND 254", name="email_length"),
+)
+
+
+class User(BaseModel):
+    """A user as the database has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    name: str
+    email: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Email = Annotated[
+    str,
+    Field(
+        max_length=254,
+        # Something before one @, and a domain with a dot after it. Whether it exists, only a letter to it can tell.
+        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$",
+    ),
+]
+
+
+class NewUser(BaseModel):
+    """What makes a user."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "Grace Hopper", "email": "grace.hopper@example.com"}]}
+    )
+
+    name: Name
+    email: Email
+
+
+class _UserChanges(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="forbid", title="UserChanges")  # type: ignore[misc]  # pydantic's own way
+
+    name: Name
+    email: Email
+
+
+def _not_empty(changes: _UserChanges) -> _UserChanges:
+    if not changes:
+        raise ValueError("name at least one field to change: name, email")
+    return changes
+
+
+UserChanges = Annotated[
+    _UserChanges,
+    AfterValidator(_not_empty),
+    Field(json_schema_extra={"minProperties": 1, "examples": [{"name": "Ada King"}]}),
+]
+"""What may be changed of a user: any of it, and at least one field."""

@@ -1,0 +1,49 @@
+"""Users, cached beside the database: here the application does both halves of the cache's work itself.
+
+read    ask the cache; on a miss our own query asks the database
+write   write to the database, which commits, and then invalidate
+"""
+
+from app.caching import CacheAside, CacheUnavailable, Reading
+from app.users.models import NewUser, User, UserChanges
+from app.users.store import UserStore
+
+
+class Users:
+    """What can be done with users. Raises what the store and the cache raise."""
+
+    def __init__(self, cache: CacheAside[int, User], store: UserStore) -> None:
+        self._cache = cache
+        self._store = store
+
+    async def get(self, user_id: int) -> Reading[User]:
+        """A user, or the knowledge that there is none."""
+        return await self._cache.get(user_id, self._store.get)
+
+    async def page(self, *, after: int, limit: int) -> list[User]:
+        """Users in the order of their ids, from the database: a page is not one key."""
+        return await self._store.page(after=after, limit=limit)
+
+    async def create(self, new: NewUser) -> User:
+        """Adds a user. It invalidates, too: that there was no such user may be cached."""
+        user = await self._store.insert(new)
+        await self._invalidate(user.id, user.version)
+        return user
+
+    async def change(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
+        """Changes a user."""
+        user = await self._store.update(user_id, changes, expected)
+        await self._invalidate(user_id, user.version)
+        return user
+
+    async def delete(self, user_id: int, expected: frozenset[int] | None) -> None:
+        """Removes a user."""
+        await self._invalidate(user_id, await self._store.delete(user_id, expected))
+
+    async def _invalidate(self, user_id: int, version: int) -> None:
+        try:
+            await self._cache.invalidate(user_id, version)
+        except CacheUnavailable:
+            # It is committed, so it is not an error for the client. The outbox has the row: the relay invalidates when
+            # Redis is back. The region has counted it.
+            return

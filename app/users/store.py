@@ -1,0 +1,72 @@
+"""Users in Postgres: SQL only. A method is one transaction, committed when it returns."""
+
+from sqlalchemy import delete, func, insert, select, true, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database import Database
+from app.errors import Conflict, NotFound, PreconditionFailed
+from app.users.models import NewUser, User, UserChanges, users
+
+COLUMNS = (users.c.id, users.c.name, users.c.email, users.c.version, users.c.created_at, users.c.updated_at)
+
+
+class UserStore:
+    """Reads and writes users. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, user_id: int) -> User | None:
+        """The user, None when there is none."""
+        async with self._database.reading("users") as connection:
+            row = (await connection.execute(select(*COLUMNS).where(users.c.id == user_id))).one_or_none()
+        return None if row is None else User(**row._mapping)
+
+    async def page(self, *, after: int, limit: int) -> list[User]:
+        """At most `limit` users with ids above `after`, in the order of their ids."""
+        query = select(*COLUMNS).where(users.c.id > after).order_by(users.c.id).limit(limit)
+        async with self._database.reading("users") as connection:
+            return [User(**row._mapping) for row in await connection.execute(query)]
+
+    async def insert(self, new: NewUser) -> User:
+        """Adds a user. Raises Conflict when the email is taken."""
+        statement = insert(users).values(**new.model_dump()).returning(*COLUMNS)
+        try:
+            async with self._database.writing("users") as connection:
+                return User(**(await connection.execute(statement)).one()._mapping)
+        except IntegrityError as error:
+            raise Conflict(f"The email {new.email} is taken.") from error
+
+    async def update(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
+        """Changes a user, if it is in one of the `expected` versions (None: in any).
+
+        Raises NotFound, PreconditionFailed, and Conflict when the new email is taken.
+        """
+        in_version = true() if expected is None else users.c.version.in_(expected)
+        statement = update(users).where(users.c.id == user_id, in_version).values(**changes).returning(*COLUMNS)
+        try:
+            async with self._database.writing("users") as connection:
+                row = (await connection.execute(statement)).one_or_none()
+                if row is None:
+                    raise await self._refused(connection, user_id)
+                return User(**row._mapping)
+        except IntegrityError as error:
+            raise Conflict(f"The email {changes.get('email')} is taken.") from error
+
+    async def delete(self, user_id: int, expected: frozenset[int] | None) -> int:
+        """Removes a user, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
+        in_version = true() if expected is None else users.c.version.in_(expected)
+        # A trigger has drawn the version just before, in this session.
+        statement = delete(users).where(users.c.id == user_id, in_version).returning(func.currval("row_version"))
+        async with self._database.writing("users") as connection:
+            version = (await connection.execute(statement)).scalar_one_or_none()
+            if version is None:
+                raise await self._refused(connection, user_id)
+            return int(version)
+
+    async def _refused(self, connection: AsyncConnection, user_id: int) -> Exception:
+        version = (await connection.execute(select(users.c.version).where(users.c.id == user_id))).scalar_one_or_none()
+        if version is None:
+            return NotFound(f"There is no user {user_id}.")
+        return PreconditionFailed(f"User {user_id} is in version {version}, which If-Match does not name.")

@@ -1,0 +1,114 @@
+"""The one place that says which resource is cached how, and for how long; it opens and closes everything.
+
+    users       cache-aside     the service asks both, and invalidates after a write
+    products    read-through    the cache loads itself; the service invalidates after a write
+
+At the end of the file are the names that the routers depend on.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+
+from app.caching import CacheAside, Lifetimes, ReadThrough, RedisClock, Region, open_redis
+from app.coherence.outbox import Outbox
+from app.coherence.relay import Relay
+from app.database import Database, open_database
+from app.metrics import Metrics
+from app.products.models import Product
+from app.products.service import Products
+from app.products.store import ProductStore
+from app.settings import Settings
+from app.users.models import User
+from app.users.service import Users
+from app.users.store import UserStore
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Everything that is open while the application runs."""
+
+    settings: Settings
+    metrics: Metrics
+    redis: Redis
+    database: Database
+    relay: Relay
+    users: Users
+    products: Products
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
+    """Opens the resources of `settings`, which names both stores, and closes them in the reverse order.
+
+    Neither store need be up: both are connected to when they are used.
+    """
+    if settings.redis_url is None or settings.database_url is None:
+        raise ValueError("The settings name no stores.")
+    clock = RedisClock()
+    async with (
+        open_redis(
+            settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections, clock=clock
+        ) as redis,
+        open_database(
+            settings.database_url,
+            connections=settings.database_connections,
+            timeout=settings.database_timeout,
+            counted=metrics.count_query,
+        ) as database,
+    ):
+
+        def lifetimes(fresh: timedelta) -> Lifetimes:
+            return Lifetimes(fresh=fresh, stale=settings.stale_for, absent=settings.absent_ttl)
+
+        # Users: cache-aside. The cache is told nothing of the database.
+        users_region: Region[int, User] = Region(
+            redis, "users", User, lifetimes=lifetimes(settings.users_ttl), clock=clock, observe=metrics.observe
+        )
+        users = Users(CacheAside(users_region), UserStore(database))
+
+        # Products: read-through. The cache is told how to read.
+        products_region: Region[str, Product] = Region(
+            redis, "products", Product, lifetimes=lifetimes(settings.products_ttl), clock=clock, observe=metrics.observe
+        )
+        product_store = ProductStore(database)
+        products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
+
+        relay = Relay(
+            Outbox(database),
+            {
+                "users": lambda key, version: users_region.invalidate(int(key), version),
+                "products": products_region.invalidate,
+            },
+            counted=metrics.count_relayed,
+        )
+        async with relay.running():
+            yield Resources(settings, metrics, redis, database, relay, users, products)
+
+
+# What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price.
+
+
+async def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+AllResources = Annotated[Resources, Depends(_resources)]
+
+
+async def _users(resources: AllResources) -> Users:
+    return resources.users
+
+
+async def _products(resources: AllResources) -> Products:
+    return resources.products
+
+
+CachedUsers = Annotated[Users, Depends(_users)]
+CachedProducts = Annotated[Products, Depends(_products)]

@@ -1,0 +1,55 @@
+"""Runs the migrations, one process at a time: `DATABASE_URL=… alembic upgrade head`."""
+
+import asyncio
+from datetime import timedelta
+from logging.config import fileConfig
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+# Each of these declares its tables on the metadata, so that it is whole.
+import app.coherence.models
+import app.inventory.models
+import app.page_views.models
+import app.products.models
+import app.users.models  # noqa: F401  # imported for its tables, as the four above
+from app.database import connect, metadata
+from app.settings import SettingsError, read_settings
+
+LOCK = 0x666F757277617973
+"""The advisory lock's number: "fourways" in ASCII."""
+PATIENCE = timedelta(minutes=5)
+"""How long one statement may take, the wait for another process' migration included."""
+
+
+def run(connection: Connection) -> None:
+    """Runs what is asked for in one transaction."""
+    context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
+    with context.begin_transaction():
+        # Alembic takes no lock of its own. Two replicas that start together would both find an empty database, both
+        # create the tables, and one would fail. The lock comes first, so that the second one reads the version table
+        # after the first has committed, and finds nothing to do.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        context.run_migrations()
+
+
+async def main() -> None:
+    """Connects to the database that is configured."""
+    url = context.config.attributes.get("database_url") or read_settings().database_url
+    if url is None:
+        raise SettingsError("DATABASE_URL is missing: alembic needs to know which database to migrate.")
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(url, PATIENCE), poolclass=NullPool
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    raise SystemExit("The migrations run against a database; there is no SQL script of them.")
+if context.config.config_file_name is not None and context.config.attributes.get("configure_logging", True):
+    fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+asyncio.run(main())

@@ -1,0 +1,101 @@
+"""Real servers for all tests: one Redis and one Postgres for the session, empty at the beginning of each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from app.caching import RedisClock, open_redis
+from app.database import Database, open_database
+from app.embedded import Endpoints, embedded_servers
+from app.main import create_app
+from app.schema import migrate
+from app.settings import Settings
+from tests.service import Service, serving
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """A Redis and a migrated Postgres, until the session ends."""
+    with embedded_servers(tmp_path_factory.mktemp("servers")) as endpoints:
+        migrate(endpoints.database_url)
+        yield endpoints
+
+
+@pytest.fixture
+async def endpoints(servers: Endpoints) -> Endpoints:
+    """The same servers, emptied."""
+    connection = await asyncpg.connect(servers.database_url)
+    # As a replica, so that the trigger which refuses TRUNCATE does not fire.
+    await connection.execute("SET session_replication_role = replica")
+    await connection.execute(
+        "TRUNCATE users, products, stock, stock_adjustments, page_views, applied, dead_letters, outbox RESTART IDENTITY"
+    )
+    await connection.close()
+    async with open_redis(servers.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
+        await redis.flushall()
+    return servers
+
+
+@pytest.fixture
+def settings(endpoints: Endpoints) -> Settings:
+    """Settings that name the servers, and nothing else."""
+    return Settings(_env_file=None, redis_url=endpoints.redis_url, database_url=endpoints.database_url)
+
+
+@pytest.fixture
+def clock() -> RedisClock:
+    """Redis' clock, set by the first connection of `redis`."""
+    return RedisClock()
+
+
+@pytest.fixture
+async def redis(endpoints: Endpoints, clock: RedisClock) -> AsyncIterator[Redis]:
+    """A client, made as the application makes its own."""
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock) as redis:
+        await redis.ping()
+        yield redis
+
+
+@pytest.fixture
+async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
+    """A pool, made as the application makes its own."""
+    async with open_database(
+        endpoints.database_url, connections=8, timeout=timedelta(seconds=5), counted=lambda resource: None
+    ) as database:
+        yield database
+
+
+@pytest.fixture
+async def sql(endpoints: Endpoints) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody with psql: a connection past the application."""
+    connection = await asyncpg.connect(endpoints.database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application in this process, with its lifespan begun."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://fourways") as client:
+        yield client
+
+
+@pytest.fixture
+async def three_workers(endpoints: Endpoints) -> AsyncIterator[Service]:
+    """The application as three worker processes behind one port."""
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=3) as service:
+        yield service

@@ -1,0 +1,75 @@
+"""The application as it is run: uvicorn in processes of its own, spoken to over HTTP."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.eventually import PATIENCE, eventually
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running application."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+    def client(self, connections: int = 100) -> httpx.AsyncClient:
+        """A client of it, to be used in an `async with`."""
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        return httpx.AsyncClient(base_url=self.url, limits=limits, timeout=PATIENCE)
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(redis_url: str, database_url: str, *, workers: int = 1, **settings: str) -> AsyncIterator[Service]:
+    """`uvicorn app.main:app` with these stores, ready to serve; stopped by SIGTERM at the end.
+
+    `settings` are further environment variables.
+    """
+    port = free_port()
+    environment = {**os.environ, "REDIS_URL": redis_url, "DATABASE_URL": database_url, **settings}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--workers", str(workers),
+        "--no-access-log", "--log-level", "warning",
+        cwd=REPOSITORY, env=environment,
+    )  # fmt: skip
+    try:
+        service = Service(f"http://127.0.0.1:{port}", process)
+        await ready(service)
+        yield service
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), PATIENCE)
+
+
+async def ready(service: Service) -> None:
+    """Returns when the service says that it is ready."""
+    async with service.client() as client:
+        await eventually(lambda: _is_ready(client, service.process))
+
+
+async def _is_ready(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> bool:
+    assert process.returncode is None, f"The service ended with {process.returncode}."
+    try:
+        return bool((await client.get("/health/ready")).json()["status"] == "ready")
+    except httpx.TransportError:
+        return False
