@@ -37,10 +37,10 @@ lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write d
 	done
 
 psql: $(VENV)/run ## Open psql on the running Postgres
-	@$(BIN)/python -m app.embedded psql
+	@$(BIN)/python -m app.embedded --directory "$${FOURWAYS_DIRECTORY:-.fourways}" psql
 
 redis-cli: $(VENV)/run ## Open redis-cli on the running Redis
-	@$(BIN)/python -m app.embedded redis-cli
+	@$(BIN)/python -m app.embedded --directory "$${FOURWAYS_DIRECTORY:-.fourways}" redis-cli
 
 clean: ## Remove the environment, the data and the caches
 	@rm -rf $(VENV) .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,29 +6,39 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
 from rich.console import Console
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, Endpoints, embedded_servers, running_endpoints
 from app.errors import DatabaseUnavailable
-from app.main import create_app
-from app.schema import migrate
+from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError, read_settings
 
-console = Console(highlight=False, soft_wrap=True)
+# Without markup: a path or a value may contain what looks like it.
+console = Console(highlight=False, soft_wrap=True, markup=False)
+complaints = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
 commands = typer.Typer(
-    help="The four caching strategies in front of a database.", no_args_is_help=True, add_completion=False
+    help="The four caching strategies in front of a database. Every setting is an environment variable, or a line of a "
+    "file .env; .env.example lists them.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 GRACE = 10
 """Seconds that requests under way have to end once the service was told to stop."""
+SILENCE = 60
+"""Seconds that a worker may not answer its supervisor before it is replaced: many that start together on a small
+machine are slow, and not dead."""
 
 
 def main() -> None:
@@ -36,7 +46,7 @@ def main() -> None:
     try:
         commands()
     except (EmbeddedError, SettingsError, DatabaseUnavailable) as error:
-        console.print(str(error), style="red")
+        complaints.print(str(error), style="red")
         raise SystemExit(1) from None
 
 
@@ -44,27 +54,39 @@ def main() -> None:
 def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes serve.")] = 1,
 ) -> None:
-    """Serve, until Ctrl-C. Without REDIS_URL and DATABASE_URL a Redis and a Postgres of its own are started first."""
+    """Serve at PORT (8000), until Ctrl-C.
+
+    Without REDIS_URL and DATABASE_URL, a Redis and a Postgres are started first, with their data in FOURWAYS_DIRECTORY
+    (.fourways) and demo data in them, and stopped at the end. With them, nothing is started and nothing is migrated.
+    """
     settings = read_settings()
     listener = _listen(settings)
     with _stopped_in_order(), ExitStack() as stack:
         if settings.redis_url is None:
             endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
             _prepare(endpoints)
-            # Workers read their settings from the environment, as the application always does.
+            # The application reads its settings from the environment, as it always does, and so do its workers.
             os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
+        elif settings.database_url is not None:
+            _report_schema(settings.database_url)
         _tell(settings)
-        _run(read_settings(), workers, listener)
+        _run(workers, listener)
 
 
 @commands.command()
 def demo() -> None:
-    """Add the demo data that the examples speak of. Doing it again changes nothing."""
+    """Add the demo data that the examples speak of. Doing it again changes nothing.
+
+    It goes to DATABASE_URL, or else to the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY.
+    """
     settings = read_settings()
     endpoints = None if settings.database_url else running_endpoints(settings.directory)
     url = settings.database_url or (endpoints.database_url if endpoints else None)
     if url is None:
-        raise SettingsError(f"Nothing runs in {settings.directory}: start it with `make run`, or set DATABASE_URL.")
+        raise SettingsError(
+            f"Nothing runs in {settings.directory}: start it with `make run` or `fourways serve`, or set REDIS_URL and "
+            "DATABASE_URL."
+        )
     _report_demo(url)
 
 
@@ -77,9 +99,11 @@ def _listen(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)
     except OSError as error:
+        listener.close()
+        another = settings.port + 1 if settings.port < 65_535 else settings.port - 1
         raise SettingsError(
             f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): "
-            f"stop what listens there, or choose another one, as in `PORT={settings.port + 1} make run`."
+            f"stop what listens there, or choose another one, as in `PORT={another} make run`."
         ) from None
     listener.set_inheritable(True)
     return listener
@@ -87,24 +111,19 @@ def _listen(settings: Settings) -> socket.socket:
 
 @contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Turns SIGTERM into an exception, as SIGINT is one: then what was started is stopped on the way out."""
+    """Turns the first SIGINT or SIGTERM into an exception: what was started is stopped on the way out."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
+        # The way out takes seconds. A second Ctrl-C must not leave a server behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
-    try:
+    with suppress(KeyboardInterrupt):  # It was asked for, and is no failure.
         yield
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave a server behind."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    yield
+    console.print("Stopped.")
 
 
 def _prepare(endpoints: Endpoints) -> None:
@@ -118,24 +137,65 @@ def _report_demo(url: str) -> None:
     console.print(f"Demo data is there: {users} users, {products} products")
 
 
+def _report_schema(url: str) -> None:
+    """A word ahead to whoever brought a database of their own. It is served anyhow: both may be put right meanwhile."""
+
+    async def found() -> str:
+        async with open_database(
+            url, connections=1, timeout=timedelta(seconds=2), counted=lambda resource: None
+        ) as database:
+            return await schema(database)
+
+    try:
+        state = asyncio.run(found())
+    except DatabaseUnavailable as error:
+        state = str(error)
+    if state != Schema.CURRENT:
+        complaints.print(f"The database is not ready: {state}", style="red")
+
+
 def _tell(settings: Settings) -> None:
-    address = f"http://{settings.host}:{settings.port}"
-    console.print(f"\nFourways serves at [bold]{address}[/bold]; Ctrl-C stops it. What to try:\n")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{settings.port}"
+    console.print(f"\nFourways serves at {address}; Ctrl-C stops it. What to try:\n", style="bold")
     console.print(f"  {address}/       where to begin")
     console.print(f"  {address}/docs   every call")
     console.print(f"  curl -i {address}/users/1   twice: from the database, and from the cache\n")
 
 
-def _run(settings: Settings, workers: int, listener: socket.socket) -> None:
+def _run(workers: int, listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
     config = uvicorn.Config(
-        "app.main:app" if workers > 1 else create_app(settings),
+        "app.main:app",
         workers=workers,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE,
+        timeout_worker_healthcheck=SILENCE,
     )
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return
-    Multiprocess(config, sockets=[listener]).run()
+    supervisor = _Supervisor(config, sockets=[listener])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise SystemExit(STARTUP_FAILURE)
+
+
+class _Supervisor(Multiprocess):
+    """Uvicorn's own, with an orderly beginning and end."""
+
+    def init_processes(self) -> None:
+        # A terminal sends Ctrl-C to every process. A worker that is still importing would print a traceback; what is
+        # ignored here is ignored there from its birth on, until uvicorn listens. We end it with SIGTERM, if need be.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().init_processes()
+        signal.signal(signal.SIGINT, previous)
+
+    def terminate_all(self) -> None:
+        # The port is closed with the last copy of its socket. With ours open, the system would go on taking connections
+        # while the workers end, and nobody would answer them.
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()

@@ -35,8 +35,10 @@ metadata = MetaData(
 """All tables, for the migrations to compare with."""
 
 # The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
-# transaction roll-back (a deadlock), a lock not available, and a schema that is not there yet.
-UNAVAILABLE = ("08", "40", "53", "57", "58", "55P03", "42P01", "3D000")
+# transaction roll-back (a deadlock), a lock not available, a password or a database that it does not know.
+UNAVAILABLE = ("08", "28", "40", "53", "57", "58", "55P03", "3D000")
+# A table, a column or a function is not there: a migration is missing.
+UNMIGRATED = ("42P01", "42703", "42883")
 
 POOL_WAIT = timedelta(seconds=1)
 """How long a request waits for a connection before it is told to come back."""
@@ -120,6 +122,8 @@ async def available() -> AsyncIterator[None]:
         raise DatabaseUnavailable("The database does not answer.") from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         state = sqlstate(error)
+        if state in UNMIGRATED:
+            raise DatabaseUnavailable("The database lacks a migration: run `alembic upgrade head`.") from error
         if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
             raise DatabaseUnavailable("The database does not answer as it should.") from error
         if isinstance(error, SQLAlchemyError) and state is None:

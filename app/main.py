@@ -5,9 +5,11 @@ Without REDIS_URL and DATABASE_URL it starts a real Redis and a real Postgres of
 
 import asyncio
 import logging
+import multiprocessing
+import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,7 +29,6 @@ from app.wiring import open_resources
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BODY = 4 * 1024 * 1024
 ASSETS = "/docs/assets"
 
 
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncExitStack() as stack:
             stores = await _own_stores(settings, stack) if settings.redis_url is None else settings
             app.state.resources = await stack.enter_async_context(open_resources(stores, Metrics()))
+            stack.enter_context(_ended_with_supervisor())
             yield
 
     app = FastAPI(
@@ -49,7 +51,6 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=LARGEST_BODY,
     )
     problems.install(app)
     for module in (users, products, operations):
@@ -66,6 +67,27 @@ async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
     endpoints = await asyncio.to_thread(servers.enter_context, embedded_servers(settings.directory, report=logger.info))
     await asyncio.to_thread(migrate, endpoints.database_url)
     return settings.model_copy(update={"redis_url": endpoints.redis_url, "database_url": endpoints.database_url})
+
+
+@contextmanager
+def _ended_with_supervisor() -> Iterator[None]:
+    """Ends this process as SIGTERM does when it is a worker and its supervisor was killed.
+
+    It would go on serving else, with nobody to stop it, and the next start would find the port taken.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(supervisor.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(supervisor.sentinel, end)
+    yield
+    loop.remove_reader(supervisor.sentinel)
 
 
 def _add_docs(app: FastAPI) -> None:

@@ -7,6 +7,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 
 from app.database import Database
 
@@ -17,15 +19,23 @@ class Schema(StrEnum):
     """How the schema of the database stands to this code."""
 
     CURRENT = "current"
-    OLDER = "older"  # A migration is missing: this code cannot work with it.
-    NEWER = "newer"  # A later version of the application has migrated it.
+    OLDER = "a migration is missing: run `alembic upgrade head`"  # This code cannot work with it.
+    NEWER = "a later version of the application has migrated it"
 
 
 def migrate(url: str) -> None:
-    """Brings the database at `url` up to date. Runs an event loop of its own: call it from a thread, or without one."""
+    """Brings the database at `url` up to date; one that a later version has migrated is left as it is.
+
+    Runs an event loop of its own: call it from a thread, or without one.
+    """
     config = Config(str(ALEMBIC))
     config.attributes.update(database_url=url, configure_logging=False)
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        # Alembic does not know the revision that it found: it is of the future. What to do about it is `schema`'s word.
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
 
 
 async def schema(database: Database) -> Schema:

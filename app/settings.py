@@ -4,11 +4,13 @@ Two name the stores, `REDIS_URL` and `DATABASE_URL`; without them the applicatio
 defaults that work. Durations are in seconds.
 """
 
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,14 +18,40 @@ class SettingsError(ValueError):
     """A variable has a value that cannot work; the message names both."""
 
 
-def _seconds(value: Any) -> Any:
-    try:
-        return timedelta(seconds=float(value)) if isinstance(value, str | int | float) else value
-    except (ValueError, OverflowError):
-        raise ValueError("it must be a number of seconds") from None
+SHORTEST = timedelta(milliseconds=1)
+"""Redis and Postgres count in milliseconds, and Postgres takes 0 for "no limit"."""
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0), le=timedelta(days=30))]
+def _seconds(longest: timedelta) -> BeforeValidator:
+    def checked(value: Any) -> timedelta:
+        try:
+            duration = value if isinstance(value, timedelta) else timedelta(seconds=float(value))
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("it must be a number of seconds") from None
+        if not SHORTEST <= duration <= longest:
+            raise ValueError(f"it must be from {SHORTEST.total_seconds()} to {longest.total_seconds():.0f} seconds")
+        return duration
+
+    return BeforeValidator(checked)
+
+
+Lifetime = Annotated[timedelta, _seconds(timedelta(days=30))]
+Timeout = Annotated[timedelta, _seconds(timedelta(hours=1))]
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def checked(value: str) -> str:
+        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        try:
+            parts = urlsplit(value)
+            if "," not in parts.netloc:  # Postgres takes several hosts.
+                _ = parts.port
+        except ValueError:
+            raise ValueError("its host or port cannot be read") from None
+        return value
+
+    return AfterValidator(checked)
 
 
 def _env(name: str) -> Any:
@@ -31,30 +59,35 @@ def _env(name: str) -> Any:
     return AliasChoices(name)
 
 
-class Settings(BaseSettings):
-    """Everything that can be set from outside."""
+class DatabaseSettings(BaseSettings):
+    """What the migrations need: they work without a Redis."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_file=".env", extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
-    redis_url: str | None = Field(None, validation_alias=_env("REDIS_URL"), pattern=r"^(redis|rediss|unix)://")
-    database_url: str | None = Field(
-        None, validation_alias=_env("DATABASE_URL"), pattern=r"^(postgres|postgresql|postgresql\+asyncpg)://"
+    database_url: Annotated[str, _url("postgresql", "postgres", "postgresql+asyncpg")] | None = Field(
+        None, validation_alias=_env("DATABASE_URL")
     )
+
+
+class Settings(DatabaseSettings):
+    """Everything that can be set from outside."""
+
+    redis_url: Annotated[str, _url("redis", "rediss", "unix")] | None = Field(None, validation_alias=_env("REDIS_URL"))
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
     host: str = Field("127.0.0.1", validation_alias=_env("FOURWAYS_HOST"), min_length=1)
     directory: Path = Field(Path(".fourways"), validation_alias=_env("FOURWAYS_DIRECTORY"))
 
-    users_ttl: Seconds = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
-    products_ttl: Seconds = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))
-    absent_ttl: Seconds = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_ABSENT_TTL"))
-    stale_for: Seconds = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
+    users_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
+    products_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))
+    absent_ttl: Lifetime = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_ABSENT_TTL"))
+    stale_for: Lifetime = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
 
-    redis_timeout: Seconds = Field(timedelta(seconds=0.5), validation_alias=_env("FOURWAYS_REDIS_TIMEOUT"))
+    redis_timeout: Timeout = Field(timedelta(seconds=0.5), validation_alias=_env("FOURWAYS_REDIS_TIMEOUT"))
     redis_connections: int = Field(16, validation_alias=_env("FOURWAYS_REDIS_CONNECTIONS"), ge=1, le=1000)
     database_connections: int = Field(8, validation_alias=_env("FOURWAYS_DATABASE_CONNECTIONS"), ge=2, le=1000)
-    database_timeout: Seconds = Field(timedelta(seconds=2), validation_alias=_env("FOURWAYS_DATABASE_TIMEOUT"))
+    database_timeout: Timeout = Field(timedelta(seconds=2), validation_alias=_env("FOURWAYS_DATABASE_TIMEOUT"))
 
     @model_validator(mode="after")
     def _both_stores_or_neither(self) -> "Settings":
@@ -64,10 +97,22 @@ class Settings(BaseSettings):
         return self
 
 
+S = TypeVar("S", bound=DatabaseSettings)
+
+
 def read_settings() -> Settings:
     """The settings of this process. Raises SettingsError, with a sentence for each variable that is wrong."""
+    return _read(Settings)
+
+
+def read_database_url() -> str | None:
+    """DATABASE_URL, for whoever needs no Redis. Raises SettingsError."""
+    return _read(DatabaseSettings).database_url
+
+
+def _read(kind: type[S]) -> S:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(detail) for detail in error.errors())) from None
 
@@ -76,7 +121,14 @@ def _sentence(detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not detail["loc"]:
         return message
-    # Pydantic names the field by its variable. The value is shown: none of the settings but the URLs can hold a secret.
-    name = detail["loc"][0]
-    value = "" if name.endswith("_URL") else f" is {detail['input']!r}"
-    return f"{name}{value}: {message[0].lower()}{message[1:]}."
+    name = str(detail["loc"][0])  # Pydantic names the field by its variable.
+    return f"{name} is {_shown(name, detail['input'])}: {message[0].lower()}{message[1:]}."
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value, in quotes. Of a URL that may hold a password, before its @ or in its query, only what cannot be it."""
+    before, at, after = str(value).rpartition("@")
+    if not name.endswith("_URL"):
+        return repr(value)
+    scheme = re.match(r"[a-z+]+://", before)
+    return repr((scheme.group() if scheme else "") + ("…@" if at else "") + after.partition("?")[0])

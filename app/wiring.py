@@ -66,17 +66,17 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         def lifetimes(fresh: timedelta) -> Lifetimes:
             return Lifetimes(fresh=fresh, stale=settings.stale_for, absent=settings.absent_ttl)
 
-        # Users: cache-aside. The cache is told nothing of the database.
         users_region: Region[int, User] = Region(
             redis, "users", User, lifetimes=lifetimes(settings.users_ttl), clock=clock, observe=metrics.observe
         )
-        users = Users(CacheAside(users_region), UserStore(database))
-
-        # Products: read-through. The cache is told how to read.
         products_region: Region[str, Product] = Region(
             redis, "products", Product, lifetimes=lifetimes(settings.products_ttl), clock=clock, observe=metrics.observe
         )
-        product_store = ProductStore(database)
+        user_store, product_store = UserStore(database), ProductStore(database)
+
+        # Users: cache-aside. The cache is told nothing of the database.
+        users = Users(CacheAside(users_region), user_store)
+        # Products: read-through. The cache is told how to read.
         products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
 
         relay = Relay(
@@ -87,7 +87,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             },
             counted=metrics.count_relayed,
         )
-        async with relay.running():
+        async with users_region, products_region, relay.running():
             yield Resources(settings, metrics, redis, database, relay, users, products)
 
 

@@ -1,10 +1,12 @@
 """Runs the migrations, one process at a time: `DATABASE_URL=… alembic upgrade head`."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from logging.config import fileConfig
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -15,8 +17,9 @@ import app.inventory.models
 import app.page_views.models
 import app.products.models
 import app.users.models  # noqa: F401  # imported for its tables, as the four above
-from app.database import connect, metadata
-from app.settings import SettingsError, read_settings
+from app.database import available, connect, metadata
+from app.errors import DatabaseUnavailable
+from app.settings import SettingsError, read_database_url
 
 LOCK = 0x666F757277617973
 """The advisory lock's number: "fourways" in ASCII."""
@@ -37,13 +40,15 @@ def run(connection: Connection) -> None:
 
 async def main() -> None:
     """Connects to the database that is configured."""
-    url = context.config.attributes.get("database_url") or read_settings().database_url
+    url = context.config.attributes.get("database_url") or read_database_url()
     if url is None:
         raise SettingsError("DATABASE_URL is missing: alembic needs to know which database to migrate.")
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: connect(url, PATIENCE), poolclass=NullPool
     )
-    async with engine.connect() as connection:
+    async with AsyncExitStack() as stack:
+        async with available():
+            connection = await stack.enter_async_context(engine.connect())
         await connection.run_sync(run)
     await engine.dispose()
 
@@ -52,4 +57,8 @@ if context.is_offline_mode():
     raise SystemExit("The migrations run against a database; there is no SQL script of them.")
 if context.config.config_file_name is not None and context.config.attributes.get("configure_logging", True):
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except (SettingsError, DatabaseUnavailable) as error:
+    # Alembic's command line prints this one without a traceback.
+    raise CommandError(str(error)) from error

@@ -10,11 +10,14 @@ What can go wrong: a call that fails, fails for all that it was made for.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 R = TypeVar("R")
+
+Start = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+"""Starts a task, and keeps it: the event loop alone would let it be collected in the middle."""
 
 LARGEST = 500
 """The most keys of one call: a longer MGET would hold up everybody else in Redis."""
@@ -23,13 +26,13 @@ LARGEST = 500
 class Batching(Generic[K, R]):
     """A function of many keys, called with one key at a time.
 
-    `call` gets the distinct keys of a tick, and answers one result for each, in their order.
+    `call` gets the distinct keys of a tick, and answers one result for each, in their order. It runs in a task that
+    `start` starts.
     """
 
-    def __init__(self, call: Callable[[Sequence[K]], Awaitable[Sequence[R]]]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[Sequence[K]], Awaitable[Sequence[R]]], start: Start) -> None:
+        self._call, self._start = call, start
         self._waiting: dict[K, list[asyncio.Future[R]]] = {}
-        self._calls: set[asyncio.Task[None]] = set()
 
     def ask(self, key: K) -> asyncio.Future[R]:
         """The result for `key`, of a call that is sent later than this: it is never older than the question."""
@@ -45,9 +48,7 @@ class Batching(Generic[K, R]):
         waiting, self._waiting = self._waiting, {}
         keys = list(waiting)
         for start in range(0, len(keys), LARGEST):
-            call = asyncio.create_task(self._answer(keys[start : start + LARGEST], waiting))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            self._start(self._answer(keys[start : start + LARGEST], waiting))
 
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:

@@ -33,7 +33,7 @@ class ReadThrough(Generic[K, V]):
 
         self._region = region
         self._flights = SingleFlight(region)
-        self._load = Batching(load_in_order)
+        self._load = Batching(load_in_order, region.start)
 
     async def get(self, key: K) -> Reading[V]:
         """The value of `key`. Raises LoadTimeout, and what `load` raises."""

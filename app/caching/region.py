@@ -12,15 +12,16 @@ A row that does not exist is kept too, as version 0 without JSON, for a short ti
 What can go wrong: `CacheUnavailable`, from every method, when Redis does not answer. A fill then counts as refused.
 """
 
+import asyncio
 import hashlib
 import json
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
@@ -33,6 +34,7 @@ from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
 
 K = TypeVar("K", bound=int | str)
+T = TypeVar("T")
 
 LEASE = timedelta(seconds=3)
 """A lease outlives an ordinary load. When its holder dies, the next reader loads after this time at the latest."""
@@ -83,7 +85,11 @@ class Fill(StrEnum):
 
 
 class Region(Generic[K, V]):
-    """The values of one type under one name, with their leases and floors."""
+    """The values of one type under one name, with their leases and floors.
+
+    It is used within `async with`: at the end it waits for the loads that are still under way for readers who have
+    gone, so that Redis and the database can be closed after it.
+    """
 
     def __init__(
         self,
@@ -101,10 +107,29 @@ class Region(Generic[K, V]):
         self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
-        self._gets = Batching(self._get_all)
-        self._lookups = Batching(self._lookup_all)
-        self._fills = Batching(self._fill_all)
-        self._invalidations = Batching(self._invalidate_all)
+        self._gets = Batching(self._get_all, self.start)
+        self._lookups = Batching(self._lookup_all, self.start)
+        self._fills = Batching(self._fill_all, self.start)
+        self._invalidations = Batching(self._invalidate_all, self.start)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        # Nothing is cancelled: a command that was cancelled on its way may still be carried out. Each task is bounded
+        # by the deadlines of Redis and of the database, and none begins to wait for others once it is `closing`.
+        self.closing = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Starts a task that belongs to this region, and to no reader: who goes away does not stop it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def find(self, key: K) -> Reading[V] | None:
         """The fresh value under `key`, None when there is none: one GET."""
@@ -165,21 +190,17 @@ class Region(Generic[K, V]):
         return reading
 
     def _parse(self, raw: bytes | None, outcome: Outcome = Outcome.HIT) -> Reading[V] | None:
-        if raw is None:
+        words = (raw or b"").split(b" ", 5)
+        if len(words) != 6 or words[0] != self._schema:
             return None
         try:
-            schema, version, stored_at, fresh_until, _cost, payload = raw.split(b" ", 5)
-            if schema != self._schema:
-                raise ValueError(schema)
-            now = self._clock.now()
-            age, ttl = (
-                timedelta(milliseconds=now - int(stored_at)),
-                timedelta(milliseconds=int(fresh_until) - now),
-            )
-            number = int(version)
+            version, stored_at, fresh_until = map(int, words[1:4])
         except ValueError:
             return None
-        return Reading(payload if number else None, number, outcome, self._type, age=age, ttl=ttl)
+        now = self._clock.now()
+        # Our copy of Redis' clock is off by what an answer took: nothing is younger than nothing.
+        age, ttl = timedelta(milliseconds=max(0, now - stored_at)), timedelta(milliseconds=fresh_until - now)
+        return Reading(words[5] if version else None, version, outcome, self._type, age=age, ttl=ttl)
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
         try:

@@ -101,10 +101,10 @@ class SingleFlight(Generic[K, V]):
         return task.result()
 
     def _load(self, flight: tuple[K, str], load: Load[K, V]) -> asyncio.Task[Landing[V]]:
-        return _shared(self._loads, flight, lambda: self._fly(*flight, load))
+        return self._shared(self._loads, flight, lambda: self._fly(*flight, load))
 
     def _wait(self, flight: tuple[K, str]) -> asyncio.Task[Reading[V] | Lease[V]]:
-        return _shared(self._waits, flight, lambda: self._poll(*flight))
+        return self._shared(self._waits, flight, lambda: self._poll(*flight))
 
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
         began = time.monotonic()
@@ -124,27 +124,28 @@ class SingleFlight(Generic[K, V]):
     async def _poll(self, key: K, holder: str) -> Reading[V] | Lease[V]:
         # It ends: a lease that nobody gives back lapses. Those who joined this poll met the same holder in a lookup of
         # their own, so whatever has changed since is news for all of them.
-        while True:
+        while not self._region.closing:
             await asyncio.sleep(POLL.total_seconds() * (0.5 + random.random()))
             answer = await self._region.lookup(key)
             if not isinstance(answer, Lease) or answer.token != holder:
                 return answer
+        raise LoadTimeout(f"Somebody loads {key!r}, and this cache is being closed.")
 
+    def _shared(
+        self,
+        tasks: dict[tuple[K, str], asyncio.Task[T]],
+        flight: tuple[K, str],
+        work: Callable[[], Coroutine[Any, Any, T]],
+    ) -> asyncio.Task[T]:
+        task = tasks.get(flight)
+        if task is None:
+            task = tasks[flight] = self._region.start(work())
 
-def _shared(
-    tasks: dict[tuple[K, str], asyncio.Task[T]],
-    flight: tuple[K, str],
-    start: Callable[[], Coroutine[Any, Any, T]],
-) -> asyncio.Task[T]:
-    task = tasks.get(flight)
-    if task is None:
-        task = tasks[flight] = asyncio.create_task(start())
+            def landed(task: asyncio.Task[T]) -> None:
+                del tasks[flight]
+                # When every reader has gone there is nobody to retrieve an error, which was reported where it came up.
+                if not task.cancelled():
+                    task.exception()
 
-        def landed(task: asyncio.Task[T]) -> None:
-            del tasks[flight]
-            # When every reader has gone there is nobody to retrieve an error, which was reported where it came up.
-            if not task.cancelled():
-                task.exception()
-
-        task.add_done_callback(landed)
-    return task
+            task.add_done_callback(landed)
+        return task

@@ -42,7 +42,7 @@ class Account:
                 timeout=30,
                 check=False,
             )
-        except PermissionError:
+        except (OSError, subprocess.TimeoutExpired):
             return False
         return done.returncode == 0
 

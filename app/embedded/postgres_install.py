@@ -35,7 +35,7 @@ def runnable_install(account: Account | None) -> Path:
     if not account.can_run(runnable / "bin" / "postgres"):
         raise EmbeddedError(
             f"The user {account.name} can run Postgres neither from {install} nor from {runnable}. "
-            f"Is {SCRATCH} mounted noexec?"
+            f"If {copy} is damaged, delete it; if {SCRATCH} is mounted noexec, run as a plain user."
         )
     return runnable
 

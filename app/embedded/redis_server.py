@@ -114,7 +114,7 @@ class RedisServer:
     def _client(self) -> Redis:
         return Redis(
             unix_socket_path=str(self._socket),
-            socket_timeout=5,
+            socket_timeout=2,
             decode_responses=True,
             encoding_errors="surrogateescape",
             retry=Retry(NoBackoff(), 0),

@@ -81,6 +81,7 @@ class ServerProcess:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with os.fdopen(os.open(self._log, flags, 0o600), "ab") as log:
             began = log.seek(0, os.SEEK_END)
+            self._reap()
             self._child = child = spawn(command, claim, account, output=log)
         try:
             wait_until(lambda: child.poll() is not None or ready(), START_SECONDS)
@@ -95,8 +96,7 @@ class ServerProcess:
     def wait_for_end(self) -> None:
         """An error if it still lives at the deadline."""
         over = wait_until(lambda: not self.lives(), STOP_SECONDS)
-        if self._child is not None:
-            self._child.poll()
+        self._reap()
         if not over:
             raise EmbeddedError(f"{self._name} ({self._who()}) did not stop in {STOP_SECONDS:.0f} s; see {self._log}.")
 
@@ -104,6 +104,10 @@ class ServerProcess:
         """Leave the server to the other processes of the app, which go on using it."""
         if self._child is not None and self._child.poll() is None:
             self._child.returncode = 0  # Else Popen warns that a child still runs, which is what is wanted here.
+
+    def _reap(self) -> None:
+        if self._child is not None:
+            self._child.poll()
 
     def _who(self) -> str:
         processes = servers_in(self._directory, self._programs)

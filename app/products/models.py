@@ -31,13 +31,20 @@ class Product(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    sku: str
-    name: str
-    description: str | None
-    price: str
-    version: int
+    sku: str = Field(examples=["KETTLE-1"])
+    name: str = Field(examples=["Kettle, 1 litre"])
+    description: str | None = Field(examples=["Enamel, red. Whistles."])
+    price: str = Field(examples=["19.90"])
+    version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
+
+
+def _has_a_url(sku: str) -> str:
+    # A client takes both for steps through directories and never sends them, percent-encoded or not.
+    if sku in (".", ".."):
+        raise ValueError("must not be . or .., which no URL can name")
+    return sku
 
 
 Sku = Annotated[
@@ -47,7 +54,9 @@ Sku = Annotated[
         max_length=64,
         # No control characters, and no blank at either end.
         pattern=r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
+        json_schema_extra={"not": {"enum": [".", ".."]}},
     ),
+    AfterValidator(_has_a_url),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Description = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00]*$")]
@@ -70,23 +79,25 @@ class NewProduct(BaseModel):
     price: Price
 
 
-class _ProductChanges(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="forbid", title="ProductChanges")  # type: ignore[misc]  # pydantic's own way
+class ProductChanges(TypedDict, total=False):
+    """What may be changed of a product: any of it but the sku."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
     name: Name
     description: Description | None
     price: Price
 
 
-def _not_empty(changes: _ProductChanges) -> _ProductChanges:
+def _not_empty(changes: ProductChanges) -> ProductChanges:
     if not changes:
-        raise ValueError("name at least one field to change: name, description, price")
+        raise ValueError("must have at least one of name, description, price")
     return changes
 
 
-ProductChanges = Annotated[
-    _ProductChanges,
+ProductPatch = Annotated[
+    ProductChanges,
     AfterValidator(_not_empty),
     Field(json_schema_extra={"minProperties": 1, "examples": [{"price": "19.90"}]}),
 ]
-"""What may be changed of a product: any of it but the sku, and at least one field."""
+"""The changes that a client sends: at least one."""

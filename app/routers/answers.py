@@ -6,15 +6,38 @@ Cache-Status    cache-aside; hit; ttl=271 | read-through; fwd=miss; stored | …
 
 import re
 from datetime import timedelta
+from json import detect_encoding
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, HTTPException, Request, Response
+from pydantic import WithJsonSchema
 
 from app.caching import Outcome, Reading
-from app.routers.problems import problem
+from app.routers.problems import Responses, problem
+from app.routers.refusals import plain
 
-# An entity tag (RFC 9110, section 8.8.3), weak or not, and what may stand between two of them.
-TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+# One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
+# sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
+ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
+MALFORMED = 'A precondition must be * or a list of entity tags in double quotes, like "7" or "7", "8".'
+MOST_TAGS = 100
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "required": True, "schema": {"type": "string", "examples": [example]}}
+
+
+ETAG = {"ETag": _header("The version of the row.", '"7"')}
+CACHE_STATUS = {"Cache-Status": _header("How the answer came: RFC 9211.", "cache-aside; hit; ttl=271")}
+LOCATION = {"Location": _header("Where it is.", "/users/1001")}
+
+READ: Responses = {
+    200: {"description": "The row, from the cache or from the database.", "headers": ETAG | CACHE_STATUS},
+    304: {"description": "You have this version.", "headers": ETAG | CACHE_STATUS},
+}
+CREATED: Responses = {201: {"description": "The row as it is in the database.", "headers": ETAG | LOCATION}}
+CHANGED: Responses = {200: {"description": "The row as it is in the database.", "headers": ETAG}}
+"""What OpenAPI says of the answers below."""
 
 
 def answer(reading: Reading[Any], strategy: str, *, missing: str, if_none_match: list[str] | None) -> Response:
@@ -58,11 +81,16 @@ def written(value: Any, *, status: int = 200, location: str | None = None) -> Re
 def _tags(lines: list[str]) -> list[tuple[bool, str]]:
     text, tags, at = ",".join(lines), [], 0
     while at < len(text):
-        match = TAG.match(text, at)
+        match = ELEMENT.match(text, at)
         if match is None:
-            raise HTTPException(400, 'A precondition must be "*" or a list of entity tags, like "7" or "7", "8".')
-        tags.append((match[1] is not None, match[2]))
+            raise HTTPException(400, MALFORMED)
+        if match[2] is not None:
+            tags.append((match[1] is not None, match[2]))
         at = match.end()
+    if not tags:
+        raise HTTPException(400, MALFORMED)
+    if len(tags) > MOST_TAGS:
+        raise HTTPException(400, f"A precondition may name at most {MOST_TAGS} entity tags, and not {len(tags):,}.")
     return tags
 
 
@@ -70,9 +98,19 @@ def _any(lines: list[str]) -> bool:
     return [line.strip() for line in lines] == ["*"]
 
 
+TAGS = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$',
+        "examples": ['"7"', '"7", "8"', "*"],
+    }
+)
+"""One header for OpenAPI, though several with one name are read as one list."""
+
+
 async def _expected(
     if_match: Annotated[
-        list[str] | None, Header(description='Only if the row is in one of these versions: `"7"`, a list, or `*`.')
+        list[str] | None, TAGS, Header(description="Only if the row is in one of these versions.")
     ] = None,
 ) -> frozenset[int] | None:
     if if_match is None or _any(if_match):
@@ -86,7 +124,7 @@ Expected = Annotated[frozenset[int] | None, Depends(_expected)]
 """The versions that If-Match names, None for any."""
 
 IfNoneMatch = Annotated[
-    list[str] | None, Header(description='Answer 304 if the row is in one of these versions: `"7"`, a list, or `*`.')
+    list[str] | None, TAGS, Header(description="Answer 304 if the row is in one of these versions.")
 ]
 
 
@@ -97,8 +135,12 @@ async def _json_only(request: Request) -> None:
     )
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if has_body and not is_json:
-        raise HTTPException(415, f"The body must be declared as application/json, not as {content_type or 'nothing'}.")
+        declared = f"not as {plain(content_type)}" if content_type else "and there is no Content-Type"
+        raise HTTPException(415, f"The body must be declared as application/json, {declared}.")
+    # Python's reader also takes UTF-16 and UTF-32; JSON that is sent to somebody is UTF-8 (RFC 8259, section 8.1).
+    if not detect_encoding(await request.body()).startswith("utf-8"):
+        raise HTTPException(400, "The body cannot be read: it is not UTF-8.")
 
 
 JsonOnly = Depends(_json_only)
-"""Refuses a body of another type with 415."""
+"""Refuses a body of another type with 415, and of another encoding with 400."""

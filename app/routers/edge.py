@@ -2,13 +2,22 @@
 
 HEAD    is a GET whose body is not sent
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
+a body  that is too large is refused: at once when its length is declared, else when it has grown too large
+
+FastAPI's own `max_body_size` will not do: it lets a call that reads no body run to its end, and then answers 413 in
+place of what was done.
 """
 
 from urllib.parse import unquote_to_bytes
 
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.routers.problems import problem
+
+LARGEST_BODY = 4 * 1024 * 1024
+TOO_LARGE = f"The body is larger than {LARGEST_BODY:,} bytes."
 
 
 class Edge:
@@ -21,29 +30,57 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        head = scope["method"] == "HEAD"
-
-        async def send_headers(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                if message.get("more_body", False):
-                    return
-                message = {"type": "http.response.body", "body": b""}
-            await send(message)
-
-        send_on: Send = send_headers if head else send
-        if head:
-            scope = {**scope, "method": "GET"}
-        if b"%" in scope.get("raw_path", b"") + scope["query_string"] and not _is_utf8(scope):
+        send_on = send
+        if scope["method"] == "HEAD":
+            scope, send_on = {**scope, "method": "GET"}, _without_body(send)
+        if not _is_utf8(scope):
             refusal = problem(400, "unreadable", "The URL is not UTF-8.")
             await refusal(scope, receive, send_on)
-            return
-        await self._app(scope, receive, send_on)
+        elif _declared_length(scope) > LARGEST_BODY:
+            refusal = problem(413, "content-too-large", TOO_LARGE)
+            await refusal(scope, receive, send_on)
+        else:
+            await self._app(scope, _limited(receive), send_on)
 
 
 def _is_utf8(scope: Scope) -> bool:
+    url = scope.get("raw_path", b"") + scope["query_string"]
+    if b"%" not in url and url.isascii():
+        return True
     try:
         unquote_to_bytes(scope["raw_path"]).decode()
         unquote_to_bytes(scope["query_string"]).decode()
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _declared_length(scope: Scope) -> int:
+    # The server has checked its form, and counts what really comes.
+    length = Headers(scope=scope).get("content-length", "0")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def _limited(receive: Receive) -> Receive:
+    size = 0
+
+    async def receive_limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > LARGEST_BODY:
+            raise HTTPException(413, TOO_LARGE)
+        return message
+
+    return receive_limited
+
+
+def _without_body(send: Send) -> Send:
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            if message.get("more_body", False):
+                return
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return send_headers

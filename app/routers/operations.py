@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from app.caching.errors import REDIS_DOWN
 from app.errors import DatabaseUnavailable
+from app.routers.problems import documented
 from app.routers.strategies import STRATEGIES, Live, LiveStrategy
 from app.schema import Schema, schema
 from app.wiring import AllResources, Resources
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], responses=documented())
 
 
 class Alive(BaseModel):
@@ -71,7 +72,11 @@ async def live() -> Alive:
     return Alive()
 
 
-@router.get("/health/ready", summary="Should it get requests?", responses={503: {"model": Readiness}})
+@router.get(
+    "/health/ready",
+    summary="Should it get requests?",
+    responses={503: {"model": Readiness, "description": "Another instance could do better; `parts` says why."}},
+)
 async def ready(resources: AllResources, response: Response) -> Readiness:
     """For a balancer. A store that is down is down for every instance, so it is no reason to take this one away."""
     parts = {"redis": "ok", "postgres": "ok", "schema": "unknown", "relay": "ok" if resources.relay.alive else "stuck"}

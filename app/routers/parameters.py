@@ -1,29 +1,45 @@
 """What may stand in a URL."""
 
+import re
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from app.products.models import Sku
 
 LARGEST_ID = 2**63 - 1
 
 
+class Anything(PathConvertor):
+    """The rest of a path, `{name:anything}`. Starlette's own `path` stops at a line break, and overlooks one at the
+    end, so that two paths would name one thing."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", Anything())
+
+
 def _whole(value: object) -> object:
-    # Pydantic also reads "1_000", "+7" and "7.0" as integers; here a number has one spelling.
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("must be a whole number, written in digits")
+    # Pydantic also reads "1_000", "+7", "007" and "7.0" as integers; here a number has one spelling.
+    if isinstance(value, str) and not re.fullmatch("0|[1-9][0-9]*", value):
+        raise ValueError("must be a whole number, written in digits and without leading zeros")
     return value
 
 
-UserId = Annotated[int, BeforeValidator(_whole), Path(ge=1, le=LARGEST_ID, examples=[1])]
-SkuPath = Annotated[Sku, Path(examples=["KETTLE-1"])]
-Limit = Annotated[int, BeforeValidator(_whole), Query(ge=1, le=200, description="How many, at most.")]
+# The limits stand before the validator, so that OpenAPI has them, too.
+UserId = Annotated[
+    int, Field(ge=1, le=LARGEST_ID), BeforeValidator(_whole), Path(description="The user's id.", examples=[1])
+]
+SkuPath = Annotated[Sku, Path(description="The product's sku, percent-encoded.", examples=["KETTLE-1"])]
+Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_whole), Query(description="How many, at most.")]
 AfterId = Annotated[
     int,
+    Field(ge=0, le=LARGEST_ID),
     BeforeValidator(_whole),
-    Query(ge=0, le=LARGEST_ID, description="Begin after this id: `next` of the last page."),
+    Query(description="Begin after this id: `next` of the page before."),
 ]
 AfterSku = Annotated[
     str,

@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from app.caching import CacheUnavailable, LoadTimeout
 from app.errors import Conflict, DatabaseUnavailable, NotFound, PreconditionFailed
+from app.routers.refusals import Refusal, plain, refusals
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +34,8 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
 }
 """Which status an error has, and the type by which a client tells it from others with that status."""
 
-FORMS = {
-    "email": "must look like name@example.com",
-    "name": "must not contain a NUL character",
-    "description": "must not contain a NUL character",
-    "price": "must be a decimal number as text, like 12.50: up to 10 digits, and up to 4 behind the point",
-    "sku": "must not contain control characters, nor begin or end with a blank",
-}
-"""What a pattern means, in words."""
-
-
-class Refusal(BaseModel):
-    """One thing that is wrong with a request."""
-
-    where: str = Field(examples=["body.email"])
-    what: str = Field(examples=["must look like name@example.com"])
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""The names of RFC 9110, where `http.HTTPStatus` had older ones before Python 3.13."""
 
 
 class Problem(BaseModel):
@@ -65,25 +53,39 @@ DESCRIPTIONS = {
     404: "There is no such thing.",
     409: "Somebody else has it already.",
     412: "The row is in another version than `If-Match` names.",
-    413: "The body is larger than 4 MiB.",
+    413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "The request can be read, and is not allowed.",
     503: "A store does not answer; `Retry-After` says when to come back.",
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of the problems that a call can answer."""
+Responses = dict[int | str, dict[str, Any]]
+"""What OpenAPI says of the answers of a call, by status."""
+
+
+def documented(*statuses: int) -> Responses:
+    """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {status: {"description": DESCRIPTIONS[status], "content": {MEDIA_TYPE: schema}} for status in statuses}
+    answers: Responses = {
+        status: {"description": DESCRIPTIONS[status], "content": {MEDIA_TYPE: schema}}
+        for status in sorted({400, 413, *statuses})
+    }
+    if 503 in answers:
+        answers[503]["headers"] = {"Retry-After": {"required": True, "schema": {"type": "string", "examples": ["1"]}}}
+    return answers
 
 
 def problem(
     status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """The answer to a request that failed."""
-    content = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    content = {"type": kind, "title": _title(status), "status": status, "detail": detail, **more}
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _title(status: int) -> str:
+    return TITLES.get(status, HTTPStatus(status).phrase)
 
 
 def install(app: FastAPI) -> None:
@@ -106,41 +108,42 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     details = error.errors()
-    if any(detail["type"] == "json_invalid" for detail in details):
-        return problem(400, "unreadable", f"The body is not JSON: {details[0]['ctx']['error']}.")
-    errors = [{"where": ".".join(map(_plain, detail["loc"])), "what": _what(detail)} for detail in details]
+    if details[0]["type"] == "json_invalid":
+        position, what = details[0]["loc"][1], str(details[0]["ctx"]["error"]).removesuffix(" at")
+        return problem(400, "unreadable", f"The body is not JSON: {what}, at character {position + 1}.")
+    listed = refusals(details)
+    more = f"; and {len(details) - len(listed):,} more" if len(details) > len(listed) else ""
     return problem(
-        422, "invalid", "; ".join(f"{one['where']} {one['what']}" for one in errors[:5]) + ".", errors=errors
+        422,
+        "invalid",
+        "; ".join(f"{one.where} {one.what}" for one in listed) + more + ".",
+        errors=[one.model_dump() for one in listed],
     )
-
-
-def _what(detail: Mapping[str, Any]) -> str:
-    if detail["type"] == "string_pattern_mismatch":
-        name = next((str(part) for part in reversed(detail["loc"]) if str(part) in FORMS), "")
-        return FORMS.get(name, "does not have the right form")
-    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return _plain(message[0].lower() + message[1:])
-
-
-def _plain(part: Any) -> str:
-    # A field's name comes from the client, and may be long, or hold half of a surrogate pair, which is not text.
-    return str(part)[:100].encode(errors="replace").decode()
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers, detail = dict(error.headers or {}), str(error.detail)
+    path = plain(request.url.path)
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(_allowed(request))
-        detail = f"{request.url.path} does not take {request.method}, but {headers['Allow']}."
+        # A mounted application names its own methods, and leaves none to be found here.
+        headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
+        detail = f"{path} does not take {plain(request.method)}, but {headers['Allow']}."
     elif error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}."
-    elif error.status_code == 413:
-        detail = "The body is larger than 4 MiB."
-    elif error.status_code == 400 and detail == "There was an error parsing the body":
-        detail = "The body cannot be read: it is not UTF-8, or is nested too deeply."
-    kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        detail = f"There is nothing at {path}."
+    elif error.status_code == 400 and error.__cause__ is not None:
+        detail = f"The body cannot be read: {_unreadable(error.__cause__)}."
+    kind = "unreadable" if error.status_code == 400 else _title(error.status_code).lower().replace(" ", "-")
     return problem(error.status_code, kind, detail, headers=headers)
+
+
+def _unreadable(cause: BaseException) -> str:
+    # What Python's JSON reader can raise besides its own error; FastAPI answers 400 to each of them, and names none.
+    if isinstance(cause, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(cause, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return "a number in it has too many digits"
 
 
 def _allowed(request: Request) -> list[str]:

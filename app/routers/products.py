@@ -6,8 +6,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel
 
-from app.products.models import NewProduct, Product, ProductChanges, Sku
-from app.routers.answers import Expected, IfNoneMatch, JsonOnly, answer, written
+from app.products.models import NewProduct, Product, ProductPatch, Sku
+from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
 from app.routers.parameters import AfterSku, Limit, SkuPath
 from app.routers.problems import documented
 from app.wiring import CachedProducts
@@ -35,7 +35,7 @@ class ManyProducts(BaseModel):
     response_model=Product,
     dependencies=[JsonOnly],
     summary="Add a product",
-    responses=documented(400, 409, 413, 415, 422, 503),
+    responses=CREATED | documented(409, 415, 422, 503),
 )
 async def create(new: NewProduct, products: CachedProducts) -> Response:
     """Writes to the database, and then forgets in the cache that there was no such product."""
@@ -47,7 +47,7 @@ async def create(new: NewProduct, products: CachedProducts) -> Response:
     "",
     response_model=ManyProducts | ProductPage,
     summary="Read many products, or page through all",
-    responses=documented(400, 422, 503),
+    responses=documented(422, 503),
 )
 async def read_many(
     products: CachedProducts,
@@ -73,10 +73,10 @@ async def read_many(
 
 
 @router.get(
-    "/{sku:path}",
+    "/{sku:anything}",
     response_model=Product,
     summary="Read a product",
-    responses={304: {"description": "You have this version."}, **documented(400, 404, 422, 503)},
+    responses=READ | documented(404, 422, 503),
 )
 async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
@@ -85,22 +85,21 @@ async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatc
 
 
 @router.patch(
-    "/{sku:path}",
+    "/{sku:anything}",
     response_model=Product,
     dependencies=[JsonOnly],
     summary="Change a product",
-    responses=documented(400, 404, 412, 413, 415, 422, 503),
+    responses=CHANGED | documented(404, 412, 415, 422, 503),
 )
 async def change(
-    sku: SkuPath, changes: Annotated[ProductChanges, Body()], products: CachedProducts, expected: Expected
+    sku: SkuPath, changes: Annotated[ProductPatch, Body()], products: CachedProducts, expected: Expected
 ) -> Response:
     """Writes to the database, and then invalidates: no read that starts after this answer sees the old product."""
     return written(await products.change(sku, changes, expected))
 
 
-@router.delete(
-    "/{sku:path}", status_code=204, summary="Remove a product", responses=documented(400, 404, 412, 422, 503)
-)
-async def delete(sku: SkuPath, products: CachedProducts, expected: Expected) -> None:
+@router.delete("/{sku:anything}", status_code=204, summary="Remove a product", responses=documented(404, 412, 422, 503))
+async def delete(sku: SkuPath, products: CachedProducts, expected: Expected) -> Response:
     """Removes it from the database, and then invalidates."""
     await products.delete(sku, expected)
+    return Response(status_code=204)

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel
 
-from app.routers.answers import Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
 from app.routers.parameters import AfterId, Limit, UserId
 from app.routers.problems import documented
-from app.users.models import NewUser, User, UserChanges
+from app.users.models import NewUser, User, UserPatch
 from app.wiring import CachedUsers
 
 router = APIRouter(prefix="/users", tags=["users: cache-aside"])
@@ -27,7 +27,7 @@ class UserPage(BaseModel):
     response_model=User,
     dependencies=[JsonOnly],
     summary="Add a user",
-    responses=documented(400, 409, 413, 415, 422, 503),
+    responses=CREATED | documented(409, 415, 422, 503),
 )
 async def create(new: NewUser, users: CachedUsers) -> Response:
     """Writes to the database, and then forgets in the cache that there was no such user."""
@@ -35,7 +35,7 @@ async def create(new: NewUser, users: CachedUsers) -> Response:
     return written(user, status=201, location=f"/users/{user.id}")
 
 
-@router.get("", response_model=UserPage, summary="Page through users", responses=documented(400, 422, 503))
+@router.get("", response_model=UserPage, summary="Page through users", responses=documented(422, 503))
 async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> UserPage:
     """From the database: a page is not one key, so no cache holds it."""
     items = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
@@ -46,7 +46,7 @@ async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Use
     "/{user_id}",
     response_model=User,
     summary="Read a user",
-    responses={304: {"description": "You have this version."}, **documented(400, 404, 422, 503)},
+    responses=READ | documented(404, 422, 503),
 )
 async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache; on a miss from the database, once for all who ask. `Cache-Status` says which."""
@@ -59,16 +59,17 @@ async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch =
     response_model=User,
     dependencies=[JsonOnly],
     summary="Change a user",
-    responses=documented(400, 404, 409, 412, 413, 415, 422, 503),
+    responses=CHANGED | documented(404, 409, 412, 415, 422, 503),
 )
 async def change(
-    user_id: UserId, changes: Annotated[UserChanges, Body()], users: CachedUsers, expected: Expected
+    user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Expected
 ) -> Response:
     """Writes to the database, and then invalidates: no read that starts after this answer sees the old user."""
     return written(await users.change(user_id, changes, expected))
 
 
-@router.delete("/{user_id}", status_code=204, summary="Remove a user", responses=documented(400, 404, 412, 422, 503))
-async def delete(user_id: UserId, users: CachedUsers, expected: Expected) -> None:
+@router.delete("/{user_id}", status_code=204, summary="Remove a user", responses=documented(404, 412, 422, 503))
+async def delete(user_id: UserId, users: CachedUsers, expected: Expected) -> Response:
     """Removes it from the database, and then invalidates."""
     await users.delete(user_id, expected)
+    return Response(status_code=204)

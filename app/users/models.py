@@ -29,10 +29,10 @@ class User(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: int
-    name: str
-    email: str
-    version: int
+    id: int = Field(examples=[1])
+    name: str = Field(examples=["Ada Lovelace"])
+    email: str = Field(examples=["ada@example.com"])
+    version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
 
@@ -43,7 +43,7 @@ Email = Annotated[
     Field(
         max_length=254,
         # Something before one @, and a domain with a dot after it. Whether it exists, only a letter to it can tell.
-        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$",
+        pattern=r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s.\x00-\x1f\x7f-\x9f]+(\.[^@\s.\x00-\x1f\x7f-\x9f]+)+$",
     ),
 ]
 
@@ -59,22 +59,24 @@ class NewUser(BaseModel):
     email: Email
 
 
-class _UserChanges(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="forbid", title="UserChanges")  # type: ignore[misc]  # pydantic's own way
+class UserChanges(TypedDict, total=False):
+    """What may be changed of a user: any of it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
     name: Name
     email: Email
 
 
-def _not_empty(changes: _UserChanges) -> _UserChanges:
+def _not_empty(changes: UserChanges) -> UserChanges:
     if not changes:
-        raise ValueError("name at least one field to change: name, email")
+        raise ValueError("must have at least one of name, email")
     return changes
 
 
-UserChanges = Annotated[
-    _UserChanges,
+UserPatch = Annotated[
+    UserChanges,
     AfterValidator(_not_empty),
     Field(json_schema_extra={"minProperties": 1, "examples": [{"name": "Ada King"}]}),
 ]
-"""What may be changed of a user: any of it, and at least one field."""
+"""The changes that a client sends: at least one."""

@@ -1,0 +1,69 @@
+"""What is wrong with a request, in words: pydantic's findings as sentences that do not repeat what was sent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+LISTED = 10
+"""So many findings are named. A body can hold hundreds of thousands of mistakes, and the rest are only counted."""
+
+FORMS = {
+    "after": "must not contain a NUL character",
+    "email": "must look like name@example.com",
+    "name": "must not contain a NUL character",
+    "description": "must not contain a NUL character",
+    "price": 'must be a decimal number as text, like "12.50": up to 10 digits, and up to 4 behind the point',
+    "sku": "must not contain control characters, nor begin or end with a blank",
+}
+"""What a pattern means, by the field that has it."""
+
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field that can be set here",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_unicode": "holds half of a surrogate pair, which is not text",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "int_parsing_size": "is too large",
+    "too_long": "may be given at most {max_length} times",
+}
+"""What pydantic's types of error mean here, with its own limits in braces."""
+
+
+class Refusal(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(examples=["body.email"])
+    what: str = Field(examples=["must look like name@example.com"])
+
+
+def refusals(details: Sequence[Mapping[str, Any]]) -> list[Refusal]:
+    """The first findings among `details`, which is what pydantic answers."""
+    return [Refusal(where=".".join(map(plain, one["loc"])), what=_what(one)) for one in details[:LISTED]]
+
+
+def plain(part: object) -> str:
+    """`part` as text that can go into an answer, cut off where it gets long.
+
+    What comes from the client, like the name of a field, may hold half of a surrogate pair, which is not text.
+    """
+    text = str(part).encode(errors="replace").decode()
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
+def _what(detail: Mapping[str, Any]) -> str:
+    kind, field = detail["type"], str(detail["loc"][-1])
+    if kind in ("string_type", "string_pattern_mismatch"):
+        if detail["input"] is None:
+            return "must not be null"
+        if kind == "string_type" and field != "price":
+            return "must be text"
+        return next((FORMS[str(part)] for part in reversed(detail["loc"]) if str(part) in FORMS), "has a wrong form")
+    if kind in WORDS:
+        return WORDS[kind].format_map(detail.get("ctx", {}))
+    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return plain(message[0].lower() + message[1:])

@@ -1,0 +1,99 @@
+"""What the tests of the library share: a value to cache, a source to load it from, and what the cache reported."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from app.caching import Event, Lifetimes, RedisClock, Region
+
+LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
+
+
+class Thing(BaseModel, frozen=True):
+    """Something that can be cached."""
+
+    name: str
+    version: int
+
+
+class Source:
+    """Rows to load, how often each was asked for, and a gate behind each read: what was read leaves through it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Thing] = {}
+        self.asked: Counter[int] = Counter()
+        self.calls = 0
+        self.error: Exception | None = None
+        self.read = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def get(self, key: int) -> Thing | None:
+        """One row."""
+        return (await self.get_many([key])).get(key)
+
+    async def get_many(self, keys: Sequence[int]) -> dict[int, Thing]:
+        """Many rows, in one call. They are read at once, and arrive when the gate opens."""
+        self.calls += 1
+        self.asked.update(keys)
+        rows = {key: self.rows[key] for key in keys if key in self.rows}
+        error = self.error
+        self.read.set()
+        await self.open.wait()
+        if error is not None:
+            raise error
+        return rows
+
+    def hold(self) -> None:
+        """Closes the gate: `read` tells when the next read stands before it."""
+        self.read.clear()
+        self.open.clear()
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    """An empty source with its gate open."""
+    source = Source()
+    yield source
+    source.open.set()  # A test that failed before it opened the gate leaves a load behind it.
+
+
+@pytest.fixture
+def reported() -> Counter[Event]:
+    """How often the cache reported each event."""
+    return Counter()
+
+
+NewRegion = Callable[[], Region[int, Thing]]
+
+
+@pytest.fixture
+async def new_region(redis: Redis, clock: RedisClock, reported: Counter[Event]) -> AsyncIterator[NewRegion]:
+    """Makes regions over the same keys. Each is like another process: they share Redis and nothing else."""
+
+    def observe(name: str, event: Event, took: timedelta) -> None:
+        assert name == "things"
+        reported[event] += 1
+
+    async with AsyncExitStack() as stack:
+
+        def new() -> Region[int, Thing]:
+            region: Region[int, Thing] = Region(
+                redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe
+            )
+            stack.push_async_exit(region)
+            return region
+
+        yield new
+
+
+@pytest.fixture
+def region(new_region: NewRegion) -> Region[int, Thing]:
+    """One region."""
+    return new_region()

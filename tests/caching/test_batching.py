@@ -1,0 +1,84 @@
+"""The calls of one tick become one."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.caching.batching import LARGEST, Batching
+
+
+class Doubling:
+    """Answers twice each key, and remembers with which keys it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.called = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def __call__(self, keys: Sequence[int]) -> Sequence[int]:
+        self.calls.append(list(keys))
+        self.called.set()
+        await self.gate.wait()
+        if 13 in keys:
+            raise ValueError("13 is not allowed.")
+        return [2 * key for key in keys]
+
+
+@pytest.fixture
+def doubling() -> Doubling:
+    """A call that answers when its gate opens."""
+    return Doubling()
+
+
+async def test_the_questions_of_one_tick_are_one_call(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    doubling.gate.set()
+    assert await asyncio.gather(*(batching.ask(key) for key in (3, 1, 2))) == [6, 2, 4]
+    assert doubling.calls == [[3, 1, 2]]
+
+
+async def test_equal_questions_are_asked_once(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    doubling.gate.set()
+    assert await asyncio.gather(*(batching.ask(7) for _ in range(100))) == [14] * 100
+    assert doubling.calls == [[7]]
+
+
+async def test_a_question_is_never_answered_by_a_call_that_was_sent_before_it(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    first = batching.ask(7)
+    await doubling.called.wait()
+    second = batching.ask(7)
+    doubling.gate.set()
+    assert [await first, await second] == [14, 14]
+    assert doubling.calls == [[7], [7]]
+
+
+async def test_a_call_has_no_more_keys_than_redis_can_answer_at_once(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    doubling.gate.set()
+    await asyncio.gather(*(batching.ask(key) for key in range(20, 20 + LARGEST + 1)))
+    assert [len(keys) for keys in doubling.calls] == [LARGEST, 1]
+
+
+async def test_a_call_that_fails_fails_for_all_its_questions_and_no_others(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    doubling.gate.set()
+    answers = await asyncio.gather(*(batching.ask(key) for key in (12, 13)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["13 is not allowed."] * 2
+    assert await batching.ask(12) == 24
+
+
+async def test_who_goes_away_takes_nobody_along(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+
+    async def ask() -> int:
+        return await batching.ask(7)
+
+    gone, stays = asyncio.create_task(ask()), asyncio.create_task(ask())
+    await doubling.called.wait()
+    gone.cancel()
+    doubling.gate.set()
+    assert await stays == 14
+    assert gone.cancelled()

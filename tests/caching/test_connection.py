@@ -1,0 +1,57 @@
+"""A client that fails fast and does nothing twice."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.caching import RedisClock, open_redis
+from app.embedded import Endpoints
+
+
+async def test_a_burst_waits_for_a_connection_and_does_not_fail(endpoints: Endpoints) -> None:
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=2) as redis:
+        await asyncio.gather(*(redis.get(f"key {number}") for number in range(500)))
+        assert (await redis.info("clients"))["connected_clients"] <= 3
+
+
+async def test_connections_that_redis_closed_while_idle_cost_no_request(redis: Redis) -> None:
+    await asyncio.gather(*(redis.get(f"key {number}") for number in range(50)))
+    for client in await redis.client_list():
+        if client["cmd"] != "client|list":
+            await redis.client_kill_filter(_id=client["id"])
+    await asyncio.gather(*(redis.get(f"key {number}") for number in range(50)))
+
+
+async def test_a_silent_redis_costs_one_wait_and_applies_nothing_twice(tmp_path: Path) -> None:
+    received: list[bytes] = []
+    closed = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            received.append(data)
+            if b"CLIENT" in data or b"SELECT" in data:
+                writer.write(b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+        closed.set()
+
+    server = await asyncio.start_unix_server(silent, tmp_path / "redis.sock")
+    async with open_redis(f"unix://{tmp_path}/redis.sock", timeout=timedelta(milliseconds=50), connections=1) as redis:
+        with pytest.raises(RedisError):
+            await redis.incrby("counter", 1)
+        await asyncio.wait_for(closed.wait(), 10)
+    server.close()
+    await server.wait_closed()
+    assert b"".join(received).count(b"INCRBY") == 1
+
+
+async def test_each_new_connection_sets_the_clock(endpoints: Endpoints) -> None:
+    clock = RedisClock()
+    clock.set(0)
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=1, clock=clock) as redis:
+        await redis.ping()
+        seconds, _ = await redis.time()
+    assert abs(clock.now() / 1000 - seconds) < 10

@@ -1,0 +1,76 @@
+"""The cache loads itself."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import Event, Outcome, ReadThrough, RedisClock, Region, open_redis
+from tests.caching.conftest import LIFETIMES, Source, Thing
+
+ROWS = {key: Thing(name=f"thing {key}", version=key) for key in range(1, 101)}
+
+
+@pytest.fixture
+def cache(region: Region[int, Thing], source: Source) -> ReadThrough[int, Thing]:
+    """A cache over a hundred rows."""
+    source.rows.update(ROWS)
+    return ReadThrough(region, load=source.get_many)
+
+
+async def test_a_miss_is_loaded_and_a_hit_is_not(cache: ReadThrough[int, Thing], source: Source) -> None:
+    readings = [await cache.get(1), await cache.get(1)]
+    assert [reading.outcome for reading in readings] == [Outcome.MISS, Outcome.HIT]
+    assert [reading.value for reading in readings] == [ROWS[1]] * 2
+    assert source.asked == {1: 1}
+
+
+async def test_all_misses_of_many_keys_are_one_load(
+    cache: ReadThrough[int, Thing], source: Source, redis: Redis
+) -> None:
+    await cache.get_many([1, 2, 3])
+    source.calls = 0
+    await redis.config_resetstat()
+    readings = await cache.get_many([*range(100, 0, -1), 404])
+    assert [reading.value for reading in readings] == [ROWS[key] for key in range(100, 0, -1)] + [None]
+    assert source.calls == 1
+    assert set(source.asked.values()) == {1}
+    # One MGET for all, one for those that were missing, a lookup and a fill.
+    stats = await redis.info("commandstats")
+    assert (stats["cmdstat_mget"]["calls"], stats["cmdstat_evalsha"]["calls"]) == (2 + 98, 2)
+
+    readings = await cache.get_many([*range(1, 101), 404])
+    assert {reading.outcome for reading in readings} == {Outcome.HIT}
+    assert source.calls == 1
+
+
+async def test_the_misses_of_many_readers_are_one_load(cache: ReadThrough[int, Thing], source: Source) -> None:
+    readings = await asyncio.gather(*(cache.get(key) for key in range(1, 101) for _ in range(5)))
+    assert source.calls == 1
+    assert Counter(reading.outcome for reading in readings) == {Outcome.MISS: 100, Outcome.COLLAPSED: 400}
+
+
+async def test_an_invalidated_key_is_loaded_again(cache: ReadThrough[int, Thing], source: Source) -> None:
+    await cache.get(1)
+    source.rows[1] = Thing(name="new", version=200)
+    await cache.invalidate(1, 200)
+    assert (await cache.get(1)).value == source.rows[1]
+
+
+async def test_without_redis_the_database_answers(source: Source, clock: RedisClock) -> None:
+    reported: Counter[Event] = Counter()
+    source.rows.update(ROWS)
+
+    def observe(name: str, event: Event, took: timedelta) -> None:
+        reported[event] += 1
+
+    async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
+        region: Region[int, Thing] = Region(redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe)
+        cache = ReadThrough(region, load=source.get_many)
+        assert (await cache.get(1)).outcome is Outcome.BYPASSED
+        readings = await cache.get_many([1, 404, 2])
+    assert [reading.value for reading in readings] == [ROWS[1], None, ROWS[2]]
+    assert source.calls == 2
+    assert reported[Event.BYPASSED] == 4

@@ -1,0 +1,242 @@
+"""The rules of a region: who may fill, and what an invalidation forgets."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from app.caching import CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
+from app.caching.region import Fill, Lease, Loaded
+from tests.caching.conftest import LIFETIMES, NewRegion, Thing
+
+A_MILLISECOND = timedelta(milliseconds=1)
+
+
+async def leased(region: Region[int, Thing], key: int = 1) -> str:
+    """The token of the lease that a miss was granted."""
+    answer = await region.lookup(key)
+    assert isinstance(answer, Lease)
+    assert answer.granted
+    return answer.token
+
+
+def loaded(token: str, version: int, key: int = 1) -> Loaded[int]:
+    """A row that was loaded under a lease; version 0 is a row that does not exist."""
+    payload = Thing(name="thing", version=version).model_dump_json().encode() if version else b""
+    return Loaded(key, token, version, payload, A_MILLISECOND)
+
+
+async def fill(region: Region[int, Thing], token: str, version: int) -> Fill:
+    """What becomes of a fill."""
+    return (await region.fill(loaded(token, version)))[1]
+
+
+async def test_a_filled_value_is_found_with_its_version_age_and_ttl(region: Region[int, Thing]) -> None:
+    assert await fill(region, await leased(region), 7) is Fill.STORED
+    found = await region.find(1)
+    assert found is not None
+    assert (found.value, found.version, found.outcome) == (Thing(name="thing", version=7), 7, Outcome.HIT)
+    assert timedelta(0) <= found.age < timedelta(seconds=10)
+    # It lives up to a tenth less than it might, so that what was filled together does not expire together.
+    assert LIFETIMES.fresh * 0.9 - timedelta(seconds=10) < found.ttl <= LIFETIMES.fresh
+
+
+async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: Redis) -> None:
+    await fill(region, await leased(region), 7)
+    raw = await redis.get("things:{1}")
+    assert isinstance(raw, bytes)
+    schema, version, stored_at, fresh_until, cost, payload = raw.split(b" ", 5)
+    assert (len(schema), version, cost, payload) == (8, b"7", b"1", b'{"name":"thing","version":7}')
+    assert int(stored_at) < int(fresh_until)
+
+
+async def test_values_of_one_moment_do_not_expire_together(region: Region[int, Thing]) -> None:
+    keys = range(100)
+    tokens = await asyncio.gather(*(leased(region, key) for key in keys))
+    await asyncio.gather(*(region.fill(loaded(token, 1, key)) for key, token in zip(keys, tokens, strict=True)))
+    found = await region.find_all(list(keys))
+    assert len({round(reading.ttl.total_seconds()) for reading in found if reading is not None}) > 10
+
+
+async def test_a_fill_after_an_invalidation_is_refused(region: Region[int, Thing]) -> None:
+    """R gets the lease, reads v1 · W commits v2 and invalidates · R fills v1, which would stand for its whole TTL."""
+    token = await leased(region)
+    await region.invalidate(1, 2)
+    assert await fill(region, token, 1) is Fill.LOST
+    assert await region.find(1) is None
+
+
+async def test_an_insert_between_the_load_and_the_fill_of_an_absent_row_is_not_hidden(
+    region: Region[int, Thing],
+) -> None:
+    """R gets the lease and finds no row · W inserts v1 and invalidates · R fills "there is no such row"."""
+    token = await leased(region)
+    await region.invalidate(1, 1)
+    assert await fill(region, token, 0) is Fill.LOST
+    assert await region.find(1) is None
+
+
+async def test_an_insert_whose_version_is_below_that_of_the_deletion_before_it_is_not_hidden(
+    region: Region[int, Thing],
+) -> None:
+    """The sequence does not follow the order of commits over a DELETE and an INSERT of one key:
+
+    D deletes the row as version 66     I draws version 65, and waits for D's lock on the key
+    D commits, invalidates 66
+                                        R finds no row, and fills "there is no such row"
+                                        I commits, invalidates 65, and answers
+
+    If an invalidation below the floor did nothing, R's negative entry would hide the row after I was answered.
+    """
+    await region.invalidate(1, 66)
+    assert await fill(region, await leased(region), 0) is Fill.STORED
+    await region.invalidate(1, 65)
+    assert await region.find(1) is None
+
+    # The same with the load still under way.
+    token = await leased(region)
+    await region.invalidate(1, 64)
+    assert await fill(region, token, 0) is Fill.LOST
+
+
+async def test_a_version_below_the_floor_is_not_kept(region: Region[int, Thing]) -> None:
+    """A row read from a replica that lags behind, or before it was deleted and created again."""
+    await region.invalidate(1, 9)
+    assert await fill(region, await leased(region), 8) is Fill.BELOW
+    assert await fill(region, await leased(region), 9) is Fill.STORED
+
+
+async def test_the_same_invalidation_twice_is_one(region: Region[int, Thing]) -> None:
+    """The writer invalidates, and then the relay does. The second must not void the load that began in between."""
+    await region.invalidate(1, 2)
+    token = await leased(region)
+    await region.invalidate(1, 2)
+    assert await fill(region, token, 2) is Fill.STORED
+
+
+async def test_an_invalidation_keeps_what_is_as_new(region: Region[int, Thing]) -> None:
+    await fill(region, await leased(region), 5)
+    await region.invalidate(1, 4)
+    await region.invalidate(1, 5)
+    assert isinstance(await region.find(1), Reading)
+    await region.invalidate(1, 6)
+    assert await region.find(1) is None
+
+
+async def test_a_lease_is_granted_once_and_names_its_holder(new_region: NewRegion) -> None:
+    token = await leased(new_region())
+    answer = await new_region().lookup(1)
+    assert isinstance(answer, Lease)
+    assert (answer.granted, answer.token) == (False, token)
+
+
+async def test_only_its_holder_gives_a_lease_back(region: Region[int, Thing], redis: Redis) -> None:
+    token = await leased(region)
+    await region.release(1, "somebody else")
+    assert await redis.get("things:{1}:lease") == token.encode()
+    await region.release(1, token)
+    assert await redis.get("things:{1}:lease") is None
+
+
+async def test_every_key_ends_by_itself(region: Region[int, Thing], redis: Redis) -> None:
+    await region.invalidate(1, 1)
+    await fill(region, await leased(region), 1)
+    await leased(region, 2)
+    for key in await redis.keys("*"):
+        assert await redis.pttl(key) > 0, key
+
+
+async def test_two_versions_of_the_application_share_one_redis(
+    redis: Redis, clock: RedisClock, new_region: NewRegion, reported: Counter[Event]
+) -> None:
+    """Old and new instances run side by side while a new version is rolled out. Each reads only what it can read:
+
+    A fills {"name"} · B, whose model has a colour, must not answer A's bytes · B fills · A must not answer B's
+    """
+
+    class ColouredThing(BaseModel, frozen=True):
+        name: str
+        colour: str
+        version: int
+
+    old = new_region()
+    new: Region[int, ColouredThing] = Region(
+        redis, "things", ColouredThing, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+    )
+    assert await fill(old, await leased(old), 7) is Fill.STORED
+    assert await new.find(1) is None
+
+    answer = await new.lookup(1)
+    assert isinstance(answer, Lease)
+    assert answer.granted
+    assert answer.old is None
+    red = ColouredThing(name="thing", colour="red", version=7)
+    await new.fill(Loaded(1, answer.token, 7, red.model_dump_json().encode(), A_MILLISECOND))
+    found = await new.find(1)
+    assert found is not None
+    assert found.value == red
+
+    assert await old.find(1) is None
+    assert reported[Event.FOREIGN] == 1
+    # Whoever wrote it, an invalidation reaches it.
+    await old.invalidate(1, 8)
+    assert await new.find(1) is None
+
+
+@pytest.mark.parametrize("foreign", [b"", b"hello", b"{}", b"a 1 2 3 4 {}", b"\xff\xfe\x00", b"1 2 3 4 5 6"])
+async def test_foreign_bytes_are_a_miss_and_are_overwritten(
+    region: Region[int, Thing], redis: Redis, foreign: bytes
+) -> None:
+    await redis.set("things:{1}", foreign)
+    assert await region.find(1) is None
+    assert await fill(region, await leased(region), 1) is Fill.STORED
+    assert isinstance(await region.find(1), Reading)
+
+
+async def test_a_foreign_type_is_a_miss_and_is_overwritten(region: Region[int, Thing], redis: Redis) -> None:
+    await redis.hset("things:{1}", mapping={"name": "thing"})
+    assert await region.find(1) is None
+    await region.invalidate(1, 1)
+    await redis.hset("things:{1}", mapping={"name": "thing"})
+    assert await fill(region, await leased(region), 1) is Fill.STORED
+
+
+async def test_freshness_is_judged_by_the_clock_of_redis(region: Region[int, Thing], clock: RedisClock) -> None:
+    await fill(region, await leased(region), 1)
+    clock.set(clock.now() + 301_000)
+    assert await region.find(1) is None
+    # The lookup judges by Redis' own clock, finds it fresh, and brings ours back.
+    assert isinstance(await region.lookup(1), Reading)
+    assert isinstance(await region.find(1), Reading)
+
+
+async def test_many_keys_are_one_round_trip(region: Region[int, Thing], redis: Redis) -> None:
+    await redis.config_resetstat()
+    await region.find_all(list(range(100)))
+    await asyncio.gather(*(region.find(key) for key in range(100)))
+    assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 2
+
+
+async def test_a_script_that_redis_has_forgotten_is_sent_again(region: Region[int, Thing], redis: Redis) -> None:
+    await leased(region)
+    await redis.script_flush()
+    await leased(region, 2)
+
+
+async def test_without_redis_every_question_says_so(clock: RedisClock, reported: Counter[Event]) -> None:
+    def observe(name: str, event: Event, took: timedelta) -> None:
+        reported[event] += 1
+
+    async with open_redis("unix:///nowhere/redis.sock", timeout=A_MILLISECOND, connections=1) as redis:
+        region: Region[int, Thing] = Region(redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe)
+        for question in (region.find(1), region.find_all([1, 2]), region.lookup(1), region.invalidate(1, 1)):
+            with pytest.raises(CacheUnavailable, match="Redis did not answer for things"):
+                await question
+        # What was loaded is an answer anyway.
+        reading, became = await region.fill(loaded("token", 1))
+        assert (reading.value, became) == (Thing(name="thing", version=1), Fill.LOST)
+        await region.release(1, "token")
+    assert reported[Event.UNAVAILABLE] == 6

@@ -1,0 +1,239 @@
+"""One load for all readers, and no reader gets what is older than its question."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import CacheAside, Event, LoadTimeout, Outcome, Region, single_flight
+from tests.caching.conftest import NewRegion, Source, Thing
+from tests.eventually import eventually
+
+OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
+
+
+async def waits_for(redis: Redis, reader: asyncio.Task[object], lookups: int) -> None:
+    """Returns when Redis has run so many lookups since `CONFIG RESETSTAT`, and the reader still waits."""
+
+    async def enough() -> bool:
+        stats = await redis.info("commandstats")
+        return int(stats.get("cmdstat_evalsha", {}).get("calls", 0)) >= lookups
+
+    await eventually(enough)
+    assert not reader.done()
+
+
+async def test_a_cold_key_is_loaded_once_for_all_readers_of_a_process(
+    region: Region[int, Thing], source: Source, reported: Counter[Event]
+) -> None:
+    source.rows[1] = OLD
+    cache = CacheAside(region)
+    readings = await asyncio.gather(*(cache.get(1, source.get) for _ in range(500)))
+    assert source.asked == {1: 1}
+    assert {reading.value for reading in readings} == {OLD}
+    assert Counter(reading.outcome for reading in readings) == {Outcome.MISS: 1, Outcome.COLLAPSED: 499}
+    assert (reported[Event.MISS], reported[Event.COLLAPSED], reported[Event.STORED]) == (1, 499, 1)
+
+
+async def test_a_cold_key_is_loaded_once_for_all_processes(new_region: NewRegion, source: Source) -> None:
+    source.rows[1] = OLD
+    caches = [CacheAside(new_region()) for _ in range(4)]
+    readings = await asyncio.gather(*(cache.get(1, source.get) for cache in caches for _ in range(125)))
+    assert source.asked == {1: 1}
+    assert {reading.value for reading in readings} == {OLD}
+
+
+async def test_a_row_that_does_not_exist_is_loaded_once(new_region: NewRegion, source: Source) -> None:
+    caches = [CacheAside(new_region()) for _ in range(4)]
+    readings = await asyncio.gather(*(cache.get(1, source.get) for cache in caches for _ in range(125)))
+    assert source.asked == {1: 1}
+    assert {reading.payload for reading in readings} == {None}
+    assert (await caches[0].get(1, source.get)).outcome is Outcome.HIT
+    assert source.asked == {1: 1}
+
+
+async def test_a_row_that_was_just_deleted_is_loaded_once(new_region: NewRegion, source: Source) -> None:
+    caches = [CacheAside(new_region()) for _ in range(4)]
+    source.rows[1] = OLD
+    await caches[0].get(1, source.get)
+    del source.rows[1]
+    await caches[0].invalidate(1, 9)
+    source.asked.clear()
+    readings = await asyncio.gather(*(cache.get(1, source.get) for cache in caches for _ in range(125)))
+    # The floor that the deletion raised must not keep the absence from being cached.
+    assert source.asked == {1: 1}
+    assert {reading.payload for reading in readings} == {None}
+
+
+async def test_a_reader_does_not_join_a_load_that_began_before_a_write_was_answered(
+    region: Region[int, Thing], source: Source
+) -> None:
+    """In one process:
+
+    R1 misses, gets the lease, reads the old row, and stalls
+                                        W commits the new row, invalidates, and answers
+    R2 misses; by key it would join R1's load, and answer the old row after W was answered
+    """
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    source.hold()
+    first = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+
+    source.rows[1] = NEW
+    await cache.invalidate(1, NEW.version)
+
+    source.read.clear()
+    second = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+    source.open.set()
+    assert (await second).value == NEW
+    assert (await first).value == OLD  # It started before the write was answered.
+    assert (await cache.get(1, source.get)).value == NEW
+
+
+async def test_a_reader_does_not_share_a_load_whose_lease_was_voided_under_it(
+    region: Region[int, Thing], source: Source, redis: Redis
+) -> None:
+    """In one process:
+
+    R1 misses, gets the lease, reads the old row, and stalls
+    R2 misses, and joins R1's load by its token
+                                        W commits the new row, invalidates (the lease is void), and answers
+    R3 misses
+    R1's fill is refused                R2 and R3 must ask again; only R1's answer may be the old row
+    """
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    source.hold()
+    first = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+    await redis.config_resetstat()
+    second = asyncio.create_task(cache.get(1, source.get))
+    await waits_for(redis, second, lookups=1)
+
+    source.rows[1] = NEW
+    await cache.invalidate(1, NEW.version)
+
+    third = asyncio.create_task(cache.get(1, source.get))
+    source.open.set()
+    readings = await asyncio.gather(first, second, third)
+    assert [reading.value for reading in readings] == [OLD, NEW, NEW]
+    assert not readings[0].stored
+
+
+async def test_a_reader_in_another_process_does_not_wait_for_a_voided_load(
+    new_region: NewRegion, source: Source, redis: Redis
+) -> None:
+    """Across two processes:
+
+    R1 in A gets the lease, reads the old row, and stalls
+    R2 in B meets A's lease, and waits for it
+                                        W commits the new row, invalidates, and answers
+    R1 comes back with the old row      R2 must not get it, nor may it be kept
+    """
+    a, b = CacheAside(new_region()), CacheAside(new_region())
+    source.rows[1] = OLD
+    source.hold()
+    first = asyncio.create_task(a.get(1, source.get))
+    await source.read.wait()
+    await redis.config_resetstat()
+    second = asyncio.create_task(b.get(1, source.get))
+    await waits_for(redis, second, lookups=1)
+
+    source.rows[1] = NEW
+    await b.invalidate(1, NEW.version)
+    source.open.set()
+    assert (await second).value == NEW
+    assert (await first).value == OLD
+    assert (await a.get(1, source.get)).value == NEW
+
+
+async def test_all_readers_of_one_tick_share_a_load_even_when_its_fill_is_refused(
+    region: Region[int, Thing], source: Source
+) -> None:
+    """Whoever asked before the load began may have its result, even when a write comes between: or 500 readers of a key
+    that is written all the time would load it one after the other."""
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    source.hold()
+    readers = [asyncio.create_task(cache.get(1, source.get)) for _ in range(500)]
+    await source.read.wait()
+    await cache.invalidate(1, 7)
+    source.open.set()
+    readings = await asyncio.gather(*readers)
+    assert source.asked == {1: 1}
+    assert not any(reading.stored for reading in readings)
+
+
+async def test_a_failed_load_fails_for_all_and_frees_its_lease_at_once(
+    region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
+) -> None:
+    cache = CacheAside(region)
+    source.error = OSError("The database is away.")
+    readings = await asyncio.gather(*(cache.get(1, source.get) for _ in range(50)), return_exceptions=True)
+    assert {str(reading) for reading in readings} == {"The database is away."}
+    assert source.asked == {1: 1}
+    assert reported[Event.LOAD_FAILED] == 1
+    assert await redis.keys("*") == []
+
+
+async def test_a_reader_that_goes_away_harms_nobody(region: Region[int, Thing], source: Source) -> None:
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    source.hold()
+    leader = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+    follower = asyncio.create_task(cache.get(1, source.get))
+    leader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+    source.open.set()
+    assert (await follower).value == OLD
+    assert source.asked == {1: 1}
+
+
+async def test_a_process_that_died_with_the_lease_is_outlived(
+    new_region: NewRegion, source: Source, redis: Redis
+) -> None:
+    dead, alive = new_region(), CacheAside(new_region())
+    source.rows[1] = OLD
+    await dead.lookup(1)  # It takes the lease, and is never heard of again.
+    await redis.config_resetstat()
+    reader = asyncio.create_task(alive.get(1, source.get))
+    await waits_for(redis, reader, lookups=2)
+    await redis.pexpire("things:{1}:lease", 1)
+    assert (await reader).value == OLD
+
+
+async def test_a_reader_waits_no_longer_than_its_patience(
+    new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_flight, "PATIENCE", single_flight.POLL)
+    await new_region().lookup(1)  # Somebody else has the lease.
+    with pytest.raises(LoadTimeout, match="Somebody loads 1, and was not done within 0"):
+        await CacheAside(new_region()).get(1, source.get)
+    assert source.calls == 0
+
+
+async def test_an_old_value_is_the_answer_when_its_load_fails(
+    region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
+) -> None:
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    await cache.get(1, source.get)
+    # It is kept longer than it is fresh. Make it as old as that, by moving its times into the past.
+    raw = await redis.get("things:{1}")
+    assert isinstance(raw, bytes)
+    schema, version, stored_at, fresh_until, rest = raw.split(b" ", 4)
+    past = [b"%d" % (int(time) - 310_000) for time in (stored_at, fresh_until)]
+    await redis.set("things:{1}", b" ".join([schema, version, *past, rest]), px=60_000)
+
+    source.error = OSError("The database is away.")
+    reading = await cache.get(1, source.get)
+    assert (reading.value, reading.outcome) == (OLD, Outcome.STALE)
+    assert reading.ttl.total_seconds() < 0
+    assert reported[Event.STALE] == 1
+    source.error, source.rows[1] = None, NEW
+    assert (await cache.get(1, source.get)).value == NEW

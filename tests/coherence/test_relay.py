@@ -1,0 +1,175 @@
+"""Whoever writes, the caches learn of it."""
+
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+
+from app.caching import CacheUnavailable
+from app.coherence.outbox import Outbox
+from app.coherence.relay import Relay
+from app.database import Database
+from tests.eventually import eventually
+
+UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
+
+
+class Told:
+    """A cache that remembers what it was told to forget, and can be away."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, int]] = []
+        self.away = False
+
+    async def invalidate(self, key: str, version: int) -> None:
+        if self.away:
+            raise CacheUnavailable("Redis did not answer for products.")
+        self.changes.append((key, version))
+
+
+@pytest.fixture
+def told() -> Told:
+    """A cache that answers."""
+    return Told()
+
+
+@pytest.fixture
+def relay(database: Database, told: Told) -> Relay:
+    """A relay that nobody runs: the test polls."""
+    return Relay(Outbox(database), {"products": told.invalidate}, counted=lambda changes, failures: None)
+
+
+async def add_product(sql: asyncpg.Connection, sku: str) -> int:
+    """A product that somebody adds in SQL; its version."""
+    return int(
+        await sql.fetchval("INSERT INTO products (sku, name, price) VALUES ($1, $1, '1') RETURNING version", sku)
+    )
+
+
+async def test_a_write_in_sql_shows_within_a_second(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+    created = await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
+    where = created.headers["location"]
+    assert (await client.get(where)).json()["name"] == "Ada"
+
+    await sql.execute("UPDATE users SET name = 'Ada King'")
+
+    async def shows() -> bool:
+        return bool((await client.get(where)).json()["name"] == "Ada King")
+
+    print(f"It showed after {await eventually(shows):.3f} s.")
+
+    await sql.execute("DELETE FROM users")
+
+    async def is_gone() -> bool:
+        return (await client.get(where)).status_code == 404
+
+    await eventually(is_gone)
+
+
+async def test_every_change_is_carried_once(relay: Relay, told: Told, sql: asyncpg.Connection) -> None:
+    versions = [(sku, await add_product(sql, sku)) for sku in ("A", "B", "C")]
+    assert await relay.poll() == 3
+    assert await relay.poll() == 0
+    assert told.changes == versions
+
+
+async def test_what_a_cache_was_not_told_stays_undone(relay: Relay, told: Told, sql: asyncpg.Connection) -> None:
+    version = await add_product(sql, "A")
+    told.away = True
+    with pytest.raises(CacheUnavailable):
+        await relay.poll()
+    assert await sql.fetchval(UNDONE) == 1
+    told.away = False
+    assert await relay.poll() == 1
+    assert told.changes == [("A", version)]
+
+
+async def test_two_relays_share_the_changes(
+    relay: Relay, told: Told, database: Database, sql: asyncpg.Connection
+) -> None:
+    """A has taken the rows and stalls; B must not wait for them, and must not do them again."""
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def stall(key: str, version: int) -> None:
+        arrived.set()
+        await go.wait()
+
+    other = Relay(Outbox(database), {"products": stall}, counted=lambda changes, failures: None)
+    await add_product(sql, "A")
+    stalled = asyncio.create_task(other.poll())
+    await arrived.wait()
+    second = await add_product(sql, "B")
+    assert await relay.poll() == 1
+    assert told.changes == [("B", second)]
+    go.set()
+    assert await stalled == 1
+    assert await sql.fetchval(UNDONE) == 0
+
+
+async def test_a_relay_that_dies_with_the_changes_loses_none(
+    relay: Relay, told: Told, database: Database, sql: asyncpg.Connection
+) -> None:
+    """A takes the rows, tells the cache, and its connection dies before COMMIT: B does them again."""
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def stall(key: str, version: int) -> None:
+        arrived.set()
+        await go.wait()
+
+    dying = Relay(Outbox(database), {"products": stall}, counted=lambda changes, failures: None)
+    version = await add_product(sql, "A")
+    death = asyncio.create_task(dying.poll())
+    await arrived.wait()
+    holder = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND pid <> pg_backend_pid()"
+    for record in await sql.fetch(holder):
+        await sql.execute("SELECT pg_terminate_backend($1)", record["pid"])
+    go.set()
+    with pytest.raises(Exception, match="database"):
+        await death
+    assert await relay.poll() == 1
+    assert told.changes == [("A", version)]
+
+
+async def test_what_is_done_is_swept_after_a_minute(relay: Relay, database: Database, sql: asyncpg.Connection) -> None:
+    await add_product(sql, "A")
+    await add_product(sql, "B")
+    await relay.poll()
+    await sql.execute("UPDATE outbox SET done_at = now() - interval '61 seconds' WHERE key = 'A'")
+    await Outbox(database).sweep()
+    assert [record["key"] for record in await sql.fetch("SELECT key FROM outbox")] == ["B"]
+
+
+async def test_a_table_that_nobody_caches_does_not_hold_the_relay_up(relay: Relay, sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
+    assert await relay.poll() == 1
+    assert await sql.fetchval(UNDONE) == 0
+
+
+async def test_a_running_relay_outlives_failures_and_stops_when_told(
+    database: Database, told: Told, sql: asyncpg.Connection
+) -> None:
+    counts = [0, 0]
+
+    def counted(changes: int, failures: int) -> None:
+        counts[0] += changes
+        counts[1] += failures
+
+    relay = Relay(Outbox(database), {"products": told.invalidate}, counted=counted)
+    assert not relay.alive
+    told.away = True
+    async with relay.running():
+        await add_product(sql, "A")
+
+        async def failed() -> bool:
+            return counts[1] > 0
+
+        async def carried() -> bool:
+            return counts[0] > 0
+
+        await eventually(failed)
+        assert relay.alive
+        told.away = False
+        await eventually(carried)
+    assert not relay.alive
+    assert counts[0] == 1

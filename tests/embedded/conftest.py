@@ -1,0 +1,70 @@
+"""A directory for embedded servers, and the proof after every test that nothing was left running in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.embedded import embedded_servers
+from tests.embedded.apps import kill_all, servers_below
+
+
+@pytest.fixture(scope="session")
+def anywhere() -> Path:
+    """In memory if there is plenty: forty clusters written to a disk take longer than all the tests."""
+    memory = Path("/dev/shm")
+    plenty = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30
+    return memory if plenty else Path("/tmp")
+
+
+@pytest.fixture
+def base(anywhere: Path) -> Iterator[Path]:
+    """A directory that every user may enter, unlike pytest's own."""
+    base = Path(tempfile.mkdtemp(prefix="fourways-test-", dir=anywhere))
+    base.chmod(0o755)
+    yield base
+    places = [base, *_linked_from(base)]
+    left = servers_below(places)
+    names = [f"{process.name()} {process.pid}" for process in left]
+    kill_all(left)
+    for place in places:
+        shutil.rmtree(place)
+    assert not names, "The test left servers running."
+
+
+@pytest.fixture
+def fresh(base: Path) -> Path:
+    """A directory that does not exist yet, as `.fourways` on a fresh checkout."""
+    return base / ".fourways"
+
+
+@pytest.fixture(scope="session")
+def postgres_home(anywhere: Path) -> Iterator[Path]:
+    """Postgres' home after a first run, to be copied: initdb is most of what a first start costs."""
+    with tempfile.TemporaryDirectory(prefix="fourways-test-", dir=anywhere) as base:
+        Path(base).chmod(0o755)
+        with embedded_servers(Path(base)):
+            pass
+        yield Path(base, "postgres")
+
+
+@pytest.fixture
+def directory(base: Path, postgres_home: Path) -> Path:
+    """A directory whose servers ran before, and hold nothing yet."""
+    directory = base / ".fourways"
+    directory.mkdir()
+    subprocess.run(["cp", "-a", postgres_home, directory / "postgres"], check=True)
+    return directory
+
+
+def _linked_from(base: Path) -> list[Path]:
+    """The data and the sockets that lie elsewhere; only what bears the name that we give to such a directory."""
+    links = [link for name in ("postgres", "sockets") for link in base.rglob(name) if link.is_symlink()]
+    targets = {link.readlink() for link in links}
+    inner = {link.readlink() for target in targets for link in target.glob("sockets") if link.is_symlink()}
+    return [path for path in targets | inner if re.fullmatch(r"fourways-[0-9a-f]{16}", path.name) and path.is_dir()]

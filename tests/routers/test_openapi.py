@@ -1,0 +1,117 @@
+"""What the OpenAPI document says is what the application does."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+
+from app.demo import add_demo_data
+from app.embedded import Endpoints
+from tests.eventually import PATIENCE
+from tests.service import Service
+
+HERE = Path(__file__).parent
+EXAMPLES = 60
+
+CALLS = {
+    "get /": {200},
+    "get /strategies": {200},
+    "get /metrics": {200},
+    "get /health/live": {200},
+    "get /health/ready": {200, 503},
+    "post /users": {201, 409, 415, 422, 503},
+    "get /users": {200, 422, 503},
+    "get /users/{user_id}": {200, 304, 404, 422, 503},
+    "patch /users/{user_id}": {200, 404, 409, 412, 415, 422, 503},
+    "delete /users/{user_id}": {204, 404, 412, 422, 503},
+    "post /products": {201, 409, 415, 422, 503},
+    "get /products": {200, 422, 503},
+    "get /products/{sku}": {200, 304, 404, 422, 503},
+    "patch /products/{sku}": {200, 404, 412, 415, 422, 503},
+    "delete /products/{sku}": {204, 404, 412, 422, 503},
+}
+"""Every call, and what it can answer besides 400 (a URL that is not UTF-8) and 413, which any call can."""
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The OpenAPI document."""
+    answer: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return answer
+
+
+def calls(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The operations of a document, by method and path."""
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            yield f"{method} {path}", call
+
+
+async def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    schemathesis.openapi.from_dict(document).validate()
+
+
+async def test_every_call_says_what_it_can_answer(document: dict[str, Any]) -> None:
+    assert {name: {int(status) for status in call["responses"]} for name, call in calls(document)} == {
+        name: statuses | {400, 413} for name, statuses in CALLS.items()
+    }
+
+
+async def test_every_call_is_explained_with_examples(document: dict[str, Any]) -> None:
+    for name, call in calls(document):
+        assert call["summary"], name
+        assert call["description"].endswith("."), name
+        for parameter in call.get("parameters", []):
+            assert parameter["description"], (name, parameter["name"])
+            if parameter["required"]:
+                assert parameter["schema"]["examples"], (name, parameter["name"])
+        if "requestBody" in call:
+            schema = call["requestBody"]["content"]["application/json"]["schema"]
+            named = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
+            assert schema.get("examples") or named.get("examples"), name
+
+
+async def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
+    for name, call in calls(document):
+        for status, answer in call["responses"].items():
+            if int(status) >= 400 and name != "get /health/ready":
+                schema = answer["content"]["application/problem+json"]["schema"]
+                assert (list(answer["content"]), schema) == (
+                    ["application/problem+json"],
+                    {"$ref": "#/components/schemas/Problem"},
+                )
+    assert not [name for name in document["components"]["schemas"] if "ValidationError" in name or name[0] == "_"]
+
+
+async def test_the_limits_are_in_the_document(document: dict[str, Any]) -> None:
+    schemas = {
+        (name, parameter["name"]): parameter["schema"]
+        for name, call in calls(document)
+        for parameter in call.get("parameters", [])
+    }
+    limit, user_id = schemas["get /users", "limit"], schemas["get /users/{user_id}", "user_id"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 200, 50)
+    assert (user_id["minimum"], user_id["maximum"]) == (1, 2**63 - 1)
+    fields = document["components"]["schemas"]["NewProduct"]
+    assert (fields["additionalProperties"], fields["properties"]["sku"]["maxLength"]) == (False, 64)
+    assert set(document["components"]["schemas"]["ProductChanges"]["properties"]) == {"name", "description", "price"}
+
+
+async def test_schemathesis_finds_no_answer_that_the_document_does_not_allow(
+    service: Service, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    await add_demo_data(endpoints.database_url)
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(HERE / "schemathesis.toml"), "--no-color",
+        "run", f"{service.url}/openapi.json", "--generation-deterministic", "--max-examples", str(EXAMPLES),
+        cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE * 1.5):
+        report, _ = await process.communicate()
+    assert process.returncode == 0, report.decode()
+    assert f"Tested: {len(CALLS)}" in report.decode()

@@ -1,0 +1,262 @@
+"""Errors over HTTP: all of them are problems, in words."""
+
+import logging
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.routers.edge import LARGEST_BODY
+from app.settings import Settings
+from tests.routers.conftest import Contents
+from tests.service import free_port
+
+USER = {"name": "Ada", "email": "ada@example.com"}
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    """The body of a problem, which agrees with its status line."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail"} <= body.keys() <= {"type", "title", "status", "detail", "errors"}
+    assert body["status"] == answer.status_code
+    assert body["detail"].endswith(".")
+    return body
+
+
+async def test_a_path_that_does_not_exist_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/nowhere")
+    assert problem(answer) == {
+        "type": "not-found",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "There is nothing at /nowhere.",
+    }
+
+
+@pytest.mark.parametrize("path", ["/users/", "/users/1/", "/strategies/", "/health", "/user", "/USERS", "/*"])
+async def test_a_path_that_is_nearly_right_is_not_redirected(client: httpx.AsyncClient, path: str) -> None:
+    assert problem(await client.get(path))["type"] == "not-found"
+
+
+async def test_a_long_path_is_not_repeated_in_full(client: httpx.AsyncClient) -> None:
+    detail = problem(await client.get("/" + "x" * 20_000))["detail"]
+    assert len(detail) < 200
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/", "GET, HEAD"),
+        ("/users", "GET, POST, HEAD"),
+        ("/users/1", "GET, PATCH, DELETE, HEAD"),
+        ("/products", "GET, POST, HEAD"),
+        ("/products/A/B", "GET, PATCH, DELETE, HEAD"),
+        ("/strategies", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+        ("/health/live", "GET, HEAD"),
+        ("/health/ready", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/docs/assets/swagger-ui.css", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(
+    client: httpx.AsyncClient, path: str, allowed: str
+) -> None:
+    for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - {
+        *allowed.split(", ")
+    }:
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert problem(answer)["detail"] == f"{path} does not take {method}, but {allowed}."
+
+
+async def test_every_method_in_allow_is_taken(client: httpx.AsyncClient) -> None:
+    for path in ("/users", "/users/1", "/products", "/products/A", "/metrics"):
+        for method in (await client.options(path)).headers["allow"].split(", "):
+            assert (await client.request(method, path)).status_code != 405
+
+
+@pytest.mark.parametrize("path", ["/users", "/products"])
+async def test_a_body_that_is_too_large_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, content=b" " * (LARGEST_BODY + 1), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert problem(answer) == {
+        "type": "content-too-large",
+        "title": "Content Too Large",
+        "status": 413,
+        "detail": "The body is larger than 4,194,304 bytes.",
+    }
+
+
+async def test_a_body_in_chunks_that_grows_too_large_is_refused(client: httpx.AsyncClient) -> None:
+    async def chunks() -> Any:
+        for _ in range(5):
+            yield b" " * (1024 * 1024)
+
+    answer = await client.post("/users", content=chunks(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, problem(answer)["detail"]) == (413, "The body is larger than 4,194,304 bytes.")
+
+
+async def test_the_largest_body_is_read(client: httpx.AsyncClient) -> None:
+    body = b'{"name": "Ada", "email": "ada@example.com"}'.ljust(LARGEST_BODY)
+    answer = await client.post("/users", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+
+
+async def test_a_call_that_reads_no_body_does_nothing_when_one_that_is_too_large_is_sent(
+    client: httpx.AsyncClient, rows: Contents
+) -> None:
+    body = b" " * (LARGEST_BODY + 1)
+    for path in ("/users/1", "/products/KETTLE-1"):
+        problem(await client.request("DELETE", path, content=body))
+        assert (await client.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "declared"),
+    [
+        (None, "and there is no Content-Type"),
+        ("", "and there is no Content-Type"),
+        ("text/plain", "not as text/plain"),
+        ("text/json", "not as text/json"),
+        ("application/x-www-form-urlencoded", "not as application/x-www-form-urlencoded"),
+        ("multipart/form-data; boundary=x", "not as multipart/form-data"),
+        ("application/json, text/plain", "not as application/json, text/plain"),
+        ("json", "not as json"),
+    ],
+)
+async def test_a_body_must_be_declared_as_json(
+    client: httpx.AsyncClient, content_type: str | None, declared: str
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = await client.post("/users", content=b'{"name": "Ada", "email": "ada@example.com"}', headers=headers)
+    assert answer.status_code == 415
+    assert problem(answer)["detail"] == f"The body must be declared as application/json, {declared}."
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])
+async def test_json_may_be_declared_in_several_ways(client: httpx.AsyncClient, content_type: str) -> None:
+    body = b'{"name": "Ada", "email": "ada@example.com"}'
+    answer = await client.post("/users", content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"name": ', "The body is not JSON: Expecting value, at character 10."),
+        (b'{"name": "Ada"', "The body is not JSON: Expecting ',' delimiter, at character 15."),
+        (b'{"name": "A\nda"}', "The body is not JSON: Invalid control character, at character 12."),
+        (b"{'name': 1}", "The body is not JSON: Expecting property name enclosed in double quotes, at character 2."),
+        (b"{} {}", "The body is not JSON: Extra data, at character 4."),
+        (b'"\xff"', "The body cannot be read: it is not UTF-8."),
+        ('{"name": "Ada"}'.encode("utf-16"), "The body cannot be read: it is not UTF-8."),
+        (b"[" * 100_000, "The body cannot be read: it is nested too deeply."),
+        (b"9" * 5_000, "The body cannot be read: a number in it has too many digits."),
+    ],
+    ids=["end", "comma", "control", "quotes", "more", "latin", "utf-16", "nested", "digits"],
+)
+async def test_a_body_that_cannot_be_read_is_explained(client: httpx.AsyncClient, body: bytes, detail: str) -> None:
+    answer = await client.post("/users", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, problem(answer)["type"]) == (400, "unreadable")
+    assert answer.json()["detail"] == detail
+
+
+async def test_each_field_that_is_wrong_is_named_with_what_it_must_be(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/products", json={"sku": " A", "name": "", "price": 12.5, "colour": "red"})
+    assert answer.status_code == 422
+    assert problem(answer) == {
+        "type": "invalid",
+        "title": "Unprocessable Content",
+        "status": 422,
+        "detail": "body.sku must not contain control characters, nor begin or end with a blank; "
+        "body.name must not be empty; "
+        'body.price must be a decimal number as text, like "12.50": up to 10 digits, and up to 4 behind the point; '
+        "body.colour is not a field that can be set here.",
+        "errors": [
+            {"where": "body.sku", "what": "must not contain control characters, nor begin or end with a blank"},
+            {"where": "body.name", "what": "must not be empty"},
+            {
+                "where": "body.price",
+                "what": 'must be a decimal number as text, like "12.50": up to 10 digits, and up to 4 behind the point',
+            },
+            {"where": "body.colour", "what": "is not a field that can be set here"},
+        ],
+    }
+
+
+async def test_what_was_sent_is_not_repeated(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/users", json={"name": ["s3cret"], "email": "s3cret"})
+    assert answer.status_code == 422
+    assert "s3cret" not in answer.text
+
+
+async def test_of_very_many_mistakes_the_first_are_named_and_the_rest_counted(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/users", json=USER | {f"unknown{number}": 1 for number in range(5000)})
+    body = problem(answer)
+    assert (answer.status_code, len(body["errors"])) == (422, 10)
+    assert body["detail"].endswith("; and 4,990 more.")
+    assert len(answer.content) < 3000
+
+
+async def test_a_long_field_name_is_cut_off(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/users", json=USER | {"x" * 100_000: 1})
+    assert (answer.status_code, len(answer.content) < 1000) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/users/1", None),
+        ("GET", "/users", None),
+        ("POST", "/users", USER),
+        ("PATCH", "/users/1", {"name": "Ada"}),
+        ("DELETE", "/users/1", None),
+        ("GET", "/products/A", None),
+        ("GET", "/products", None),
+        ("GET", "/products?sku=A&sku=B", None),
+        ("POST", "/products", {"sku": "A", "name": "A", "price": "1"}),
+        ("PATCH", "/products/A", {"name": "A"}),
+        ("DELETE", "/products/A", None),
+    ],
+)
+async def test_without_the_database_a_client_is_told_when_to_come_back(
+    settings: Settings, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    settings = settings.model_copy(update={"database_url": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"})
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        answer = await client.request(method, path, json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert problem(answer)["type"] == "database-unavailable"
+    assert answer.json()["detail"] == "The database does not answer."
+
+
+async def test_an_error_that_nobody_expected_is_a_problem_that_keeps_its_secrets(
+    app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError("s3cret")
+
+    app.add_api_route("/broken", broken)
+    with caplog.at_level(logging.CRITICAL):
+        answer = await client.get("/broken")
+    assert (answer.status_code, problem(answer)["type"]) == (500, "internal-error")
+    assert "s3cret" not in answer.text
+
+
+async def test_the_server_can_log_an_error_that_nobody_expected(app: FastAPI) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError("s3cret")
+
+    app.add_api_route("/broken", broken)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/broken")

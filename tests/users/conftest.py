@@ -1,0 +1,66 @@
+"""Users over a real Redis and a real Postgres, with a gate behind the query."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import CacheAside, Lifetimes, RedisClock, Region
+from app.database import Database
+from app.users.models import User
+from app.users.service import Users
+from app.users.store import UserStore
+
+LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
+
+
+class GatedUserStore(UserStore):
+    """A store whose reads stand still behind the database's answer until the gate opens: a slow network."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.queries = 0
+        self.read, self.open = asyncio.Event(), asyncio.Event()
+        self.open.set()
+
+    def hold(self) -> None:
+        """Closes the gate: `read` tells when the next read has its answer."""
+        self.read.clear()
+        self.open.clear()
+
+    async def get(self, user_id: int) -> User | None:
+        self.queries += 1
+        user = await super().get(user_id)
+        self.read.set()
+        await self.open.wait()
+        return user
+
+
+NewInstance = Callable[[], Users]
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[GatedUserStore]:
+    """The store, with its gate open."""
+    store = GatedUserStore(database)
+    yield store
+    store.open.set()
+
+
+@pytest.fixture
+async def new_instance(redis: Redis, clock: RedisClock, store: GatedUserStore) -> AsyncIterator[NewInstance]:
+    """Makes instances of the service. They share the stores, and nothing in memory, as processes do."""
+    async with AsyncExitStack() as stack:
+
+        def new() -> Users:
+            region: Region[int, User] = Region(
+                redis, "users", User, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+            )
+            stack.push_async_exit(region)
+            return Users(CacheAside(region), store)
+
+        yield new
+        store.open.set()
