@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -114,16 +115,21 @@ def _stopped_in_order() -> Iterator[None]:
     """Turns the first SIGINT or SIGTERM into an exception: what was started is stopped on the way out."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        # The way out takes seconds. A second Ctrl-C must not leave a server behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _deafen()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
     with suppress(KeyboardInterrupt):  # It was asked for, and is no failure.
         yield
+    _deafen()
     console.print("Stopped.")
+
+
+def _deafen() -> None:
+    """The way out takes a second or two. Another Ctrl-C must not leave a server behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prepare(endpoints: Endpoints) -> None:
@@ -166,7 +172,7 @@ def _tell(settings: Settings) -> None:
 def _run(workers: int, listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
-    config = uvicorn.Config(
+    config = _Config(
         "app.main:app",
         workers=workers,
         log_level="warning",
@@ -175,7 +181,7 @@ def _run(workers: int, listener: socket.socket) -> None:
         timeout_worker_healthcheck=SILENCE,
     )
     if workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config).run(sockets=[listener])
         return
     supervisor = _Supervisor(config, sockets=[listener])
     supervisor.run()
@@ -183,12 +189,20 @@ def _run(workers: int, listener: socket.socket) -> None:
         raise SystemExit(STARTUP_FAILURE)
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn's own, which a second Ctrl-C does not hurry: requests under way have their `GRACE`, and no more."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+
 class _Supervisor(Multiprocess):
-    """Uvicorn's own, with an orderly beginning and end."""
+    """Uvicorn's own, with an orderly beginning and end. A terminal sends Ctrl-C to every process: it is for this one
+    only, which then ends its workers with SIGTERM."""
 
     def init_processes(self) -> None:
-        # A terminal sends Ctrl-C to every process. A worker that is still importing would print a traceback; what is
-        # ignored here is ignored there from its birth on, until uvicorn listens. We end it with SIGTERM, if need be.
+        # A worker that is still importing would print a traceback. What is ignored here, is ignored there from birth.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().init_processes()
         signal.signal(signal.SIGINT, previous)
@@ -199,3 +213,12 @@ class _Supervisor(Multiprocess):
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+
+class _Config(uvicorn.Config):
+    """Uvicorn's own. A worker loads its application just after it has begun to listen to signals."""
+
+    def load(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().load()

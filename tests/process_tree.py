@@ -20,6 +20,10 @@ class ProcessTree:
         root = psutil.Process(pid)
         return cls((root, *root.children(recursive=True)))
 
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve: those that uvicorn supervises, or else uvicorn itself."""
+        return [process for process in self.alive() if "spawn_main" in _command(process)] or [self.processes[0]]
+
     def servers(self) -> Counter[str]:
         """How many there are of each embedded server; the processes that Postgres forks do not count."""
         names = [process.name() for process in self.processes if process.name() != process.parent().name()]
@@ -43,3 +47,10 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

@@ -255,8 +255,7 @@ async def _connections(service: Service, least: int) -> AsyncIterator[list[KeepA
 
 def _workers(service: Service) -> list[psutil.Process]:
     """The processes that serve: uvicorn itself, or those that it supervises."""
-    root = psutil.Process(service.process.pid)
-    return [child for child in root.children() if "multiprocessing.spawn" in " ".join(child.cmdline())] or [root]
+    return ProcessTree.of(service.process.pid).workers()
 
 
 def _sockets(worker: psutil.Process, service: Service) -> set[str]:

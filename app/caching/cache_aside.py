@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import Generic
 
 from app.caching.errors import CacheUnavailable
+from app.caching.lease import K
 from app.caching.reading import Reading, V
-from app.caching.region import K, Region
+from app.caching.region import Region
 from app.caching.single_flight import SingleFlight
 
 

@@ -15,8 +15,9 @@ from typing import Generic
 
 from app.caching.batching import Batching
 from app.caching.errors import CacheUnavailable
+from app.caching.lease import K
 from app.caching.reading import Reading, V
-from app.caching.region import K, Region
+from app.caching.region import Region
 from app.caching.single_flight import SingleFlight
 
 

@@ -20,7 +20,6 @@ import secrets
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -29,11 +28,11 @@ from redis.commands.core import AsyncScript
 from app.caching.batching import Batching
 from app.caching.clock import RedisClock
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
+from app.caching.lease import Fill, K, Lease, Loaded
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
 
-K = TypeVar("K", bound=int | str)
 T = TypeVar("T")
 
 LEASE = timedelta(seconds=3)
@@ -53,35 +52,6 @@ class Lifetimes:
     fresh: timedelta
     stale: timedelta
     absent: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Lease(Generic[V]):
-    """Who loads a missing key: the holder of `token`. `granted` says that this is us. `old` is what stood there, too
-    old to be an answer unless the load fails."""
-
-    token: str
-    granted: bool
-    old: Reading[V] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[K]):
-    """A loaded row on its way into the cache: version 0 and no payload where there is no row."""
-
-    key: K
-    token: str
-    version: int
-    payload: bytes
-    cost: timedelta
-
-
-class Fill(StrEnum):
-    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not."""
-
-    STORED = "stored"
-    BELOW = "below"
-    LOST = "lost"
 
 
 class Region(Generic[K, V]):
@@ -137,8 +107,7 @@ class Region(Generic[K, V]):
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """The same for many keys, in their order: one MGET."""
-        asked = [self._gets.ask(key) for key in keys]
-        return [self._hit(await answer) for answer in asked]
+        return [self._hit(raw) for raw in await asyncio.gather(*map(self._gets.ask, keys))]
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from app.caching import CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
-from app.caching.region import Fill, Lease, Loaded
+from app.caching.lease import Fill, Lease, Loaded
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
 
 A_MILLISECOND = timedelta(milliseconds=1)

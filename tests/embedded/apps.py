@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,12 @@ class App:
     """A process that runs `app_process`."""
 
     def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.embedded.app_process", str(directory), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             cwd=ROOT,
             env=environment,
@@ -37,7 +40,7 @@ class App:
         """What it tells next."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "The app ended without a word."
+        assert line, f"The app ended: {self._complaints()}"
         told = json.loads(line)
         assert isinstance(told, dict)
         return told
@@ -56,7 +59,7 @@ class App:
     def leave(self) -> list[dict[str, Any]]:
         """End in order, and what it told meanwhile."""
         rest, _ = self._process.communicate()
-        assert self._process.returncode == 0
+        assert (self._process.returncode, self._complaints()) == (0, "")
         return [json.loads(line) for line in rest.splitlines()]
 
     def kill(self) -> None:
@@ -67,9 +70,14 @@ class App:
     def close(self) -> None:
         if self._process.poll() is None:
             self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
             assert pipe is not None
             pipe.close()
+
+    def _complaints(self) -> str:
+        """Its stderr, where a warning would be; warnings are errors there too."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")
 
 
 @contextmanager

@@ -18,6 +18,15 @@ def test_a_process_is_itself_and_no_later_one_with_its_pid() -> None:
     assert not replace(me, started=me.started - 1).lives()
 
 
+def test_processes_that_started_at_other_times_differ_in_more_than_their_pid() -> None:
+    me = identity_of(os.getpid())
+    with innocent() as process:
+        other = identity_of(process.pid)
+    assert me is not None
+    assert other is not None
+    assert me.started < other.started
+
+
 def test_a_zombie_does_not_live() -> None:
     with innocent() as process:
         identity = identity_of(process.pid)

@@ -67,6 +67,13 @@ def test_settings_of_the_shell_do_not_redirect_it(base: Path, home: Home, monkey
     assert server.stop()
 
 
+def test_one_that_does_not_get_ready_in_time_is_ended(base: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.0)
+    with pytest.raises(EmbeddedError, match="Postgres did not answer in 0 s"):
+        PostgresServer(home, base / "postgres.log").start()
+    assert servers_below([home.directory]) == []
+
+
 def test_data_of_another_version_is_refused(base: Path, home: Home, server: PostgresServer) -> None:
     server.stop()
     (home.directory / "data" / "PG_VERSION").write_text("9\n")

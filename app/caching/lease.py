@@ -1,0 +1,43 @@
+"""A lease on a missing key, and what becomes of the load under it.
+
+lookup: Lease → (the database) → Loaded → fill: Fill
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from app.caching.reading import Reading, V
+
+K = TypeVar("K", bound=int | str)
+"""The type of a region's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Generic[V]):
+    """Who loads a missing key: the holder of `token`. `granted` says that this is us. `old` is what stood there, too
+    old to be an answer unless the load fails."""
+
+    token: str
+    granted: bool
+    old: Reading[V] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[K]):
+    """A loaded row on its way into the cache: version 0 and no payload where there is no row."""
+
+    key: K
+    token: str
+    version: int
+    payload: bytes
+    cost: timedelta
+
+
+class Fill(StrEnum):
+    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not."""
+
+    STORED = "stored"
+    BELOW = "below"
+    LOST = "lost"

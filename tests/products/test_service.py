@@ -1,0 +1,51 @@
+"""Products over a real Redis and a real Postgres: the cache loads itself, and no race brings an old row back."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from app.caching import Lifetimes, ReadThrough, RedisClock, Region
+from app.database import Database
+from app.products.models import NewProduct, Product
+from app.products.service import Products
+from app.products.store import ProductStore
+
+LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
+CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
+POT = NewProduct(sku="POT", name="Pot", price="24.50")
+
+
+async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
+    redis: Redis, clock: RedisClock, database: Database
+) -> None:
+    """R misses CUP and POT, reads both, and stalls
+                                        W changes CUP's price, commits, invalidates, and answers
+    R fills both: CUP's fill must be refused, POT's must not
+    """
+    store = ProductStore(database)
+    loaded, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(skus: Sequence[str]) -> dict[str, Product]:
+        rows = await store.get_many(skus)
+        loaded.set()
+        await go.wait()
+        return rows
+
+    async with Region[str, Product](
+        redis, "products", Product, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+    ) as region:
+        products = Products(ReadThrough(region, load=slow), store)
+        cup, pot = await products.create(CUP), await products.create(POT)
+        reader = asyncio.create_task(products.get_many(["CUP", "POT"]))
+        await loaded.wait()
+
+        changed = await products.change("CUP", {"price": "7.00"}, None)
+
+        go.set()
+        readings = await reader
+        assert [reading.value for reading in readings] == [cup, pot]
+        assert [reading.stored for reading in readings] == [False, True]
+        assert (await products.get("CUP")).value == changed
+        assert (await products.get("POT")).value == pot
