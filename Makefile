@@ -43,6 +43,10 @@ redis-cli: $(VENV)/run ## Open redis-cli on the running Redis
 	@$(BIN)/python -m app.embedded --directory "$${FOURWAYS_DIRECTORY:-.fourways}" redis-cli
 
 clean: ## Remove the environment, the data and the caches
+	@# Where only a link to the data could lie in .fourways, the data goes with it.
+	@for link in .fourways/postgres .fourways/postgres/sockets .fourways/redis/sockets; do \
+	  [ ! -L $$link ] || rm -rf "$$(readlink -f $$link)"; \
+	done
 	@rm -rf $(VENV) .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -172,7 +172,7 @@ def _tell(settings: Settings) -> None:
 def _run(workers: int, listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
-    config = _Config(
+    config = uvicorn.Config(
         "app.main:app",
         workers=workers,
         log_level="warning",
@@ -198,14 +198,15 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor(Multiprocess):
-    """Uvicorn's own, with an orderly beginning and end. A terminal sends Ctrl-C to every process: it is for this one
-    only, which then ends its workers with SIGTERM."""
+    """Uvicorn's own, with an orderly beginning and end."""
 
     def init_processes(self) -> None:
-        # A worker that is still importing would print a traceback. What is ignored here, is ignored there from birth.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        super().init_processes()
-        signal.signal(signal.SIGINT, previous)
+        with _ctrl_c_for_us_alone():
+            super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        with _ctrl_c_for_us_alone():
+            super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:
         # The port is closed with the last copy of its socket. With ours open, the system would go on taking connections
@@ -215,10 +216,13 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
 
 
-class _Config(uvicorn.Config):
-    """Uvicorn's own. A worker loads its application just after it has begun to listen to signals."""
-
-    def load(self) -> None:
-        if multiprocessing.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        super().load()
+@contextmanager
+def _ctrl_c_for_us_alone() -> Iterator[None]:
+    """A terminal sends Ctrl-C to every process, and a worker that is still importing would print a traceback. One that
+    starts in this block never sees it; its supervisor ends it with SIGTERM. For us it waits until the block ends."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would lift the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

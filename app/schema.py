@@ -1,6 +1,7 @@
 """The schema of the database: which one this code needs, which one is there, and how to get from one to the other."""
 
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -42,8 +43,14 @@ async def schema(database: Database) -> Schema:
     """Compares the database with this code. Raises DatabaseUnavailable."""
     async with database.reading("health") as connection:
         revisions = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
-    scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
-    known = {script.revision for script in scripts.walk_revisions()}
+    known, heads = _revisions()
     if not set(revisions) <= known:
         return Schema.NEWER
-    return Schema.CURRENT if set(revisions) == set(scripts.get_heads()) else Schema.OLDER
+    return Schema.CURRENT if set(revisions) == heads else Schema.OLDER
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """All revisions that this code has, and the newest of them. Read once: a balancer asks for readiness all the time."""
+    scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
+    return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())

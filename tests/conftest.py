@@ -1,7 +1,9 @@
 """Real servers for all tests: one Redis and one Postgres for the session, empty at the beginning of each test."""
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -19,11 +21,15 @@ from tests.service import Service, serving
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+def servers() -> Iterator[Endpoints]:
     """A Redis and a migrated Postgres, until the session ends."""
-    with embedded_servers(tmp_path_factory.mktemp("servers")) as endpoints:
-        migrate(endpoints.database_url)
-        yield endpoints
+    # Not one of pytest's directories: only their owner may enter those, and as root Postgres is another user, whose data
+    # would then lie elsewhere and be left behind.
+    with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
+        Path(directory).chmod(0o755)
+        with embedded_servers(Path(directory)) as endpoints:
+            migrate(endpoints.database_url)
+            yield endpoints
 
 
 @pytest.fixture

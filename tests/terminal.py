@@ -72,9 +72,7 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(
-    screen: Path, /, *command: str, cwd: Path = REPOSITORY, **environment: str
-) -> AsyncIterator[Terminal]:
+async def terminal(screen: Path, *command: str, **environment: str) -> AsyncIterator[Terminal]:
     """Runs a program of our environment with these variables; it is ended with the block. `screen` is a file."""
     inherited: dict[str, str] = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     with screen.open("wb") as output:

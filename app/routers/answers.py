@@ -14,7 +14,7 @@ from pydantic import WithJsonSchema
 
 from app.caching import Outcome, Reading
 from app.routers.problems import Responses, problem
-from app.routers.refusals import plain
+from app.routers.refusals import short
 
 # One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
 # sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
@@ -135,7 +135,7 @@ async def _json_only(request: Request) -> None:
     )
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if has_body and not is_json:
-        declared = f"not as {plain(content_type)}" if content_type else "and there is no Content-Type"
+        declared = f"not as {short(content_type)}" if content_type else "and there is no Content-Type"
         raise HTTPException(415, f"The body must be declared as application/json, {declared}.")
     # Python's reader also takes UTF-16 and UTF-32; JSON that is sent to somebody is UTF-8 (RFC 8259, section 8.1).
     if not detect_encoding(await request.body()).startswith("utf-8"):

@@ -1,6 +1,6 @@
 """What has to be settled before a request is routed. A pure ASGI middleware: it costs microseconds.
 
-HEAD    is a GET whose body is not sent
+HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large
 
@@ -30,26 +30,24 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send_on = send
         if scope["method"] == "HEAD":
-            scope, send_on = {**scope, "method": "GET"}, _without_body(send)
+            scope = {**scope, "method": "GET"}
         if not _is_utf8(scope):
             refusal = problem(400, "unreadable", "The URL is not UTF-8.")
-            await refusal(scope, receive, send_on)
+            await refusal(scope, receive, send)
         elif _declared_length(scope) > LARGEST_BODY:
             refusal = problem(413, "content-too-large", TOO_LARGE)
-            await refusal(scope, receive, send_on)
+            await refusal(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive), send_on)
+            await self._app(scope, _limited(receive), send)
 
 
 def _is_utf8(scope: Scope) -> bool:
-    url = scope.get("raw_path", b"") + scope["query_string"]
+    url = scope.get("raw_path", b"") + b"?" + scope["query_string"]
     if b"%" not in url and url.isascii():
         return True
     try:
-        unquote_to_bytes(scope["raw_path"]).decode()
-        unquote_to_bytes(scope["query_string"]).decode()
+        unquote_to_bytes(url).decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -73,14 +71,3 @@ def _limited(receive: Receive) -> Receive:
         return message
 
     return receive_limited
-
-
-def _without_body(send: Send) -> Send:
-    async def send_headers(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            if message.get("more_body", False):
-                return
-            message = {"type": "http.response.body", "body": b""}
-        await send(message)
-
-    return send_headers

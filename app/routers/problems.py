@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457): what went wrong, in a sentence with the value.
 
-A refused input is never echoed as a whole: it may be huge, or not even be text that JSON can carry.
+A refused input is never echoed as a whole: it may be huge, or a secret, or not even be text that JSON can carry.
 """
 
 import logging
@@ -17,7 +17,7 @@ from starlette.routing import Match
 
 from app.caching import CacheUnavailable, LoadTimeout
 from app.errors import Conflict, DatabaseUnavailable, NotFound, PreconditionFailed
-from app.routers.refusals import Refusal, plain, refusals
+from app.routers.refusals import Refusal, refusals, short
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +48,29 @@ class Problem(BaseModel):
     errors: list[Refusal] | None = Field(None, description="What is wrong with the request, part by part.")
 
 
-DESCRIPTIONS = {
-    400: "The request cannot be read: broken JSON, text that is not UTF-8, a malformed header.",
-    404: "There is no such thing.",
-    409: "Somebody else has it already.",
-    412: "The row is in another version than `If-Match` names.",
-    413: "The body is too large.",
-    415: "The body is not declared as JSON.",
-    422: "The request can be read, and is not allowed.",
-    503: "A store does not answer; `Retry-After` says when to come back.",
+DOCUMENTED = {
+    400: ("The request cannot be read.", "unreadable", "The body is not JSON: Expecting value, at character 10."),
+    404: ("There is no such thing.", "not-found", "There is no user 7."),
+    409: ("Another row has this name already.", "conflict", "The email ada@example.com is taken."),
+    412: (
+        "The row is in another version than `If-Match` names.",
+        "precondition-failed",
+        "User 1 is in version 8, which If-Match does not name.",
+    ),
+    413: ("The body is too large.", "content-too-large", "The body is larger than 4,194,304 bytes."),
+    415: (
+        "The body is not declared as JSON.",
+        "unsupported-media-type",
+        "The body must be declared as application/json, not as text/plain.",
+    ),
+    422: ("The request can be read, and is not allowed.", "invalid", "body.email must look like name@example.com."),
+    503: (
+        "A store does not answer; `Retry-After` says when to come back.",
+        "database-unavailable",
+        "The database does not answer.",
+    ),
 }
-
+"""What each status means, and an example of it: the type and the detail."""
 
 Responses = dict[int | str, dict[str, Any]]
 """What OpenAPI says of the answers of a call, by status."""
@@ -66,11 +78,11 @@ Responses = dict[int | str, dict[str, Any]]
 
 def documented(*statuses: int) -> Responses:
     """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    answers: Responses = {
-        status: {"description": DESCRIPTIONS[status], "content": {MEDIA_TYPE: schema}}
-        for status in sorted({400, 413, *statuses})
-    }
+    answers: Responses = {}
+    for status in sorted({400, 413, *statuses}):
+        description, kind, detail = DOCUMENTED[status]
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": _content(status, kind, detail)}
+        answers[status] = {"description": description, "content": {MEDIA_TYPE: content}}
     if 503 in answers:
         answers[503]["headers"] = {"Retry-After": {"required": True, "schema": {"type": "string", "examples": ["1"]}}}
     return answers
@@ -80,8 +92,12 @@ def problem(
     status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """The answer to a request that failed."""
-    content = {"type": kind, "title": _title(status), "status": status, "detail": detail, **more}
+    content = _content(status, kind, detail) | more
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _content(status: int, kind: str, detail: str) -> dict[str, Any]:
+    return {"type": kind, "title": _title(status), "status": status, "detail": detail}
 
 
 def _title(status: int) -> str:
@@ -100,7 +116,7 @@ def install(app: FastAPI) -> None:
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status, kind = STATUSES[type(error)]
     if status == 503:
-        logger.warning("%s %s: %s", request.method, request.url.path, error)
+        logger.warning("%s %r: %s", request.method, request.url.path, error)
         return problem(status, kind, str(error), headers={"Retry-After": "1"})
     return problem(status, kind, str(error))
 
@@ -124,11 +140,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers, detail = dict(error.headers or {}), str(error.detail)
-    path = plain(request.url.path)
+    path = short(request.url.path)
     if error.status_code == 405:
         # A mounted application names its own methods, and leaves none to be found here.
         headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
-        detail = f"{path} does not take {plain(request.method)}, but {headers['Allow']}."
+        detail = f"{path} does not take {short(request.method)}, but {headers['Allow']}."
     elif error.status_code == 404:
         detail = f"There is nothing at {path}."
     elif error.status_code == 400 and error.__cause__ is not None:

@@ -43,15 +43,12 @@ class Refusal(BaseModel):
 
 def refusals(details: Sequence[Mapping[str, Any]]) -> list[Refusal]:
     """The first findings among `details`, which is what pydantic answers."""
-    return [Refusal(where=".".join(map(plain, one["loc"])), what=_what(one)) for one in details[:LISTED]]
+    return [Refusal(where=".".join(map(short, one["loc"])), what=_what(one)) for one in details[:LISTED]]
 
 
-def plain(part: object) -> str:
-    """`part` as text that can go into an answer, cut off where it gets long.
-
-    What comes from the client, like the name of a field, may hold half of a surrogate pair, which is not text.
-    """
-    text = str(part).encode(errors="replace").decode()
+def short(part: object) -> str:
+    """What a client named, as text, cut off where it gets long."""
+    text = str(part)
     return text if len(text) <= 100 else text[:100] + "…"
 
 
@@ -66,4 +63,4 @@ def _what(detail: Mapping[str, Any]) -> str:
     if kind in WORDS:
         return WORDS[kind].format_map(detail.get("ctx", {}))
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return plain(message[0].lower() + message[1:])
+    return short(message[0].lower() + message[1:])

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.demo import add_demo_data
 from app.embedded import Endpoints
 from app.main import create_app
+from app.schema import Schema
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.routers.conftest import Contents
@@ -135,7 +136,7 @@ async def test_a_service_whose_parts_all_work_is_ready(client: httpx.AsyncClient
     answer = await client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "parts": {"redis": "ok", "postgres": "ok", "schema": "current", "relay": "ok"}},
+        {"status": "ready", "parts": {"redis": "ok", "postgres": "ok", "schema": Schema.CURRENT, "relay": "ok"}},
     )
 
 
@@ -167,14 +168,14 @@ async def test_a_missing_migration_makes_the_instance_unready(
         assert (answer.status_code, answer.json()["status"], answer.json()["parts"]["schema"]) == (
             503,
             "unready",
-            "older",
+            Schema.OLDER,
         )
         await sql.execute("INSERT INTO alembic_version VALUES ('9999')")
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"], answer.json()["parts"]["schema"]) == (
             200,
             "degraded",
-            "newer",
+            Schema.NEWER,
         )
     finally:
         await sql.execute("DELETE FROM alembic_version")

@@ -1,0 +1,114 @@
+"""A real shop's catalogue, read as a real shop's products were read."""
+
+import asyncio
+import csv
+import gzip
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.embedded import Endpoints
+from tests.keep_alive import KeepAlive
+from tests.service import REPOSITORY, Service, serving
+
+DATA = REPOSITORY.parent / "shared" / "data"
+CATALOGUE = DATA / "products_online_retail_2010_12__2011_04.csv"
+READS = DATA / "kv_ecommerce_orm_busy.csv.gz"
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not here: {DATA} does not exist.")
+
+Product = dict[str, Any]
+
+
+@pytest.fixture
+async def service(endpoints: Endpoints) -> AsyncIterator[Service]:
+    """One process, whose entries outlive the test."""
+    async with serving(
+        endpoints.redis_url, endpoints.database_url, FOURWAYS_PRODUCTS_TTL="3600", UVICORN_TIMEOUT_KEEP_ALIVE="120"
+    ) as service:
+        yield service
+
+
+async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = _catalogue()
+    assert len({product["sku"] for product in catalogue}) == 3403
+    assert len({product["sku"].lower() for product in catalogue}) == 3403 - 84
+
+    async with AsyncExitStack() as stack:
+        connections = [await KeepAlive.to(service.url) for _ in range(8)]
+        for connection in connections:
+            stack.push_async_callback(connection.close)
+
+        async def post(connection: KeepAlive, products: Iterator[Product]) -> None:
+            for product in products:
+                answer = await connection.ask("/products", method="POST", body=product)
+                assert answer.status == 201, (product, answer.body)
+
+        statuses: Counter[str] = Counter()
+
+        async def get(connection: KeepAlive, reads: Iterator[Product]) -> None:
+            for product in reads:
+                answer = await connection.ask(f"/products/{quote(product['sku'])}")
+                found = answer.json()
+                assert answer.status == 200, (product, answer.body)
+                assert {name: found[name] for name in product} == product
+                statuses[answer.headers["cache-status"].removeprefix("read-through; ").split("; ttl=")[0]] += 1
+
+        # All connections draw from one iterator: each takes the next request when it has its answer.
+        products, reads = iter(catalogue), _reads(catalogue, 50_000)
+        await asyncio.gather(*(post(connection, products) for connection in connections))
+        await asyncio.gather(*(get(connection, reads) for connection in connections))
+        metrics = (await connections[0].ask("/metrics")).body.decode()
+
+    hits, collapsed = statuses["hit"], sum(n for status, n in statuses.items() if status.endswith("collapsed"))
+    misses = statuses.total() - hits - collapsed
+    with capsys.disabled():
+        print(f"\nOnline Retail: {statuses.total():,} reads, {hits / statuses.total():.2%} hits ({dict(statuses)})")
+    assert statuses.total() == 50_000
+    # Nothing expires and nothing is written meanwhile, so what was read before is a hit: each product is loaded once.
+    assert misses == len({product["sku"] for product in _reads(catalogue, 50_000)})
+    counted = _counted(metrics)
+    assert counted["hit"] == hits
+    assert counted["miss"] == misses
+    assert counted.get("collapsed", 0) == collapsed
+
+
+def _catalogue() -> list[Product]:
+    """The file's rows, as they are posted. A description that is blank is the code, and a price that is blank is 0."""
+    with CATALOGUE.open(encoding="utf-8", newline="") as file:
+        return [
+            {
+                "sku": row["stock_code"],
+                "name": row["description"].strip() or row["stock_code"],
+                "price": row["unit_price"].strip() or "0",
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def _reads(catalogue: list[Product], number: int) -> Iterator[Product]:
+    """The first reads of the trace. Its n-th distinct key stands for the n-th product of the catalogue, and where the
+    catalogue ends, it begins again."""
+    numbers: dict[str, int] = {}
+    with gzip.open(READS, "rt", encoding="utf-8", newline="") as file:
+        for row in itertools.islice(csv.DictReader(file), number):
+            yield catalogue[numbers.setdefault(row["key"], len(numbers)) % len(catalogue)]
+
+
+def _counted(metrics: str) -> dict[str, float]:
+    """What happened in the cache of products, by event."""
+    return {
+        sample.labels["event"]: sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == "fourways_cache_events_total" and sample.labels["resource"] == "products"
+    }

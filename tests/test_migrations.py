@@ -1,0 +1,216 @@
+"""The schema: how it comes to be, and what its triggers promise to the caches."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.database import metadata
+from app.embedded import Endpoints
+from app.metrics import Metrics
+from app.schema import migrate
+from app.settings import Settings
+from app.wiring import open_resources
+from tests.fresh_database import fresh_database
+from tests.terminal import terminal
+
+CATALOGUE = """
+    SELECT format('%s.%s: %s, nullable %s, default %s, collation %s, identity %s from %s', table_name, column_name,
+        data_type, is_nullable, column_default, collation_name, identity_generation, identity_start)
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT format('%s %s: %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT format('%s by %s', partrelid::regclass, pg_get_partkeydef(partrelid)) FROM pg_partitioned_table"""
+"""What a database says of its tables, a line for each column, constraint, index and partitioning."""
+LEFT = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"""
+
+
+@pytest.fixture
+async def empty(endpoints: Endpoints) -> AsyncIterator[str]:
+    """The address of an empty database."""
+    async with fresh_database(endpoints.database_url) as url:
+        yield url
+
+
+async def test_four_replicas_that_migrate_an_empty_database_at_once_all_succeed(empty: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        replicas = [
+            await stack.enter_async_context(
+                terminal(tmp_path / str(number), "alembic", "upgrade", "head", DATABASE_URL=empty)
+            )
+            for number in range(4)
+        ]
+        codes = [await replica.code() for replica in replicas]
+    assert codes == [0, 0, 0, 0], [replica.screen for replica in replicas]
+
+
+async def test_downgrading_leaves_nothing_and_upgrading_works_again(empty: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(migrate, empty)
+    before = await _lines(empty, CATALOGUE)
+    async with terminal(tmp_path / "screen", "alembic", "downgrade", "base", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+    assert await _lines(empty, LEFT) == ["alembic_version", "alembic_version_pkc"]
+    await asyncio.to_thread(migrate, empty)
+    assert await _lines(empty, CATALOGUE) == before
+
+
+async def test_the_models_say_what_the_migrations_make(endpoints: Endpoints, empty: str) -> None:
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(empty))
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    await engine.dispose()
+    migrated = [line for line in await _lines(endpoints.database_url, CATALOGUE) if "alembic_version" not in line]
+    assert await _lines(empty, CATALOGUE) == migrated
+
+
+async def test_alembic_would_write_no_further_migration(endpoints: Endpoints, tmp_path: Path) -> None:
+    async with terminal(tmp_path / "screen", "alembic", "check", DATABASE_URL=endpoints.database_url) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "FAILED: DATABASE_URL is missing: alembic needs to know which database to migrate."),
+        ("postgresql://127.0.0.1:1/fourways", "FAILED: The database does not answer."),
+    ],
+)
+async def test_alembic_says_in_a_sentence_which_database_it_lacks(tmp_path: Path, url: str, sentence: str) -> None:
+    async with terminal(tmp_path / "screen", "alembic", "upgrade", "head", DATABASE_URL=url) as alembic:
+        assert await alembic.code() != 0
+    assert sentence in alembic.screen
+    assert "Traceback" not in alembic.screen
+
+
+async def test_every_table_that_is_cached_has_the_triggers(settings: Settings, sql: asyncpg.Connection) -> None:
+    async with open_resources(settings, Metrics()) as resources:
+        cached = set(resources.relay._invalidate)
+    assert {"users", "products"} <= cached
+    for table in cached:
+        key = await sql.fetchval(
+            "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
+            "WHERE indrelid = $1::text::regclass AND indisprimary",
+            table,
+        )
+        rows = await sql.fetch(
+            "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = $1::text::regclass AND NOT tgisinternal",
+            table,
+        )
+        assert {definition.removeprefix("CREATE TRIGGER ") for (definition,) in rows} == {
+            f"set_version BEFORE INSERT OR DELETE OR UPDATE ON public.{table} "
+            "FOR EACH ROW EXECUTE FUNCTION set_version()",
+            f"record_change AFTER INSERT OR DELETE OR UPDATE ON public.{table} "
+            f"FOR EACH ROW EXECUTE FUNCTION record_change('{key}')",
+            f"refuse_truncate BEFORE TRUNCATE ON public.{table} FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate()",
+        }
+
+
+async def test_the_version_rises_with_each_write_whatever_the_writer_says(sql: asyncpg.Connection) -> None:
+    versions = [
+        await sql.fetchval("INSERT INTO stock (sku, quantity, version) VALUES ('A', 1, 0) RETURNING version"),
+        await sql.fetchval("UPDATE stock SET quantity = 2, version = 0 RETURNING version"),
+        await sql.fetchval("UPDATE stock SET quantity = 2 RETURNING version"),
+        await sql.fetchval("INSERT INTO stock (sku, quantity) VALUES ('B', 1) RETURNING version"),
+    ]
+    assert versions == sorted(set(versions))
+    assert versions[0] > 0
+
+
+async def test_each_write_has_its_outbox_row(sql: asyncpg.Connection) -> None:
+    seen = await _last(sql)
+    inserted = await sql.fetchval("INSERT INTO stock (sku, quantity) VALUES ('A', 1) RETURNING version")
+    assert await _told(sql, seen) == [("stock", "A", inserted)]
+    seen = await _last(sql)
+    updated = await sql.fetchval("UPDATE stock SET quantity = 2 RETURNING version")
+    assert await _told(sql, seen) == [("stock", "A", updated)]
+    seen = await _last(sql)
+    deleted = await sql.fetchval("DELETE FROM stock RETURNING currval('row_version')")
+    assert await _told(sql, seen) == [("stock", "A", deleted)]
+    assert inserted < updated < deleted
+
+
+async def test_a_new_key_tells_both_the_old_one_and_the_new_one(sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
+    seen = await _last(sql)
+    version = await sql.fetchval("UPDATE users SET id = 2 RETURNING version")
+    assert await _told(sql, seen) == [("users", "1", version), ("users", "2", version)]
+
+
+async def test_a_statement_on_many_rows_tells_each_of_them(sql: asyncpg.Connection) -> None:
+    seen = await _last(sql)
+    written = await sql.fetch("INSERT INTO stock (sku, quantity) VALUES ('A', 1), ('B', 1) RETURNING sku, version")
+    assert await _told(sql, seen) == _stock(written)
+    seen = await _last(sql)
+    written = await sql.fetch("UPDATE stock SET quantity = 2 RETURNING sku, version")
+    assert await _told(sql, seen) == _stock(written)
+    assert len({row["version"] for row in written}) == 2
+    seen = await _last(sql)
+    deleted = _stock(await sql.fetch("DELETE FROM stock RETURNING sku, currval('row_version') AS version"))
+    for (_, key, version), (_, deleted_key, deleted_version) in zip(await _told(sql, seen), deleted, strict=True):
+        assert key == deleted_key
+        assert version >= deleted_version
+    seen = await _last(sql)
+    await sql.copy_records_to_table("stock", columns=["sku", "quantity"], records=[("C", 1), ("D", 1)])
+    assert [key for _, key, _ in await _told(sql, seen)] == ["C", "D"]
+
+
+async def test_an_upsert_tells_what_it_did(sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
+    seen = await _last(sql)
+    upsert = "INSERT INTO stock (sku, quantity) VALUES ('A', 9), ('B', 9) ON CONFLICT (sku) DO "
+    written = await sql.fetch(upsert + "UPDATE SET quantity = excluded.quantity RETURNING sku, version")
+    assert await _told(sql, seen) == _stock(written)
+    seen = await _last(sql)
+    await sql.execute(upsert + "NOTHING")
+    assert await _told(sql, seen) == []
+
+
+async def test_what_is_rolled_back_is_not_told(sql: asyncpg.Connection) -> None:
+    seen = await _last(sql)
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
+    await transaction.rollback()
+    assert await _told(sql, seen) == []
+
+
+@pytest.mark.parametrize("table", ["users", "products", "stock"])
+async def test_truncate_is_refused_with_the_reason_and_the_way_out(sql: asyncpg.Connection, table: str) -> None:
+    with pytest.raises(asyncpg.RaiseError) as refusal:
+        await sql.execute(f"TRUNCATE {table}")
+    assert str(refusal.value).startswith(
+        f"TRUNCATE of {table} is refused: it would not tell the caches which rows are gone."
+    )
+    assert refusal.value.hint == "Use DELETE."
+
+
+Told = list[tuple[str, str, int]]
+"""Resource, key and version of outbox rows, in the order of the keys."""
+
+
+async def _told(sql: asyncpg.Connection, seen: int) -> Told:
+    rows = await sql.fetch("SELECT resource, key, version FROM outbox WHERE id > $1 ORDER BY key", seen)
+    return [(row["resource"], row["key"], row["version"]) for row in rows]
+
+
+def _stock(written: list[asyncpg.Record]) -> Told:
+    return sorted(("stock", row["sku"], row["version"]) for row in written)
+
+
+async def _last(sql: asyncpg.Connection) -> int:
+    return int(await sql.fetchval("SELECT coalesce(max(id), 0) FROM outbox"))
+
+
+async def _lines(url: str, query: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return sorted(line for (line,) in await connection.fetch(query))
+    finally:
+        await connection.close()

@@ -1,0 +1,146 @@
+"""The settings: each has a default, and each refusal is a sentence."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices, ValidationError
+
+from app.settings import Settings, SettingsError, read_database_url, read_settings
+
+REPOSITORY = Path(__file__).parent.parent
+VARIABLES = {
+    str(field.validation_alias.choices[0]): name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.validation_alias, AliasChoices)
+}
+REDIS, POSTGRES = "redis://localhost:6379/0", "postgresql://localhost/fourways"
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable is set, and there is no .env."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_setting_has_a_variable_and_a_default() -> None:
+    assert set(VARIABLES.values()) == set(Settings.model_fields)
+    settings = read_settings()
+    assert (settings.redis_url, settings.database_url) == (None, None)
+    assert (settings.host, settings.port, settings.directory) == ("127.0.0.1", 8000, Path(".fourways"))
+
+
+def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line.removeprefix("# ") for line in (REPOSITORY / ".env.example").read_text().splitlines() if "=" in line]
+    example = dict(line.split("=", 1) for line in lines)
+    assert set(example) == set(VARIABLES)
+    for variable, value in example.items():
+        if not variable.endswith("_URL"):  # They have no default: an example of one would be a server of its own.
+            monkeypatch.setenv(variable, value)
+    assert read_settings() == Settings(_env_file=None)
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES))
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    default = getattr(read_settings(), VARIABLES[variable])
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/db")
+    if not variable.endswith("_URL"):
+        monkeypatch.setenv(variable, "77")
+    assert getattr(read_settings(), VARIABLES[variable]) != default
+
+
+def test_a_file_sets_what_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\nFOURWAYS_USERS_TTL=1.5\n")
+    monkeypatch.setenv("PORT", "9001")
+    settings = read_settings()
+    assert (settings.port, settings.users_ttl) == (9001, timedelta(seconds=1.5))
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    monkeypatch.setenv("REDIS_URL", "")
+    assert read_settings() == Settings(_env_file=None)
+
+
+def test_settings_do_not_change_once_they_are_read() -> None:
+    settings = read_settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 9000  # type: ignore[misc]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("PORT", "0", "PORT is '0': input should be greater than or equal to 1."),
+        ("PORT", "65536", "PORT is '65536': input should be less than or equal to 65535."),
+        ("PORT", "http", "PORT is 'http': input should be a valid integer, unable to parse string as an integer."),
+        ("FOURWAYS_USERS_TTL", "abc", "FOURWAYS_USERS_TTL is 'abc': it must be a number of seconds."),
+        ("FOURWAYS_USERS_TTL", "nan", "FOURWAYS_USERS_TTL is 'nan': it must be a number of seconds."),
+        ("FOURWAYS_USERS_TTL", "inf", "FOURWAYS_USERS_TTL is 'inf': it must be a number of seconds."),
+        ("FOURWAYS_USERS_TTL", "0", "FOURWAYS_USERS_TTL is '0': it must be from 0.001 to 2592000 seconds."),
+        ("FOURWAYS_ABSENT_TTL", "-1", "FOURWAYS_ABSENT_TTL is '-1': it must be from 0.001 to 2592000 seconds."),
+        # Postgres takes 0 ms for "no limit", and no more ms than an int holds.
+        (
+            "FOURWAYS_DATABASE_TIMEOUT",
+            "0.0001",
+            "FOURWAYS_DATABASE_TIMEOUT is '0.0001': it must be from 0.001 to 3600 seconds.",
+        ),
+        (
+            "FOURWAYS_DATABASE_TIMEOUT",
+            "2592000",
+            "FOURWAYS_DATABASE_TIMEOUT is '2592000': it must be from 0.001 to 3600 seconds.",
+        ),
+    ],
+)
+def test_a_refusal_names_the_variable_and_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refusal:
+        read_settings()
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("REDIS_URL", "foo", "REDIS_URL is 'foo': it must begin with redis:// or rediss:// or unix://."),
+        ("REDIS_URL", "redis://h:abc", "REDIS_URL is 'redis://h:abc': its host or port cannot be read."),
+        ("DATABASE_URL", "postgresql://[::1/db", "DATABASE_URL is 'postgresql://[::1/db': its host or port cannot be"),
+        ("DATABASE_URL", "http://me:geheim@host/db?password=geheim", "DATABASE_URL is 'http://…@host/db': it must"),
+        ("DATABASE_URL", "me:gehe?im@gehe@host/db", "DATABASE_URL is '…@host/db': it must begin with postgresql://"),
+    ],
+)
+def test_of_an_address_that_is_refused_no_password_is_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", REDIS)
+    monkeypatch.setenv("DATABASE_URL", POSTGRES)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refusal:
+        read_settings()
+    assert str(refusal.value).startswith(sentence)
+    assert "gehe" not in str(refusal.value)
+
+
+def test_each_wrong_variable_has_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("FOURWAYS_USERS_TTL", "abc")
+    with pytest.raises(SettingsError) as refusal:
+        read_settings()
+    assert [line.split()[0] for line in str(refusal.value).splitlines()] == ["PORT", "FOURWAYS_USERS_TTL"]
+
+
+@pytest.mark.parametrize(("url", "missing"), [("REDIS_URL", "DATABASE_URL"), ("DATABASE_URL", "REDIS_URL")])
+def test_one_store_alone_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, missing: str) -> None:
+    monkeypatch.setenv(url, REDIS if url == "REDIS_URL" else POSTGRES)
+    with pytest.raises(SettingsError, match=f"^{missing} is missing: set REDIS_URL and DATABASE_URL, or neither"):
+        read_settings()
+
+
+def test_the_migrations_need_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", POSTGRES)
+    assert read_database_url() == POSTGRES
