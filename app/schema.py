@@ -51,6 +51,6 @@ async def schema(database: Database) -> Schema:
 
 @cache
 def _revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """All revisions that this code has, and the newest of them. Read once: a balancer asks for readiness all the time."""
+    """All revisions that this code has, and the newest. Read once: a balancer asks for readiness all the time."""
     scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
     return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())

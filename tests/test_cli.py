@@ -1,5 +1,6 @@
 """`fourways serve` and `fourways demo`, as a person runs them."""
 
+import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ import pytest
 
 from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
+from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
+from tests.keep_alive import KeepAlive
 from tests.service import free_port
 from tests.terminal import Terminal, terminal
 
@@ -25,6 +28,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self._path, self._screens = path, 0
         self.port = str(free_port())
+        self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {"FOURWAYS_DIRECTORY": str(path / "data"), "PORT": self.port}
 
     def screen(self) -> Path:
@@ -52,7 +56,7 @@ class Home:
             return await running.code(), running.screen
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -136,6 +140,39 @@ async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: st
         fourways.ctrl_c()
         assert await fourways.code() == 0
         assert await tree.gone() < SANE
+    assert "Traceback" not in fourways.screen
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_at_its_end_it_answers_what_was_asked_and_takes_nothing_more(
+    home: Home, endpoints: Endpoints, workers: str
+) -> None:
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        wire.holding(r"^SELECT .*\bFROM users\b") as held,
+        home.runs(
+            "serve", "--workers", workers,
+            REDIS_URL=endpoints.redis_url, DATABASE_URL=wire.url, FOURWAYS_DATABASE_TIMEOUT="60",
+        ) as fourways,
+    ):  # fmt: skip
+        await fourways.shows("Fourways serves at")
+        connection = await KeepAlive.to(home.url)
+        await connection.send("/users/1")
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        fourways.send(signal.SIGTERM)
+
+        async def takes_nothing_more() -> bool:
+            try:
+                await (await KeepAlive.to(home.url)).close()
+            except OSError:
+                return True
+            return False
+
+        await eventually(takes_nothing_more)
+        held.release()
+        assert (await connection.answer()).status == 404
+        await connection.close()
+        assert await fourways.code() == 0
     assert "Traceback" not in fourways.screen
 
 

@@ -25,7 +25,7 @@ CROWD = 500
 USERS = r"^SELECT .*\bFROM users\b"
 PRODUCTS = r"^SELECT .*\bFROM products\b"
 # Uvicorn closes a connection that was idle for 5 s; here they are opened long before they are used.
-PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60"}
+PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
 KETTLE = {"sku": "KETTLE-1", "name": "Kettle", "price": "19.90"}
 

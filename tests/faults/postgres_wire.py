@@ -15,29 +15,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from tests.faults.held import Held
+
 SOCKET = ".s.PGSQL.5432"
 NEGOTIATIONS = {80877103, 80877104}
 """The numbers by which a client asks for TLS or GSS before it introduces itself."""
-
-
-class Held:
-    """A gate for the statements that match a pattern."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        self.arrived = asyncio.Event()
-        """Set when the first such statement stands at the gate: Postgres knows nothing of it yet."""
-        self._released = asyncio.Event()
-
-    def release(self) -> None:
-        """Lets all of them pass, those that come later as well."""
-        self._released.set()
-
-    async def passed(self, statement: str) -> None:
-        """Returns when this statement may go on."""
-        if re.search(self.pattern, statement, re.DOTALL):
-            self.arrived.set()
-            await self._released.wait()
 
 
 class PostgresWire:

@@ -7,14 +7,15 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.embedded import Endpoints
+from tests.eventually import eventually
 from tests.keep_alive import KeepAlive
 from tests.service import REPOSITORY, Service, serving
 
@@ -31,13 +32,17 @@ Product = dict[str, Any]
 async def service(endpoints: Endpoints) -> AsyncIterator[Service]:
     """One process, whose entries outlive the test."""
     async with serving(
-        endpoints.redis_url, endpoints.database_url, FOURWAYS_PRODUCTS_TTL="3600", UVICORN_TIMEOUT_KEEP_ALIVE="120"
+        endpoints.redis_url,
+        endpoints.database_url,
+        FOURWAYS_PRODUCTS_TTL="3600",
+        FOURWAYS_REDIS_TIMEOUT="30",
+        UVICORN_TIMEOUT_KEEP_ALIVE="120",
     ) as service:
         yield service
 
 
 async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
-    service: Service, capsys: pytest.CaptureFixture[str]
+    service: Service, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = _catalogue()
     assert len({product["sku"] for product in catalogue}) == 3403
@@ -63,9 +68,13 @@ async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
                 assert {name: found[name] for name in product} == product
                 statuses[answer.headers["cache-status"].removeprefix("read-through; ").split("; ttl=")[0]] += 1
 
+        async def is_quiet() -> bool:
+            return not await sql.fetchval("SELECT count(*) FROM outbox WHERE done_at IS NULL")
+
         # All connections draw from one iterator: each takes the next request when it has its answer.
         products, reads = iter(catalogue), _reads(catalogue, 50_000)
         await asyncio.gather(*(post(connection, products) for connection in connections))
+        await eventually(is_quiet)
         await asyncio.gather(*(get(connection, reads) for connection in connections))
         metrics = (await connections[0].ask("/metrics")).body.decode()
 
