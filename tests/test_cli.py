@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
 from tests.keep_alive import KeepAlive
+from tests.open_directory import open_directory
 from tests.service import free_port
 from tests.terminal import Terminal, terminal
 
@@ -60,8 +61,9 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home() -> Iterator[Home]:
+    with open_directory() as directory:
+        yield Home(directory)
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -110,7 +112,7 @@ async def test_ctrl_c_again_and_again_stops_everything_all_the_same(home: Home, 
 
         await eventually(is_over)
         assert await fourways.code() == 0
-    assert fourways.screen.endswith("Stopped.\n")
+    assert fourways.screen.endswith("Redis stopped\nPostgres stopped\nStopped.\n")
     assert "Traceback" not in fourways.screen
 
 

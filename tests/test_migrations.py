@@ -15,6 +15,8 @@ from app.metrics import Metrics
 from app.schema import migrate
 from app.settings import Settings
 from app.wiring import open_resources
+from tests.eventually import PATIENCE, eventually
+from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
 from tests.terminal import terminal
 
@@ -40,15 +42,25 @@ async def empty(endpoints: Endpoints) -> AsyncIterator[str]:
 
 
 async def test_four_replicas_that_migrate_an_empty_database_at_once_all_succeed(empty: str, tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
+    async with PostgresWire(empty) as wire, AsyncExitStack() as stack:
+        # The first one has found the database empty, and is held there until the others are at the door.
+        held = await stack.enter_async_context(wire.holding("CREATE TABLE alembic_version"))
         replicas = [
             await stack.enter_async_context(
-                terminal(tmp_path / str(number), "alembic", "upgrade", "head", DATABASE_URL=empty)
+                terminal(tmp_path / str(number), "alembic", "upgrade", "head", DATABASE_URL=wire.url)
             )
             for number in range(4)
         ]
+
+        async def all_have_come() -> bool:
+            return wire.count("pg_advisory_xact_lock") == 4
+
+        await eventually(all_have_come)
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        held.release()
         codes = [await replica.code() for replica in replicas]
     assert codes == [0, 0, 0, 0], [replica.screen for replica in replicas]
+    assert wire.count("CREATE TABLE users") == 1
 
 
 async def test_downgrading_leaves_nothing_and_upgrading_works_again(empty: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
 from tests.keep_alive import Answer, KeepAlive
+from tests.open_directory import open_directory
 from tests.process_tree import ProcessTree
 from tests.service import Service, free_port, serving
 from tests.terminal import terminal
@@ -48,6 +49,12 @@ async def workers(endpoints: Endpoints) -> AsyncIterator[Service]:
     """Three workers."""
     async with serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT) as service:
         yield service
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory
 
 
 async def test_five_hundred_readers_of_a_cold_user_cost_one_query(watched: Service, wire: PostgresWire) -> None:
@@ -187,12 +194,12 @@ async def test_sigterm_under_load_cuts_no_answer_short(workers: Service) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
-    tmp_path: Path, number: signal.Signals
+    directory: Path, number: signal.Signals
 ) -> None:
     port = str(free_port())
     async with terminal(
-        tmp_path / "screen", "uvicorn", "app.main:app", "--workers", "3", "--port", port, "--log-level", "info",
-        FOURWAYS_DIRECTORY=str(tmp_path / "data"),
+        directory / "screen", "uvicorn", "app.main:app", "--workers", "3", "--port", port, "--log-level", "info",
+        FOURWAYS_DIRECTORY=str(directory / "data"),
     ) as uvicorn:  # fmt: skip
         await uvicorn.shows("Application startup complete.")
 
