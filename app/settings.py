@@ -81,6 +81,7 @@ class Settings(DatabaseSettings):
 
     users_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
     products_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))
+    inventory_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_INVENTORY_TTL"))
     absent_ttl: Lifetime = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_ABSENT_TTL"))
     stale_for: Lifetime = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
 

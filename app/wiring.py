@@ -2,6 +2,7 @@
 
     users       cache-aside     the service asks both, and invalidates after a write
     products    read-through    the cache loads itself; the service invalidates after a write
+    inventory   write-through   the cache loads and saves by itself, in both stores or in none
 
 At the end of the file are the names that the routers depend on.
 """
@@ -15,10 +16,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from app.caching import CacheAside, Lifetimes, ReadThrough, RedisClock, Region, open_redis
+from app.caching import CacheAside, Lifetimes, Locked, ReadThrough, RedisClock, Region, WriteThrough, open_redis
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.database import Database, open_database
+from app.inventory.models import Change, Stock
+from app.inventory.store import StockStore
 from app.metrics import Metrics
 from app.products.models import Product
 from app.products.service import Products
@@ -40,6 +43,7 @@ class Resources:
     relay: Relay
     users: Users
     products: Products
+    inventory: WriteThrough[str, Change, Stock]
 
 
 @asynccontextmanager
@@ -72,23 +76,40 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         products_region: Region[str, Product] = Region(
             redis, "products", Product, lifetimes=lifetimes(settings.products_ttl), clock=clock, observe=metrics.observe
         )
-        user_store, product_store = UserStore(database), ProductStore(database)
+        stock_region: Region[str, Stock] = Region(
+            redis,
+            "stock",
+            Stock,
+            # Nobody may act on an old number, so none is kept to be served when a load fails.
+            lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
+            clock=clock,
+            observe=metrics.observe,
+        )
+        user_store, product_store, stock_store = UserStore(database), ProductStore(database), StockStore(database)
+
+        async def load_stock(sku: str) -> Stock | Locked[Stock] | None:
+            found = await stock_store.load(sku)
+            return found.stock if found.unlocked else Locked(found.stock)
 
         # Users: cache-aside. The cache is told nothing of the database.
         users = Users(CacheAside(users_region), user_store)
         # Products: read-through. The cache is told how to read.
         products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
 
+        # Inventory: write-through. The cache is told how to read, and how to write.
+        inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
+
         relay = Relay(
             Outbox(database),
             {
                 "users": lambda key, version: users_region.invalidate(int(key), version),
                 "products": products_region.invalidate,
+                "stock": stock_region.invalidate,
             },
             counted=metrics.count_relayed,
         )
-        async with users_region, products_region, relay.running():
-            yield Resources(settings, metrics, redis, database, relay, users, products)
+        async with users_region, products_region, stock_region, relay.running():
+            yield Resources(settings, metrics, redis, database, relay, users, products, inventory)
 
 
 # What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price.
@@ -110,5 +131,10 @@ async def _products(resources: AllResources) -> Products:
     return resources.products
 
 
+async def _inventory(resources: AllResources) -> WriteThrough[str, Change, Stock]:
+    return resources.inventory
+
+
 CachedUsers = Annotated[Users, Depends(_users)]
 CachedProducts = Annotated[Products, Depends(_products)]
+CachedInventory = Annotated[WriteThrough[str, Change, Stock], Depends(_inventory)]

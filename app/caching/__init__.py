@@ -1,7 +1,8 @@
 """The four strategies. What each constructor is told of the database is what tells them apart:
 
-    CacheAside(region)            nothing: the caller brings the query
-    ReadThrough(region, load)     how to read
+    CacheAside(region)                nothing: the caller brings the query
+    ReadThrough(region, load)         how to read
+    WriteThrough(region, load, save)  how to read and how to write, now
 
 This folder knows Redis, and nothing of this application: it can be lifted out as it is. Begin with `cache_aside.py`;
 what the strategies share is in `region.py` (keys, leases, versions), `single_flight.py` (one load for all readers) and
@@ -12,10 +13,12 @@ from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
 from app.caching.errors import CacheError, CacheUnavailable, LoadTimeout
+from app.caching.lease import Locked
 from app.caching.observing import Event, Observe
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
 from app.caching.region import Lifetimes, Region
+from app.caching.write_through import Revoke, WriteThrough
 
 __all__ = [
     "CacheAside",
@@ -24,12 +27,15 @@ __all__ = [
     "Event",
     "Lifetimes",
     "LoadTimeout",
+    "Locked",
     "Observe",
     "Outcome",
     "ReadThrough",
     "Reading",
     "RedisClock",
     "Region",
+    "Revoke",
     "Versioned",
+    "WriteThrough",
     "open_redis",
 ]

@@ -18,7 +18,7 @@ import json
 import random
 import secrets
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -77,6 +77,7 @@ class Region(Generic[K, V]):
         self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
+        self._revoke = script(redis, "revoke")
         self._gets = Batching(self._get_all, self.start)
         self._lookups = Batching(self._lookup_all, self.start)
         self._fills = Batching(self._fill_all, self.start)
@@ -113,16 +114,24 @@ class Region(Generic[K, V]):
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
         return await self._lookups.ask(key)
 
-    async def fill(self, loaded: Loaded[K]) -> tuple[Reading[V], Fill]:
-        """Keeps what was loaded under a lease, and answers it as a reading. Never raises: the answer is there."""
-        self.report(Event.LOADED, loaded.cost)
+    async def fill(
+        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0)
+    ) -> tuple[Reading[V], Fill]:
+        """Keeps a row under the lease `token`, and answers it as a reading. `cost` is what its load took.
+
+        Never raises: the answer is there anyway.
+        """
+        reading = self.unkept(value, Outcome.MISS)
         try:
-            fill = await self._fills.ask(loaded)
+            fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.LOST
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
-        payload = loaded.payload if loaded.version else None
-        return Reading(payload, loaded.version, Outcome.MISS, self._type, stored=fill is Fill.STORED), fill
+        return replace(reading, stored=fill is Fill.STORED), fill
+
+    async def revoke(self, key: K, token: str) -> None:
+        """Takes the value and its lease away for a writer, who is about to commit."""
+        await self._run(self._revoke, [self._key(key), self._key(key) + ":lease"], [token, _ms(LEASE)])
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
@@ -139,8 +148,12 @@ class Region(Generic[K, V]):
     def bypass(self, value: V | None) -> Reading[V]:
         """A reading of what the database answered while the cache could not be asked."""
         self.report(Event.BYPASSED)
+        return self.unkept(value, Outcome.BYPASSED)
+
+    def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
+        """A reading of what the database answered, and the cache does not keep."""
         payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
-        return Reading(payload, version, Outcome.BYPASSED, self._type)
+        return Reading(payload, version, outcome, self._type)
 
     def report(self, event: Event, took: timedelta = timedelta(0)) -> None:
         """Tells the owner of this region what happened."""

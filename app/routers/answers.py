@@ -64,6 +64,8 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
             return f"{strategy}; hit; ttl={ttl}; detail=stale-if-error"
         case Outcome.COLLAPSED:
             return f"{strategy}; fwd=miss; collapsed"
+        case Outcome.LOCKED:
+            return f"{strategy}; fwd=bypass; detail=locked"
         case Outcome.BYPASSED:
             return f"{strategy}; fwd=bypass; detail=cache-unavailable"
         case Outcome.MISS:
