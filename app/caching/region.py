@@ -17,14 +17,15 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from app.caching.background import Background
 from app.caching.batching import Batching
 from app.caching.clock import RedisClock
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
@@ -32,8 +33,6 @@ from app.caching.lease import Fill, K, Lease, Loaded
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
-
-T = TypeVar("T")
 
 LEASE = timedelta(seconds=3)
 """A lease outlives an ordinary load. When its holder dies, the next reader loads after this time at the latest."""
@@ -54,7 +53,7 @@ class Lifetimes:
     absent: timedelta
 
 
-class Region(Generic[K, V]):
+class Region(Background, Generic[K, V]):
     """The values of one type under one name, with their leases and floors.
 
     It is used within `async with`: at the end it waits for the loads that are still under way for readers who have
@@ -71,6 +70,7 @@ class Region(Generic[K, V]):
         clock: RedisClock,
         observe: Observe,
     ) -> None:
+        super().__init__()
         self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
         self._lifetimes = lifetimes
         schema = json.dumps(type_.model_json_schema(), sort_keys=True)
@@ -82,25 +82,6 @@ class Region(Generic[K, V]):
         self._lookups = Batching(self._lookup_all, self.start)
         self._fills = Batching(self._fill_all, self.start)
         self._invalidations = Batching(self._invalidate_all, self.start)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.closing = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        # Nothing is cancelled: a command that was cancelled on its way may still be carried out. Each task is bounded
-        # by the deadlines of Redis and of the database, and none begins to wait for others once it is `closing`.
-        self.closing = True
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Starts a task that belongs to this region, and to no reader: who goes away does not stop it."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def find(self, key: K) -> Reading[V] | None:
         """The fresh value under `key`, None when there is none: one GET."""

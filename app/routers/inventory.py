@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
-from app.routers.parameters import SkuPath
+from app.routers.parameters import IdempotencyKey, SkuPath
 from app.routers.problems import documented
 from app.wiring import CachedInventory
 
@@ -47,18 +47,6 @@ async def _only_new(
     ] = None,
 ) -> bool:
     return if_none_match is not None
-
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+$",
-        description="Names this adjustment: a repetition with the same key changes nothing, and answers the same.",
-        examples=["order-1001-line-1"],
-    ),
-]
 
 
 @router.post(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.caching import CacheUnavailable, LoadTimeout
+from app.caching import BacklogFull, Behind, CacheUnavailable, LoadTimeout, TotalOverflow
 from app.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -44,6 +44,9 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     OutcomeUnknown: (503, "outcome-unknown"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),
+    BacklogFull: (503, "backlog-full"),
+    Behind: (503, "behind"),
+    TotalOverflow: (422, "too-much"),
 }
 """Which status an error has, and the type by which a client tells it from others with that status."""
 
