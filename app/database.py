@@ -16,12 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import MetaData, event, text
+from sqlalchemy import MetaData, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, OutcomeUnknown
 
 metadata = MetaData(
     naming_convention={
@@ -70,20 +70,25 @@ class Database:
 
     @asynccontextmanager
     async def writing(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection in a transaction: committed at the end of the block, rolled back when the block raises."""
+        """A connection in a transaction: committed at the end of the block, rolled back when the block raises.
+
+        Raises OutcomeUnknown when the connection is lost while it commits.
+        """
         async with available(), self._engine.connect() as connection:
             await connection.execution_options(resource=resource)
-            async with connection.begin():
+            transaction = await connection.begin()
+            try:
                 yield connection
-
-    async def answers(self) -> bool:
-        """Whether Postgres answers a query now."""
-        try:
-            async with self.reading("health") as connection:
-                await connection.execute(text("SELECT 1"))
-        except DatabaseUnavailable:
-            return False
-        return True
+            except BaseException:
+                await transaction.rollback()
+                raise
+            try:
+                async with available():
+                    await transaction.commit()
+            except DatabaseUnavailable as error:
+                raise OutcomeUnknown(
+                    "The database was lost while it committed: the change may be made, or not."
+                ) from error
 
     async def close(self) -> None:
         """Closes the pool."""

@@ -4,7 +4,11 @@ FourwaysError
 ├── NotFound               There is no such row.
 ├── Conflict               Another row already has this name.
 ├── PreconditionFailed     The row is no longer in the version that the client named.
-└── DatabaseUnavailable    Postgres does not answer, or not in time.
+├── OutOfStock             There is less than was asked for.
+├── TooMuch                More pieces than can be counted.
+├── KeyReused              An idempotency key that was used for another change.
+└── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
+    └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
 
 The cache has its own tree, in `app/caching/errors.py`.
 """
@@ -28,3 +32,23 @@ class PreconditionFailed(FourwaysError):
 
 class DatabaseUnavailable(FourwaysError):
     """Postgres does not answer, or not in time."""
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The answer to a COMMIT was lost: the change may be made, or not."""
+
+
+class OutOfStock(FourwaysError):
+    """There is less than was asked for."""
+
+    def __init__(self, sku: str, available: int, requested: int) -> None:
+        super().__init__(f"Only {available} of {sku} are left, and {requested} were asked for.")
+        self.available, self.requested = available, requested
+
+
+class TooMuch(FourwaysError):
+    """More pieces than can be counted."""
+
+
+class KeyReused(FourwaysError):
+    """An idempotency key that was used for another change."""

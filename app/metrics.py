@@ -46,6 +46,9 @@ class Metrics:
         )
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
+        self._flushed_views = counter("views_flushed", "Page views that were carried to Postgres.")
+        self._flushed_rows = counter("view_rows_written", "Rows that those took: views per row is the coalescing.")
+        self._flushes = counter("view_flushes", "Flushes of page views.", "result")
 
     def observe(self, resource: str, event: str, took: timedelta) -> None:
         """A cache reports what happened in it. A load is measured as well."""
@@ -62,6 +65,12 @@ class Metrics:
         self._relayed.inc(changes)
         self._relay_failures.inc(failures)
 
+    def count_flushed(self, views: int, rows: int, failures: int) -> None:
+        """So many page views were carried to Postgres in so many rows, or a flush failed."""
+        self._flushed_views.inc(views)
+        self._flushed_rows.inc(rows)
+        self._flushes.labels("failed" if failures else "done").inc()
+
     def text(self) -> bytes:
         """Everything in Prometheus' text format, of all workers."""
         return generate_latest(self._all())
@@ -75,6 +84,11 @@ class Metrics:
                     (rest,) = (value for label, value in sample.labels.items() if label not in labels)
                     totals[rest] = totals.get(rest, 0.0) + sample.value
         return totals
+
+    def total(self, name: str) -> float:
+        """The counter `name` of all workers, which has no labels."""
+        samples = (sample for metric in self._all().collect() for sample in metric.samples)
+        return sum(sample.value for sample in samples if sample.name == f"fourways_{name}_total")
 
     def _all(self) -> CollectorRegistry:
         if self._directory is None:

@@ -81,8 +81,12 @@ class Settings(DatabaseSettings):
 
     users_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
     products_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))
+    inventory_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_INVENTORY_TTL"))
     absent_ttl: Lifetime = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_ABSENT_TTL"))
     stale_for: Lifetime = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
+
+    flush_views: int = Field(1000, validation_alias=_env("FOURWAYS_FLUSH_VIEWS"), ge=1, le=1_000_000)
+    flush_interval: Timeout = Field(timedelta(seconds=0.2), validation_alias=_env("FOURWAYS_FLUSH_INTERVAL"))
 
     redis_timeout: Timeout = Field(timedelta(seconds=0.5), validation_alias=_env("FOURWAYS_REDIS_TIMEOUT"))
     redis_connections: int = Field(16, validation_alias=_env("FOURWAYS_REDIS_CONNECTIONS"), ge=1, le=1000)

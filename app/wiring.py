@@ -2,24 +2,44 @@
 
     users       cache-aside     the service asks both, and invalidates after a write
     products    read-through    the cache loads itself; the service invalidates after a write
+    inventory   write-through   the cache loads and saves by itself, in both stores or in none
+    page views  write-behind    the cache takes them on, and a flusher carries them to the database
 
 At the end of the file are the names that the routers depend on.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from app.caching import CacheAside, Lifetimes, ReadThrough, RedisClock, Region, open_redis
+from app.caching import (
+    Batch,
+    CacheAside,
+    Flusher,
+    Lifetimes,
+    Locked,
+    ReadThrough,
+    RedisClock,
+    Region,
+    Standing,
+    Undecodable,
+    WriteBehind,
+    WriteThrough,
+    open_redis,
+)
+from app.caching.shards import ulid_time
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.database import Database, open_database
+from app.inventory.models import Change, Stock
+from app.inventory.store import StockStore
 from app.metrics import Metrics
+from app.page_views.store import Counted, PageViewStore
 from app.products.models import Product
 from app.products.service import Products
 from app.products.store import ProductStore
@@ -40,6 +60,10 @@ class Resources:
     relay: Relay
     users: Users
     products: Products
+    inventory: WriteThrough[str, Change, Stock]
+    page_views: WriteBehind
+    page_view_store: PageViewStore
+    flusher: Flusher
 
 
 @asynccontextmanager
@@ -55,6 +79,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         open_redis(
             settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections, clock=clock
         ) as redis,
+        # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
+        open_redis(settings.redis_url, timeout=timedelta(seconds=5), connections=2) as waiting_redis,
         open_database(
             settings.database_url,
             connections=settings.database_connections,
@@ -72,23 +98,85 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         products_region: Region[str, Product] = Region(
             redis, "products", Product, lifetimes=lifetimes(settings.products_ttl), clock=clock, observe=metrics.observe
         )
-        user_store, product_store = UserStore(database), ProductStore(database)
+        stock_region: Region[str, Stock] = Region(
+            redis,
+            "stock",
+            Stock,
+            # Nobody may act on an old number, so none is kept to be served when a load fails.
+            lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
+            clock=clock,
+            observe=metrics.observe,
+        )
+        user_store, product_store, stock_store = UserStore(database), ProductStore(database), StockStore(database)
+
+        async def load_stock(sku: str) -> Stock | Locked[Stock] | None:
+            found = await stock_store.load(sku)
+            return found.stock if found.unlocked else Locked(found.stock)
 
         # Users: cache-aside. The cache is told nothing of the database.
         users = Users(CacheAside(users_region), user_store)
         # Products: read-through. The cache is told how to read.
         products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
 
+        # Inventory: write-through. The cache is told how to read, and how to write.
+        inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
+
+        # Page views: write-behind. The cache is told how to read, and the flusher how to write, later.
+        page_view_store = PageViewStore(database)
+
+        async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
+            return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
+
+        async def flush(batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
+            return await page_view_store.apply(
+                [Counted(batch.id, _made_at(batch.id), batch.deltas) for batch in batches],
+                [(one.place, one.raw) for one in undecodable],
+            )
+
+        page_views = WriteBehind(redis, "views", load_views, clock=clock)
+        flusher = Flusher(
+            waiting_redis,
+            "views",
+            flush,
+            views=settings.flush_views,
+            interval=settings.flush_interval,
+            flushed=metrics.count_flushed,
+        )
+
         relay = Relay(
             Outbox(database),
             {
                 "users": lambda key, version: users_region.invalidate(int(key), version),
                 "products": products_region.invalidate,
+                "stock": stock_region.invalidate,
             },
             counted=metrics.count_relayed,
         )
-        async with users_region, products_region, relay.running():
-            yield Resources(settings, metrics, redis, database, relay, users, products)
+        async with (
+            users_region,
+            products_region,
+            stock_region,
+            page_views,
+            relay.running(),
+            flusher.running(),
+        ):
+            yield Resources(
+                settings,
+                metrics,
+                redis,
+                database,
+                relay,
+                users,
+                products,
+                inventory,
+                page_views,
+                page_view_store,
+                flusher,
+            )
+
+
+def _made_at(batch: str) -> datetime:
+    return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)
 
 
 # What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price.
@@ -110,5 +198,20 @@ async def _products(resources: AllResources) -> Products:
     return resources.products
 
 
+async def _inventory(resources: AllResources) -> WriteThrough[str, Change, Stock]:
+    return resources.inventory
+
+
+async def _page_views(resources: AllResources) -> WriteBehind:
+    return resources.page_views
+
+
+async def _page_view_store(resources: AllResources) -> PageViewStore:
+    return resources.page_view_store
+
+
 CachedUsers = Annotated[Users, Depends(_users)]
 CachedProducts = Annotated[Products, Depends(_products)]
+CachedInventory = Annotated[WriteThrough[str, Change, Stock], Depends(_inventory)]
+CachedPageViews = Annotated[WriteBehind, Depends(_page_views)]
+StoredPageViews = Annotated[PageViewStore, Depends(_page_view_store)]

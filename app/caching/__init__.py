@@ -1,7 +1,9 @@
 """The four strategies. What each constructor is told of the database is what tells them apart:
 
-    CacheAside(region)            nothing: the caller brings the query
-    ReadThrough(region, load)     how to read
+    CacheAside(region)                nothing: the caller brings the query
+    ReadThrough(region, load)         how to read
+    WriteThrough(region, load, save)  how to read and how to write, now
+    WriteBehind(redis, name, load)    how to read; and `Flusher(redis, name, flush)` how to write, later
 
 This folder knows Redis, and nothing of this application: it can be lifted out as it is. Begin with `cache_aside.py`;
 what the strategies share is in `region.py` (keys, leases, versions), `single_flight.py` (one load for all readers) and
@@ -11,25 +13,40 @@ what the strategies share is in `region.py` (keys, leases, versions), `single_fl
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
-from app.caching.errors import CacheError, CacheUnavailable, LoadTimeout
+from app.caching.errors import BacklogFull, Behind, CacheError, CacheUnavailable, LoadTimeout, TotalOverflow
+from app.caching.flusher import Batch, Flusher, Undecodable
+from app.caching.lease import Locked
 from app.caching.observing import Event, Observe
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
 from app.caching.region import Lifetimes, Region
+from app.caching.write_behind import Standing, WriteBehind
+from app.caching.write_through import Revoke, WriteThrough
 
 __all__ = [
+    "BacklogFull",
+    "Batch",
+    "Behind",
     "CacheAside",
     "CacheError",
     "CacheUnavailable",
     "Event",
+    "Flusher",
     "Lifetimes",
     "LoadTimeout",
+    "Locked",
     "Observe",
     "Outcome",
     "ReadThrough",
     "Reading",
     "RedisClock",
     "Region",
+    "Revoke",
+    "Standing",
+    "TotalOverflow",
+    "Undecodable",
     "Versioned",
+    "WriteBehind",
+    "WriteThrough",
     "open_redis",
 ]

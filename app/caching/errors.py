@@ -2,7 +2,10 @@
 
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
-└── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
+├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
+├── BacklogFull         So many writes wait for the database that no more are taken.
+├── Behind              So many writes wait that a total which is not cached cannot be told.
+└── TotalOverflow       A total would be larger than can be counted exactly.
 """
 
 from redis.exceptions import RedisError
@@ -21,3 +24,15 @@ class CacheUnavailable(CacheError):
 
 class LoadTimeout(CacheError):
     """Somebody else loads this key, and takes longer than a reader waits."""
+
+
+class BacklogFull(CacheError):
+    """So many writes wait for the database that no more are taken."""
+
+
+class Behind(CacheError):
+    """So many writes wait that a total which is not cached cannot be told."""
+
+
+class TotalOverflow(CacheError):
+    """A total would be larger than can be counted exactly."""

@@ -14,6 +14,10 @@ K = TypeVar("K", bound=int | str)
 """The type of a region's keys."""
 
 
+WRITER = "writer-"
+"""Begins the token of a lease that a writer has taken over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease(Generic[V]):
     """Who loads a missing key: the holder of `token`. `granted` says that this is us. `old` is what stood there, too
@@ -22,6 +26,18 @@ class Lease(Generic[V]):
     token: str
     granted: bool
     old: Reading[V] | None
+
+    @property
+    def writers(self) -> bool:
+        """Whether a writer has it: then there is no load to wait for."""
+        return self.token.startswith(WRITER)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked(Generic[V]):
+    """A row that was read while a writer may be changing it: an answer, but not to be kept, and not to be shared."""
+
+    value: V | None
 
 
 @dataclass(frozen=True, slots=True)

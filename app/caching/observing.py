@@ -9,12 +9,13 @@ from enum import StrEnum
 
 
 class Event(StrEnum):
-    """What can happen in a region. The first five are the outcomes of a reading: each reading reports one of them."""
+    """What can happen in a region. The first six are the outcomes of a reading: each reading reports one of them."""
 
     HIT = "hit"
     MISS = "miss"
     COLLAPSED = "collapsed"
     STALE = "stale"
+    LOCKED = "locked"
     BYPASSED = "bypassed"
     LOADED = "loaded"  # A load ended well; the duration is its own.
     LOAD_FAILED = "load_failed"

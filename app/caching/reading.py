@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     MISS = "miss"  # This reader's own load brought it.
     COLLAPSED = "collapsed"  # Another reader's load brought it.
     STALE = "stale"  # It stood in the cache, too old, and the load failed.
+    LOCKED = "locked"  # A writer was at work on it: it comes from the database, and was not kept.
     BYPASSED = "bypassed"  # The cache could not be asked: it comes from the database, and was not kept.
 
 

@@ -17,14 +17,15 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from app.caching.background import Background
 from app.caching.batching import Batching
 from app.caching.clock import RedisClock
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
@@ -32,8 +33,6 @@ from app.caching.lease import Fill, K, Lease, Loaded
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
-
-T = TypeVar("T")
 
 LEASE = timedelta(seconds=3)
 """A lease outlives an ordinary load. When its holder dies, the next reader loads after this time at the latest."""
@@ -54,7 +53,7 @@ class Lifetimes:
     absent: timedelta
 
 
-class Region(Generic[K, V]):
+class Region(Background, Generic[K, V]):
     """The values of one type under one name, with their leases and floors.
 
     It is used within `async with`: at the end it waits for the loads that are still under way for readers who have
@@ -71,35 +70,18 @@ class Region(Generic[K, V]):
         clock: RedisClock,
         observe: Observe,
     ) -> None:
+        super().__init__()
         self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
         self._lifetimes = lifetimes
         schema = json.dumps(type_.model_json_schema(), sort_keys=True)
         self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
+        self._revoke = script(redis, "revoke")
         self._gets = Batching(self._get_all, self.start)
         self._lookups = Batching(self._lookup_all, self.start)
         self._fills = Batching(self._fill_all, self.start)
         self._invalidations = Batching(self._invalidate_all, self.start)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.closing = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        # Nothing is cancelled: a command that was cancelled on its way may still be carried out. Each task is bounded
-        # by the deadlines of Redis and of the database, and none begins to wait for others once it is `closing`.
-        self.closing = True
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Starts a task that belongs to this region, and to no reader: who goes away does not stop it."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def find(self, key: K) -> Reading[V] | None:
         """The fresh value under `key`, None when there is none: one GET."""
@@ -113,16 +95,24 @@ class Region(Generic[K, V]):
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
         return await self._lookups.ask(key)
 
-    async def fill(self, loaded: Loaded[K]) -> tuple[Reading[V], Fill]:
-        """Keeps what was loaded under a lease, and answers it as a reading. Never raises: the answer is there."""
-        self.report(Event.LOADED, loaded.cost)
+    async def fill(
+        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0)
+    ) -> tuple[Reading[V], Fill]:
+        """Keeps a row under the lease `token`, and answers it as a reading. `cost` is what its load took.
+
+        Never raises: the answer is there anyway.
+        """
+        reading = self.unkept(value, Outcome.MISS)
         try:
-            fill = await self._fills.ask(loaded)
+            fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.LOST
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
-        payload = loaded.payload if loaded.version else None
-        return Reading(payload, loaded.version, Outcome.MISS, self._type, stored=fill is Fill.STORED), fill
+        return replace(reading, stored=fill is Fill.STORED), fill
+
+    async def revoke(self, key: K, token: str) -> None:
+        """Takes the value and its lease away for a writer, who is about to commit."""
+        await self._run(self._revoke, [self._key(key), self._key(key) + ":lease"], [token, _ms(LEASE)])
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
@@ -139,8 +129,12 @@ class Region(Generic[K, V]):
     def bypass(self, value: V | None) -> Reading[V]:
         """A reading of what the database answered while the cache could not be asked."""
         self.report(Event.BYPASSED)
+        return self.unkept(value, Outcome.BYPASSED)
+
+    def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
+        """A reading of what the database answered, and the cache does not keep."""
         payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
-        return Reading(payload, version, Outcome.BYPASSED, self._type)
+        return Reading(payload, version, outcome, self._type)
 
     def report(self, event: Event, took: timedelta = timedelta(0)) -> None:
         """Tells the owner of this region what happened."""

@@ -27,7 +27,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from app.caching.errors import CacheUnavailable, LoadTimeout
-from app.caching.lease import Fill, K, Lease, Loaded
+from app.caching.lease import Fill, K, Lease, Locked
 from app.caching.observing import Event
 from app.caching.reading import Outcome, Reading, V
 from app.caching.region import Region
@@ -39,8 +39,8 @@ PATIENCE = timedelta(seconds=5)
 """A reader waits longer than a lease lives, so that it outlives a holder that died."""
 POLL = timedelta(milliseconds=10)
 
-Load = Callable[[K], Awaitable[V | None]]
-"""Asks the database for one row; None when there is none."""
+Load = Callable[[K], Awaitable[V | Locked[V] | None]]
+"""Asks the database for one row; None when there is none. Locked, when a writer may be changing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,10 @@ class SingleFlight(Generic[K, V]):
         answer = await self._region.lookup(key)
         outcome = Outcome.HIT
         while isinstance(answer, Lease):
+            if answer.writers:
+                # A writer's token: it has taken the value away, and may commit at any moment. Ask past the cache.
+                value = await load(key)
+                return self._region.unkept(value.value if isinstance(value, Locked) else value, Outcome.LOCKED)
             flight, granted, old = (key, answer.token), answer.granted, answer.old
             try:
                 if granted or flight in self._loads:
@@ -117,9 +121,12 @@ class SingleFlight(Generic[K, V]):
             # The next reader shall try at once, and not when the lease ends.
             await self._region.release(key, token)
             raise
-        version, payload = (value.version, value.model_dump_json().encode()) if value is not None else (0, b"")
+        if isinstance(value, Locked):
+            await self._region.release(key, token)
+            return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
         cost = timedelta(seconds=time.monotonic() - began)
-        reading, fill = await self._region.fill(Loaded(key, token, version, payload, cost))
+        self._region.report(Event.LOADED, cost)
+        reading, fill = await self._region.fill(key, token, value, cost)
         return Landing(reading, shared=fill is not Fill.LOST)
 
     async def _poll(self, key: K, holder: str) -> Reading[V] | Lease[V]:

@@ -1,8 +1,15 @@
 """Stock: how many pieces of a SKU there are, and the adjustments that carried an idempotency key."""
 
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, Text, func
 
 from app.database import metadata
+
+LARGEST = 2**53 - 1
+"""The largest number that every JSON parser reads exactly."""
 
 stock = Table(
     "stock",
@@ -12,8 +19,7 @@ stock = Table(
     Column("quantity", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
-    # The largest number that every JSON parser reads exactly.
-    CheckConstraint("quantity BETWEEN 0 AND 9007199254740991", name="quantity_range"),
+    CheckConstraint(f"quantity BETWEEN 0 AND {LARGEST}", name="quantity_range"),
     CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
 )
 
@@ -28,3 +34,43 @@ stock_adjustments = Table(
     Column("version", BigInteger, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
+
+
+class Stock(BaseModel):
+    """How many pieces of a SKU there are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sku: str
+    quantity: int
+    version: int
+    updated_at: datetime
+    created: bool = Field(False, exclude=True)  # By the change that answers it; it is not part of the stock.
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """So many pieces there are, whatever there were. `only_new`: unless there is stock already."""
+
+    quantity: int
+    expected: frozenset[int] | None = None
+    only_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """So many pieces more, or less. A repetition with the same `key` answers what the first one answered."""
+
+    delta: int
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """There is no such stock any more."""
+
+    expected: frozenset[int] | None = None
+
+
+Change = Setting | Adjustment | Removal
+"""What can be done to stock."""

@@ -46,10 +46,7 @@ def answer(reading: Reading[Any], strategy: str, *, missing: str, if_none_match:
     if reading.payload is None:
         return problem(404, "not-found", missing, headers=headers)
     headers["ETag"] = f'"{reading.version}"'
-    # Here the comparison is weak: W/"7" names the same version.
-    if if_none_match is not None and (
-        _any(if_none_match) or str(reading.version) in (tag for _weak, tag in _tags(if_none_match))
-    ):
+    if if_none_match is not None and matches(if_none_match, reading.version):
         return Response(status_code=304, headers=headers)
     return Response(reading.payload, headers=headers, media_type="application/json")
 
@@ -64,10 +61,17 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
             return f"{strategy}; hit; ttl={ttl}; detail=stale-if-error"
         case Outcome.COLLAPSED:
             return f"{strategy}; fwd=miss; collapsed"
+        case Outcome.LOCKED:
+            return f"{strategy}; fwd=bypass; detail=locked"
         case Outcome.BYPASSED:
             return f"{strategy}; fwd=bypass; detail=cache-unavailable"
         case Outcome.MISS:
             return f"{strategy}; fwd=miss; stored" if reading.stored else f"{strategy}; fwd=miss"
+
+
+def matches(if_none_match: list[str], version: int) -> bool:
+    """Whether If-None-Match names the version. The comparison is weak: W/"7" names the same one."""
+    return _any(if_none_match) or str(version) in (tag for _weak, tag in _tags(if_none_match))
 
 
 def written(value: Any, *, status: int = 200, location: str | None = None) -> Response:

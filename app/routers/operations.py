@@ -30,7 +30,7 @@ class Readiness(BaseModel):
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(
-        examples=[{"redis": "ok", "postgres": "ok", "schema": "current", "relay": "ok"}],
+        examples=[{"redis": "ok", "postgres": "ok", "schema": "current", "relay": "ok", "flusher": "ok"}],
     )
 
 
@@ -80,6 +80,7 @@ async def live() -> Alive:
 async def ready(resources: AllResources, response: Response) -> Readiness:
     """For a balancer. A store that is down is down for every instance, so it is no reason to take this one away."""
     parts = {"redis": "ok", "postgres": "ok", "schema": "unknown", "relay": "ok" if resources.relay.alive else "stuck"}
+    parts["flusher"] = "ok" if resources.flusher.alive else "stuck"
     try:
         await resources.redis.ping()
     except REDIS_DOWN:
@@ -89,12 +90,35 @@ async def ready(resources: AllResources, response: Response) -> Readiness:
     except DatabaseUnavailable:
         parts["postgres"] = "does not answer"
     stores_answer = parts["redis"] == parts["postgres"] == "ok"
-    if parts["schema"] == Schema.OLDER or (stores_answer and parts["relay"] != "ok"):
+    if parts["schema"] == Schema.OLDER or (stores_answer and "stuck" in parts.values()):
         response.status_code = 503
         return Readiness(status="unready", parts=parts)
     if not stores_answer or parts["schema"] == Schema.NEWER:
         return Readiness(status="degraded", parts=parts)
     return Readiness(status="ready", parts=parts)
+
+
+class WriteBehindStatus(BaseModel):
+    """How write-behind does, in views."""
+
+    backlog: int = Field(description="Accepted, and not yet in Postgres.")
+    oldest_seconds: float | None = Field(description="How long the oldest of them waits; null when none does.")
+    flushed: int = Field(description="Carried to Postgres since the service started.")
+    dead_letters: int = Field(description="Entries that could not be carried.")
+    consumers: int = Field(description="Flushers that Redis knows.")
+
+
+@router.get("/write-behind", summary="What waits for the database", responses=documented(503))
+async def write_behind(resources: AllResources) -> WriteBehindStatus:
+    """The page views that were accepted and are not in Postgres yet."""
+    backlog = await resources.page_views.backlog()
+    return WriteBehindStatus(
+        backlog=backlog.views,
+        oldest_seconds=None if backlog.oldest is None else backlog.oldest.total_seconds(),
+        flushed=int(resources.metrics.total("views_flushed")),
+        dead_letters=await resources.page_view_store.dead_letters(),
+        consumers=backlog.flushers,
+    )
 
 
 @router.get(

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import BeforeValidator, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
@@ -22,7 +22,8 @@ class Anything(PathConvertor):
 register_url_convertor("anything", Anything())
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
+    """A number as text, if it is spelled as numbers are."""
     # Pydantic also reads "1_000", "+7", "007" and "7.0" as integers; here a number has one spelling.
     if isinstance(value, str) and not re.fullmatch("0|[1-9][0-9]*", value):
         raise ValueError("must be a whole number, written in digits and without leading zeros")
@@ -31,17 +32,27 @@ def _whole(value: object) -> object:
 
 # The limits stand before the validator, so that OpenAPI has them, too.
 UserId = Annotated[
-    int, Field(ge=1, le=LARGEST_ID), BeforeValidator(_whole), Path(description="The user's id.", examples=[1])
+    int, Field(ge=1, le=LARGEST_ID), BeforeValidator(whole), Path(description="The user's id.", examples=[1])
 ]
 SkuPath = Annotated[Sku, Path(description="The product's sku, percent-encoded.", examples=["KETTLE-1"])]
-Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_whole), Query(description="How many, at most.")]
+Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(whole), Query(description="How many, at most.")]
 AfterId = Annotated[
     int,
     Field(ge=0, le=LARGEST_ID),
-    BeforeValidator(_whole),
+    BeforeValidator(whole),
     Query(description="Begin after this id: `next` of the page before."),
 ]
 AfterSku = Annotated[
     str,
     Query(max_length=64, pattern=r"^[^\x00]*$", description="Begin after this sku: `next` of the page before."),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Names this call: a repetition with the same key is not counted again.",
+        examples=["order-1001-line-1"],
+    ),
 ]

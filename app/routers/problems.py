@@ -15,8 +15,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.caching import CacheUnavailable, LoadTimeout
-from app.errors import Conflict, DatabaseUnavailable, NotFound, PreconditionFailed
+from app.caching import BacklogFull, Behind, CacheUnavailable, LoadTimeout, TotalOverflow
+from app.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    KeyReused,
+    NotFound,
+    OutcomeUnknown,
+    OutOfStock,
+    PreconditionFailed,
+    TooMuch,
+)
 from app.routers.refusals import Refusal, refusals, short
 
 logger = logging.getLogger(__name__)
@@ -28,9 +37,16 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     NotFound: (404, "not-found"),
     Conflict: (409, "conflict"),
     PreconditionFailed: (412, "precondition-failed"),
+    OutOfStock: (409, "out-of-stock"),
+    TooMuch: (422, "too-much"),
+    KeyReused: (422, "key-reused"),
     DatabaseUnavailable: (503, "database-unavailable"),
+    OutcomeUnknown: (503, "outcome-unknown"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),
+    BacklogFull: (503, "backlog-full"),
+    Behind: (503, "behind"),
+    TotalOverflow: (422, "too-much"),
 }
 """Which status an error has, and the type by which a client tells it from others with that status."""
 
@@ -118,6 +134,8 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
     if status == 503:
         logger.warning("%s %r: %s", request.method, request.url.path, error)
         return problem(status, kind, str(error), headers={"Retry-After": "1"})
+    if isinstance(error, OutOfStock):
+        return problem(status, kind, str(error), available=error.available, requested=error.requested)
     return problem(status, kind, str(error))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from app.caching import CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
-from app.caching.lease import Fill, Lease, Loaded
+from app.caching.lease import Fill, Lease
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
 
 A_MILLISECOND = timedelta(milliseconds=1)
@@ -23,15 +23,14 @@ async def leased(region: Region[int, Thing], key: int = 1) -> str:
     return answer.token
 
 
-def loaded(token: str, version: int, key: int = 1) -> Loaded[int]:
-    """A row that was loaded under a lease; version 0 is a row that does not exist."""
-    payload = Thing(name="thing", version=version).model_dump_json().encode() if version else b""
-    return Loaded(key, token, version, payload, A_MILLISECOND)
+def thing(version: int) -> Thing | None:
+    """A row; none for version 0."""
+    return Thing(name="thing", version=version) if version else None
 
 
 async def fill(region: Region[int, Thing], token: str, version: int) -> Fill:
     """What becomes of a fill."""
-    return (await region.fill(loaded(token, version)))[1]
+    return (await region.fill(1, token, thing(version), A_MILLISECOND))[1]
 
 
 async def test_a_filled_value_is_found_with_its_version_age_and_ttl(region: Region[int, Thing]) -> None:
@@ -56,7 +55,7 @@ async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: R
 async def test_values_of_one_moment_do_not_expire_together(region: Region[int, Thing]) -> None:
     keys = range(100)
     tokens = await asyncio.gather(*(leased(region, key) for key in keys))
-    await asyncio.gather(*(region.fill(loaded(token, 1, key)) for key, token in zip(keys, tokens, strict=True)))
+    await asyncio.gather(*(region.fill(key, token, thing(1)) for key, token in zip(keys, tokens, strict=True)))
     found = await region.find_all(list(keys))
     assert len({round(reading.ttl.total_seconds()) for reading in found if reading is not None}) > 10
 
@@ -174,7 +173,7 @@ async def test_two_versions_of_the_application_share_one_redis(
     assert answer.granted
     assert answer.old is None
     red = ColouredThing(name="thing", colour="red", version=7)
-    await new.fill(Loaded(1, answer.token, 7, red.model_dump_json().encode(), A_MILLISECOND))
+    await new.fill(1, answer.token, red)
     found = await new.find(1)
     assert found is not None
     assert found.value == red
@@ -236,7 +235,7 @@ async def test_without_redis_every_question_says_so(clock: RedisClock, reported:
             with pytest.raises(CacheUnavailable, match="Redis did not answer for things"):
                 await question
         # What was loaded is an answer anyway.
-        reading, became = await region.fill(loaded("token", 1))
+        reading, became = await region.fill(1, "token", thing(1))
         assert (reading.value, became) == (Thing(name="thing", version=1), Fill.LOST)
         await region.release(1, "token")
     assert reported[Event.UNAVAILABLE] == 6

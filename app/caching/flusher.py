@@ -1,0 +1,251 @@
+"""The other half of write-behind: carries what was taken on from the stream to the database, each batch once.
+
+    gather   XREADGROUP (now and then XAUTOCLAIM, from consumers that died), until there are enough views, or it is time
+    flush    one transaction: the ledger, and the counters of the batches that are new to it
+    forget   acknowledge and delete the entries, and begin a new epoch
+
+Any number of flushers share the work. One that dies leaves its entries to the others; one that dies after COMMIT leaves
+entries that the ledger knows. What could not be flushed is held, and tried again.
+
+What can go wrong: Redis or the database away: the flusher waits, up to `SLOWEST`, and goes on by itself.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from app.caching.scripts import script
+from app.caching.shards import Shard, shards, ulid_time
+from app.caching.write_behind import GROUP
+
+logger = logging.getLogger(__name__)
+
+BLOCK = timedelta(milliseconds=200)
+"""How long one read waits for entries: the flusher sees within this time that it shall stop."""
+ABANDONED = timedelta(seconds=10)
+"""An entry that was not acknowledged for this long is taken over: much longer than a flush may take."""
+MOST_AT_ONCE = 200
+SLOWEST = timedelta(seconds=2)
+STUCK = timedelta(seconds=15)
+"""Without a round that ended, well or badly, for this long, the flusher counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one call has accepted: how many views of which pages."""
+
+    id: str
+    deltas: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A batch as it stands in the stream; `batch` is None where the bytes are none."""
+
+    shard: Shard
+    id: str
+    batch: Batch | None
+    raw: bytes
+
+    @property
+    def views(self) -> int:
+        """How many views it holds."""
+        return 0 if self.batch is None else sum(self.batch.deltas.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Bytes in the stream that are no batch, and where they stood."""
+
+    place: str
+    raw: bytes
+
+
+Flush = Callable[[Sequence[Batch], Sequence[Undecodable]], Awaitable[int]]
+"""Counts batches in the database, each at most once, and keeps what is none as dead letters. Answers how many rows it
+wrote."""
+
+Flushed = Callable[[int, int, int], None]
+"""Told how many views were flushed in how many rows, and how many rounds failed."""
+
+
+class Flusher:
+    """One task that carries. `redis` is its own: a read that waits holds a connection. It flushes when `views` have
+    come together, or when the first of them is `interval` old."""
+
+    def __init__(
+        self, redis: Redis, name: str, flush: Flush, *, views: int, interval: timedelta, flushed: Flushed
+    ) -> None:
+        self._redis, self._flush, self._flushed = redis, flush, flushed
+        self._views, self._interval = views, interval
+        self._shards = {shard.stream: shard for shard in shards(name)}
+        self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._acknowledge = script(redis, "acknowledge")
+        self._held: list[Entry] = []
+        self._counted = False
+        self._claimed = 0.0
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._last_round = time.monotonic()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Carries while the block lasts. At the end the round under way is finished; what is left waits in Redis."""
+        self._task = asyncio.create_task(self._run(), name="flusher")
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await self._task
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task runs and its rounds end."""
+        running = self._task is not None and not self._task.done()
+        return running and time.monotonic() - self._last_round < STUCK.total_seconds()
+
+    async def _run(self) -> None:
+        wait = timedelta(0)
+        while not self._stop.is_set():
+            try:
+                await self.round()
+                wait = timedelta(0)
+            except Exception as error:  # noqa: BLE001  # The task has to outlive whatever one round meets.
+                self._flushed(0, 0, 1)
+                wait = min(max(wait * 2, BLOCK), SLOWEST)
+                logger.warning("Page views were not flushed, next try in %g s: %r", wait.total_seconds(), error)
+            self._last_round = time.monotonic()
+            if wait:
+                try:
+                    await asyncio.wait_for(self._stop.wait(), wait.total_seconds())
+                except TimeoutError:
+                    continue
+
+    async def round(self) -> int:
+        """Gathers, flushes and forgets once, and answers how many entries it had."""
+        if not self._held:
+            self._held = await self._gather()
+            self._counted = False
+        if not self._held:
+            return 0
+        if not self._counted:
+            # One batch may stand in two entries, when Redis was restored from a copy: it counts once.
+            batches = {entry.batch.id: entry.batch for entry in self._held if entry.batch is not None}
+            broken = [Undecodable(f"{e.shard.stream} {e.id}", e.raw) for e in self._held if e.batch is None]
+            rows = await self._flush(list(batches.values()), broken)
+            self._counted = True
+            self._flushed(sum(sum(batch.deltas.values()) for batch in batches.values()), rows, 0)
+        # If this fails, the entries are held: they are counted, and only have to be forgotten.
+        await self._forget(self._held)
+        count, self._held = len(self._held), []
+        return count
+
+    async def _gather(self) -> list[Entry]:
+        entries = await self._take_over()
+        deadline = None if not entries else time.monotonic() + self._interval.total_seconds()
+        while not self._stop.is_set() and not self._enough(entries):
+            left = BLOCK.total_seconds() if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                break
+            new = await self._read(min(left, BLOCK.total_seconds()))
+            if not new and deadline is None:
+                break
+            entries += new
+            if entries and deadline is None:
+                deadline = time.monotonic() + self._interval.total_seconds()
+        return entries
+
+    def _enough(self, entries: Sequence[Entry]) -> bool:
+        return sum(entry.views for entry in entries) >= self._views or len(entries) >= MOST_AT_ONCE
+
+    async def _read(self, block: float) -> list[Entry]:
+        try:
+            answer = await self._redis.xreadgroup(
+                GROUP,
+                self._consumer,
+                dict.fromkeys(self._shards, ">"),
+                count=MOST_AT_ONCE,
+                block=max(1, int(block * 1000)),
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._create_groups()
+            return []
+        # redis-py's type is a union over protocols and decoding; ours is RESP2, undecoded.
+        streams = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", answer)
+        return [self._entry(stream.decode(), *entry) for stream, entries in streams for entry in entries]
+
+    async def _create_groups(self) -> None:
+        # From 0, and not from now: what was accepted before there was a group counts, too.
+        for stream in self._shards:
+            try:
+                await self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def _take_over(self) -> list[Entry]:
+        """What consumers have left unacknowledged for long. It is looked for now and then."""
+        if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
+            return []
+        entries: list[Entry] = []
+        for stream in self._shards:
+            try:
+                answer = await self._redis.xautoclaim(
+                    stream,
+                    GROUP,
+                    self._consumer,
+                    min_idle_time=int(ABANDONED.total_seconds() * 1000),
+                    count=MOST_AT_ONCE,
+                )
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                await self._create_groups()
+                continue
+            # Redis 6.2 answers entries that are gone from the stream as (None, None).
+            entries += [self._entry(stream, *entry) for entry in answer[1] if entry[0] is not None]
+        if not entries:
+            self._claimed = time.monotonic()
+        return entries
+
+    def _entry(self, stream: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+        raw = fields.get(b"deltas", b"")
+        return Entry(self._shards[stream], entry_id.decode(), _decoded(fields), raw)
+
+    async def _forget(self, entries: Sequence[Entry]) -> None:
+        for shard in self._shards.values():
+            of_shard = [entry for entry in entries if entry.shard == shard]
+            if of_shard:
+                pages = dict.fromkeys(page for entry in of_shard if entry.batch for page in entry.batch.deltas)
+                await self._acknowledge(
+                    keys=[shard.stream, shard.epoch, shard.backlog, *map(shard.total, pages)],
+                    args=[
+                        GROUP,
+                        secrets.token_hex(8),
+                        *(word for entry in of_shard for word in (entry.id, entry.views)),
+                    ],
+                )
+
+
+def _decoded(fields: Mapping[bytes, bytes]) -> Batch | None:
+    try:
+        deltas = json.loads(fields[b"deltas"])
+        batch = fields[b"batch"].decode()
+        ulid_time(batch)
+        return Batch(batch, deltas) if all(type(delta) is int and delta > 0 for delta in deltas.values()) else None
+    except (KeyError, ValueError, AttributeError):
+        return None

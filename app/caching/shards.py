@@ -1,0 +1,82 @@
+"""How write-behind's keys are named, and spread.
+
+views:{2}              a stream: {batch: <ULID>, deltas: {"page": 3, …}}, the only record of what is pending
+views:{2}:backlog      how many views wait in it
+views:{2}:epoch        a random word, another one after each acknowledgement
+views:{2}:total:/home  the views of a page, with those that wait: a cache, which may vanish at any time
+views:{2}:guard:<id>   this batch was accepted
+views:{2}:key:<key>    a view with this idempotency key was accepted
+"""
+
+import secrets
+import zlib
+from dataclasses import dataclass
+
+COUNT = 4
+"""A constant: entries that wait in a shard must find their pages there."""
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The names of one shard. Its hash tag keeps them in one slot, and so in reach of one script."""
+
+    name: str
+    number: int
+
+    @property
+    def stream(self) -> str:
+        """What is pending."""
+        return f"{self.name}:{{{self.number}}}"
+
+    @property
+    def backlog(self) -> str:
+        """How many views are pending."""
+        return self.stream + ":backlog"
+
+    @property
+    def epoch(self) -> str:
+        """Changes with each acknowledgement."""
+        return self.stream + ":epoch"
+
+    def total(self, page: str) -> str:
+        """The views of a page."""
+        return f"{self.stream}:total:{page}"
+
+    def guard(self, batch: str) -> str:
+        """Whether a batch was accepted."""
+        return f"{self.stream}:guard:{batch}"
+
+    def key(self, page: str, key: str) -> str:
+        """Whether a view was accepted. An idempotency key has no blank, so the two cannot run into each other."""
+        return f"{self.stream}:key:{key} {page}"
+
+
+def shards(name: str) -> list[Shard]:
+    """All shards."""
+    return [Shard(name, number) for number in range(COUNT)]
+
+
+def number(page: str) -> int:
+    """The shard of a page."""
+    return zlib.crc32(page.encode()) % COUNT
+
+
+def ulid(now: float) -> str:
+    """A new batch id: sorted by its time (`now`, in milliseconds since the epoch), and random in the rest.
+
+    From https://github.com/ulid/spec.
+    """
+    value = int(now) << 80 | secrets.randbits(80)
+    return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def ulid_time(batch: str) -> int:
+    """When a batch id was made, in milliseconds since the epoch. Raises ValueError when it is none."""
+    if len(batch) != 26:
+        raise ValueError(f"{batch!r} is no ULID.")
+    time = 0
+    for letter in batch[:10]:
+        time = time << 5 | ALPHABET.index(letter)
+    return time

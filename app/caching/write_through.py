@@ -1,0 +1,72 @@
+"""Write-through: the cache is told how to read and how to write, and a write is in both stores or in neither.
+
+    read    ask the cache; on a miss it asks the database itself, and keeps the answer
+    write   lock the row · change it in the database, and take value and lease away in Redis · COMMIT · fill
+
+Use it when a value must be read and changed without anybody acting on an old one: stock, seats, a payment. Avoid it
+when writes come in bulk: each costs a lock and a round trip to Redis more.
+
+The row's lock in the database is the fence. A load keeps its row only if it could share that lock, so what it read was
+committed and nobody was changing it; every later writer takes value and lease away before it commits.
+
+What can go wrong: Redis away, or its answer lost: `CacheUnavailable`, and nothing is saved. After COMMIT the write is
+done, whatever Redis does. A writer that stalls holds up other writers of that key, and no reader.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from app.caching.errors import CacheUnavailable
+from app.caching.lease import WRITER, K, Locked
+from app.caching.reading import Reading, V
+from app.caching.region import Region
+from app.caching.single_flight import SingleFlight
+
+C = TypeVar("C")
+Revoke = Callable[[], Awaitable[None]]
+
+
+class WriteThrough(Generic[K, C, V]):
+    """A cache that is told how to read the database, and how to write to it.
+
+    `load` answers the row, None when there is none, `Locked` when it could not share the row's lock. `save` makes a
+    change and answers the row as it is then. It must hold the row's lock when it calls `revoke`, and must not commit
+    before `revoke` has returned.
+    """
+
+    def __init__(
+        self,
+        region: Region[K, V],
+        load: Callable[[K], Awaitable[V | Locked[V] | None]],
+        save: Callable[[K, C, Revoke], Awaitable[V | None]],
+    ) -> None:
+        self._region = region
+        self._flights = SingleFlight(region)
+        self._load, self._save = load, save
+
+    async def get(self, key: K) -> Reading[V]:
+        """The value of `key`. Raises LoadTimeout, and what `load` raises."""
+        try:
+            found = await self._region.find(key)
+            if found is None:
+                found = await self._flights.get(key, self._load)
+            return found
+        except CacheUnavailable:
+            row = await self._load(key)
+            return self._region.bypass(row.value if isinstance(row, Locked) else row)
+
+    async def put(self, key: K, change: C) -> V | None:
+        """Makes a change, and answers the row as it is now, None when it is gone.
+
+        Raises CacheUnavailable when nothing was saved because of Redis, and what `save` raises.
+        """
+        token = WRITER + secrets.token_hex(8)
+        try:
+            value = await self._save(key, change, lambda: self._region.revoke(key, token))
+        except Exception:
+            # Nothing was changed, or nobody knows: either way it is not ours to keep a value.
+            await self._region.release(key, token)
+            raise
+        await self._region.fill(key, token, value)
+        return value

@@ -1,0 +1,132 @@
+"""Stock in Postgres: SQL only. A method is one transaction, committed when it returns.
+
+Every change holds the advisory lock of its SKU from its first statement on. The change and the cache's `revoke` then go
+out together, and both have to come back before COMMIT.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Boolean, Executable, Row, delete, func, literal_column, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database import Database
+from app.errors import KeyReused, NotFound, OutOfStock, PreconditionFailed, TooMuch
+from app.inventory.models import LARGEST, Adjustment, Change, Removal, Setting, Stock, stock, stock_adjustments
+
+COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, stock.c.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a load found: the stock, and whether no writer was at work on it."""
+
+    stock: Stock | None
+    unlocked: bool
+
+
+class StockStore:
+    """Reads and changes stock. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, sku: str) -> Found:
+        """The stock of `sku`, read after a try at sharing the lock of its writers."""
+        loaded = func.load_stock(sku).table_valued("unlocked", "sku", "quantity", "version", "updated_at")
+        async with self._database.reading("inventory") as connection:
+            row = (await connection.execute(select(loaded))).one()
+        unlocked, sku, quantity, version, updated_at = row
+        if sku is None:
+            return Found(None, unlocked)
+        return Found(Stock(sku=sku, quantity=quantity, version=version, updated_at=updated_at), unlocked)
+
+    async def save(self, sku: str, change: Change, revoke: Callable[[], Awaitable[None]]) -> Stock | None:
+        """Makes a change, and answers the stock as it is then, None when it is gone.
+
+        Raises NotFound, PreconditionFailed, OutOfStock, TooMuch and KeyReused, and what `revoke` raises: then nothing
+        is changed. Raises OutcomeUnknown when the connection is lost while it commits.
+        """
+        async with self._database.writing("inventory") as connection:
+            await connection.execute(select(func.pg_advisory_xact_lock(func.stock_lock(sku))))
+            if isinstance(change, Adjustment):
+                return await _adjust(connection, sku, change, revoke)
+            row = await _both(connection, _statement(sku, change), revoke)
+            if row is None:
+                raise await _refused(connection, sku, change)
+            return None if isinstance(change, Removal) else Stock(**row._mapping)
+
+
+def _statement(sku: str, change: Setting | Removal) -> Executable:
+    in_version = true() if change.expected is None else stock.c.version.in_(change.expected)
+    if isinstance(change, Removal):
+        return delete(stock).where(stock.c.sku == sku, in_version).returning(stock.c.sku)
+    if change.expected is not None:
+        return update(stock).where(stock.c.sku == sku, in_version).values(quantity=change.quantity).returning(*COLUMNS)
+    # A row that no transaction has touched before this one has no xmax: it was inserted, and not updated.
+    created = literal_column("(xmax = 0)", Boolean).label("created")
+    new = insert(stock).values(sku=sku, quantity=change.quantity)
+    if change.only_new:
+        new = new.on_conflict_do_nothing()
+    else:
+        new = new.on_conflict_do_update(index_elements=[stock.c.sku], set_={"quantity": change.quantity})
+    return new.returning(*COLUMNS, created)
+
+
+async def _adjust(
+    connection: AsyncConnection, sku: str, change: Adjustment, revoke: Callable[[], Awaitable[None]]
+) -> Stock:
+    if change.key is not None:
+        done = select(stock_adjustments).where(stock_adjustments.c.sku == sku, stock_adjustments.c.key == change.key)
+        before = (await connection.execute(done)).one_or_none()
+        if before is not None:
+            if before.delta != change.delta:
+                raise KeyReused(
+                    f"The key {change.key} was used for {before.delta:+} of {sku}, and not {change.delta:+}."
+                )
+            return Stock(sku=sku, quantity=before.quantity, version=before.version, updated_at=before.updated_at)
+    sum_ = stock.c.quantity + change.delta
+    fits = update(stock).where(stock.c.sku == sku, sum_.between(0, LARGEST)).values(quantity=sum_).returning(*COLUMNS)
+    row = await _both(connection, fits, revoke)
+    while row is None:
+        available = (await connection.execute(select(stock.c.quantity).where(stock.c.sku == sku))).scalar_one_or_none()
+        if available is None:
+            raise NotFound(f"There is no stock of {sku}.")
+        if available + change.delta < 0:
+            raise OutOfStock(sku, available, -change.delta)
+        if available + change.delta > LARGEST:
+            raise TooMuch(f"There are {available} of {sku}; {change.delta} more are too many to count.")
+        # Now it would fit: somebody has written in SQL, past the lock. The client must not hear "10 are left, and 5
+        # were asked for".
+        row = (await connection.execute(fits)).one_or_none()
+    adjusted = Stock(**row._mapping)
+    if change.key is not None:
+        result = adjusted.model_dump(include={"quantity", "version", "updated_at"})
+        await connection.execute(
+            insert(stock_adjustments).values(sku=sku, key=change.key, delta=change.delta, **result)
+        )
+    return adjusted
+
+
+async def _both(
+    connection: AsyncConnection, statement: Executable, revoke: Callable[[], Awaitable[None]]
+) -> Row[Any] | None:
+    """The change and the revocation, together. Both are waited for: nothing can be rolled back under a statement."""
+    result, revoked = await asyncio.gather(connection.execute(statement), revoke(), return_exceptions=True)
+    for outcome in (revoked, result):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    assert not isinstance(result, BaseException)
+    return result.one_or_none()
+
+
+async def _refused(connection: AsyncConnection, sku: str, change: Setting | Removal) -> Exception:
+    version = (await connection.execute(select(stock.c.version).where(stock.c.sku == sku))).scalar_one_or_none()
+    if version is None:
+        return NotFound(f"There is no stock of {sku}.")
+    if isinstance(change, Setting) and change.only_new:
+        return PreconditionFailed(f"There is stock of {sku} already.")
+    return PreconditionFailed(f"The stock of {sku} is in version {version}, which If-Match does not name.")
