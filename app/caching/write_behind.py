@@ -39,6 +39,8 @@ ATTEMPTS = 3
 MOST_PAGES = 500
 MOST_ENTRIES = 10_000
 """So many entries may wait in a shard, of at most `MOST_PAGES` pages each."""
+LOOKS = 50
+PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
 """A look at more waiting entries than this would hold up everybody else in Redis."""
 
@@ -182,7 +184,7 @@ class WriteBehind(Background):
         for addition in batch:
             place = 0
             if addition.key is not None:
-                place = keys.setdefault(shard.key(addition.page, addition.key), len(pages) + len(keys) + 1)
+                place = keys.setdefault(shard.key(addition.page, addition.key), len(keys) + 1)
             items += (pages[addition.page], addition.count, place)
         batch_id = ulid(self._clock.now())
         names = [shard.stream, shard.backlog, shard.guard(batch_id), *map(shard.total, pages), *keys]
@@ -215,10 +217,11 @@ class WriteBehind(Background):
     async def _cold_totals(self, shard: Shard, pages: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}
         # A seed is refused when an acknowledgement or a delivery came between: then it takes another look.
-        for _ in range(20):
+        for _ in range(LOOKS):
             totals |= await self._seeded(shard, [page for page in pages if page not in totals])
             if len(totals) == len(pages):
                 return [totals[page] for page in pages]
+            await asyncio.sleep(PAUSE.total_seconds())
         raise Behind("The totals change faster than they can be read.")
 
     async def _seeded(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:

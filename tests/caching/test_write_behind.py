@@ -1,0 +1,346 @@
+"""Totals are exact, pending views included, and never go back; every view that was taken on is counted once.
+
+The rules are C1 to C8: a cold page is written without its total; a total counts what is pending; pending batches are
+held against the ledger; an acknowledgement begins a new epoch; a seed knows of deliveries; a batch has a guard, and
+counts once in a flush; entries that are gone take their totals with them; the ledger knows batches, and not entries.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from app.caching import (
+    BacklogFull,
+    Batch,
+    Behind,
+    CacheUnavailable,
+    Flusher,
+    RedisClock,
+    Standing,
+    Undecodable,
+    WriteBehind,
+    flusher,
+    open_redis,
+    write_behind,
+)
+from app.caching.shards import Shard, number, ulid_time
+from app.database import Database
+from app.embedded import Endpoints
+from app.page_views.store import Counted, PageViewStore
+
+HOME = Shard("views", number("home"))
+
+
+class Lost(Exception):
+    """A process died, or its link did."""
+
+
+class Views:
+    """Page views as they are wired, with a gate before and behind the database's answer, and a flush that can die."""
+
+    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, database: Database) -> None:
+        self.store = PageViewStore(database)
+        self.dies_after_commit = False
+        self.before, self.behind = asyncio.Event(), asyncio.Event()
+        self.asked, self.read = asyncio.Event(), asyncio.Event()
+        self.gathered, self.commit = asyncio.Event(), asyncio.Event()
+        for gate in (self.before, self.behind, self.commit):
+            gate.set()
+        self.counters = WriteBehind(redis, "views", self.load, clock=clock)
+        self.waiting = waiting
+        self.flusher = self.new_flusher()
+
+    def new_flusher(self) -> Flusher:
+        """Another flusher: another process."""
+        return Flusher(
+            self.waiting, "views", self.flush, views=1, interval=timedelta(milliseconds=1), flushed=lambda *_: None
+        )
+
+    async def load(self, pages: Sequence[str], batches: Sequence[str]) -> Standing:
+        """What the database has, through the gates."""
+        self.asked.set()
+        await self.before.wait()
+        standing = Standing(*await self.store.standing(pages, [(batch, made_at(batch)) for batch in batches]))
+        self.read.set()
+        await self.behind.wait()
+        return standing
+
+    async def flush(self, batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
+        """Counts in the database, through the gate before it."""
+        self.gathered.set()
+        await self.commit.wait()
+        counted = [Counted(batch.id, made_at(batch.id), batch.deltas) for batch in batches]
+        rows = await self.store.apply(counted, [(one.place, one.raw) for one in undecodable])
+        if self.dies_after_commit:
+            raise Lost
+        return rows
+
+    async def commit_without_acknowledging(self) -> None:
+        """A flush whose process dies right after COMMIT."""
+        self.dies_after_commit = True
+        with pytest.raises(Lost):
+            await self.flusher.round()
+        self.dies_after_commit = False
+
+    async def total(self, page: str = "home") -> int:
+        """What a read answers."""
+        return (await self.counters.get(page)).views
+
+
+def made_at(batch: str) -> datetime:
+    """When a batch was made."""
+    return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)
+
+
+@pytest.fixture
+async def views(endpoints: Endpoints, redis: Redis, clock: RedisClock, database: Database) -> AsyncIterator[Views]:
+    """Page views over real servers; nobody runs the flusher but the test."""
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
+        views = Views(redis, waiting, clock, database)
+        async with views.counters:
+            await views.flusher.round()  # It creates the groups.
+            yield views
+            for gate in (views.before, views.behind, views.commit):
+                gate.set()
+
+
+async def stored(sql: asyncpg.Connection, page: str = "home") -> int:
+    """What Postgres has."""
+    return int(await sql.fetchval("SELECT coalesce((SELECT views FROM page_views WHERE page = $1), 0)", page))
+
+
+async def test_a_view_of_a_cold_page_needs_no_database_and_makes_no_total(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """C1. A view creates the total of a page that is not cached: the database's hundred views are gone from it."""
+    await sql.execute("INSERT INTO page_views VALUES ('home', 100)")
+    views.before.clear()  # The database does not answer.
+    assert await views.counters.add("home", 1) is None
+    assert await redis.get(HOME.total("home")) is None
+    views.before.set()
+    assert await views.total() == 101
+    assert await views.counters.add("home", 2) == 103
+
+
+async def test_a_total_counts_what_is_pending(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """C2. A total that is read anew from the database alone lacks what waits, and goes back."""
+    await views.counters.add("home", 5)
+    assert await views.total() == 5
+    await redis.delete(HOME.total("home"))
+    assert await views.total() == 5
+    assert await stored(sql) == 0
+    await views.flusher.round()
+    assert await stored(sql) == 5
+    assert await views.total() == 5
+
+
+async def test_a_batch_that_is_committed_and_not_acknowledged_is_not_counted_twice(views: Views, redis: Redis) -> None:
+    """C3. The flusher commits · it dies · the total is evicted · a read adds the database and what still waits"""
+    await views.counters.add("home", 8)
+    await views.commit_without_acknowledging()
+    await redis.delete(HOME.total("home"))
+    assert await views.total() == 8
+    await views.flusher.round()
+    assert await views.total() == 8
+
+
+async def test_a_total_is_not_built_over_an_acknowledgement(views: Views, sql: asyncpg.Connection) -> None:
+    """C4. R looks, and asks the database
+                                        a view is accepted, flushed, and acknowledged
+    R seeds what it saw: neither the old views of the database nor the stream have the new one
+    """
+    await views.counters.add("home", 31)
+    await views.flusher.round()
+    views.behind.clear()
+    reader = asyncio.create_task(views.total())
+    await views.read.wait()
+    await views.counters.add("home", 16)
+    await views.flusher.round()
+    views.behind.set()
+    assert await reader == 47
+    assert await views.total() == 47
+
+
+async def test_a_total_does_not_count_a_delivered_entry_twice(views: Views) -> None:
+    """C5. R looks
+                                        a view is accepted, and its flush commits, and is not yet acknowledged
+    R asks the database, which has the view, and seeds: the stream has it, too
+    """
+    await views.counters.add("home", 31)
+    await views.flusher.round()
+    views.before.clear()
+    reader = asyncio.create_task(views.total())
+    await views.asked.wait()
+    await views.counters.add("home", 16)
+    await views.commit_without_acknowledging()
+    views.before.set()
+    assert await reader == 47
+    await views.flusher.round()
+    assert await views.total() == 47
+
+
+async def test_a_lost_answer_does_not_count_twice(
+    views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C6. The script has run · its answer is lost · the call is repeated"""
+    assert await views.total() == 0
+    accept = views.counters._accept
+    answers = 0
+
+    async def lossy(*, keys: Sequence[str], args: Sequence[object]) -> object:
+        nonlocal answers
+        answer = await accept(keys=keys, args=args)  # type: ignore[arg-type]
+        answers += 1
+        if answers == 1:
+            raise RedisTimeout("The answer is lost.")
+        return answer
+
+    monkeypatch.setattr(views.counters, "_accept", lossy)
+    assert await views.counters.add("home", 5) == 5
+    assert answers == 2
+    await views.flusher.round()
+    assert await stored(sql) == 5
+    assert await views.total() == 5
+
+
+async def test_two_entries_of_one_batch_in_one_flush_count_once(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """C6. Redis was restored from a copy, and the batch accepted again: the ledger only knows earlier transactions."""
+    await views.counters.add("home", 5)
+    entries: Any = await redis.xrange(HOME.stream)
+    await redis.xadd(HOME.stream, entries[0][1])
+    assert await views.flusher.round() == 2
+    assert await stored(sql) == 5
+
+
+async def test_after_a_flush_of_redis_totals_are_not_below_the_database(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """C7. A flusher has gathered views · FLUSHALL · a read builds the total from the database · the flush commits"""
+    await views.counters.add("home", 79)
+    await views.flusher.round()
+    views.gathered.clear()
+    await views.counters.add("home", 32)
+    views.commit.clear()
+    slow = asyncio.create_task(views.flusher.round())
+    await views.gathered.wait()
+    await redis.flushall()
+    await views.new_flusher().round()  # The group is made anew.
+    assert await views.total() == 79
+    views.commit.set()
+    await slow
+    assert await stored(sql) == 111
+    assert await views.total() == 111
+
+
+async def test_what_a_dead_flusher_held_is_taken_over_and_counted_once(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C8. One flusher dies before COMMIT, and one after it: a third one gets all their entries."""
+    monkeypatch.setattr(flusher, "ABANDONED", timedelta(milliseconds=1))
+    await views.counters.add("home", 3)
+    await views.new_flusher()._read(0.001)
+    await views.counters.add("home", 4)
+    await views.commit_without_acknowledging()
+    heir = views.new_flusher()
+    while await redis.xlen(HOME.stream):
+        await heir.round()
+    assert await stored(sql) == 7
+    assert await views.total() == 7
+    assert (await redis.xpending(HOME.stream, write_behind.GROUP))["pending"] == 0
+
+
+async def test_a_repeated_key_counts_once_for_its_page(views: Views, sql: asyncpg.Connection) -> None:
+    await asyncio.gather(*(views.counters.add("home", 2, "click-1") for _ in range(50)))
+    await views.counters.add("home", 2, "click-1")
+    await views.counters.add("news", 1, "click-1")
+    await views.counters.add_many({"home": 7, "news": 7}, "batch-1")
+    await views.counters.add_many({"home": 7, "news": 7, "about": 7}, "batch-1")
+    assert [await views.total(page) for page in ("home", "news", "about")] == [9, 8, 7]
+    while await views.flusher.round():
+        pass
+    assert [await stored(sql, page) for page in ("home", "news", "about")] == [9, 8, 7]
+
+
+async def test_views_of_one_moment_share_a_call(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    await redis.config_resetstat()
+    await asyncio.gather(*(views.counters.add("home", 1) for _ in range(1000)))
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] < 10
+    while await views.flusher.round():
+        pass
+    assert await stored(sql) == 1000
+
+
+async def test_more_pages_than_an_entry_may_have_are_several_entries(views: Views, sql: asyncpg.Connection) -> None:
+    await views.counters.add_many({f"page {place}": place for place in range(1, 5001)})
+    backlog = await views.counters.backlog()
+    assert backlog.views == 5000 * 5001 // 2
+    assert backlog.oldest is not None
+    while await views.flusher.round():
+        pass
+    assert await sql.fetchval("SELECT sum(views) FROM page_views") == 5000 * 5001 // 2
+    backlog = await views.counters.backlog()
+    assert (backlog.views, backlog.oldest) == (0, None)
+
+
+async def test_at_its_cap_the_backlog_takes_nothing_more(
+    views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "MOST_ENTRIES", 2)
+    await views.counters.add("home", 1)
+    await views.counters.add("home", 1)
+    with pytest.raises(BacklogFull):
+        await views.counters.add("home", 1)
+    while await views.flusher.round():
+        pass
+    assert await stored(sql) == 2
+    await views.counters.add("home", 1)
+
+
+async def test_a_cold_total_behind_a_long_backlog_is_not_told_wrong(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "MOST_LOOKED_AT", 1)
+    await views.counters.add("home", 1)
+    await views.counters.add("home", 1)
+    with pytest.raises(Behind, match="More than 1 entries wait"):
+        await views.total()
+    while await views.flusher.round():
+        pass
+    assert await views.total() == 2
+
+
+async def test_what_is_no_batch_becomes_a_dead_letter(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    await redis.xadd(HOME.stream, {"batch": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "deltas": b"\xff{"})
+    await views.counters.add("home", 1)
+    assert await views.total() == 1
+    while await views.flusher.round():
+        pass
+    assert await stored(sql) == 1
+    assert await views.total() == 1
+    letter = await sql.fetchrow("SELECT entry, reason FROM dead_letters")
+    assert letter is not None
+    assert letter["entry"] == b"\xff{"
+    assert letter["reason"].startswith("The entry views:{")
+
+
+async def test_without_redis_nothing_is_accepted(clock: RedisClock, views: Views) -> None:
+    async with (
+        open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere,
+        WriteBehind(nowhere, "views", views.load, clock=clock) as counters,
+    ):
+        for question in (
+            counters.add("home", 1),
+            counters.add_many({"home": 1}),
+            counters.get("home"),
+            counters.backlog(),
+        ):
+            with pytest.raises(CacheUnavailable, match="Redis did not answer for page views"):
+                await question
