@@ -9,18 +9,22 @@ RUN python -m venv --without-pip /opt/fourways
 COPY locks/runtime.txt locks/
 RUN pip --python /opt/fourways/bin/python install --no-cache-dir --require-hashes --requirement locks/runtime.txt
 
-# The command `fourways`, which finds the code where the last stage has it: a change of the code installs nothing.
+# The command `fourways`, which finds the code where the last stage has it: a change of the code installs nothing. The
+# package is empty here, and has to exist: else the build backend sees nothing to point to.
 COPY pyproject.toml README.md LICENSE ./
-RUN pip --python /opt/fourways/bin/python install --no-cache-dir --no-deps --no-build-isolation --editable .
+RUN mkdir app && touch app/__init__.py && \
+    pip --python /opt/fourways/bin/python install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 
 FROM python:3.13-slim
 WORKDIR /srv/fourways
-RUN useradd --system --uid 10001 --no-create-home fourways
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fourways
 COPY --from=build /opt/fourways /opt/fourways
 COPY alembic.ini ./
 COPY migrations migrations
 COPY app app
+# A checkout may be readable for its owner alone, who is not the user here.
+RUN chmod --recursive a+rX .
 
 # Every address of the container, since 127.0.0.1 is out of reach for the port that Docker publishes.
 ENV PATH=/opt/fourways/bin:$PATH \

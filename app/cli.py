@@ -139,8 +139,11 @@ def _prepare(endpoints: Endpoints) -> None:
 
 
 def _report_demo(url: str) -> None:
-    users, products = asyncio.run(add_demo_data(url))
-    console.print(f"Demo data is there: {users} users, {products} products")
+    rows = asyncio.run(add_demo_data(url))
+    console.print(
+        f"Demo data is there: {rows.users} users, {rows.products} products, stock of {rows.stock}, "
+        f"views of {rows.page_views} pages"
+    )
 
 
 def _report_schema(url: str) -> None:

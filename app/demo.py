@@ -1,11 +1,14 @@
 """The demo data: what the examples of the README and of /docs speak of. Adding it again changes nothing."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.database import open_database
+from app.inventory.models import stock
+from app.page_views.models import page_views
 from app.products.models import products
 from app.users.models import users
 
@@ -33,9 +36,39 @@ PRODUCTS = (
     ("TIMER-1", "Sand timer", "Three, four and five minutes.", "11.25"),
 )
 
+STOCK = (
+    ("KETTLE-1", 30),
+    ("TEAPOT-1", 12),
+    ("CUP-1", 240),
+    ("CUP-1/SAUCER", 180),
+    ("TEA-GREEN-100", 75),
+    ("TEA-BLACK-100", 90),
+    ("STRAINER-1", 3),
+    ("TIMER-1", 0),
+)
 
-async def add_demo_data(url: str) -> tuple[int, int]:
-    """Adds what is missing of the demo data to the database at `url`, and answers how many users and products it has.
+PAGE_VIEWS = (
+    ("home", 15_847_293),
+    ("products/KETTLE-1", 48_210),
+    ("products/TEAPOT-1", 31_877),
+    ("products/CUP-1", 12_034),
+    ("news/2026/a-cup-for-everybody", 4_411),
+    ("about", 902),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How many rows the tables of the resources have."""
+
+    users: int
+    products: int
+    stock: int
+    page_views: int
+
+
+async def add_demo_data(url: str) -> Rows:
+    """Adds what is missing of the demo data to the database at `url`, and answers how many rows it has then.
 
     Raises DatabaseUnavailable.
     """
@@ -47,6 +80,11 @@ async def add_demo_data(url: str) -> tuple[int, int]:
             await connection.execute(insert(users).on_conflict_do_nothing(), rows)
             rows = [dict(zip(("sku", "name", "description", "price"), row, strict=True)) for row in PRODUCTS]
             await connection.execute(insert(products).on_conflict_do_nothing(), rows)
+            rows = [dict(zip(("sku", "quantity"), row, strict=True)) for row in STOCK]
+            await connection.execute(insert(stock).on_conflict_do_nothing(), rows)
+            rows = [dict(zip(("page", "views"), row, strict=True)) for row in PAGE_VIEWS]
+            await connection.execute(insert(page_views).on_conflict_do_nothing(), rows)
         async with database.reading("demo") as connection:
-            counts = [await connection.scalar(select(func.count()).select_from(table)) for table in (users, products)]
-    return counts[0] or 0, counts[1] or 0
+            tables = (users, products, stock, page_views)
+            counts = [await connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
+    return Rows(*counts)

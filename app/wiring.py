@@ -105,7 +105,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             # Nobody may act on an old number, so none is kept to be served when a load fails.
             lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
             clock=clock,
-            observe=metrics.observe,
+            # The table is called stock, and the resource, whose queries are counted, too, inventory.
+            observe=lambda _region, event, took: metrics.observe("inventory", event, took),
         )
         user_store, product_store, stock_store = UserStore(database), ProductStore(database), StockStore(database)
 

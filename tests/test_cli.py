@@ -239,7 +239,8 @@ async def test_demo_while_serving_brings_back_what_is_missing_and_nothing_else(h
         await client.delete("/users/1")
         assert (await client.get("/users/1")).status_code == 404
         for _ in range(2):
-            assert await home.complains("demo") == (0, "Demo data is there: 10 users, 8 products\n")
+            told = "Demo data is there: 10 users, 8 products, stock of 8, views of 6 pages\n"
+            assert await home.complains("demo") == (0, told)
 
             async def is_back() -> bool:
                 return (await client.get("/users/1")).status_code == 200

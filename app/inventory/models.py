@@ -41,20 +41,22 @@ class Stock(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    sku: str
-    quantity: int
-    version: int
+    sku: str = Field(examples=["KETTLE-1"])
+    quantity: int = Field(examples=[30])
+    version: int = Field(examples=[7])
     updated_at: datetime
     created: bool = Field(False, exclude=True)  # By the change that answers it; it is not part of the stock.
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """So many pieces there are, whatever there were. `only_new`: unless there is stock already."""
+    """So many pieces there are, whatever there were. `only_new`: unless there is stock already; `only_existing`: unless
+    there is none."""
 
     quantity: int
     expected: frozenset[int] | None = None
     only_new: bool = False
+    only_existing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Executable, Row, delete, func, literal_column, select, true, update
+from sqlalchemy import Boolean, Executable, Row, delete, false, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -64,8 +64,11 @@ def _statement(sku: str, change: Setting | Removal) -> Executable:
     in_version = true() if change.expected is None else stock.c.version.in_(change.expected)
     if isinstance(change, Removal):
         return delete(stock).where(stock.c.sku == sku, in_version).returning(stock.c.sku)
-    if change.expected is not None:
-        return update(stock).where(stock.c.sku == sku, in_version).values(quantity=change.quantity).returning(*COLUMNS)
+    if change.expected is not None or change.only_existing:
+        # Only if there is such stock, and only if there is none: that is never.
+        possible = false() if change.only_new else true()
+        there = update(stock).where(stock.c.sku == sku, in_version, possible)
+        return there.values(quantity=change.quantity).returning(*COLUMNS)
     # A row that no transaction has touched before this one has no xmax: it was inserted, and not updated.
     created = literal_column("(xmax = 0)", Boolean).label("created")
     new = insert(stock).values(sku=sku, quantity=change.quantity)

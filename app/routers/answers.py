@@ -23,13 +23,14 @@ MALFORMED = 'A precondition must be * or a list of entity tags in double quotes,
 MOST_TAGS = 100
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
+def header(description: str, example: str) -> dict[str, Any]:
+    """What OpenAPI says of a header that is always there."""
     return {"description": description, "required": True, "schema": {"type": "string", "examples": [example]}}
 
 
-ETAG = {"ETag": _header("The version of the row.", '"7"')}
-CACHE_STATUS = {"Cache-Status": _header("How the answer came: RFC 9211.", "cache-aside; hit; ttl=271")}
-LOCATION = {"Location": _header("Where it is.", "/users/1001")}
+ETAG = {"ETag": header("The version of the row.", '"7"')}
+CACHE_STATUS = {"Cache-Status": header("How the answer came: RFC 9211.", "cache-aside; hit; ttl=271")}
+LOCATION = {"Location": header("Where it is.", "/users/1001")}
 
 READ: Responses = {
     200: {"description": "The row, from the cache or from the database.", "headers": ETAG | CACHE_STATUS},
@@ -137,12 +138,12 @@ async def _json_only(request: Request) -> None:
     is_json = content_type == "application/json" or (
         content_type.startswith("application/") and content_type.endswith("+json")
     )
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    if has_body and not is_json:
+    body = await request.body()
+    if body and not is_json:
         declared = f"not as {short(content_type)}" if content_type else "and there is no Content-Type"
         raise HTTPException(415, f"The body must be declared as application/json, {declared}.")
     # Python's reader also takes UTF-16 and UTF-32; JSON that is sent to somebody is UTF-8 (RFC 8259, section 8.1).
-    if not detect_encoding(await request.body()).startswith("utf-8"):
+    if not detect_encoding(body).startswith("utf-8"):
         raise HTTPException(400, "The body cannot be read: it is not UTF-8.")
 
 

@@ -3,16 +3,53 @@
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
-from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.answers import CHANGED, ETAG, READ, Expected, IfNoneMatch, JsonOnly, answer, header, written
 from app.routers.parameters import IdempotencyKey, SkuPath
-from app.routers.problems import documented
+from app.routers.problems import Responses, described, documented
 from app.wiring import CachedInventory
 
 router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
+
+CREATED: Responses = {
+    201: {
+        "description": "There was none before.",
+        "headers": ETAG | {"Location": header("Where it is.", "/inventory/CUP-1%2FSAUCER")},
+    }
+}
+NO_STOCK = described(404, "There is no such stock.", "not-found", "There is no stock of KETTLE-1.")
+OTHER_VERSION = described(
+    412,
+    "The stock is in another version than `If-Match` names, or there is some already.",
+    "precondition-failed",
+    "The stock of KETTLE-1 is in version 8, which If-Match does not name.",
+)
+TOO_FEW = described(
+    409,
+    "There are fewer pieces than are to be taken. Nothing is changed.",
+    "out-of-stock",
+    "Only 3 of KETTLE-1 are left, and 5 were asked for.",
+    available=3,
+    requested=5,
+)
+NOT_ALLOWED = described(
+    422,
+    "The request can be read, and is not allowed: `invalid`, `too-much` (more pieces than can be counted), or "
+    "`key-reused` (the key was used for another delta).",
+    "key-reused",
+    "The key order-1001-line-1 was used for -2 of KETTLE-1, and not -3.",
+)
+NOT_SAVED = described(
+    503,
+    "A store does not answer, and nothing is saved; `Retry-After` says when to come back. Only with the type "
+    "`outcome-unknown` it may be saved.",
+    "cache-unavailable",
+    "Redis did not answer for stock: Connection refused.",
+)
+"""What OpenAPI says of the problems of these calls."""
 
 
 class Quantity(BaseModel):
@@ -49,17 +86,26 @@ async def _only_new(
     return if_none_match is not None
 
 
+async def _only_existing(request: Request) -> bool:
+    # Whatever it names: `*` is every version, and no version at all is none of them.
+    return "if-match" in request.headers
+
+
 @router.post(
-    "/{sku:anything}/adjustments",
+    "/{sku:before}/adjustments",
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Add or take pieces",
-    responses=CHANGED | documented(404, 409, 415, 422, 503),
+    responses=CHANGED | documented(415) | NO_STOCK | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
 )
 async def adjust(
     sku: SkuPath, body: Delta, inventory: CachedInventory, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Changes both stores, or none. It never goes below 0: then the answer is 409, with what there is."""
+    """Changes both stores, or none. It never goes below 0: then the answer is 409, with what there is.
+
+    With an `Idempotency-Key` it is made once: a repetition gets the answer of the first one, and a refusal is not
+    remembered.
+    """
     return written(await inventory.put(sku, Adjustment(body.delta, idempotency_key)))
 
 
@@ -68,7 +114,7 @@ async def adjust(
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Set how many there are",
-    responses=CHANGED | CREATED | documented(404, 412, 415, 422, 503),
+    responses=CHANGED | CREATED | documented(415, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
 )
 async def put(
     sku: SkuPath,
@@ -76,9 +122,13 @@ async def put(
     inventory: CachedInventory,
     expected: Expected,
     only_new: Annotated[bool, Depends(_only_new)],
+    only_existing: Annotated[bool, Depends(_only_existing)],
 ) -> Response:
-    """Changes both stores, or none: no read that starts after this answer sees another number."""
-    stock = await inventory.put(sku, Setting(body.quantity, expected, only_new))
+    """Changes both stores, or none: no read that starts after this answer sees another number.
+
+    With `If-Match` there has to be stock already (404), in one of its versions (412).
+    """
+    stock = await inventory.put(sku, Setting(body.quantity, expected, only_new, only_existing))
     if stock is not None and stock.created:
         return written(stock, status=201, location=f"/inventory/{quote(sku, safe='')}")
     return written(stock)
@@ -88,7 +138,7 @@ async def put(
     "/{sku:anything}",
     response_model=Stock,
     summary="Read how many there are",
-    responses=READ | documented(404, 422, 503),
+    responses=READ | documented(422, 503) | NO_STOCK,
 )
 async def read(sku: SkuPath, inventory: CachedInventory, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache, which loads itself; from the database while somebody changes it. Never what is not committed."""
@@ -96,8 +146,13 @@ async def read(sku: SkuPath, inventory: CachedInventory, if_none_match: IfNoneMa
     return answer(reading, "write-through", missing=f"There is no stock of {sku}.", if_none_match=if_none_match)
 
 
-@router.delete("/{sku:anything}", status_code=204, summary="Remove stock", responses=documented(404, 412, 422, 503))
+@router.delete(
+    "/{sku:anything}",
+    status_code=204,
+    summary="Remove stock",
+    responses=documented(422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
+)
 async def delete(sku: SkuPath, inventory: CachedInventory, expected: Expected) -> Response:
-    """Removes it from both stores, or from none."""
+    """Removes it from both stores, or from none. What was answered to idempotency keys is kept."""
     await inventory.put(sku, Removal(expected))
     return Response(status_code=204)

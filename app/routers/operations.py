@@ -8,10 +8,11 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from app.caching import CacheUnavailable, Outcome
 from app.caching.errors import REDIS_DOWN
 from app.errors import DatabaseUnavailable
 from app.routers.problems import documented
-from app.routers.strategies import STRATEGIES, Live, LiveStrategy
+from app.routers.strategies import STRATEGIES, LiveStrategy, Reads, Writes
 from app.schema import Schema, schema
 from app.wiring import AllResources, Resources
 
@@ -43,26 +44,45 @@ async def index() -> str:
 @router.get("/strategies", summary="The strategies, with live figures")
 async def strategies(resources: AllResources) -> list[LiveStrategy]:
     """What each strategy is, when to use it, when to avoid it, what it is never for, and what it did here so far."""
-    queries = resources.metrics.totals("database_queries")
+    live: dict[str, Reads | Writes] = {name: _reads(resources, name) for name in ("users", "products", "inventory")}
+    live["page-views"] = await _writes(resources)
     return [
-        LiveStrategy(**strategy.model_dump(), live=_live(resources, strategy.resource.removeprefix("/"), queries))
-        for strategy in STRATEGIES
+        LiveStrategy(**strategy.model_dump(), live=live[strategy.resource.removeprefix("/")]) for strategy in STRATEGIES
     ]
 
 
-def _live(resources: Resources, resource: str, queries: dict[str, float]) -> Live:
+def _reads(resources: Resources, resource: str) -> Reads:
     counted = resources.metrics.totals("cache_events", resource=resource)
-    outcomes = {outcome: int(counted.get(outcome, 0)) for outcome in ("hit", "miss", "collapsed", "stale", "bypassed")}
+    outcomes = {outcome: int(counted.get(outcome, 0)) for outcome in Outcome}
     reads = sum(outcomes.values())
-    return Live(
-        hits=outcomes["hit"],
-        misses=outcomes["miss"],
-        collapsed=outcomes["collapsed"],
-        stale=outcomes["stale"],
-        bypassed=outcomes["bypassed"],
+    return Reads(
+        hits=outcomes[Outcome.HIT],
+        misses=outcomes[Outcome.MISS],
+        collapsed=outcomes[Outcome.COLLAPSED],
+        stale=outcomes[Outcome.STALE],
+        locked=outcomes[Outcome.LOCKED],
+        bypassed=outcomes[Outcome.BYPASSED],
         refused_fills=int(counted.get("refused", 0)),
-        database_queries=int(queries.get(resource, 0)),
-        hit_ratio=round(outcomes["hit"] / reads, 4) if reads else None,
+        database_queries=int(resources.metrics.totals("database_queries").get(resource, 0)),
+        hit_ratio=round(outcomes[Outcome.HIT] / reads, 4) if reads else None,
+    )
+
+
+async def _writes(resources: Resources) -> Writes:
+    metrics = resources.metrics
+    flushed, rows = int(metrics.total("views_flushed")), int(metrics.total("view_rows_written"))
+    try:
+        backlog = (await resources.page_views.backlog()).views
+    except CacheUnavailable:
+        backlog = None  # The rest can be told without Redis.
+    return Writes(
+        accepted=None if backlog is None else flushed + backlog,
+        backlog=backlog,
+        flushed=flushed,
+        rows_written=rows,
+        views_per_row=round(flushed / rows, 4) if rows else None,
+        failed_flushes=int(metrics.totals("view_flushes").get("failed", 0)),
+        database_queries=int(metrics.totals("database_queries").get("page_views", 0)),
     )
 
 
@@ -101,22 +121,30 @@ async def ready(resources: AllResources, response: Response) -> Readiness:
 class WriteBehindStatus(BaseModel):
     """How write-behind does, in views."""
 
-    backlog: int = Field(description="Accepted, and not yet in Postgres.")
-    oldest_seconds: float | None = Field(description="How long the oldest of them waits; null when none does.")
-    flushed: int = Field(description="Carried to Postgres since the service started.")
-    dead_letters: int = Field(description="Entries that could not be carried.")
-    consumers: int = Field(description="Flushers that Redis knows.")
+    backlog: int = Field(description="Accepted, and not yet in Postgres.", examples=[118])
+    oldest_seconds: float | None = Field(
+        description="How long the oldest of them waits; null when none does.", examples=[0.171]
+    )
+    flushed: int = Field(description="Carried to Postgres since the service started.", examples=[20417])
+    dead_letters: int | None = Field(
+        description="Entries that could not be carried; null while Postgres does not answer.", examples=[0]
+    )
+    consumers: int = Field(description="Flushers that Redis knows.", examples=[1])
 
 
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """The page views that were accepted and are not in Postgres yet."""
     backlog = await resources.page_views.backlog()
+    try:
+        dead_letters = await resources.page_view_store.dead_letters()
+    except DatabaseUnavailable:
+        dead_letters = None  # What waits is told all the more then.
     return WriteBehindStatus(
         backlog=backlog.views,
         oldest_seconds=None if backlog.oldest is None else backlog.oldest.total_seconds(),
         flushed=int(resources.metrics.total("views_flushed")),
-        dead_letters=await resources.page_view_store.dead_letters(),
+        dead_letters=dead_letters,
         consumers=backlog.flushers,
     )
 

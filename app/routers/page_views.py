@@ -2,19 +2,36 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.caching import Behind
+from app.caching import Behind, CacheUnavailable
 from app.errors import DatabaseUnavailable
-from app.routers.answers import IfNoneMatch, JsonOnly, matches
+from app.routers.answers import TAGS, JsonOnly, header, matches
 from app.routers.parameters import IdempotencyKey, whole
-from app.routers.problems import documented
+from app.routers.problems import Responses, described, documented
 from app.wiring import CachedPageViews, StoredPageViews
 
 router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
 
 LONGEST_PAGE = 2048
+
+HEADERS = {
+    "ETag": header("The views.", '"15847293"'),
+    "Cache-Status": header("How the answer came: RFC 9211.", "write-behind; hit"),
+}
+READ: Responses = {
+    200: {"description": "The views, from the cache, or from the database and what waits for it.", "headers": HEADERS},
+    304: {"description": "There are no more than you know of.", "headers": HEADERS},
+}
+NOT_TAKEN = described(
+    503,
+    "Redis does not answer, or too many views wait for the database; `Retry-After` says when to come back. Without an "
+    "`Idempotency-Key` a repetition may count a second time.",
+    "cache-unavailable",
+    "Redis did not answer for page views: Connection refused.",
+)
+"""What OpenAPI says of the answers of these calls."""
 
 
 def _short_enough(page: str) -> str:
@@ -25,11 +42,16 @@ def _short_enough(page: str) -> str:
 
 Page = Annotated[
     str,
-    Field(min_length=1, max_length=LONGEST_PAGE, pattern=r"^[^\x00]*$"),
+    # OpenAPI counts in characters, and we in bytes.
+    Field(min_length=1, pattern=r"^[^\x00]*$", json_schema_extra={"maxLength": LONGEST_PAGE}),
     AfterValidator(_short_enough),
 ]
-PagePath = Annotated[Page, Path(description="The page, as it is, percent-encoded.", examples=["home"])]
+PagePath = Annotated[
+    Page,
+    Path(description="The page, percent-encoded: at most 2,048 bytes, kept as they are.", examples=["docs/intro.html"]),
+]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+IfNoneMatch = Annotated[list[str] | None, TAGS, Header(description="Answer 304 if this is how many views there are.")]
 
 
 class View(BaseModel):
@@ -62,21 +84,21 @@ class ManyViews(BaseModel):
 class Accepted(BaseModel):
     """So many views were taken on."""
 
-    accepted: int
+    accepted: int = Field(examples=[4])
 
 
 class Views(BaseModel):
-    """The views of a page, with those that wait for the database."""
+    """The views of a page."""
 
-    page: str
-    views: int
+    page: str = Field(examples=["docs/intro.html"])
+    views: int = Field(examples=[15847293])
 
 
 class AcceptedView(BaseModel):
     """The page, and its views now; null when they are not cached and the database cannot be asked."""
 
-    page: str
-    views: int | None
+    page: str = Field(examples=["docs/intro.html"])
+    views: int | None = Field(examples=[15847293])
 
 
 class TopPages(BaseModel):
@@ -90,10 +112,15 @@ class TopPages(BaseModel):
     status_code=202,
     dependencies=[JsonOnly],
     summary="Count views of many pages",
-    responses=documented(415, 422, 503),
+    response_description="They are taken on.",
+    responses=documented(415, 422) | NOT_TAKEN,
 )
 async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Accepted:
-    """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts."""
+    """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts.
+
+    A page may come more than once. With an `Idempotency-Key`, each page is counted once for that key: after a 503, a
+    repetition with the same key completes what was begun.
+    """
     counts: dict[str, int] = {}
     for view in body.views:
         counts[view.page] = counts.get(view.page, 0) + view.count
@@ -117,17 +144,24 @@ async def top(
     status_code=202,
     dependencies=[JsonOnly],
     summary="Count a view",
-    responses=documented(415, 422, 503),
+    response_description="It is taken on.",
+    responses=documented(415, 422) | NOT_TAKEN,
 )
 async def count(
-    page: PagePath, page_views: CachedPageViews, body: View | None = None, idempotency_key: IdempotencyKey = None
+    page: PagePath,
+    page_views: CachedPageViews,
+    body: Annotated[View | None, Body(examples=[{"count": 3}])] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> AcceptedView:
-    """Taken on in Redis; it is in Postgres a moment later, exactly once."""
+    """Taken on in Redis; it is in Postgres a moment later, exactly once. Without a body it is one view.
+
+    `views` is null when the total is not cached and cannot be told now; the view is taken on all the same.
+    """
     views = await page_views.add(page, body.count if body else 1, idempotency_key)
     if views is None:
         try:
             views = (await page_views.get(page)).views
-        except (DatabaseUnavailable, Behind):
+        except (DatabaseUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
     return AcceptedView(page=page, views=views)
 
@@ -136,7 +170,7 @@ async def count(
     "/{page:anything}",
     response_model=Views,
     summary="Read the views of a page",
-    responses={304: {"description": "They are what you have."}, **documented(422, 503)},
+    responses=READ | documented(422, 503),
 )
 async def read(page: PagePath, page_views: CachedPageViews, if_none_match: IfNoneMatch = None) -> Response:
     """Exact, with those that wait; 0 for a page that nobody has seen."""

@@ -19,7 +19,15 @@ class Anything(PathConvertor):
     regex = "(?s:.*)"
 
 
+class Before(PathConvertor):
+    """The same before something else, `{name:before}/something`: in a path that has no line break at its end, which
+    Starlette would overlook there, too."""
+
+    regex = r"(?!(?s:.*)\n\Z)(?s:.*)"
+
+
 register_url_convertor("anything", Anything())
+register_url_convertor("before", Before())
 
 
 def whole(value: object) -> object:
@@ -34,7 +42,7 @@ def whole(value: object) -> object:
 UserId = Annotated[
     int, Field(ge=1, le=LARGEST_ID), BeforeValidator(whole), Path(description="The user's id.", examples=[1])
 ]
-SkuPath = Annotated[Sku, Path(description="The product's sku, percent-encoded.", examples=["KETTLE-1"])]
+SkuPath = Annotated[Sku, Path(description="The sku, percent-encoded.", examples=["KETTLE-1"])]
 Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(whole), Query(description="How many, at most.")]
 AfterId = Annotated[
     int,

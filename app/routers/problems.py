@@ -62,6 +62,8 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(description="What went wrong, for people.", examples=["There is no user 7."])
     errors: list[Refusal] | None = Field(None, description="What is wrong with the request, part by part.")
+    available: int | None = Field(None, description="How many pieces there are, when there are too few.")
+    requested: int | None = Field(None, description="How many pieces were to be taken, when there are too few.")
 
 
 DOCUMENTED = {
@@ -96,12 +98,18 @@ def documented(*statuses: int) -> Responses:
     """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
     answers: Responses = {}
     for status in sorted({400, 413, *statuses}):
-        description, kind, detail = DOCUMENTED[status]
-        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": _content(status, kind, detail)}
-        answers[status] = {"description": description, "content": {MEDIA_TYPE: content}}
-    if 503 in answers:
-        answers[503]["headers"] = {"Retry-After": {"required": True, "schema": {"type": "string", "examples": ["1"]}}}
+        answers |= described(status, *DOCUMENTED[status])
     return answers
+
+
+def described(status: int, description: str, kind: str, detail: str, **more: Any) -> Responses:
+    """What OpenAPI says of one problem, where a call can say it better than `documented` does."""
+    example = _content(status, kind, detail) | more
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+    answer: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: content}}
+    if status == 503:
+        answer["headers"] = {"Retry-After": {"required": True, "schema": {"type": "string", "examples": ["1"]}}}
+    return {status: answer}
 
 
 def problem(

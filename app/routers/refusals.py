@@ -15,6 +15,9 @@ FORMS = {
     "description": "must not contain a NUL character",
     "price": 'must be a decimal number as text, like "12.50": up to 10 digits, and up to 4 behind the point',
     "sku": "must not contain control characters, nor begin or end with a blank",
+    "page": "must not contain a NUL character",
+    "idempotency-key": "must be visible ASCII characters, without blanks",
+    "if-none-match": "can only be * here",
 }
 """What a pattern means, by the field that has it."""
 
@@ -29,6 +32,9 @@ WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "int_parsing_size": "is too large",
+    "int_type": "must be a whole number",
+    "list_type": "must be a JSON array",
+    "too_short": "must not be empty",
     "too_long": "may be given at most {max_length} times",
 }
 """What pydantic's types of error mean here, with its own limits in braces."""
@@ -54,12 +60,14 @@ def short(part: object) -> str:
 
 def _what(detail: Mapping[str, Any]) -> str:
     kind, field = detail["type"], str(detail["loc"][-1])
+    if kind in ("string_type", "int_type", "list_type") and detail["input"] is None:
+        return "must not be null"
     if kind in ("string_type", "string_pattern_mismatch"):
-        if detail["input"] is None:
-            return "must not be null"
         if kind == "string_type" and field != "price":
             return "must be text"
         return next((FORMS[str(part)] for part in reversed(detail["loc"]) if str(part) in FORMS), "has a wrong form")
+    if kind == "too_long" and detail["loc"][0] == "body":
+        return f"must have at most {detail['ctx']['max_length']:,} items"
     if kind in WORDS:
         return WORDS[kind].format_map(detail.get("ctx", {}))
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")

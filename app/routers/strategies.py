@@ -3,17 +3,30 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Live(BaseModel):
-    """What this service has counted since it started, all workers together."""
+class Reads(BaseModel):
+    """How the reads went since the service started, all workers together."""
 
     hits: int
     misses: int = Field(description="Reads whose own load asked the database.")
     collapsed: int = Field(description="Reads that shared the load of another.")
     stale: int = Field(description="Reads that got an old value because the load failed.")
+    locked: int = Field(description="Reads that asked the database because a writer was at work on the row.")
     bypassed: int = Field(description="Reads that asked the database because Redis did not answer.")
     refused_fills: int = Field(description="Loads that were not kept, because a write came between.")
     database_queries: int
     hit_ratio: float | None = Field(description="Hits among all reads; null before the first read.")
+
+
+class Writes(BaseModel):
+    """How the writes went that are carried to the database later, since the service started, all workers together."""
+
+    accepted: int | None = Field(description="Views taken on: flushed, and waiting. Null where `backlog` is.")
+    backlog: int | None = Field(description="Views that wait for the database; null while Redis does not answer.")
+    flushed: int = Field(description="Views that were carried to the database.")
+    rows_written: int = Field(description="Rows that those took.")
+    views_per_row: float | None = Field(description="What merging them has saved; null before the first flush.")
+    failed_flushes: int
+    database_queries: int
 
 
 class Strategy(BaseModel):
@@ -35,7 +48,7 @@ class Strategy(BaseModel):
 class LiveStrategy(Strategy):
     """One strategy, and how it does."""
 
-    live: Live
+    live: Reads | Writes
 
 
 STRATEGIES = (
@@ -73,5 +86,49 @@ STRATEGIES = (
             "a load has side effects: it may run for nobody, or once more than you think",
         ],
         never_for=["data that exists only in the cache", "a value that must be read and changed in one step"],
+    ),
+    Strategy(
+        name="write-through",
+        resource="/inventory",
+        reads_from="the cache, which loads itself from the database on a miss, and asks past itself under a writer",
+        writes_to="the database and the cache, both or neither",
+        staleness="none, and nothing that is not committed; a write in SQL shows within a second",
+        write_latency="a lock in the database, and two Redis round trips, more than without a cache",
+        use_when=[
+            "somebody acts on the value: stock, seats, quotas",
+            "what was written is read at once, and must be right",
+        ],
+        avoid_when=[
+            "writes come in bulk, or as often as reads: each waits for both stores",
+            "what is written is seldom read: the cache fills with what nobody asks for",
+            "writes must go on while Redis is away: here they are refused",
+        ],
+        never_for=[
+            "counters that every visitor raises: the writers of one key stand in line",
+            "rows that other programs write in SQL, if not even a second may pass until it shows",
+        ],
+    ),
+    Strategy(
+        name="write-behind",
+        resource="/page-views",
+        reads_from="the cache; a cold total is what the database has, and what waits for it",
+        writes_to="the cache at once, and the database soon",
+        staleness="none through this API; the database itself is behind by the backlog",
+        write_latency="one Redis round trip, and none to the database",
+        use_when=[
+            "small additions to few rows come in great numbers: views, likes, plays, impressions",
+            "many of them can become one write: metrics, usage, activity, sensor readings",
+            "writes must be taken on while the database is slow or away",
+        ],
+        avoid_when=[
+            "somebody looks for a write in the database at once: reports, joins, other services",
+            "the database may refuse a write (unique, foreign key, not enough left): the client has its answer already",
+            "there are few writes to each row: nothing merges, and the stream is only one more thing to run",
+        ],
+        never_for=[
+            "what must survive the loss of Redis: orders, payments, registrations, invoices",
+            "what a decision hangs on: stock, balances, permissions",
+            "records that have to be complete one by one: audits, ledgers, consent",
+        ],
     ),
 )

@@ -23,7 +23,10 @@ DATA = REPOSITORY.parent / "shared" / "data"
 CATALOGUE = DATA / "products_online_retail_2010_12__2011_04.csv"
 READS = DATA / "kv_ecommerce_orm_busy.csv.gz"
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not here: {DATA} does not exist.")
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not here: {DATA} does not exist."),
+    pytest.mark.timeout(300),  # 20 s on a quiet machine.
+]
 
 Product = dict[str, Any]
 

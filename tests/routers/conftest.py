@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from app.embedded import Endpoints
 from tests.service import Service, serving
@@ -26,21 +27,34 @@ async def service(uvicorn: Service, endpoints: Endpoints) -> Service:
 
 @pytest.fixture
 async def rows(sql: asyncpg.Connection) -> Contents:
-    """User 1, product KETTLE-1, and what the tables hold now: a refused request must leave it as it is."""
+    """User 1, product KETTLE-1 and 30 of it, 7 views of home, and what the tables hold now: a refused request must
+    leave it as it is."""
     async with sql.transaction():
         await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada Lovelace', 'ada@example.com')")
         await sql.execute("INSERT INTO products (sku, name, price) VALUES ('KETTLE-1', 'Kettle', '19.90')")
+        await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('KETTLE-1', 30)")
+        await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 7)")
         # Nobody has read them, so no relay need invalidate them: that would come between a test and its first read.
         await sql.execute("UPDATE outbox SET done_at = now()")
     return await contents(sql)
 
 
 async def contents(sql: asyncpg.Connection) -> Contents:
-    """Everything that the two resources have written."""
+    """Everything that the resources have written to Postgres."""
     queries = {
         "users": "SELECT * FROM users ORDER BY id",
         "products": "SELECT * FROM products ORDER BY sku",
+        "stock": "SELECT * FROM stock ORDER BY sku",
+        "stock_adjustments": "SELECT * FROM stock_adjustments ORDER BY sku, key",
+        "page_views": "SELECT * FROM page_views ORDER BY page",
+        "dead_letters": "SELECT * FROM dead_letters ORDER BY id",
         # Not when it was relayed: that is the relay's doing.
         "outbox": "SELECT id, resource, key, version FROM outbox ORDER BY id",
     }
     return {table: [tuple(row) for row in await sql.fetch(query)] for table, query in queries.items()}
+
+
+async def waiting(redis: Redis) -> list[object]:
+    """The page views that wait in Redis to be carried to Postgres."""
+    streams = [await redis.xrange(f"views:{{{number}}}") for number in range(4)]
+    return [entry for stream in streams for entry in stream]

@@ -1,0 +1,353 @@
+"""The application is killed while it works: what it has promised is kept, once, by the next one."""
+
+import asyncio
+import itertools
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+import pytest
+from redis.asyncio import Redis
+
+from app.embedded import Endpoints
+from tests.eventually import PATIENCE, eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.keyed import HUNG_UP, Keyed, keyed, kill
+from tests.process_tree import ProcessTree
+from tests.service import Service, serving
+
+PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
+STREAMS = [f"views:{{{shard}}}" for shard in range(4)]
+GROUP = "flushers"
+FLUSH = r"INSERT INTO applied"
+GRACE = 10
+PAGES = 8
+"""So many pages has each visitor for itself: they lie in all shards."""
+
+
+@dataclass
+class Visitor:
+    """Posts views of pages that are its own, one call after the other, and keeps books on what it was told.
+
+    A careful one names each call, and repeats it until it is answered. A careless one goes on, and does not know what
+    became of a call that was not answered.
+    """
+
+    name: str
+    many: bool
+    careful: bool
+    counted: Counter[str] = field(default_factory=Counter)
+    doubtful: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    answered: int = 0
+
+    @property
+    def pages(self) -> list[str]:
+        """Those that it views."""
+        return [f"/{self.name}?page={number}" for number in range(PAGES)]
+
+    async def visit(self, service: Service, enough: Callable[[], bool]) -> None:
+        """Posts until it is enough. When the connection is lost it takes another one, until there is none."""
+        while not enough():
+            try:
+                connection = await Keyed.to(service.url)
+            except ConnectionError:
+                return
+            try:
+                while not enough():
+                    await self._post(connection)
+            except HUNG_UP:
+                continue
+            finally:
+                await connection.close()
+
+    async def _post(self, connection: Keyed) -> None:
+        pages = self.pages if self.many else [self.pages[self.calls % PAGES]]
+        key = f"{self.name}-{self.calls}" if self.careful else None
+        if not self.careful:
+            self.doubtful.update(pages)
+            self.calls += 1
+        if self.many:
+            answer = await connection.post("/page-views", {"views": [{"page": page} for page in pages]}, key=key)
+        else:
+            answer = await connection.post(f"/page-views/%2F{self.name}%3Fpage={pages[0][-1]}", {}, key=key)
+        assert answer.status == 202, answer.body
+        self.answered += 1
+        self.counted.update(pages)
+        if self.careful:
+            self.calls += 1
+        else:
+            self.doubtful.subtract(pages)
+        if not self.many and (views := answer.json()["views"]) is not None:
+            self.check({pages[0]: views})
+
+    def check(self, views: dict[str, int]) -> None:
+        """Fails when one of its pages has fewer views than were promised, or more than were sent."""
+        for page, number in views.items():
+            most = self.counted[page] + self.doubtful[page]
+            assert self.counted[page] <= number <= most, f"{page}: {number} views, not {self.counted[page]} to {most}."
+
+
+@pytest.fixture
+def visitors() -> list[Visitor]:
+    """Three of each kind."""
+    kinds = itertools.product(range(3), (False, True), (False, True))
+    return [
+        Visitor(f"{'careful' if careful else 'careless'}-{'many' if many else 'one'}-{number}", many, careful)
+        for number, many, careful in kinds
+    ]
+
+
+@pytest.fixture
+async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
+    async with PostgresWire(endpoints.database_url) as wire:
+        yield wire
+
+
+async def test_every_view_that_was_answered_is_counted_once_after_the_whole_application_was_killed(
+    endpoints: Endpoints,
+    visitors: list[Visitor],
+    sql: asyncpg.Connection,
+    redis: Redis,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service:
+        async with _load(service, visitors):
+            await eventually(lambda: _have(visitors, 3_000))
+            await kill(service)
+    pending = await _pending(redis)
+    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
+        async with _load(service, visitors):
+            await eventually(lambda: _have(visitors, 3_300))
+        await _check_served(service, visitors)
+        took = await eventually(lambda: _is_carried(redis))
+        await _check_stored(sql, visitors)
+    with capsys.disabled():
+        _report("All killed", visitors, pending, took)
+
+
+async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_three_was_killed(
+    endpoints: Endpoints,
+    visitors: list[Visitor],
+    sql: asyncpg.Connection,
+    redis: Redis,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT) as service:
+        async with _load(service, visitors):
+            await eventually(lambda: _have(visitors, 2_000))
+            worker = _busiest(service)
+            worker.kill()
+            await eventually(lambda: _have(visitors, 4_000))
+        pending = await _pending(redis)
+        took = await eventually(lambda: _is_carried(redis))
+        await _check_served(service, visitors)
+        await _check_stored(sql, visitors)
+        assert (await _consumers(redis)) > 1
+    with capsys.disabled():
+        _report("One of three killed", visitors, pending, took)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
+    endpoints: Endpoints,
+    visitors: list[Visitor],
+    sql: asyncpg.Connection,
+    redis: Redis,
+    capsys: pytest.CaptureFixture[str],
+    processes: int,
+) -> None:
+    grace = {"UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN": str(GRACE)}
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=processes, **PATIENT, **grace) as service:
+        async with _load(service, visitors):
+            await eventually(lambda: _have(visitors, 2_000))
+            began = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(service.process.wait(), PATIENCE)
+            stopping = time.monotonic() - began
+    assert await _pending(redis) == 0, "A process that was asked to stop leaves nothing half carried."
+    waiting = [await redis.xlen(stream) for stream in STREAMS]
+    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT):
+        took = await eventually(lambda: _is_carried(redis))
+        await _check_stored(sql, visitors)
+    with capsys.disabled():
+        _report(f"SIGTERM to {processes}, stopped in {stopping:.1f} s, {sum(waiting)} entries left", visitors, 0, took)
+    assert stopping < GRACE
+
+
+async def test_views_whose_flush_was_killed_before_it_was_committed_are_counted_by_the_next_process(
+    endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    async with serving(endpoints.redis_url, wire.url, **PATIENT) as service, keyed(service, 1) as (connection,):
+        async with wire.holding(FLUSH) as held:
+            assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            await kill(service)
+    assert await _pending(redis) == 1
+    assert await _stored(sql) == {}
+    await _abandon(redis)
+    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
+        await eventually(lambda: _is_carried(redis))
+        async with keyed(service, 1) as (connection,):
+            assert (await connection.ask("/page-views/home")).json()["views"] == 3
+    assert await _stored(sql) == {"home": 3}
+
+
+async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_counted_again(
+    endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    async def is_stored() -> bool:
+        return await _stored(sql) == {"home": 3}
+
+    async def is_alone() -> bool:
+        return len(await redis.client_list()) == 1
+
+    async with serving(endpoints.redis_url, wire.url, **PATIENT) as service, keyed(service, 1) as (connection,):
+        async with wire.holding(FLUSH) as held:
+            assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            # From here on Redis takes no writes, so the acknowledgement waits.
+            await redis.client_pause(round(PATIENCE * 1000), all=False)
+        await eventually(is_stored)
+        await kill(service)
+        await eventually(is_alone)
+        await redis.client_unpause()
+    assert await _pending(redis) == 1
+    await _abandon(redis)
+    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
+        async with keyed(service, 1) as (connection,):
+            assert (await connection.ask("/page-views/home")).json()["views"] == 3
+            await eventually(lambda: _is_carried(redis))
+            assert (await connection.ask("/page-views/home")).json()["views"] == 3
+    assert await _stored(sql) == {"home": 3}
+
+
+async def test_fifty_buyers_of_thirty_pieces_get_thirty(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
+    async with serving(
+        # As many connections to Postgres as buyers may come to one worker: who waits for the row holds one.
+        endpoints.redis_url, endpoints.database_url, workers=3, FOURWAYS_DATABASE_CONNECTIONS="25", **PATIENT
+    ) as service:  # fmt: skip
+        async with _spread(service, 50) as connections:
+            put = await connections[0].ask("/inventory/TICKET", method="PUT", body={"quantity": 30})
+            assert put.status == 201
+            buyers = connections[:50]
+            answers = await asyncio.gather(
+                *(buyer.post("/inventory/TICKET/adjustments", {"delta": -1}) for buyer in buyers)
+            )
+            assert Counter(answer.status for answer in answers) == {200: 30, 409: 20}
+            left = [answer.json()["quantity"] for answer in answers if answer.status == 200]
+            assert sorted(left) == list(range(30))
+            refused = [answer.json() for answer in answers if answer.status == 409]
+            assert all((one["available"], one["requested"]) == (0, 1) for one in refused)
+            stocks = [(await connection.ask("/inventory/TICKET")).json()["quantity"] for connection in connections]
+            assert set(stocks) == {0}
+    assert await sql.fetchval("SELECT quantity FROM stock") == 0
+
+
+@asynccontextmanager
+async def _load(service: Service, visitors: list[Visitor]) -> AsyncIterator[None]:
+    """The visitors visit while the block lasts, or until the service is gone."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for visitor in visitors:
+            group.create_task(visitor.visit(service, over.is_set))
+        yield
+        over.set()
+
+
+async def _have(visitors: list[Visitor], answers: int) -> bool:
+    """Whether the visitors were answered so many times, and none was left out."""
+    return sum(visitor.answered for visitor in visitors) >= answers and all(visitor.answered for visitor in visitors)
+
+
+async def _check_stored(sql: asyncpg.Connection, visitors: list[Visitor]) -> None:
+    stored = await _stored(sql)
+    for visitor in visitors:
+        visitor.check({page: stored.pop(page, 0) for page in visitor.pages})
+    assert stored == {}
+
+
+async def _check_served(service: Service, visitors: list[Visitor]) -> None:
+    async with keyed(service, 1) as (connection,):
+        for visitor in visitors:
+            for number, page in enumerate(visitor.pages):
+                answer = await connection.ask(f"/page-views/%2F{visitor.name}%3Fpage={number}")
+                assert answer.json()["page"] == page
+                visitor.check({page: answer.json()["views"]})
+
+
+def _report(what: str, visitors: list[Visitor], pending: int, took: float) -> None:
+    counted = sum(visitor.counted.total() for visitor in visitors)
+    doubtful = sum(visitor.doubtful.total() for visitor in visitors)
+    print(
+        f"\n{what}: {counted:,} views answered, {doubtful} in doubt, {pending} entries of the dead pending, carried "
+        f"{took:.1f} s later"
+    )
+
+
+async def _stored(sql: asyncpg.Connection) -> dict[str, int]:
+    return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
+
+
+async def _pending(redis: Redis) -> int:
+    """How many entries were delivered and not acknowledged."""
+    return sum([(await redis.xpending(stream, GROUP))["pending"] for stream in STREAMS])
+
+
+async def _consumers(redis: Redis) -> int:
+    return len({each["name"] for stream in STREAMS for each in await redis.xinfo_consumers(stream, GROUP)})
+
+
+async def _is_carried(redis: Redis) -> bool:
+    """Whether nothing waits for the database, and nobody holds anything."""
+    waiting = [await redis.xlen(stream) for stream in STREAMS]
+    backlog = await redis.exists(*(f"{stream}:backlog" for stream in STREAMS))
+    return not any(waiting) and not backlog and await _pending(redis) == 0
+
+
+async def _abandon(redis: Redis) -> None:
+    """Makes what is pending look as if it had been delivered a minute ago, to the same consumer."""
+    for stream in STREAMS:
+        for entry in await redis.xpending_range(stream, GROUP, "-", "+", 1000):
+            await redis.xclaim(
+                stream, GROUP, entry["consumer"], min_idle_time=0, message_ids=[entry["message_id"]], idle=60_000
+            )
+
+
+def _workers(service: Service) -> list[psutil.Process]:
+    return ProcessTree.of(service.process.pid).workers()
+
+
+def _busiest(service: Service) -> psutil.Process:
+    """The worker with the most connections."""
+    return max(_workers(service), key=lambda worker: len(_established(worker, service)))
+
+
+def _established(worker: psutil.Process, service: Service) -> list[psutil.Process]:
+    port = int(service.url.rpartition(":")[2])
+    return [
+        one for one in worker.net_connections("tcp") if one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+    ]
+
+
+@asynccontextmanager
+async def _spread(service: Service, least: int) -> AsyncIterator[list[Keyed]]:
+    """Open connections, at least so many, of which every worker has some."""
+    connections: list[Keyed] = []
+
+    async def each_worker_has_one() -> bool:
+        connections.append(await Keyed.to(service.url))
+        assert (await connections[-1].ask("/health/live")).status == 200
+        return len(connections) >= least and all(_established(worker, service) for worker in _workers(service))
+
+    try:
+        await eventually(each_worker_has_one)
+        yield connections
+    finally:
+        for connection in connections:
+            await connection.close()

