@@ -10,6 +10,8 @@ What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state
 silent, starting, out of connections, a lock or a statement that took too long.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,7 +19,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import MetaData, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -35,11 +37,15 @@ metadata = MetaData(
 """All tables, for the migrations to compare with."""
 
 # The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
-# transaction roll-back (a deadlock), a lock not available, a password or a database that it does not know.
-UNAVAILABLE = ("08", "28", "40", "53", "57", "58", "55P03", "3D000")
+# transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
+# not to be had, a password or a database that it does not know, an error of its own.
+UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX")
 # A table, a column or a function is not there: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883")
 
+logger = logging.getLogger(__name__)
+
+CLOSING = timedelta(seconds=2)
 POOL_WAIT = timedelta(seconds=1)
 """How long a request waits for a connection before it is told to come back."""
 
@@ -54,8 +60,13 @@ class Database:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=POOL_WAIT.total_seconds(),
+            # Asks whether a connection still lives before it is used: one round trip with AUTOCOMMIT, else three.
             pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
         )
+        # Writers that wait for each other's rows must leave connections to readers.
+        self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
+        self._patience = timeout.total_seconds()
 
         def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             counted(context.execution_options.get("resource", "other"))
@@ -66,7 +77,7 @@ class Database:
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
         async with available(), self._engine.connect() as connection:
-            yield await connection.execution_options(isolation_level="AUTOCOMMIT", resource=resource)
+            yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
     async def writing(self, resource: str) -> AsyncIterator[AsyncConnection]:
@@ -74,8 +85,9 @@ class Database:
 
         Raises OutcomeUnknown when the connection is lost while it commits.
         """
-        async with available(), self._engine.connect() as connection:
-            await connection.execution_options(resource=resource)
+        async with available(), self._writer(), self._engine.connect() as connection:
+            # Whatever the database's default is: the locks of inventory need a snapshot for each statement.
+            await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
             transaction = await connection.begin()
             try:
                 yield connection
@@ -90,17 +102,31 @@ class Database:
                     "The database was lost while it committed: the change may be made, or not."
                 ) from error
 
+    @asynccontextmanager
+    async def _writer(self) -> AsyncIterator[None]:
+        try:
+            await asyncio.wait_for(self._writers.acquire(), self._patience)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("Too many writes are under way.") from error
+        try:
+            yield
+        finally:
+            self._writers.release()
+
     async def close(self) -> None:
-        """Closes the pool."""
-        await self._engine.dispose()
+        """Closes the pool. A Postgres that does not answer does not hold it up for long."""
+        try:
+            await asyncio.wait_for(self._engine.dispose(), CLOSING.total_seconds())
+        except TimeoutError:
+            logger.warning("Postgres did not see its connections closed.")
 
 
 async def connect(url: str, timeout: timedelta) -> Any:
     """A connection to `url`, a plain postgresql:// address as libpq takes it, with the limits that bound every wait.
 
-    Postgres itself ends a statement after `timeout`, and a transaction that was left idle for as long: a process that
-    was stopped in the middle must not hold its locks. The client waits a little longer, so that the server's own word
-    comes first.
+    Postgres itself ends a statement after `timeout` (half of it, when it waits for a lock), and a transaction that was
+    left idle for as long: a process that was stopped in the middle must not hold its locks. The client waits a little
+    longer, so that the server's own word comes first.
     """
     milliseconds = str(round(timeout / timedelta(milliseconds=1)))
     return await asyncpg.connect(
@@ -111,6 +137,7 @@ async def connect(url: str, timeout: timedelta) -> Any:
             "application_name": "fourways",
             "statement_timeout": milliseconds,
             "idle_in_transaction_session_timeout": milliseconds,
+            "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
             "timezone": "UTC",
         },
     )
@@ -135,6 +162,11 @@ async def available() -> AsyncIterator[None]:
             # No SQLSTATE: the driver gave up before the server had a say (a closed or broken connection, a deadline).
             raise DatabaseUnavailable("The connection to the database is broken.") from error
         raise
+
+
+def constraint(error: IntegrityError) -> str:
+    """The name of the constraint that a statement broke."""
+    return str(getattr(getattr(error.orig, "__cause__", None), "constraint_name", ""))
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -87,6 +87,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             timeout=settings.database_timeout,
             counted=metrics.count_query,
         ) as database,
+        # The relay and the flusher must not wait behind requests, or under load caches would rot and views pile up.
+        open_database(
+            settings.database_url, connections=2, timeout=settings.database_timeout, counted=metrics.count_query
+        ) as background,
     ):
 
         def lifetimes(fresh: timedelta) -> Lifetimes:
@@ -123,13 +127,13 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
 
         # Page views: write-behind. The cache is told how to read, and the flusher how to write, later.
-        page_view_store = PageViewStore(database)
+        page_view_store, flushed_views = PageViewStore(database), PageViewStore(background)
 
         async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
             return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
 
         async def flush(batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
-            return await page_view_store.apply(
+            return await flushed_views.apply(
                 [Counted(batch.id, _made_at(batch.id), batch.deltas) for batch in batches],
                 [(one.place, one.raw) for one in undecodable],
             )
@@ -145,7 +149,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         )
 
         relay = Relay(
-            Outbox(database),
+            Outbox(background),
             {
                 "users": lambda key, version: users_region.invalidate(int(key), version),
                 "products": products_region.invalidate,

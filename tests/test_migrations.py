@@ -78,8 +78,10 @@ async def test_the_models_say_what_the_migrations_make(endpoints: Endpoints, emp
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
-    migrated = [line for line in await _lines(endpoints.database_url, CATALOGUE) if "alembic_version" not in line]
-    assert await _lines(empty, CATALOGUE) == migrated
+    made = await _lines(empty, CATALOGUE)
+    async with fresh_database(endpoints.database_url) as other:
+        await asyncio.to_thread(migrate, other)
+        assert made == [line for line in await _lines(other, CATALOGUE) if "alembic_version" not in line]
 
 
 async def test_alembic_would_write_no_further_migration(endpoints: Endpoints, tmp_path: Path) -> None:
@@ -226,3 +228,28 @@ async def _lines(url: str, query: str) -> list[str]:
         return sorted(line for (line,) in await connection.fetch(query))
     finally:
         await connection.close()
+
+
+async def test_no_search_path_and_no_temporary_table_hides_a_change(sql: asyncpg.Connection) -> None:
+    """A session that looks elsewhere first, as the scripts of pg_dump do, changes a row like any other."""
+    await sql.execute("INSERT INTO products (sku, name, price) VALUES ('A', 'A', '1')")
+    await sql.execute("CREATE TEMP TABLE outbox (resource text, key text, version bigint)")
+    await sql.execute("UPDATE products SET price = '2'")
+    await sql.execute("SET search_path = ''")
+    await sql.execute("UPDATE public.products SET price = '3'")
+    assert await sql.fetchval("SELECT count(*) FROM public.outbox WHERE key = 'A'") == 3
+
+
+async def test_a_role_that_may_only_change_a_table_changes_its_outbox(sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO products (sku, name, price) VALUES ('A', 'A', '1')")
+    await sql.execute("CREATE ROLE clerk")
+    try:
+        await sql.execute("GRANT SELECT, UPDATE ON products TO clerk")
+        await sql.execute("SET ROLE clerk")
+        await sql.execute("UPDATE products SET price = '2'")
+        await sql.execute("RESET ROLE")
+        assert await sql.fetchval("SELECT count(*) FROM outbox") == 2
+    finally:
+        await sql.execute("RESET ROLE")
+        await sql.execute("DROP OWNED BY clerk")
+        await sql.execute("DROP ROLE clerk")

@@ -52,7 +52,7 @@ class Batching(Generic[K, R]):
 
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:
-            results = await self._call(keys)
+            answers = list(zip(keys, await self._call(keys), strict=True))
         except BaseException as error:
             for key in keys:
                 for future in waiting[key]:
@@ -61,7 +61,7 @@ class Batching(Generic[K, R]):
             if not isinstance(error, Exception):
                 raise
         else:
-            for key, result in zip(keys, results, strict=True):
+            for key, result in answers:
                 for future in waiting[key]:
                     if not future.done():
                         future.set_result(result)

@@ -39,7 +39,7 @@ class CacheAside(Generic[K, V]):
                 found = await self._flights.get(key, query)
             return found
         except CacheUnavailable:
-            return self._region.bypass(await query(key))
+            return await self._flights.bypass(key, query)
 
     async def invalidate(self, key: K, version: int) -> None:
         """Forgets what is older than `version`. Call it after the database has committed, never before: a reader would

@@ -10,7 +10,7 @@ What can go wrong: as with cache-aside, a writer that forgets to invalidate. Wit
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Generic
 
 from app.caching.batching import Batching
@@ -44,19 +44,28 @@ class ReadThrough(Generic[K, V]):
                 found = await self._flights.get(key, self._load.ask)
             return found
         except CacheUnavailable:
-            return self._region.bypass(await self._load.ask(key))
+            return await self._flights.bypass(key, self._load.ask)
 
     async def get_many(self, keys: Sequence[K]) -> list[Reading[V]]:
         """The values of many keys, in their order: one MGET, and one query for all that are missing."""
         try:
             found = await self._region.find_all(keys)
         except CacheUnavailable:
-            return [self._region.bypass(row) for row in await asyncio.gather(*map(self._load.ask, keys))]
+            return await _all(self._flights.bypass(key, self._load.ask) for key in keys)
         missing = [key for key, reading in zip(keys, found, strict=True) if reading is None]
         # The misses of one tick share their lookup, their query and their fill.
-        loaded = iter(await asyncio.gather(*(self.get(key) for key in missing)))
+        loaded = iter(await _all(self._flights.get(key, self._load.ask) for key in missing))
         return [reading or next(loaded) for reading in found]
 
     async def invalidate(self, key: K, version: int) -> None:
         """Forgets what is older than `version`. Call it after the database has committed."""
         await self._region.invalidate(key, version)
+
+
+async def _all(loads: Iterable[Awaitable[Reading[V]]]) -> list[Reading[V]]:
+    # All are waited for, so that none goes on behind the answer when another fails.
+    answers = await asyncio.gather(*loads, return_exceptions=True)
+    readings = [answer for answer in answers if isinstance(answer, Reading)]
+    if len(readings) < len(answers):
+        raise next(answer for answer in answers if isinstance(answer, BaseException))
+    return readings

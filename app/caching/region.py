@@ -18,6 +18,7 @@ import json
 import random
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, cast
@@ -35,7 +36,7 @@ from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
 
 LEASE = timedelta(seconds=3)
-"""A lease outlives an ordinary load. When its holder dies, the next reader loads after this time at the latest."""
+"""A load may take so long. When its holder dies, the next reader loads after this time at the latest."""
 FLOOR = timedelta(seconds=10)
 """A floor outlives a lease, so that whoever fills has also met the floor. A longer one would keep a row uncached that
 was deleted and created again with a lower version."""
@@ -73,7 +74,7 @@ class Region(Background, Generic[K, V]):
         super().__init__()
         self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
         self._lifetimes = lifetimes
-        schema = json.dumps(type_.model_json_schema(), sort_keys=True)
+        schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
@@ -116,20 +117,12 @@ class Region(Background, Generic[K, V]):
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
-        try:
-            await self._run(self._release, [self._key(key) + ":lease"], [token])
-        except CacheUnavailable:
-            return
+        await self._release_all([key], token)
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is older than `version`, which the database has committed, and voids the load under way."""
+        """Forgets what is not of `version`, which the database has committed, and voids the load under way."""
         await self._invalidations.ask((key, version))
         self.report(Event.INVALIDATED)
-
-    def bypass(self, value: V | None) -> Reading[V]:
-        """A reading of what the database answered while the cache could not be asked."""
-        self.report(Event.BYPASSED)
-        return self.unkept(value, Outcome.BYPASSED)
 
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
         """A reading of what the database answered, and the cache does not keep."""
@@ -175,18 +168,25 @@ class Region(Background, Generic[K, V]):
     async def _lookup_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
         token = secrets.token_hex(8)
         named = [name for key in keys for name in (self._key(key), self._key(key) + ":lease")]
-        now, *answers = await self._run(self._lookup, named, [token, self._schema, _ms(LEASE)])
+        try:
+            now, *answers = await self._run(self._lookup, named, [token, self._schema, _ms(LEASE)])
+        except CacheUnavailable:
+            # Perhaps only the answer is lost, and nobody knows of the leases that it granted.
+            self.start(self._release_all(keys, token))
+            raise
         self._clock.set(now)
         return [self._answer(*answer) for answer in answers]
 
     def _answer(self, kind: bytes, what: bytes, old: bytes | None = None) -> Reading[V] | Lease[V]:
         if kind == b"entry":
             found = self._parse(what)
-            if found is not None:
-                return found
-            # The script read the header with the same rules, so only a corrupt one comes here; nobody holds a lease.
-            raise CacheUnavailable(f"{self._name} holds an entry that cannot be read: {what[:80]!r}.")
+            assert found is not None, "The script reads a header by the same rules."
+            return found
         return Lease(what.decode(), kind == b"lease", self._parse(old, Outcome.STALE))
+
+    async def _release_all(self, keys: Sequence[K], token: str) -> None:
+        with suppress(CacheUnavailable):  # It was counted, and the leases end by themselves.
+            await self._run(self._release, [self._key(key) + ":lease" for key in keys], [token])
 
     async def _fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill]:
         keys = [name for fill in fills for name in self._names(fill.key)]
@@ -218,6 +218,14 @@ class Region(Background, Generic[K, V]):
     def _unavailable(self, error: Exception) -> CacheUnavailable:
         self.report(Event.UNAVAILABLE)
         return CacheUnavailable(f"Redis did not answer for {self._name}: {error}")
+
+
+def _shape(schema: Any) -> Any:
+    """A JSON schema without what is only said about it: a better description must not make all entries foreign."""
+    if isinstance(schema, dict):
+        said = ("title", "description", "examples", "default")
+        return {key: _shape(value) for key, value in schema.items() if key not in said or isinstance(value, dict)}
+    return [_shape(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def _ms(duration: timedelta) -> int:

@@ -30,10 +30,11 @@ from app.caching.errors import CacheUnavailable, LoadTimeout
 from app.caching.lease import Fill, K, Lease, Locked
 from app.caching.observing import Event
 from app.caching.reading import Outcome, Reading, V
-from app.caching.region import Region
+from app.caching.region import LEASE, Region
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+F = TypeVar("F")
 
 PATIENCE = timedelta(seconds=5)
 """A reader waits longer than a lease lives, so that it outlives a holder that died."""
@@ -52,108 +53,132 @@ class Landing(Generic[V]):
 
 
 class SingleFlight(Generic[K, V]):
-    """The loads under way in this process, and the waits for those of others, by key and lease token."""
+    """The loads under way in this process, by key and lease token."""
 
     def __init__(self, region: Region[K, V]) -> None:
         self._region = region
         self._loads: dict[tuple[K, str], asyncio.Task[Landing[V]]] = {}
-        self._waits: dict[tuple[K, str], asyncio.Task[Reading[V] | Lease[V]]] = {}
+        self._pauses: dict[K, asyncio.Task[None]] = {}
+        self._bypasses: dict[K, asyncio.Task[V | Locked[V] | None]] = {}
 
     async def get(self, key: K, load: Load[K, V]) -> Reading[V]:
         """The value of `key`, which was not found: from our own load, or from whoever loads it.
 
-        Raises LoadTimeout, CacheUnavailable, and what `load` raises.
+        When Redis does not answer, from the database, and not kept. Raises LoadTimeout, and what `load` raises.
         """
-        reading = await self._get(key, load)
+        # In a task of its own: a reader that goes away between its lookup and its load would leave a lease that nobody
+        # uses, and all others would wait until it lapses.
+        reading = await asyncio.shield(_heard(self._region.start(self._get(key, load))))
+        self._region.report(Event(reading.outcome))
+        return reading
+
+    async def bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
+        """The value of `key` from the database, for when Redis cannot be asked. Raises what `load` raises."""
+        reading = await self._bypass(key, load)
         self._region.report(Event(reading.outcome))
         return reading
 
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
         deadline = time.monotonic() + PATIENCE.total_seconds()
-        answer = await self._region.lookup(key)
         outcome = Outcome.HIT
-        while isinstance(answer, Lease):
-            if answer.writers:
-                # A writer's token: it has taken the value away, and may commit at any moment. Ask past the cache.
-                value = await load(key)
-                return self._region.unkept(value.value if isinstance(value, Locked) else value, Outcome.LOCKED)
-            flight, granted, old = (key, answer.token), answer.granted, answer.old
-            try:
-                if granted or flight in self._loads:
-                    leads = flight not in self._loads
-                    landing = await self._until(deadline, self._load(flight, load), key)
-                    # Whoever was granted the lease asked before the load began: its result is theirs even if a write
-                    # came between. Whoever joined later may have started after that write was answered, and asks again.
-                    if granted or landing.shared:
-                        return landing.reading if leads else replace(landing.reading, outcome=Outcome.COLLAPSED)
-                    answer = await self._region.lookup(key)
-                else:
-                    answer = await self._until(deadline, self._wait(flight), key)
-            except CacheUnavailable:
-                raise
-            except Exception:
-                if old is None:
-                    raise
-                return old
-            outcome = Outcome.COLLAPSED
+        try:
+            answer = await self._region.lookup(key)
+            while isinstance(answer, Lease):
+                if answer.writers:
+                    # It has taken the value away, and may commit at any moment: there is nothing to wait for.
+                    return self._region.unkept(_unlocked(await load(key)), Outcome.LOCKED)
+                landing = await self._landing(key, answer, load, deadline)
+                if isinstance(landing, Reading):
+                    return landing
+                answer = await self._region.lookup(key)
+                outcome = Outcome.COLLAPSED
+        except CacheUnavailable:
+            return await self._bypass(key, load)
         return replace(answer, outcome=outcome)
 
+    async def _landing(self, key: K, lease: Lease[V], load: Load[K, V], deadline: float) -> Reading[V] | None:
+        """What the load under this lease brings for a reader that met it; None: ask again."""
+        flight = (key, lease.token)
+        try:
+            if not lease.granted and flight not in self._loads:
+                await self._until(deadline, self._pause(key), key)
+                return None
+            leads = flight not in self._loads
+            landing = await self._until(deadline, self._load(flight, load), key)
+        except Exception:
+            if lease.old is None:
+                raise
+            return lease.old
+        # Whoever was granted the lease asked before the load began: its result is theirs even if a write came between.
+        # Whoever joined later may have started after that write was answered, and asks again.
+        if not lease.granted and not landing.shared:
+            return None
+        return landing.reading if leads else replace(landing.reading, outcome=Outcome.COLLAPSED)
+
     async def _until(self, deadline: float, task: asyncio.Task[T], key: K) -> T:
-        # The task is shared: neither a deadline nor a reader that goes away may cancel it.
+        # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
-        if not done:
+        if not done or self._region.closing:
             raise LoadTimeout(f"Somebody loads {key!r}, and was not done within {PATIENCE.total_seconds():g} s.")
         return task.result()
 
     def _load(self, flight: tuple[K, str], load: Load[K, V]) -> asyncio.Task[Landing[V]]:
         return self._shared(self._loads, flight, lambda: self._fly(*flight, load))
 
-    def _wait(self, flight: tuple[K, str]) -> asyncio.Task[Reading[V] | Lease[V]]:
-        return self._shared(self._waits, flight, lambda: self._poll(*flight))
+    def _pause(self, key: K) -> asyncio.Task[None]:
+        # All who wait for a key in this process wake in one tick, and so ask Redis once.
+        return self._shared(self._pauses, key, lambda: asyncio.sleep(POLL.total_seconds() * (0.5 + random.random())))
 
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
         began = time.monotonic()
         try:
-            value = await load(key)
+            # What comes later than its lease ends can be kept by nobody, and another reader loads by then.
+            async with asyncio.timeout(LEASE.total_seconds()):
+                value = await load(key)
+            if isinstance(value, Locked):
+                await self._region.release(key, token)
+                return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
+            cost = timedelta(seconds=time.monotonic() - began)
+            reading, fill = await self._region.fill(key, token, value, cost)
         except BaseException as error:
             self._region.report(Event.LOAD_FAILED)
             logger.warning("A load of %r failed: %r", key, error)
             # The next reader shall try at once, and not when the lease ends.
             await self._region.release(key, token)
+            if isinstance(error, TimeoutError):
+                raise LoadTimeout(f"The load of {key!r} took longer than {LEASE.total_seconds():g} s.") from error
             raise
-        if isinstance(value, Locked):
-            await self._region.release(key, token)
-            return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
-        cost = timedelta(seconds=time.monotonic() - began)
         self._region.report(Event.LOADED, cost)
-        reading, fill = await self._region.fill(key, token, value, cost)
         return Landing(reading, shared=fill is not Fill.LOST)
 
-    async def _poll(self, key: K, holder: str) -> Reading[V] | Lease[V]:
-        # It ends: a lease that nobody gives back lapses. Those who joined this poll met the same holder in a lookup of
-        # their own, so whatever has changed since is news for all of them.
-        while not self._region.closing:
-            await asyncio.sleep(POLL.total_seconds() * (0.5 + random.random()))
-            answer = await self._region.lookup(key)
-            if not isinstance(answer, Lease) or answer.token != holder:
-                return answer
-        raise LoadTimeout(f"Somebody loads {key!r}, and this cache is being closed.")
+    async def _bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
+        # An answer that got lost fails for all who asked in that tick, and they share one query. It begins when this
+        # tick ends, so whoever joins has asked before.
+        task = self._bypasses.get(key)
+        if task is None:
+            task = self._bypasses[key] = _heard(self._region.start(_awaited(load(key))))
+            asyncio.get_running_loop().call_soon(self._bypasses.pop, key)
+        return self._region.unkept(_unlocked(await asyncio.shield(task)), Outcome.BYPASSED)
 
     def _shared(
-        self,
-        tasks: dict[tuple[K, str], asyncio.Task[T]],
-        flight: tuple[K, str],
-        work: Callable[[], Coroutine[Any, Any, T]],
+        self, tasks: dict[F, asyncio.Task[T]], flight: F, work: Callable[[], Coroutine[Any, Any, T]]
     ) -> asyncio.Task[T]:
         task = tasks.get(flight)
         if task is None:
-            task = tasks[flight] = self._region.start(work())
-
-            def landed(task: asyncio.Task[T]) -> None:
-                del tasks[flight]
-                # When every reader has gone there is nobody to retrieve an error, which was reported where it came up.
-                if not task.cancelled():
-                    task.exception()
-
-            task.add_done_callback(landed)
+            task = tasks[flight] = _heard(self._region.start(work()))
+            task.add_done_callback(lambda _: tasks.pop(flight))
         return task
+
+
+def _heard(task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """When every reader has gone there is nobody to retrieve an error, which was reported where it came up."""
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return task
+
+
+async def _awaited(answer: Awaitable[T]) -> T:
+    return await answer
+
+
+def _unlocked(value: V | Locked[V] | None) -> V | None:
+    return value.value if isinstance(value, Locked) else value

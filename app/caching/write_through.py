@@ -53,8 +53,7 @@ class WriteThrough(Generic[K, C, V]):
                 found = await self._flights.get(key, self._load)
             return found
         except CacheUnavailable:
-            row = await self._load(key)
-            return self._region.bypass(row.value if isinstance(row, Locked) else row)
+            return await self._flights.bypass(key, self._load)
 
     async def put(self, key: K, change: C) -> V | None:
         """Makes a change, and answers the row as it is now, None when it is gone.

@@ -10,12 +10,13 @@ from sqlalchemy import delete, func, select, update
 from app.coherence.models import outbox
 from app.database import Database
 
-BATCH = 500
+BATCH = 2000
+SWEPT = 20_000
 KEPT = timedelta(seconds=60)
 """Rows that are done stay this long: after a Redis that went back in time, they can be carried again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Change:
     """A row of a cached table changed: `version` is what it became."""
 
@@ -39,20 +40,28 @@ class Outbox:
         in between loses none.
         """
         undone = (
-            select(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
+            select(outbox.c.id)
             .where(outbox.c.done_at.is_(None))
             .order_by(outbox.c.id)
             .limit(BATCH)
             .with_for_update(skip_locked=True)
         )
+        done = (
+            update(outbox)
+            .where(outbox.c.id.in_(undone))
+            .values(done_at=func.now())
+            .returning(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
+        )
         async with self._database.writing("outbox") as connection:
-            changes = [Change(*row) for row in await connection.execute(undone)]
-            yield changes
-            if changes:
-                done = update(outbox).where(outbox.c.id.in_([change.id for change in changes]))
-                await connection.execute(done.values(done_at=func.now()))
+            yield sorted(Change(*row) for row in await connection.execute(done))
 
     async def sweep(self) -> None:
-        """Removes the rows that have been done for longer than `KEPT`."""
+        """Removes rows that have been done for longer than `KEPT`; at most `SWEPT`, so that it takes no time."""
+        old = (
+            select(outbox.c.id)
+            .where(outbox.c.done_at < func.now() - KEPT)
+            .limit(SWEPT)
+            .with_for_update(skip_locked=True)
+        )
         async with self._database.writing("outbox") as connection:
-            await connection.execute(delete(outbox).where(outbox.c.done_at < func.now() - KEPT))
+            await connection.execute(delete(outbox).where(outbox.c.id.in_(old)))

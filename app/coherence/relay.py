@@ -16,9 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from app.caching import CacheUnavailable
 from app.coherence.outbox import BATCH, Outbox
-from app.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +78,10 @@ class Relay:
                     swept = time.monotonic()
                 # A full batch means that there is more: do not wait.
                 wait = POLL if carried < BATCH else timedelta(0)
-            except (CacheUnavailable, DatabaseUnavailable) as error:
+            except Exception as error:  # noqa: BLE001  # Without this task, caches rot: it outlives whatever it meets.
                 self._counted(0, 1)
                 wait = min(max(wait, POLL) * 2, SLOWEST)
-                logger.warning("The outbox was not carried, next try in %g s: %s", wait.total_seconds(), error)
+                logger.warning("The outbox was not carried, next try in %g s: %r", wait.total_seconds(), error)
             self._last_poll = time.monotonic()
             try:
                 await asyncio.wait_for(self._stop.wait(), wait.total_seconds())

@@ -58,9 +58,8 @@ class ProductStore:
         in_version = true() if expected is None else products.c.version.in_(expected)
         statement = update(products).where(products.c.sku == sku, in_version).values(**changes).returning(*COLUMNS)
         async with self._database.writing("products") as connection:
-            row = (await connection.execute(statement)).one_or_none()
-            if row is None:
-                raise await self._refused(connection, sku)
+            while (row := (await connection.execute(statement)).one_or_none()) is None:
+                await self._refuse(connection, sku, expected)
             return Product(**row._mapping)
 
     async def delete(self, sku: str, expected: frozenset[int] | None) -> int:
@@ -69,14 +68,15 @@ class ProductStore:
         # A trigger has drawn the version just before, in this session.
         statement = delete(products).where(products.c.sku == sku, in_version).returning(func.currval("row_version"))
         async with self._database.writing("products") as connection:
-            version = (await connection.execute(statement)).scalar_one_or_none()
-            if version is None:
-                raise await self._refused(connection, sku)
+            while (version := (await connection.execute(statement)).scalar_one_or_none()) is None:
+                await self._refuse(connection, sku, expected)
             return int(version)
 
-    async def _refused(self, connection: AsyncConnection, sku: str) -> Exception:
+    async def _refuse(self, connection: AsyncConnection, sku: str, expected: frozenset[int] | None) -> None:
+        """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
         query = select(products.c.version).where(products.c.sku == sku)
         version = (await connection.execute(query)).scalar_one_or_none()
         if version is None:
-            return NotFound(f"There is no product {sku}.")
-        return PreconditionFailed(f"Product {sku} is in version {version}, which If-Match does not name.")
+            raise NotFound(f"There is no product {sku}.")
+        if expected is not None and version not in expected:
+            raise PreconditionFailed(f"Product {sku} is in version {version}, which If-Match does not name.")

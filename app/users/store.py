@@ -4,8 +4,8 @@ from sqlalchemy import delete, func, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import Database
-from app.errors import Conflict, NotFound, PreconditionFailed
+from app.database import Database, constraint
+from app.errors import Conflict, DatabaseUnavailable, NotFound, PreconditionFailed
 from app.users.models import NewUser, User, UserChanges, users
 
 COLUMNS = (users.c.id, users.c.name, users.c.email, users.c.version, users.c.created_at, users.c.updated_at)
@@ -36,7 +36,7 @@ class UserStore:
             async with self._database.writing("users") as connection:
                 return User(**(await connection.execute(statement)).one()._mapping)
         except IntegrityError as error:
-            raise Conflict(f"The email {new.email} is taken.") from error
+            raise _conflict(error, new.email) from error
 
     async def update(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
         """Changes a user, if it is in one of the `expected` versions (None: in any).
@@ -47,12 +47,11 @@ class UserStore:
         statement = update(users).where(users.c.id == user_id, in_version).values(**changes).returning(*COLUMNS)
         try:
             async with self._database.writing("users") as connection:
-                row = (await connection.execute(statement)).one_or_none()
-                if row is None:
-                    raise await self._refused(connection, user_id)
+                while (row := (await connection.execute(statement)).one_or_none()) is None:
+                    await self._refuse(connection, user_id, expected)
                 return User(**row._mapping)
         except IntegrityError as error:
-            raise Conflict(f"The email {changes.get('email')} is taken.") from error
+            raise _conflict(error, changes.get("email")) from error
 
     async def delete(self, user_id: int, expected: frozenset[int] | None) -> int:
         """Removes a user, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
@@ -60,13 +59,22 @@ class UserStore:
         # A trigger has drawn the version just before, in this session.
         statement = delete(users).where(users.c.id == user_id, in_version).returning(func.currval("row_version"))
         async with self._database.writing("users") as connection:
-            version = (await connection.execute(statement)).scalar_one_or_none()
-            if version is None:
-                raise await self._refused(connection, user_id)
+            while (version := (await connection.execute(statement)).scalar_one_or_none()) is None:
+                await self._refuse(connection, user_id, expected)
             return int(version)
 
-    async def _refused(self, connection: AsyncConnection, user_id: int) -> Exception:
-        version = (await connection.execute(select(users.c.version).where(users.c.id == user_id))).scalar_one_or_none()
+    async def _refuse(self, connection: AsyncConnection, user_id: int, expected: frozenset[int] | None) -> None:
+        """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
+        query = select(users.c.version).where(users.c.id == user_id)
+        version = (await connection.execute(query)).scalar_one_or_none()
         if version is None:
-            return NotFound(f"There is no user {user_id}.")
-        return PreconditionFailed(f"User {user_id} is in version {version}, which If-Match does not name.")
+            raise NotFound(f"There is no user {user_id}.")
+        if expected is not None and version not in expected:
+            raise PreconditionFailed(f"User {user_id} is in version {version}, which If-Match does not name.")
+
+
+def _conflict(error: IntegrityError, email: str | None) -> Exception:
+    if constraint(error) == "uq_users_email":
+        return Conflict(f"The email {email} is taken.")
+    # Somebody has given a row this id by hand, ahead of the sequence; the next id may be free.
+    return DatabaseUnavailable(f"The user could not be saved ({constraint(error)}); try again.")

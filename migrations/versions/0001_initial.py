@@ -16,7 +16,7 @@ FUNCTIONS = """
 -- a range of its own, and a later write could get the lower number.
 CREATE SEQUENCE row_version AS bigint CACHE 1;
 
-CREATE FUNCTION set_version() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION set_version() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
     -- A DELETE takes a version, too: its outbox row must be newer than whatever is cached.
@@ -29,7 +29,7 @@ BEGIN
 END $$;
 
 -- The argument is the name of the key column.
-CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   old_key text := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) ->> TG_ARGV[0] END;
   new_key text := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) ->> TG_ARGV[0] END;
@@ -50,6 +50,14 @@ BEGIN
   RAISE EXCEPTION 'TRUNCATE of % is refused: it would not tell the caches which rows are gone.', TG_TABLE_NAME
     USING HINT = 'Use DELETE.';
 END $$;
+"""
+
+# Whoever writes, with whatever rights and search_path: this sequence numbers the change, and this outbox gets it. A
+# temporary table of that name must not, so temporary tables come last.
+PINNED = """
+DO $$ BEGIN
+  EXECUTE format('ALTER FUNCTION {function}() SET search_path = %I, pg_temp', current_schema());
+END $$
 """
 
 
@@ -137,6 +145,8 @@ def upgrade() -> None:
     op.create_index("ix_outbox_done_at", "outbox", ["done_at"], postgresql_where=sa.text("done_at IS NOT NULL"))
     for statement in FUNCTIONS.split("\n\n"):
         op.execute(statement)
+    for function in ("set_version", "record_change"):
+        op.execute(PINNED.format(function=function))
     for table, column in VERSIONED.items():
         op.execute(
             f"CREATE TRIGGER set_version BEFORE INSERT OR UPDATE OR DELETE ON {table} "

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import CacheAside, Event, LoadTimeout, Outcome, Region, single_flight
 from tests.caching.conftest import NewRegion, Source, Thing
@@ -237,3 +240,55 @@ async def test_an_old_value_is_the_answer_when_its_load_fails(
     assert reported[Event.STALE] == 1
     source.error, source.rows[1] = None, NEW
     assert (await cache.get(1, source.get)).value == NEW
+
+
+async def test_a_reader_that_goes_away_before_its_lease_came_leaves_none_behind(
+    region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R asks for a lease, and goes away · the lease is granted, and nobody uses it · all others wait until it lapses"""
+    monkeypatch.setattr("app.caching.region.LEASE", timedelta(hours=1))
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    for steps in range(12):
+        await redis.flushall()
+        reader = asyncio.create_task(cache.get(1, source.get))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.wait({reader})
+        assert (await cache.get(1, source.get)).value == OLD
+
+
+async def test_a_lost_answer_costs_one_query_and_leaves_no_lease(
+    region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.rows[1] = OLD
+    lookup, lost = region._lookup, asyncio.Event()
+
+    async def lossy(*, keys: Sequence[str], args: Sequence[bytes]) -> object:
+        answer = await lookup(keys=keys, args=args)
+        if lost.is_set():
+            return answer
+        lost.set()
+        raise RedisTimeout("The answer is lost.")
+
+    monkeypatch.setattr(region, "_lookup", lossy)
+    cache = CacheAside(region)
+    readings = await asyncio.gather(*(cache.get(1, source.get) for _ in range(500)))
+    assert {reading.outcome for reading in readings} == {Outcome.BYPASSED}
+    assert source.asked == {1: 1}
+
+    async def is_free() -> bool:
+        return await redis.get("things:{1}:lease") is None
+
+    await eventually(is_free)
+
+
+async def test_a_load_that_outlives_its_lease_is_given_up(
+    region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_flight, "LEASE", timedelta(milliseconds=20))
+    source.hold()
+    with pytest.raises(LoadTimeout, match="The load of 1 took longer than 0"):
+        await CacheAside(region).get(1, source.get)
+    assert await redis.keys("*") == []

@@ -1,6 +1,7 @@
 """Whoever writes, the caches learn of it."""
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import httpx
@@ -9,7 +10,8 @@ import pytest
 from app.caching import CacheUnavailable
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
-from app.database import Database
+from app.database import Database, open_database
+from app.embedded import Endpoints
 from tests.eventually import eventually
 
 UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
@@ -173,3 +175,29 @@ async def test_a_running_relay_outlives_failures_and_stops_when_told(
         await eventually(carried)
     assert not relay.alive
     assert counts[0] == 1
+
+
+async def test_a_running_relay_outlives_a_database_that_refuses_to_write(
+    endpoints: Endpoints, told: Told, sql: asyncpg.Connection
+) -> None:
+    """A fail-over leaves a Postgres that only reads, for a while. The relay must go on when it is over."""
+    counts = [0, 0]
+
+    def counted(changes: int, failures: int) -> None:
+        counts[0] += changes
+        counts[1] += failures
+
+    await add_product(sql, "A")
+    reading_only = f"{endpoints.database_url}&options=-c%20default_transaction_read_only%3Don"
+    async with open_database(
+        reading_only, connections=1, timeout=timedelta(seconds=5), counted=lambda _: None
+    ) as database:
+        relay = Relay(Outbox(database), {"products": told.invalidate}, counted=counted)
+        async with relay.running():
+
+            async def failed_twice() -> bool:
+                return counts[1] > 1
+
+            await eventually(failed_twice)
+            assert relay.alive
+    assert counts[0] == 0

@@ -8,11 +8,12 @@ local answers = {}
 for i = 0, #KEYS / 3 - 1 do
   local value, lease, floor = unpack(KEYS, 3 * i + 1, 3 * i + 3)
   local token, version, cost, fresh, keep, payload = unpack(ARGV, 6 * i + 2, 6 * i + 7)
-  if redis.call('GET', lease) ~= token then
+  local holder, known = unpack(redis.call('MGET', lease, floor))
+  if holder ~= token then
     answers[i + 1] = 'lost'
   else
     redis.call('DEL', lease)
-    if version ~= '0' and tonumber(version) < tonumber(redis.call('GET', floor) or 0) then
+    if version ~= '0' and tonumber(version) < (tonumber(known or 0) or 0) then
       answers[i + 1] = 'below'
     else
       local header = string.format('%s %s %.0f %.0f %s ', ARGV[1], version, now, now + fresh, cost)

@@ -7,14 +7,17 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {now}
 for i = 1, #KEYS, 2 do
-  local value = redis.call('MGET', KEYS[i])[1] -- MGET, and not GET: a key of another type is a miss and not an error.
-  local schema, fresh = string.match(value or '', '^(%S+) %d+ %d+ (%d+) %d+ ')
-  if schema == ARGV[2] and tonumber(fresh) > now then
+  local value = redis.call('MGET', KEYS[i])[1] -- MGET, not GET: a key of another type is a miss, and no error.
+  local schema, version, stored, fresh, cost = string.match(value or '', '^(%S+) (%d+) (%d+) (%d+) (%d+) ')
+  local readable = schema == ARGV[2] and math.max(#version, #stored, #fresh, #cost) < 17
+  local holder = redis.call('MGET', KEYS[i + 1])[1]
+  if readable and tonumber(fresh) > now then
     answers[#answers + 1] = {'entry', value}
-  elseif redis.call('SET', KEYS[i + 1], ARGV[1], 'NX', 'PX', ARGV[3]) then
-    answers[#answers + 1] = {'lease', ARGV[1], value}
+  elseif holder then
+    answers[#answers + 1] = {'wait', holder, value}
   else
-    answers[#answers + 1] = {'wait', redis.call('GET', KEYS[i + 1]), value}
+    redis.call('SET', KEYS[i + 1], ARGV[1], 'PX', ARGV[3])
+    answers[#answers + 1] = {'lease', ARGV[1], value}
   end
 end
 return answers

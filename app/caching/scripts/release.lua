@@ -1,6 +1,9 @@
 -- Gives a lease back, if it is still ours: the load failed, and the next reader shall not wait for it.
--- KEYS    lease
+-- KEYS    lease (for each key)
 -- ARGV    token
--- Returns 1, or 0 when the lease is gone or somebody else's
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+-- Returns how many leases were ours
+local released = 0
+for _, lease in ipairs(KEYS) do
+  if redis.call('MGET', lease)[1] == ARGV[1] then released = released + redis.call('DEL', lease) end
+end
+return released
