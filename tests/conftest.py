@@ -35,16 +35,21 @@ def servers() -> Iterator[Endpoints]:
 @pytest.fixture
 async def endpoints(servers: Endpoints) -> Endpoints:
     """The same servers, emptied."""
-    connection = await asyncpg.connect(servers.database_url)
+    await empty(servers)
+    return servers
+
+
+async def empty(endpoints: Endpoints) -> None:
+    """Removes everything from both stores."""
+    connection = await asyncpg.connect(endpoints.database_url)
     # As a replica, so that the trigger which refuses TRUNCATE does not fire.
     await connection.execute("SET session_replication_role = replica")
     await connection.execute(
         "TRUNCATE users, products, stock, stock_adjustments, page_views, applied, dead_letters, outbox RESTART IDENTITY"
     )
     await connection.close()
-    async with open_redis(servers.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
-        await redis.flushall()
-    return servers
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
+        await redis.flushdb()
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ async def test_a_fresh_directory_serves_demo_data_until_ctrl_c(home: Home, worke
         "Redis … started",
         "Postgres … started",
         "Bringing the schema up to date",
-        "Demo data is there: 10 users, 8 products",
+        "Demo data is there: 10 users, 8 products, stock of 8, views of 6 pages",
         "Fourways serves at … Ctrl-C stops it. What to try:",
         "Redis stopped",
         "Postgres stopped",

@@ -116,12 +116,14 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service:
-        async with _load(service, visitors):
-            await eventually(lambda: _have(visitors, 3_000))
-            await kill(service)
+    async with (
+        serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service,
+        _load(service, visitors),
+    ):
+        await eventually(lambda: _have(visitors, 3_000))
+        await kill(service)
     pending = await _pending(redis)
-    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service:
         async with _load(service, visitors):
             await eventually(lambda: _have(visitors, 3_300))
         await _check_served(service, visitors)
@@ -163,16 +165,18 @@ async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
     processes: int,
 ) -> None:
     grace = {"UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN": str(GRACE)}
-    async with serving(endpoints.redis_url, endpoints.database_url, workers=processes, **PATIENT, **grace) as service:
-        async with _load(service, visitors):
-            await eventually(lambda: _have(visitors, 2_000))
-            began = time.monotonic()
-            service.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(service.process.wait(), PATIENCE)
-            stopping = time.monotonic() - began
+    async with (
+        serving(endpoints.redis_url, endpoints.database_url, workers=processes, **PATIENT, **grace) as service,
+        _load(service, visitors),
+    ):
+        await eventually(lambda: _have(visitors, 2_000))
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(service.process.wait(), PATIENCE)
+        stopping = time.monotonic() - began
     assert await _pending(redis) == 0, "A process that was asked to stop leaves nothing half carried."
     waiting = [await redis.xlen(stream) for stream in STREAMS]
-    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT):
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT):
         took = await eventually(lambda: _is_carried(redis))
         await _check_stored(sql, visitors)
     with capsys.disabled():
@@ -183,15 +187,18 @@ async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
 async def test_views_whose_flush_was_killed_before_it_was_committed_are_counted_by_the_next_process(
     endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
 ) -> None:
-    async with serving(endpoints.redis_url, wire.url, **PATIENT) as service, keyed(service, 1) as (connection,):
-        async with wire.holding(FLUSH) as held:
-            assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
-            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            await kill(service)
+    async with (
+        serving(endpoints.redis_url, wire.url, workers=1, **PATIENT) as service,
+        keyed(service, 1) as (connection,),
+        wire.holding(FLUSH) as held,
+    ):
+        assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        await kill(service)
     assert await _pending(redis) == 1
     assert await _stored(sql) == {}
     await _abandon(redis)
-    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service:
         await eventually(lambda: _is_carried(redis))
         async with keyed(service, 1) as (connection,):
             assert (await connection.ask("/page-views/home")).json()["views"] == 3
@@ -207,7 +214,10 @@ async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_coun
     async def is_alone() -> bool:
         return len(await redis.client_list()) == 1
 
-    async with serving(endpoints.redis_url, wire.url, **PATIENT) as service, keyed(service, 1) as (connection,):
+    async with (
+        serving(endpoints.redis_url, wire.url, workers=1, **PATIENT) as service,
+        keyed(service, 1) as (connection,),
+    ):
         async with wire.holding(FLUSH) as held:
             assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
@@ -219,34 +229,33 @@ async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_coun
         await redis.client_unpause()
     assert await _pending(redis) == 1
     await _abandon(redis)
-    async with serving(endpoints.redis_url, endpoints.database_url, **PATIENT) as service:
-        async with keyed(service, 1) as (connection,):
-            assert (await connection.ask("/page-views/home")).json()["views"] == 3
-            await eventually(lambda: _is_carried(redis))
-            assert (await connection.ask("/page-views/home")).json()["views"] == 3
+    async with (
+        serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service,
+        keyed(service, 1) as (connection,),
+    ):
+        await eventually(lambda: _is_carried(redis))
+        assert (await connection.ask("/page-views/home")).json()["views"] == 3
     assert await _stored(sql) == {"home": 3}
 
 
 async def test_fifty_buyers_of_thirty_pieces_get_thirty(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
-    async with serving(
-        # As many connections to Postgres as buyers may come to one worker: who waits for the row holds one.
-        endpoints.redis_url, endpoints.database_url, workers=3, FOURWAYS_DATABASE_CONNECTIONS="25", **PATIENT
-    ) as service:  # fmt: skip
-        async with _spread(service, 50) as connections:
-            put = await connections[0].ask("/inventory/TICKET", method="PUT", body={"quantity": 30})
-            assert put.status == 201
-            buyers = connections[:50]
-            answers = await asyncio.gather(
-                *(buyer.post("/inventory/TICKET/adjustments", {"delta": -1}) for buyer in buyers)
-            )
-            assert Counter(answer.status for answer in answers) == {200: 30, 409: 20}
-            left = [answer.json()["quantity"] for answer in answers if answer.status == 200]
-            assert sorted(left) == list(range(30))
-            refused = [answer.json() for answer in answers if answer.status == 409]
-            assert all((one["available"], one["requested"]) == (0, 1) for one in refused)
-            stocks = [(await connection.ask("/inventory/TICKET")).json()["quantity"] for connection in connections]
-            assert set(stocks) == {0}
-    assert await sql.fetchval("SELECT quantity FROM stock") == 0
+    # As many connections to Postgres as buyers may come to one worker: who waits for the row holds one.
+    roomy = {"FOURWAYS_DATABASE_CONNECTIONS": "25"}
+    async with (
+        serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT, **roomy) as service,
+        _spread(service, 50) as connections,
+    ):
+        assert (await connections[0].ask("/inventory/TICKET", method="PUT", body={"quantity": 30})).status == 201
+        answers = await asyncio.gather(
+            *(buyer.post("/inventory/TICKET/adjustments", {"delta": -1}) for buyer in connections[:50])
+        )
+        stocks = {(await connection.ask("/inventory/TICKET")).json()["quantity"] for connection in connections}
+    assert Counter(answer.status for answer in answers) == {200: 30, 409: 20}
+    assert sorted(answer.json()["quantity"] for answer in answers if answer.status == 200) == list(range(30))
+    refusals = [answer.json() for answer in answers if answer.status == 409]
+    assert all((refusal["available"], refusal["requested"]) == (0, 1) for refusal in refusals)
+    assert stocks == {0}
+    assert await sql.fetchval("SELECT quantity FROM stock WHERE sku = 'TICKET'") == 0
 
 
 @asynccontextmanager
@@ -314,9 +323,8 @@ async def _abandon(redis: Redis) -> None:
     """Makes what is pending look as if it had been delivered a minute ago, to the same consumer."""
     for stream in STREAMS:
         for entry in await redis.xpending_range(stream, GROUP, "-", "+", 1000):
-            await redis.xclaim(
-                stream, GROUP, entry["consumer"], min_idle_time=0, message_ids=[entry["message_id"]], idle=60_000
-            )
+            id_ = entry["message_id"]
+            await redis.xclaim(stream, GROUP, entry["consumer"], min_idle_time=0, message_ids=[id_], idle=60_000)
 
 
 def _workers(service: Service) -> list[psutil.Process]:

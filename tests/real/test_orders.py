@@ -14,6 +14,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
@@ -53,20 +54,18 @@ class Shop:
         self.service = service
         self.left = Counter(opening)
         self.answered = 0
+        self.last: dict[int, tuple[Line, Any]] = {}
 
     async def send(self, connection: Keyed, lane: Lane) -> None:
         """Sends a lane, one line after the other. A line leaves it when its answer was seen."""
         while lane:
             line = lane[0]
-            answer = await connection.post(
-                f"{_path(line.sku)}/adjustments", {"delta": line.delta}, key=f"line-{line.number}"
-            )
-            assert answer.status == 200, (line, answer.body)
-            stock = answer.json()
+            stock = await _adjust(connection, line)
             assert stock["quantity"] == self.left[line.sku] + line.delta, line
             lane.popleft()
             self.left[line.sku] += line.delta
             self.answered += 1
+            self.last[_lane(line)] = (line, stock)
             if self.answered == LINES // 2:
                 await kill(self.service)
             if line.number % 10 == 0:
@@ -78,7 +77,12 @@ class Shop:
         try:
             await self.send(connection, lane)
         except HUNG_UP:
-            assert self.answered >= LINES // 2, "Nobody has killed it yet."
+            assert self.answered >= LINES // 2, "Nobody had killed it."
+
+    async def repeat_the_last(self, connection: Keyed, lane: int) -> None:
+        """Sends once more what was answered last in a lane: the answer has to be the same."""
+        line, stock = self.last[lane]
+        assert await _adjust(connection, line) == stock
 
 
 @pytest.mark.timeout(300)
@@ -93,7 +97,7 @@ async def test_twenty_thousand_real_order_lines_leave_what_the_file_says_though_
     # All lines of a SKU are in one lane, so they are sent in the order of the file.
     lanes = [Lane() for _ in range(LANES)]
     for line in lines:
-        lanes[zlib.crc32(line.sku.encode()) % LANES].append(line)
+        lanes[_lane(line)].append(line)
 
     began = time.monotonic()
     async with (
@@ -111,6 +115,7 @@ async def test_twenty_thousand_real_order_lines_leave_what_the_file_says_though_
         serving(endpoints.redis_url, endpoints.database_url, workers=WORKERS, **PATIENT) as service,
         keyed(service, LANES) as connections,
     ):
+        await asyncio.gather(*map(shop.repeat_the_last, connections, range(LANES)))
         await asyncio.gather(*map(shop.send, connections, lanes))
         took = time.monotonic() - began
         served: dict[str, int] = {}
@@ -154,9 +159,19 @@ async def _open(connection: Keyed, openings: Iterator[tuple[str, int]]) -> None:
         assert answer.status == 201, (sku, answer.body)
 
 
+async def _adjust(connection: Keyed, line: Line) -> Any:
+    answer = await connection.post(f"{_path(line.sku)}/adjustments", {"delta": line.delta}, key=f"line-{line.number}")
+    assert answer.status == 200, (line, answer.body)
+    return answer.json()
+
+
 async def _read(connection: Keyed, skus: Iterator[str], served: dict[str, int]) -> None:
     for sku in skus:
         served[sku] = (await connection.ask(_path(sku))).json()["quantity"]
+
+
+def _lane(line: Line) -> int:
+    return zlib.crc32(line.sku.encode()) % LANES
 
 
 def _path(sku: str) -> str:

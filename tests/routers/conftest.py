@@ -1,22 +1,53 @@
 """The application as it is run, once for all tests of this folder, and a table with something in it."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from app.caching import open_redis
 from app.embedded import Endpoints
+from app.schema import migrate
+from tests.conftest import empty
+from tests.eventually import eventually
+from tests.fresh_database import fresh_database
 from tests.service import Service, serving
 
 Contents = dict[str, list[tuple[object, ...]]]
 
 
 @pytest.fixture(scope="session")
-async def uvicorn(servers: Endpoints) -> AsyncIterator[Service]:
+async def uvicorn_endpoints(servers: Endpoints) -> AsyncIterator[Endpoints]:
+    """Stores of its own on the same servers: it runs until the session ends, and would carry the page views of every
+    other test."""
+    async with fresh_database(servers.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        yield Endpoints(servers.redis_url.replace("?db=0", "?db=1"), database_url)
+
+
+@pytest.fixture(scope="session")
+async def uvicorn(uvicorn_endpoints: Endpoints) -> AsyncIterator[Service]:
     """One process for the session."""
-    async with serving(servers.redis_url, servers.database_url) as service:
+    async with serving(uvicorn_endpoints.redis_url, uvicorn_endpoints.database_url) as service:
         yield service
+
+
+@pytest.fixture
+async def endpoints(request: pytest.FixtureRequest, endpoints: Endpoints, uvicorn_endpoints: Endpoints) -> Endpoints:
+    """The stores of the test, emptied: for one that speaks to `service`, those of `service`."""
+    if "service" not in request.fixturenames:
+        return endpoints
+    async with open_redis(uvicorn_endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
+        # What is on its way from the test before would arrive in the emptied database.
+        async def nothing_waits() -> bool:
+            return await waiting(redis) == []
+
+        await eventually(nothing_waits)
+    await empty(uvicorn_endpoints)
+    return uvicorn_endpoints
 
 
 @pytest.fixture

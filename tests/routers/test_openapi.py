@@ -33,6 +33,15 @@ CALLS = {
     "get /products/{sku}": {200, 304, 404, 422, 503},
     "patch /products/{sku}": {200, 404, 412, 415, 422, 503},
     "delete /products/{sku}": {204, 404, 412, 422, 503},
+    "put /inventory/{sku}": {200, 201, 404, 412, 415, 422, 503},
+    "get /inventory/{sku}": {200, 304, 404, 422, 503},
+    "delete /inventory/{sku}": {204, 404, 412, 422, 503},
+    "post /inventory/{sku}/adjustments": {200, 404, 409, 415, 422, 503},
+    "post /page-views": {202, 415, 422, 503},
+    "get /page-views": {200, 422, 503},
+    "post /page-views/{page}": {202, 415, 422, 503},
+    "get /page-views/{page}": {200, 304, 422, 503},
+    "get /write-behind": {200, 503},
 }
 """Every call, and what it can answer besides 400 (a URL that is not UTF-8) and 413, which any call can."""
 
@@ -98,6 +107,46 @@ async def test_the_limits_are_in_the_document(document: dict[str, Any]) -> None:
     fields = document["components"]["schemas"]["NewProduct"]
     assert (fields["additionalProperties"], fields["properties"]["sku"]["maxLength"]) == (False, 64)
     assert set(document["components"]["schemas"]["ProductChanges"]["properties"]) == {"name", "description", "price"}
+
+
+async def test_the_limits_of_the_calls_that_write_in_two_stores_are_in_the_document(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    quantity, delta = schemas["Quantity"]["properties"]["quantity"], schemas["Delta"]["properties"]["delta"]
+    assert (quantity["type"], quantity["minimum"], quantity["maximum"]) == ("integer", 0, 2**53 - 1)
+    assert (delta["minimum"], delta["maximum"], delta["not"]) == (-(2**53) + 1, 2**53 - 1, {"const": 0})
+    page, count = schemas["PageView"]["properties"]["page"], schemas["View"]["properties"]["count"]
+    assert (page["minLength"], page["maxLength"]) == (1, 2048)
+    assert (count["minimum"], count["maximum"], count["default"]) == (1, 1_000_000, 1)
+    views = schemas["ManyViews"]["properties"]["views"]
+    assert (views["minItems"], views["maxItems"]) == (1, 10_000)
+    assert set(schemas["Stock"]["properties"]) == {"sku", "quantity", "version", "updated_at"}
+
+
+async def test_every_answer_says_which_headers_it_has(document: dict[str, Any]) -> None:
+    found = {
+        (name, int(status)): set(answer["headers"])
+        for name, call in calls(document)
+        for status, answer in call["responses"].items()
+        if "headers" in answer and int(status) != 503
+    }
+    read = {"ETag", "Cache-Status"}
+    assert {(name, status): headers for (name, status), headers in found.items() if name.startswith("get")} == {
+        (f"get {path}", status): read
+        for path in ("/users/{user_id}", "/products/{sku}", "/inventory/{sku}", "/page-views/{page}")
+        for status in (200, 304)
+    }
+    assert {(name, status): headers for (name, status), headers in found.items() if not name.startswith("get")} == {
+        ("post /users", 201): {"ETag", "Location"},
+        ("post /products", 201): {"ETag", "Location"},
+        ("put /inventory/{sku}", 201): {"ETag", "Location"},
+        ("patch /users/{user_id}", 200): {"ETag"},
+        ("patch /products/{sku}", 200): {"ETag"},
+        ("put /inventory/{sku}", 200): {"ETag"},
+        ("post /inventory/{sku}/adjustments", 200): {"ETag"},
+    }
+    for name, call in calls(document):
+        if "503" in call["responses"] and name != "get /health/ready":
+            assert set(call["responses"]["503"]["headers"]) == {"Retry-After"}
 
 
 async def test_schemathesis_finds_no_answer_that_the_document_does_not_allow(

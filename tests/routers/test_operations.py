@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
 
 from app.demo import add_demo_data
 from app.embedded import Endpoints
@@ -43,7 +44,7 @@ async def test_the_first_page_needs_nothing_else_and_its_links_work_on_the_demo_
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     found = References(page.text)
     assert found.loads == []
-    assert len(found.links) > 5
+    assert {"/users/1", "/products/KETTLE-1", "/inventory/KETTLE-1", "/page-views/home"} < {*found.links}
     for link in found.links:
         assert link.startswith("/")
         assert (await client.get(link)).status_code == 200
@@ -69,10 +70,12 @@ async def test_the_strategies_are_told_apart_and_counted(client: httpx.AsyncClie
     for _ in range(4):
         await client.get("/users/1")
     await client.get("/products?sku=KETTLE-1&sku=NONE")
-    users, products = (await client.get("/strategies")).json()
+    users, products, inventory, page_views = (await client.get("/strategies")).json()
     assert (users["name"], users["resource"]) == ("cache-aside", "/users")
     assert (products["name"], products["resource"]) == ("read-through", "/products")
-    for strategy in (users, products):
+    assert (inventory["name"], inventory["resource"]) == ("write-through", "/inventory")
+    assert (page_views["name"], page_views["resource"]) == ("write-behind", "/page-views")
+    for strategy in (users, products, inventory, page_views):
         assert {"reads_from", "writes_to", "staleness", "write_latency", "use_when", "avoid_when", "never_for"} <= {
             field for field, value in strategy.items() if value
         }
@@ -81,6 +84,7 @@ async def test_the_strategies_are_told_apart_and_counted(client: httpx.AsyncClie
         "misses": 1,
         "collapsed": 0,
         "stale": 0,
+        "locked": 0,
         "bypassed": 0,
         "refused_fills": 0,
         "database_queries": 1,
@@ -89,9 +93,127 @@ async def test_the_strategies_are_told_apart_and_counted(client: httpx.AsyncClie
     assert (products["live"]["misses"], products["live"]["database_queries"]) == (2, 1)
 
 
-async def test_a_strategy_that_has_not_been_read_has_no_hit_ratio(client: httpx.AsyncClient) -> None:
-    for strategy in (await client.get("/strategies")).json():
-        assert strategy["live"]["hit_ratio"] is None
+async def test_a_strategy_that_has_not_been_used_has_no_ratio(client: httpx.AsyncClient) -> None:
+    *readers, writer = (await client.get("/strategies")).json()
+    assert [strategy["live"]["hit_ratio"] for strategy in readers] == [None] * 3
+    assert writer["live"]["views_per_row"] is None
+
+
+async def test_the_live_figures_of_write_through_tell_who_asked_past_a_writer(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
+) -> None:
+    async with sql.transaction():
+        await sql.execute("SELECT pg_advisory_xact_lock(stock_lock('KETTLE-1'))")
+        await client.get("/inventory/KETTLE-1")
+    for _ in range(3):
+        await client.get("/inventory/KETTLE-1")
+    live = (await client.get("/strategies")).json()[2]["live"]
+    assert live == {
+        "hits": 2,
+        "misses": 1,
+        "collapsed": 0,
+        "stale": 0,
+        "locked": 1,
+        "bypassed": 0,
+        "refused_fills": 0,
+        "database_queries": 2,
+        "hit_ratio": 0.5,
+    }
+
+
+async def test_the_live_figures_of_write_behind_tell_what_merging_saved(client: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await client.post("/page-views", json={"views": [{"page": "home", "count": 50}, {"page": "news", "count": 50}]})
+
+    async def is_flushed() -> bool:
+        return bool((await client.get("/strategies")).json()[3]["live"]["flushed"] == 300)
+
+    await eventually(is_flushed)
+    live = (await client.get("/strategies")).json()[3]["live"]
+    assert (live["accepted"], live["flushed"], live["failed_flushes"]) == (live["backlog"] + 300, 300, 0)
+    assert live["views_per_row"] == round(300 / live["rows_written"], 4) >= 50
+    assert live["database_queries"] > 0
+
+
+FIELDS = ["backlog", "oldest_seconds", "flushed", "dead_letters", "consumers"]
+
+
+async def test_what_waits_for_the_database_is_told_in_views(settings: Settings) -> None:
+    settings = settings.model_copy(update={"flush_interval": timedelta(hours=1), "flush_views": 1_000_000})
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        await client.post("/page-views/home", json={"count": 40})
+        await client.post("/page-views", json={"views": [{"page": "news"}, {"page": "docs", "count": 2}]})
+        await eventually(lambda: _has_a_flusher(client))
+        status = (await client.get("/write-behind")).json()
+        assert list(status) == FIELDS
+        assert (status["backlog"], status["flushed"], status["dead_letters"], status["consumers"]) == (43, 0, 0, 1)
+        assert 0 <= status["oldest_seconds"] < 60
+        older = (await client.get("/write-behind")).json()["oldest_seconds"]
+        assert older >= status["oldest_seconds"]
+        live = (await client.get("/strategies")).json()[3]["live"]
+        assert (live["accepted"], live["backlog"], live["flushed"], live["views_per_row"]) == (43, 43, 0, None)
+
+
+async def _has_a_flusher(client: httpx.AsyncClient) -> bool:
+    answer = await client.get("/write-behind")
+    # In between there is a stream without its group, and the flushers cannot be counted.
+    return answer.status_code == 200 and answer.json()["consumers"] > 0
+
+
+async def test_when_nothing_waits_there_is_no_oldest(client: httpx.AsyncClient) -> None:
+    await client.post("/page-views/home", json={"count": 40})
+
+    async def is_empty() -> bool:
+        answer = await client.get("/write-behind")
+        return answer.status_code == 200 and answer.json()["backlog"] == 0
+
+    await eventually(is_empty)
+    status = (await client.get("/write-behind")).json()
+    assert status == {"backlog": 0, "oldest_seconds": None, "flushed": 40, "dead_letters": 0, "consumers": 1}
+
+
+async def test_what_cannot_be_decoded_is_counted_as_a_dead_letter(client: httpx.AsyncClient, redis: Redis) -> None:
+    await redis.xadd("views:{0}", {"nonsense": "x"})
+
+    async def is_dead() -> bool:
+        answer = await client.get("/write-behind")
+        return answer.status_code == 200 and answer.json()["dead_letters"] == 1
+
+    await eventually(is_dead)
+
+
+@pytest.mark.parametrize("path", ["/write-behind", "/strategies"])
+async def test_what_waits_is_told_while_postgres_is_away(settings: Settings, path: str) -> None:
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
+    app = create_app(settings.model_copy(update={"database_url": nowhere}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        await client.post("/page-views/home", json={"count": 40})
+        await eventually(lambda: _has_a_flusher(client))
+        told = (await client.get(path)).json()
+    if path == "/write-behind":
+        assert (told["backlog"], told["flushed"], told["dead_letters"]) == (40, 0, None)
+    else:
+        assert (told[3]["live"]["backlog"], told[3]["live"]["flushed"]) == (40, 0)
+
+
+async def test_what_waits_cannot_be_told_without_redis(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}"}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        answer = await client.get("/write-behind")
+        assert (answer.status_code, answer.json()["type"]) == (503, "cache-unavailable")
+        assert answer.headers["retry-after"] == "1"
+        live = (await client.get("/strategies")).json()[3]["live"]
+        assert (live["accepted"], live["backlog"], live["flushed"]) == (None, None, 0)
 
 
 async def test_metrics_are_in_the_format_of_prometheus(client: httpx.AsyncClient, rows: Contents) -> None:
@@ -136,7 +258,10 @@ async def test_a_service_whose_parts_all_work_is_ready(client: httpx.AsyncClient
     answer = await client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "parts": {"redis": "ok", "postgres": "ok", "schema": Schema.CURRENT, "relay": "ok"}},
+        {
+            "status": "ready",
+            "parts": {"redis": "ok", "postgres": "ok", "schema": Schema.CURRENT, "relay": "ok", "flusher": "ok"},
+        },
     )
 
 
