@@ -164,7 +164,9 @@ def _report_schema(url: str) -> None:
 
 
 def _tell(settings: Settings) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # Who listens everywhere is found at home.
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{settings.port}"
     console.print(f"\nFourways serves at {address}; Ctrl-C stops it. What to try:\n", style="bold")
     console.print(f"  {address}/       where to begin")

@@ -23,8 +23,8 @@ from tests.service import Service, serving
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Endpoints]:
     """A Redis and a migrated Postgres, until the session ends."""
-    # Not one of pytest's directories: only their owner may enter those, and as root Postgres is another user, whose data
-    # would then lie elsewhere and be left behind.
+    # Not one of pytest's directories: only their owner may enter those, and as root Postgres is another user, whose
+    # data would then lie elsewhere and be left behind.
     with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
         Path(directory).chmod(0o755)
         with embedded_servers(Path(directory)) as endpoints:

@@ -88,4 +88,4 @@ async def contents(sql: asyncpg.Connection) -> Contents:
 async def waiting(redis: Redis) -> list[object]:
     """The page views that wait in Redis to be carried to Postgres."""
     streams = [await redis.xrange(f"views:{{{number}}}") for number in range(4)]
-    return [entry for stream in streams for entry in stream]
+    return [entry for stream in streams for entry in stream or ()]

@@ -55,6 +55,7 @@ async def test_a_long_path_is_not_repeated_in_full(client: httpx.AsyncClient) ->
         ("/products", "GET, POST, HEAD"),
         ("/products/A/B", "GET, PATCH, DELETE, HEAD"),
         ("/strategies", "GET, HEAD"),
+        ("/write-behind", "GET, HEAD"),
         ("/metrics", "GET, HEAD"),
         ("/health/live", "GET, HEAD"),
         ("/health/ready", "GET, HEAD"),
