@@ -36,3 +36,7 @@ class Behind(CacheError):
 
 class TotalOverflow(CacheError):
     """A total would be larger than can be counted exactly."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(f"{page[:100]} would have more views than can be counted exactly.")
+        self.page = page

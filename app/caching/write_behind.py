@@ -22,6 +22,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
+from redis.exceptions import ResponseError
 
 from app.caching.background import Background
 from app.caching.batching import Batching
@@ -136,16 +137,21 @@ class WriteBehind(Background):
         try:
             views = await self._redis.mget([lane.shard.backlog for lane in self._lanes])
             oldest: list[Any] = [await self._redis.xrange(lane.shard.stream, count=1) for lane in self._lanes]
-            consumers: set[bytes] = set()
-            for lane, first in zip(self._lanes, oldest, strict=True):
-                if first or await self._redis.exists(lane.shard.stream):
-                    known = await self._redis.xinfo_consumers(lane.shard.stream, GROUP)
-                    consumers |= {consumer["name"] for consumer in known}
+            consumers = {name for lane in self._lanes for name in await self._consumers(lane.shard)}
         except REDIS_DOWN as error:
             raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
         times = [int(bytes(first[0][0]).split(b"-")[0]) for first in oldest if first]
         age = timedelta(milliseconds=max(0.0, self._clock.now() - min(times))) if times else None
         return Backlog(sum(int(each or 0) for each in views), age, len(consumers))
+
+    async def _consumers(self, shard: Shard) -> list[bytes]:
+        try:
+            return [consumer["name"] for consumer in await self._redis.xinfo_consumers(shard.stream, GROUP)]
+        except ResponseError as error:
+            # There is no stream yet, or no group: nobody has begun to carry.
+            if str(error).startswith(("NOGROUP", "no such key")):
+                return []
+            raise
 
     def _ask(self, page: str, count: int, key: str | None) -> "asyncio.Future[int | None]":
         lane = self._lanes[number(page)]
@@ -168,6 +174,14 @@ class WriteBehind(Background):
     async def _commit(self, shard: Shard, batch: Sequence[Addition]) -> None:
         try:
             totals = await self._accepted(shard, batch)
+        except TotalOverflow as error:
+            # Nothing was taken on. One page that is full must not refuse the others.
+            for addition in batch:
+                if addition.page == error.page and not addition.told.done():
+                    addition.told.set_exception(error)
+            others = [addition for addition in batch if addition.page != error.page]
+            if others:
+                await self._commit(shard, others)
         except Exception as error:  # noqa: BLE001  # Whatever it is: nobody else would tell those who wait.
             for addition in batch:
                 if not addition.told.done():
@@ -192,8 +206,8 @@ class WriteBehind(Background):
         answer = await self._repeated(self._accept, names, args)
         if answer == b"full":
             raise BacklogFull(f"{MOST_ENTRIES:,} entries wait for the database; no more are taken.")
-        if answer == b"overflow":
-            raise TotalOverflow("A page would have more views than can be counted exactly.")
+        if isinstance(answer, int):
+            raise TotalOverflow(list(pages)[answer - 1])
         return {page: None if total is None else int(total) for page, total in zip(pages, answer, strict=True)}
 
     async def _repeated(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -226,7 +240,7 @@ class WriteBehind(Background):
 
     async def _seeded(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:
         names = [shard.stream, shard.epoch, *map(shard.total, pages)]
-        seen = await self._repeated(self._look, names, [MOST_LOOKED_AT, secrets.token_hex(8), *pages])
+        seen = await self._repeated(self._look, names, [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages])
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen

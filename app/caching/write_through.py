@@ -60,12 +60,20 @@ class WriteThrough(Generic[K, C, V]):
 
         Raises CacheUnavailable when nothing was saved because of Redis, and what `save` raises.
         """
-        token = WRITER + secrets.token_hex(8)
+        token, revoked = WRITER + secrets.token_hex(8), False
+
+        async def revoke() -> None:
+            nonlocal revoked
+            revoked = True
+            await self._region.revoke(key, token)
+
         try:
-            value = await self._save(key, change, lambda: self._region.revoke(key, token))
+            value = await self._save(key, change, revoke)
         except Exception:
             # Nothing was changed, or nobody knows: either way it is not ours to keep a value.
-            await self._region.release(key, token)
+            if revoked:
+                await self._region.release(key, token)
             raise
-        await self._region.fill(key, token, value)
+        if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
+            await self._region.fill(key, token, value)
         return value

@@ -2,7 +2,8 @@
 -- KEYS    stream, backlog, guard, then the total of each page, then the key of each item that has one
 -- ARGV    batch, guard ms, key ms, total ms, most entries, number of pages, the pages,
 --         then for each item: page (from 1), delta, key (from 1; 0: none)
--- Returns 'full' | 'overflow', with nothing changed, else the total of each page (nil: not cached)
+-- Returns 'full', or the page whose total would grow too large, with nothing changed; else the total of each page (nil:
+-- not cached)
 local pages, items, counted = tonumber(ARGV[6]), {}, {}
 if not redis.call('GET', KEYS[3]) then
   if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[5]) then return 'full' end
@@ -17,7 +18,7 @@ if not redis.call('GET', KEYS[3]) then
   end
   local deltas = {}
   for page, sum in pairs(sums) do
-    if sum + tonumber(redis.call('GET', KEYS[3 + page]) or 0) > 2 ^ 53 then return 'overflow' end
+    if sum + tonumber(redis.call('GET', KEYS[3 + page]) or 0) >= 2 ^ 53 then return page end
     deltas[ARGV[6 + page]] = sum
   end
   redis.call('SET', KEYS[3], 1, 'PX', ARGV[2])

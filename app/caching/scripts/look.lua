@@ -1,18 +1,20 @@
 -- What is known of pages whose totals are not cached: the entries that wait, and the epoch in which they were seen.
 -- KEYS    stream, epoch, then the total of each page
--- ARGV    most entries, a random epoch, then the pages
+-- ARGV    most entries, a random epoch, the group, then the pages
 -- Returns 'behind' when too many entries wait, else {epoch, id of the last entry, the batches that wait,
 --         for each page {total or nil, {place of a batch, delta, …}}}
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
 redis.call('SET', KEYS[2], ARGV[2], 'NX')
+-- Without a group nobody could tell afterwards what was delivered. Nearly always it is there.
+redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM')
 local last, batches, waits = '0-0', {}, {}
-for page = 3, #ARGV do waits[page] = {} end
+for page = 4, #ARGV do waits[page] = {} end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   last = entry[1]
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
   if known and type(deltas) == 'table' then
     batches[#batches + 1] = entry[2][2]
-    for page = 3, #ARGV do
+    for page = 4, #ARGV do
       local delta = deltas[ARGV[page]]
       if delta then
         table.insert(waits[page], #batches)
@@ -22,5 +24,5 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   end
 end
 local answers = {}
-for page = 3, #ARGV do answers[page - 2] = {redis.call('GET', KEYS[page]), waits[page]} end
+for page = 4, #ARGV do answers[page - 3] = {redis.call('GET', KEYS[page - 1]), waits[page]} end
 return {redis.call('GET', KEYS[2]), last, batches, answers}
