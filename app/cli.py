@@ -76,7 +76,7 @@ def serve(
 
 @commands.command()
 def demo() -> None:
-    """Add the demo data that the examples speak of. Doing it again changes nothing.
+    """Add the demo data that the examples speak of, to tables that are empty. Doing it again changes nothing.
 
     It goes to DATABASE_URL, or else to the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY.
     """
