@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove bench check lock psql redis-cli clean
+.PHONY: help run test prove check lock psql redis-cli clean
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -16,11 +16,8 @@ run: $(VENV)/run ## Serve on a bare machine: a real Redis and Postgres, demo dat
 test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
 	@$(BIN)/pytest
 
-prove: $(VENV)/dev ## Run the long proofs in full
+prove: $(VENV)/dev ## Run the long proofs in full: kills by the dozen, 100,000 order lines
 	@$(BIN)/pytest -m prove
-
-bench: $(VENV)/dev ## Run the benchmarks, which report ratios
-	@$(BIN)/pytest -m benchmark -s
 
 check: $(VENV)/dev ## Run the static checks
 	@$(BIN)/ruff check

@@ -93,6 +93,10 @@ class Visitor:
             assert self.counted[page] <= number <= most, f"{page}: {number} views, not {self.counted[page]} to {most}."
 
 
+ROUNDS = [1, *(pytest.param(attempt, marks=pytest.mark.prove) for attempt in range(2, 16))]
+"""Where the load stands when a process is killed is left to chance: the long proof tries it often."""
+
+
 @pytest.fixture
 def visitors() -> list[Visitor]:
     """Three of each kind."""
@@ -109,12 +113,14 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
         yield wire
 
 
+@pytest.mark.parametrize("attempt", ROUNDS)
 async def test_every_view_that_was_answered_is_counted_once_after_the_whole_application_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
     sql: asyncpg.Connection,
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
+    attempt: int,
 ) -> None:
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service,
@@ -133,12 +139,14 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
         _report("All killed", visitors, pending, took)
 
 
+@pytest.mark.parametrize("attempt", ROUNDS)
 async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_three_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
     sql: asyncpg.Connection,
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
+    attempt: int,
 ) -> None:
     async with serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT) as service:
         async with _load(service, visitors):

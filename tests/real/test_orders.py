@@ -26,7 +26,7 @@ from tests.service import REPOSITORY, Service, serving
 
 DATA = REPOSITORY.parent / "shared" / "data"
 ORDERS = DATA / "orders_online_retail_2010_12__2011_04.csv.gz"
-LINES = 20_000
+LINES = [20_000, pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)])]
 WORKERS = 2
 LANES = 8
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
@@ -50,8 +50,8 @@ class Shop:
     """Sends lines to a service, and knows from the file alone what must be left after each. When half of them are
     answered, it kills the service."""
 
-    def __init__(self, service: Service, opening: Mapping[str, int]) -> None:
-        self.service = service
+    def __init__(self, service: Service, opening: Mapping[str, int], total: int) -> None:
+        self.service, self.half = service, total // 2
         self.left = Counter(opening)
         self.answered = 0
         self.last: dict[int, tuple[Line, Any]] = {}
@@ -66,7 +66,7 @@ class Shop:
             self.left[line.sku] += line.delta
             self.answered += 1
             self.last[_lane(line)] = (line, stock)
-            if self.answered == LINES // 2:
+            if self.answered == self.half:
                 await kill(self.service)
             if line.number % 10 == 0:
                 # Nobody else writes this SKU now: whatever answers a read, it has to be this.
@@ -77,7 +77,7 @@ class Shop:
         try:
             await self.send(connection, lane)
         except HUNG_UP:
-            assert self.answered >= LINES // 2, "Nobody had killed it."
+            assert self.answered >= self.half, "Nobody had killed it."
 
     async def repeat_the_last(self, connection: Keyed, lane: int) -> None:
         """Sends once more what was answered last in a lane: the answer has to be the same."""
@@ -86,10 +86,11 @@ class Shop:
 
 
 @pytest.mark.timeout(300)
-async def test_twenty_thousand_real_order_lines_leave_what_the_file_says_though_the_service_is_killed_in_the_middle(
-    endpoints: Endpoints, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("total", LINES)
+async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_killed_in_the_middle(
+    endpoints: Endpoints, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], total: int
 ) -> None:
-    lines = list(itertools.islice(_lines(), LINES))
+    lines = list(itertools.islice(_lines(), total))
     opening = _least_opening_stock(lines)
     closing = Counter(opening)
     for line in lines:
@@ -106,7 +107,7 @@ async def test_twenty_thousand_real_order_lines_leave_what_the_file_says_though_
     ):
         openings = iter(opening.items())
         await asyncio.gather(*(_open(connection, openings) for connection in connections))
-        shop = Shop(service, opening)
+        shop = Shop(service, opening, total)
         await asyncio.gather(*map(shop.send_until_killed, connections, lanes))
     seen = shop.answered
     done = await sql.fetchval("SELECT count(*) FROM stock_adjustments")
@@ -124,14 +125,14 @@ async def test_twenty_thousand_real_order_lines_leave_what_the_file_says_though_
 
     with capsys.disabled():
         print(
-            f"\nOnline Retail: {LINES:,} order lines of {len(opening):,} SKUs in {took:.1f} s, opening stock "
+            f"\nOnline Retail: {total:,} order lines of {len(opening):,} SKUs in {took:.1f} s, opening stock "
             f"{sum(opening.values()):,}, closing stock {sum(closing.values()):,}; killed after {seen:,} answers, "
             f"when {done - seen} lines more were done"
         )
     stored = {row["sku"]: row["quantity"] for row in await sql.fetch("SELECT sku, quantity FROM stock")}
     assert stored == dict(closing)
     assert served == stored
-    assert await sql.fetchval("SELECT count(*) FROM stock_adjustments") == LINES
+    assert await sql.fetchval("SELECT count(*) FROM stock_adjustments") == total
     assert min(closing.values()) == 0
 
 
