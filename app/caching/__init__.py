@@ -20,7 +20,8 @@ from app.caching.observing import Event, Observe
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
 from app.caching.region import Lifetimes, Region
-from app.caching.write_behind import Standing, WriteBehind
+from app.caching.totals import Standing
+from app.caching.write_behind import WriteBehind
 from app.caching.write_through import Revoke, WriteThrough
 
 __all__ = [

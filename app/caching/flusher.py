@@ -27,8 +27,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.caching.scripts import script
-from app.caching.shards import Shard, shards, ulid_time
-from app.caching.write_behind import GROUP
+from app.caching.shards import GROUP, Shard, shards, ulid_time
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ import secrets
 import zlib
 from dataclasses import dataclass
 
+GROUP = "flushers"
+"""The consumer group that carries the streams to the database."""
 COUNT = 4
 """A constant: entries that wait in a shard must find their pages there."""
 

@@ -27,9 +27,10 @@ from app.caching import (
     WriteBehind,
     flusher,
     open_redis,
+    totals,
     write_behind,
 )
-from app.caching.shards import Shard, number, ulid_time
+from app.caching.shards import GROUP, Shard, number, ulid_time
 from app.database import Database
 from app.embedded import Endpoints
 from app.page_views.store import Counted, PageViewStore
@@ -190,7 +191,7 @@ async def test_a_lost_answer_does_not_count_twice(
 ) -> None:
     """C6. The script has run · its answer is lost · the call is repeated"""
     assert await views.total() == 0
-    accept = views.counters._accept
+    accept = views.counters._script
     answers = 0
 
     async def lossy(*, keys: Sequence[str], args: Sequence[object]) -> object:
@@ -201,7 +202,7 @@ async def test_a_lost_answer_does_not_count_twice(
             raise RedisTimeout("The answer is lost.")
         return answer
 
-    monkeypatch.setattr(views.counters, "_accept", lossy)
+    monkeypatch.setattr(views.counters, "_script", lossy)
     assert await views.counters.add("home", 5) == 5
     assert answers == 2
     await views.flusher.round()
@@ -254,7 +255,7 @@ async def test_what_a_dead_flusher_held_is_taken_over_and_counted_once(
         await heir.round()
     assert await stored(sql) == 7
     assert await views.total() == 7
-    assert (await redis.xpending(HOME.stream, write_behind.GROUP))["pending"] == 0
+    assert (await redis.xpending(HOME.stream, GROUP))["pending"] == 0
 
 
 async def test_a_repeated_key_counts_once_for_its_page(views: Views, sql: asyncpg.Connection) -> None:
@@ -307,7 +308,7 @@ async def test_at_its_cap_the_backlog_takes_nothing_more(
 async def test_a_cold_total_behind_a_long_backlog_is_not_told_wrong(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_behind, "MOST_LOOKED_AT", 1)
+    monkeypatch.setattr(totals, "MOST_LOOKED_AT", 1)
     await views.counters.add("home", 1)
     await views.counters.add("home", 1)
     with pytest.raises(Behind, match="More than 1 entries wait"):

@@ -1,0 +1,109 @@
+"""The totals of pages: a cache of what the database has and what waits for it, which may vanish at any time.
+
+    hot     one GET
+    cold    look at what waits (with the epoch) → ask the database, for views and ledger in one snapshot → seed, unless
+            an acknowledgement began a new epoch or a newer entry was delivered meanwhile: then look again
+
+What can go wrong: `Behind`, where so much waits that a look would hold up Redis, or a total changes faster than it can
+be read. `CacheUnavailable` without Redis.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from redis.asyncio import Redis
+
+from app.caching.background import Background
+from app.caching.batching import Batching
+from app.caching.errors import REDIS_DOWN, Behind, CacheUnavailable
+from app.caching.scripts import run, script
+from app.caching.shards import GROUP, Shard, number, shards
+
+TOTAL = timedelta(hours=1)
+"""So long a total is kept after it was last added to."""
+LOOKS = 50
+PAUSE = timedelta(milliseconds=10)
+MOST_LOOKED_AT = 500
+"""A look at more waiting entries than this would hold up everybody else in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database has: the views of pages, and which of some batches it has counted. Read in one statement."""
+
+    views: Mapping[str, int]
+    applied: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The views of a page, and whether they stood in the cache."""
+
+    views: int
+    cached: bool
+
+
+Load = Callable[[Sequence[str], Sequence[str]], Awaitable[Standing]]
+"""Answers what the database has of some pages and batches."""
+
+
+class Totals:
+    """The totals of all pages. What the readers of one moment ask for is asked together, in `background`."""
+
+    def __init__(self, redis: Redis, name: str, load: Load, background: Background) -> None:
+        self._redis, self._load = redis, load
+        self._look, self._seed = script(redis, "look"), script(redis, "seed")
+        self._shards = shards(name)
+        self._hot = Batching(self._get_all, background.start)
+        self._cold = [Batching(partial(self._build_all, shard), background.start) for shard in self._shards]
+
+    async def get(self, page: str) -> Total:
+        """The views of a page, with those that wait. Raises CacheUnavailable, Behind, and what `load` raises."""
+        views = await self._hot.ask(page)
+        if views is not None:
+            return Total(views, cached=True)
+        return Total(await self._cold[number(page)].ask(page), cached=False)
+
+    async def _get_all(self, pages: Sequence[str]) -> Sequence[int | None]:
+        try:
+            raw = await self._redis.mget([self._shards[number(page)].total(page) for page in pages])
+        except REDIS_DOWN as error:
+            raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
+        return [None if total is None else int(total) for total in raw]
+
+    async def _build_all(self, shard: Shard, pages: Sequence[str]) -> Sequence[int]:
+        totals: dict[str, int] = {}
+        # A seed is refused when an acknowledgement or a delivery came between: then it takes another look.
+        for _ in range(LOOKS):
+            totals |= await self._build(shard, [page for page in pages if page not in totals])
+            if len(totals) == len(pages):
+                return [totals[page] for page in pages]
+            await asyncio.sleep(PAUSE.total_seconds())
+        raise Behind("The totals change faster than they can be read.")
+
+    async def _build(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:
+        names = [shard.stream, shard.epoch, *map(shard.total, pages)]
+        seen = await run(self._look, names, [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages])
+        if seen == b"behind":
+            raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
+        epoch, last, batches, found = seen
+        batches = [batch.decode() for batch in batches]
+        # Views and ledger from one snapshot: a batch is either in the views, or it is not in the ledger.
+        standing = await self._load(pages, batches)
+        totals: dict[str, int] = {}
+        for page, (total, waits) in zip(pages, found, strict=True):
+            if total is None:
+                pending = zip(waits[::2], waits[1::2], strict=True)
+                base = standing.views.get(page, 0)
+                base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
+                keys = [shard.stream, shard.epoch, shard.total(page)]
+                total = await run(
+                    self._seed, keys, [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)]
+                )
+            if total != b"again":
+                totals[page] = int(total)
+        return totals
