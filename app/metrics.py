@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,8 @@ if supervisor is not None and VARIABLE not in os.environ:
     os.environ[VARIABLE] = str(Path(tempfile.gettempdir()) / f"{PREFIX}{supervisor.pid}-{key}")
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess  # noqa: E402  # see above
+from prometheus_client.core import GaugeMetricFamily, Metric  # noqa: E402
+from prometheus_client.registry import Collector  # noqa: E402
 
 
 class Metrics:
@@ -44,6 +47,11 @@ class Metrics:
         self._load_seconds = Histogram(
             "fourways_load_seconds", "How long a load from Postgres took.", ["resource"], registry=self._registry
         )
+        self._lock_seconds = Histogram(
+            "fourways_lock_wait_seconds",
+            "How long a change of stock waited for its lock.",
+            registry=self._registry,
+        )
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
         self._flushed_views = counter("views_flushed", "Page views that were carried to Postgres.")
@@ -55,6 +63,10 @@ class Metrics:
         self._events.labels(resource, event).inc()
         if event == "loaded":
             self._load_seconds.labels(resource).observe(took.total_seconds())
+
+    def observe_lock_wait(self, took: timedelta) -> None:
+        """A change of stock got its SKU's lock."""
+        self._lock_seconds.observe(took.total_seconds())
 
     def count_query(self, resource: str) -> None:
         """A statement was sent to Postgres."""
@@ -74,6 +86,22 @@ class Metrics:
     def text(self) -> bytes:
         """Everything in Prometheus' text format, of all workers."""
         return generate_latest(self._all())
+
+    def backlog_text(self, views: int, oldest: timedelta | None) -> bytes:
+        """What waits in Redis now, in the same format. It is the same for all workers, so nobody adds it up."""
+        registry = CollectorRegistry()
+        registry.register(
+            _Gauges(
+                {
+                    "fourways_views_backlog": ("Page views that were accepted and are not in Postgres yet.", views),
+                    "fourways_views_backlog_oldest_seconds": (
+                        "How long the oldest of them waits.",
+                        0.0 if oldest is None else oldest.total_seconds(),
+                    ),
+                }
+            )
+        )
+        return generate_latest(registry)
 
     def totals(self, name: str, **labels: str) -> dict[str, float]:
         """The counter `name` of all workers, limited to `labels`, by the value of its remaining label."""
@@ -96,6 +124,17 @@ class Metrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]
         return registry
+
+
+class _Gauges(Collector):
+    """Values of this moment."""
+
+    def __init__(self, values: dict[str, tuple[str, float]]) -> None:
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (text, value) in self._values.items():
+            yield GaugeMetricFamily(name, text, value)
 
 
 def _sweep() -> None:

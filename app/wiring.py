@@ -112,7 +112,11 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
             observe=lambda _region, event, took: metrics.observe("inventory", event, took),
         )
-        user_store, product_store, stock_store = UserStore(database), ProductStore(database), StockStore(database)
+        user_store, product_store, stock_store = (
+            UserStore(database),
+            ProductStore(database),
+            StockStore(database, metrics.observe_lock_wait),
+        )
 
         async def load_stock(sku: str) -> Stock | Locked[Stock] | None:
             found = await stock_store.load(sku)

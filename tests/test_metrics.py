@@ -69,3 +69,11 @@ def _samples(text: bytes, name: str) -> dict[str, float]:
         for sample in family.samples
         if sample.name == name
     }
+
+
+async def test_what_waits_and_who_waited_can_be_read(client: httpx.AsyncClient) -> None:
+    assert (await client.put("/inventory/A", json={"quantity": 3})).status_code == 201
+    text = (await client.get("/metrics")).text
+    assert "fourways_lock_wait_seconds_count 1.0" in text
+    assert "fourways_views_backlog 0.0" in text
+    assert "fourways_views_backlog_oldest_seconds 0.0" in text

@@ -5,8 +5,10 @@ out together, and both have to come back before COMMIT.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Boolean, Executable, Row, delete, false, func, literal_column, select, true, update
@@ -31,8 +33,9 @@ class Found:
 class StockStore:
     """Reads and changes stock. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, waited: Callable[[timedelta], None] = lambda took: None) -> None:
+        """`waited` is told how long each change waited for the lock of its SKU."""
+        self._database, self._waited = database, waited
 
     async def load(self, sku: str) -> Found:
         """The stock of `sku`, read after a try at sharing the lock of its writers."""
@@ -51,7 +54,9 @@ class StockStore:
         is changed. Raises OutcomeUnknown when the connection is lost while it commits.
         """
         async with self._database.writing("inventory") as connection:
+            began = time.monotonic()
             await connection.execute(select(func.pg_advisory_xact_lock(func.stock_lock(sku))))
+            self._waited(timedelta(seconds=time.monotonic() - began))
             if isinstance(change, Adjustment):
                 return await _adjust(connection, sku, change, revoke)
             row = await _both(connection, _statement(sku, change), revoke)

@@ -1,5 +1,6 @@
 """What an operator asks: is it alive, is it ready, what does it do, and what are the strategies."""
 
+from contextlib import suppress
 from importlib.resources import files
 from typing import Annotated
 
@@ -157,4 +158,9 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
 )
 async def metrics(resources: AllResources) -> Response:
     """Hits, misses, collapsed, stale, refused fills, load seconds and database queries by resource."""
-    return Response(resources.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    text = resources.metrics.text()
+    # Without Redis the counters are told all the same.
+    with suppress(CacheUnavailable):
+        backlog = await resources.page_views.backlog()
+        text += resources.metrics.backlog_text(backlog.views, backlog.oldest)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
