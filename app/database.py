@@ -86,7 +86,6 @@ class Database:
         Raises OutcomeUnknown when the connection is lost while it commits.
         """
         async with available(), self._writer(), self._engine.connect() as connection:
-            # Whatever the database's default is: the locks of inventory need a snapshot for each statement.
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
             transaction = await connection.begin()
             try:
@@ -139,6 +138,8 @@ async def connect(url: str, timeout: timedelta) -> Any:
             "idle_in_transaction_session_timeout": milliseconds,
             "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
             "timezone": "UTC",
+            # Whatever the database's default is: the lock of a SKU and its row have to be read with two snapshots.
+            "default_transaction_isolation": "read committed",
         },
     )
 

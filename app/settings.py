@@ -86,7 +86,10 @@ class Settings(DatabaseSettings):
     stale_for: Lifetime = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
 
     flush_views: int = Field(1000, validation_alias=_env("FOURWAYS_FLUSH_VIEWS"), ge=1, le=1_000_000)
-    flush_interval: Timeout = Field(timedelta(seconds=0.2), validation_alias=_env("FOURWAYS_FLUSH_INTERVAL"))
+    # Longer ones would look to others as if the flusher had died.
+    flush_interval: Timeout = Field(
+        timedelta(seconds=0.2), validation_alias=_env("FOURWAYS_FLUSH_INTERVAL"), le=timedelta(seconds=5)
+    )
 
     redis_timeout: Timeout = Field(timedelta(seconds=0.5), validation_alias=_env("FOURWAYS_REDIS_TIMEOUT"))
     redis_connections: int = Field(16, validation_alias=_env("FOURWAYS_REDIS_CONNECTIONS"), ge=1, le=1000)
@@ -131,6 +134,8 @@ def _sentence(detail: Any) -> str:
 
 def _shown(name: str, value: Any) -> str:
     """The value, in quotes. Of a URL that may hold a password, before its @ or in its query, only what cannot be it."""
+    if isinstance(value, timedelta):
+        return repr(f"{value.total_seconds():g}")
     before, at, after = str(value).rpartition("@")
     if not name.endswith("_URL"):
         return repr(value)

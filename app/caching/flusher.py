@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.caching.scripts import script
-from app.caching.shards import GROUP, Shard, shards, ulid_time
+from app.caching.shards import COUNT, GROUP, Shard, shards, ulid_time
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ BLOCK = timedelta(milliseconds=200)
 ABANDONED = timedelta(seconds=10)
 """An entry that was not acknowledged for this long is taken over: much longer than a flush may take."""
 MOST_AT_ONCE = 200
+MOST_ROWS = 10_000
+"""What one transaction counts at most: far below what Postgres does within a statement's time."""
 SLOWEST = timedelta(seconds=2)
 STUCK = timedelta(seconds=15)
 """Without a round that ended, well or badly, for this long, the flusher counts as stuck."""
@@ -91,9 +93,9 @@ class Flusher:
         self._views, self._interval = views, interval
         self._shards = {shard.stream: shard for shard in shards(name)}
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._acknowledge = script(redis, "acknowledge")
+        self._acknowledge, self._begin = script(redis, "acknowledge"), script(redis, "begin")
         self._held: list[Entry] = []
-        self._counted = False
+        self._counted = 0
         self._claimed = 0.0
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -135,39 +137,43 @@ class Flusher:
     async def round(self) -> int:
         """Gathers, flushes and forgets once, and answers how many entries it had."""
         if not self._held:
-            self._held = await self._gather()
-            self._counted = False
-        if not self._held:
-            return 0
-        if not self._counted:
-            # One batch may stand in two entries, when Redis was restored from a copy: it counts once.
-            batches = {entry.batch.id: entry.batch for entry in self._held if entry.batch is not None}
-            broken = [Undecodable(f"{e.shard.stream} {e.id}", e.raw) for e in self._held if e.batch is None]
-            rows = await self._flush(list(batches.values()), broken)
-            self._counted = True
-            self._flushed(sum(sum(batch.deltas.values()) for batch in batches.values()), rows, 0)
-        # If this fails, the entries are held: they are counted, and only have to be forgotten.
-        await self._forget(self._held)
-        count, self._held = len(self._held), []
+            await self._gather()
+        count = len(self._held)
+        while self._held:
+            # What fails is held, and tried again: nothing is read meanwhile.
+            some = _some(self._held)
+            if self._counted < len(some):
+                await self._count(some)
+                self._counted = len(some)
+            # If this fails, the entries are counted, and only have to be forgotten.
+            await self._forget(some[: self._counted])
+            del self._held[: self._counted]
+            self._counted = 0
         return count
 
-    async def _gather(self) -> list[Entry]:
-        entries = await self._take_over()
-        deadline = None if not entries else time.monotonic() + self._interval.total_seconds()
-        while not self._stop.is_set() and not self._enough(entries):
+    async def _count(self, entries: Sequence[Entry]) -> None:
+        # One batch may stand in two entries, when Redis was restored from a copy: it counts once.
+        batches = {entry.batch.id: entry.batch for entry in entries if entry.batch is not None}
+        broken = [Undecodable(f"{entry.shard.stream} {entry.id}", entry.raw) for entry in entries if not entry.batch]
+        rows = await self._flush(list(batches.values()), broken)
+        self._flushed(sum(sum(batch.deltas.values()) for batch in batches.values()), rows, 0)
+
+    async def _gather(self) -> None:
+        await self._take_over()
+        deadline = None if not self._held else time.monotonic() + self._interval.total_seconds()
+        while not self._stop.is_set() and not self._enough():
             left = BLOCK.total_seconds() if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 break
-            new = await self._read(min(left, BLOCK.total_seconds()))
-            if not new and deadline is None:
-                break
-            entries += new
-            if entries and deadline is None:
+            # What was read is held at once: if the next read fails, it must not wait to be taken over.
+            self._held += await self._read(min(left, BLOCK.total_seconds()))
+            if deadline is None:
+                if not self._held:
+                    break
                 deadline = time.monotonic() + self._interval.total_seconds()
-        return entries
 
-    def _enough(self, entries: Sequence[Entry]) -> bool:
-        return sum(entry.views for entry in entries) >= self._views or len(entries) >= MOST_AT_ONCE
+    def _enough(self) -> bool:
+        return sum(entry.views for entry in self._held) >= self._views or len(self._held) >= MOST_AT_ONCE
 
     async def _read(self, block: float) -> list[Entry]:
         try:
@@ -175,7 +181,7 @@ class Flusher:
                 GROUP,
                 self._consumer,
                 dict.fromkeys(self._shards, ">"),
-                count=MOST_AT_ONCE,
+                count=MOST_AT_ONCE // COUNT,
                 block=max(1, int(block * 1000)),
             )
         except ResponseError as error:
@@ -188,19 +194,13 @@ class Flusher:
         return [self._entry(stream.decode(), *entry) for stream, entries in streams for entry in entries]
 
     async def _create_groups(self) -> None:
-        # From 0, and not from now: what was accepted before there was a group counts, too.
-        for stream in self._shards:
-            try:
-                await self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
+        for shard in self._shards.values():
+            await self._begin(keys=[shard.stream, shard.epoch], args=[GROUP, secrets.token_hex(8)])
 
-    async def _take_over(self) -> list[Entry]:
-        """What consumers have left unacknowledged for long. It is looked for now and then."""
+    async def _take_over(self) -> None:
+        """Holds what consumers have left unacknowledged for long. It is looked for now and then."""
         if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
-            return []
-        entries: list[Entry] = []
+            return
         for stream in self._shards:
             try:
                 answer = await self._redis.xautoclaim(
@@ -208,7 +208,7 @@ class Flusher:
                     GROUP,
                     self._consumer,
                     min_idle_time=int(ABANDONED.total_seconds() * 1000),
-                    count=MOST_AT_ONCE,
+                    count=MOST_AT_ONCE // COUNT,
                 )
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
@@ -216,10 +216,9 @@ class Flusher:
                 await self._create_groups()
                 continue
             # Redis 6.2 answers entries that are gone from the stream as (None, None).
-            entries += [self._entry(stream, *entry) for entry in answer[1] if entry[0] is not None]
-        if not entries:
+            self._held += [self._entry(stream, *entry) for entry in answer[1] if entry[0] is not None]
+        if not self._held:
             self._claimed = time.monotonic()
-        return entries
 
     def _entry(self, stream: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
         raw = fields.get(b"deltas", b"")
@@ -240,11 +239,21 @@ class Flusher:
                 )
 
 
+def _some(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """As many of the first entries as one transaction takes, and one at least."""
+    rows = 0
+    for place, entry in enumerate(entries):
+        rows += len(entry.batch.deltas) if entry.batch else 1
+        if rows > MOST_ROWS and place:
+            return entries[:place]
+    return entries[:]
+
+
 def _decoded(fields: Mapping[bytes, bytes]) -> Batch | None:
     try:
         deltas = json.loads(fields[b"deltas"])
         batch = fields[b"batch"].decode()
         ulid_time(batch)
         return Batch(batch, deltas) if all(type(delta) is int and delta > 0 for delta in deltas.values()) else None
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, RecursionError):
         return None

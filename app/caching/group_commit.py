@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.caching.background import Background
-from app.caching.errors import TotalOverflow
+from app.caching.errors import CacheUnavailable, TotalOverflow
 from app.caching.shards import Shard, number, shards
 
 MOST_PAGES = 500
@@ -65,29 +65,38 @@ class GroupCommit:
             while lane.waiting:
                 batch = _batch(lane.waiting)
                 del lane.waiting[: len(batch)]
-                await self._commit(lane.shard, batch)
+                error = await self._commit(lane.shard, batch)
+                if error is not None:
+                    # Redis is away. Those who wait behind would learn it one call after the other.
+                    _tell(lane.waiting, error)
+                    lane.waiting.clear()
         finally:
             lane.under_way = False
 
-    async def _commit(self, shard: Shard, batch: Sequence[Addition]) -> None:
+    async def _commit(self, shard: Shard, batch: Sequence[Addition]) -> CacheUnavailable | None:
         try:
             totals = await self._accept(shard, batch)
         except TotalOverflow as error:
             # Nothing was taken on. One page that is full must not refuse the others.
-            for addition in batch:
-                if addition.page == error.page and not addition.told.done():
-                    addition.told.set_exception(error)
+            _tell([addition for addition in batch if addition.page == error.page], error)
             others = [addition for addition in batch if addition.page != error.page]
-            if others:
-                await self._commit(shard, others)
+            return await self._commit(shard, others) if others else None
+        except CacheUnavailable as error:
+            _tell(batch, error)
+            return error
         except Exception as error:  # noqa: BLE001  # Whatever it is: nobody else would tell those who wait.
-            for addition in batch:
-                if not addition.told.done():
-                    addition.told.set_exception(error)
-        else:
-            for addition in batch:
-                if not addition.told.done():
-                    addition.told.set_result(totals[addition.page])
+            _tell(batch, error)
+            return None
+        for addition in batch:
+            if not addition.told.done():
+                addition.told.set_result(totals[addition.page])
+        return None
+
+
+def _tell(additions: Sequence[Addition], error: Exception) -> None:
+    for addition in additions:
+        if not addition.told.done():
+            addition.told.set_exception(error)
 
 
 def _batch(waiting: Sequence[Addition]) -> list[Addition]:

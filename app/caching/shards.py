@@ -17,6 +17,8 @@ GROUP = "flushers"
 COUNT = 4
 """A constant: entries that wait in a shard must find their pages there."""
 
+YEAR_9999 = 253_402_300_799_999
+"""Its last millisecond since the epoch."""
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -76,9 +78,11 @@ def ulid(now: float) -> str:
 
 def ulid_time(batch: str) -> int:
     """When a batch id was made, in milliseconds since the epoch. Raises ValueError when it is none."""
-    if len(batch) != 26:
+    if len(batch) != 26 or any(letter not in ALPHABET for letter in batch):
         raise ValueError(f"{batch!r} is no ULID.")
     time = 0
     for letter in batch[:10]:
         time = time << 5 | ALPHABET.index(letter)
+    if time > YEAR_9999:
+        raise ValueError(f"{batch!r} is of no time that can be.")
     return time

@@ -10,6 +10,7 @@ be read. `CacheUnavailable` without Redis.
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +26,7 @@ from app.caching.shards import GROUP, Shard, number, shards
 
 TOTAL = timedelta(hours=1)
 """So long a total is kept after it was last added to."""
-LOOKS = 50
+PATIENCE = timedelta(seconds=2)
 PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
 """A look at more waiting entries than this would hold up everybody else in Redis."""
@@ -55,7 +56,7 @@ class Totals:
     """The totals of all pages. What the readers of one moment ask for is asked together, in `background`."""
 
     def __init__(self, redis: Redis, name: str, load: Load, background: Background) -> None:
-        self._redis, self._load = redis, load
+        self._redis, self._load, self._background = redis, load, background
         self._look, self._seed = script(redis, "look"), script(redis, "seed")
         self._shards = shards(name)
         self._hot = Batching(self._get_all, background.start)
@@ -77,8 +78,9 @@ class Totals:
 
     async def _build_all(self, shard: Shard, pages: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}
+        deadline = time.monotonic() + PATIENCE.total_seconds()
         # A seed is refused when an acknowledgement or a delivery came between: then it takes another look.
-        for _ in range(LOOKS):
+        while time.monotonic() < deadline and not self._background.closing:
             totals |= await self._build(shard, [page for page in pages if page not in totals])
             if len(totals) == len(pages):
                 return [totals[page] for page in pages]

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import desc, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import IntegrityError
 
 from app.database import Database
 from app.page_views.models import dead_letters, page_views
 
-# The ledger first: only batches that are new to it are counted. Pages are sorted, so that two flushers which meet lock
+# The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
 # the same rows in the same order.
 APPLY = text("""
 WITH fresh AS (
   INSERT INTO applied (hour, batch)
-  SELECT * FROM unnest(CAST(:hours AS timestamptz[]), CAST(:batches AS text[])) ON CONFLICT DO NOTHING RETURNING batch
+  SELECT hour, batch FROM unnest(CAST(:hours AS timestamptz[]), CAST(:batches AS text[])) AS new (hour, batch)
+  ORDER BY hour, batch ON CONFLICT DO NOTHING RETURNING batch
 ), sums AS (
   SELECT page, sum(delta)::bigint AS views
   FROM unnest(CAST(:batch_of AS text[]), CAST(:pages AS text[]), CAST(:deltas AS bigint[])) AS each (batch, page, delta)
@@ -32,10 +33,16 @@ SELECT array_agg(page), array_agg(views),
 FROM page_views WHERE page = ANY(:pages)
 """)
 
-# Each hour has a partition of the ledger. Only one process makes it; the others wait, and find it there.
+# Each hour has a partition of the ledger. It is made first, and then attached: to create it as a partition would lock
+# the whole ledger, and wait for everybody who reads it, a dump for example.
 PARTITION = """
-SELECT pg_advisory_xact_lock(hashtext('applied'));
-CREATE TABLE IF NOT EXISTS "{name}" PARTITION OF applied FOR VALUES FROM ('{begin}') TO ('{end}')
+DO $$ BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('applied'));
+  IF to_regclass('{name}') IS NULL THEN
+    CREATE TABLE "{name}" (LIKE applied INCLUDING ALL);
+    ALTER TABLE applied ATTACH PARTITION "{name}" FOR VALUES FROM ('{begin}') TO ('{end}');
+  END IF;
+END $$
 """
 
 
@@ -80,6 +87,14 @@ class PageViewStore:
         Answers how many rows of page views it wrote.
         """
         await self._partition({_hour(batch.made_at) for batch in batches})
+        try:
+            return await self._apply(batches, undecodable)
+        except IntegrityError:
+            # Somebody has dropped a partition that was there: the next try looks again.
+            self._partitions.clear()
+            raise
+
+    async def _apply(self, batches: Sequence[Counted], undecodable: Sequence[tuple[str, bytes]]) -> int:
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
         async with self._database.writing("page_views") as connection:
             letters = [
@@ -107,17 +122,11 @@ class PageViewStore:
 
     async def _partition(self, hours: set[datetime]) -> None:
         for hour in sorted(hours - self._partitions):
+            end = hour + timedelta(hours=1)
+            create = PARTITION.format(name=f"applied_{hour:%Y%m%d%H}", begin=hour.isoformat(), end=end.isoformat())
             async with self._database.writing("page_views") as connection:
-                await _create(connection, hour)
+                await connection.exec_driver_sql(create)
             self._partitions.add(hour)
-
-
-async def _create(connection: AsyncConnection, hour: datetime) -> None:
-    lock, create = PARTITION.format(
-        name=f"applied_{hour:%Y%m%d%H}", begin=hour.isoformat(), end=(hour + timedelta(hours=1)).isoformat()
-    ).split(";")
-    await connection.execute(text(lock))
-    await connection.execute(text(create))
 
 
 def _hour(time: datetime) -> datetime:

@@ -6,6 +6,7 @@ counts once in a flush; entries that are gone take their totals with them; the l
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
+from sqlalchemy.exc import IntegrityError
 
 from app.caching import (
     BacklogFull,
@@ -345,3 +347,72 @@ async def test_without_redis_nothing_is_accepted(clock: RedisClock, views: Views
         ):
             with pytest.raises(CacheUnavailable, match="Redis did not answer for page views"):
                 await question
+
+
+async def test_a_backlog_larger_than_a_transaction_takes_is_carried_in_several(
+    views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database was away, more has come than it can count within a statement's time."""
+    monkeypatch.setattr(flusher, "MOST_ROWS", 700)
+    for place in range(4):
+        await views.counters.add_many({f"page {place} {number}": 1 for number in range(1000)})
+    sizes: list[int] = []
+    flush = views.flusher._flush
+
+    async def measured(batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
+        sizes.append(sum(len(batch.deltas) for batch in batches))
+        return await flush(batches, undecodable)
+
+    monkeypatch.setattr(views.flusher, "_flush", measured)
+    while await views.flusher.round():
+        pass
+    assert await sql.fetchval("SELECT sum(views) FROM page_views") == 4000
+    assert max(sizes) <= 700
+
+
+async def test_the_ledger_can_be_read_by_a_dump_while_a_new_hour_begins(
+    views: Views, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    async with sql.transaction():
+        await sql.execute("SELECT count(*) FROM applied")
+        await redis.xadd(HOME.stream, {"batch": "01BX5ZZKBKACTAV9WEVGEMMVRZ", "deltas": '{"home": 5}'})
+        assert await views.flusher.round() == 1
+    assert await stored(sql) == 5
+
+
+async def test_a_partition_that_somebody_dropped_is_made_again(
+    views: Views, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    for batch in ("01BX5ZZKBKACTAV9WEVGEMMVRZ", "01BX5ZZKBKACTAV9WEVGEMMVS0"):
+        await redis.xadd(HOME.stream, {"batch": batch, "deltas": '{"home": 5}'})
+        with contextlib.suppress(IntegrityError):
+            await views.flusher.round()
+        await views.flusher.round()
+        hour = made_at(batch)
+        await sql.execute(f"DROP TABLE applied_{hour:%Y%m%d%H}")
+    assert await stored(sql) == 10
+
+
+async def test_an_entry_that_was_trimmed_while_it_was_pending_does_not_keep_totals_away(
+    views: Views, redis: Redis
+) -> None:
+    await views.counters.add("home", 5)
+    await views.new_flusher()._read(0.001)  # It is delivered, and its flusher dies.
+    await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
+    assert await views.total() == 0
+
+
+async def test_no_total_is_built_over_a_new_group(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """R looks · a view is delivered and committed · the group is deleted, and made again · R asks the database, and
+    seeds: the new group does not know that the view was delivered
+    """
+    views.before.clear()
+    reader = asyncio.create_task(views.total())
+    await views.asked.wait()
+    await views.counters.add("home", 5)
+    await views.commit_without_acknowledging()
+    await redis.xgroup_destroy(HOME.stream, GROUP)
+    await views.new_flusher()._create_groups()
+    views.before.set()
+    assert await reader == 5
+    assert await views.total() == 5

@@ -11,8 +11,10 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 
 from app.caching import CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
+from app.database import open_database
 from app.embedded import Endpoints
 from app.errors import OutOfStock
 from app.inventory.models import Adjustment, Change, Removal, Setting, Stock
@@ -234,3 +236,20 @@ async def test_a_write_in_sql_shows_after_its_invalidation(
     version = await sql.fetchval("UPDATE stock SET quantity = 31 RETURNING version")
     await region.invalidate("A", version)
     assert await quantity(inventory) == 31
+
+
+async def test_a_database_with_another_default_isolation_keeps_the_two_snapshots(
+    endpoints: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """L2 holds in READ COMMITTED only: a repeatable read takes one snapshot for both statements."""
+    await sql.execute("ALTER DATABASE fourways SET default_transaction_isolation = 'repeatable read'")
+    try:
+        async with (
+            open_database(
+                endpoints.database_url, connections=1, timeout=timedelta(seconds=5), counted=lambda _: None
+            ) as fresh,
+            fresh.reading("inventory") as connection,
+        ):
+            assert await connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+    finally:
+        await sql.execute("ALTER DATABASE fourways RESET default_transaction_isolation")

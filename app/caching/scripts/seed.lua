@@ -7,8 +7,12 @@ if total then return total end
 -- An acknowledgement came between: what waited then may have been counted by the database, or not.
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'again' end
 -- A newer entry is on its way already: the database may have counted it before it was asked.
-local groups = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[3], '+', 1)
-if groups.err or #groups > 0 then return 'again' end
+local delivered = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[3], '+', 1000)
+if delivered.err then return 'again' end
+for _, one in ipairs(delivered) do
+  -- One that was trimmed by hand stays pending for ever, and is no entry any more.
+  if #redis.call('XRANGE', KEYS[1], one[1], one[1]) > 0 then return 'again' end
+end
 total = tonumber(ARGV[4])
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+')) do
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
