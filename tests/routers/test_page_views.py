@@ -479,6 +479,6 @@ async def test_more_views_than_can_be_counted_are_refused(
         await view_many(client, {"page": "home", "count": 100}),
     ):
         assert (answer.status_code, answer.json()["type"]) == (422, "too-much")
-        assert answer.json()["detail"] == "A page would have more views than can be counted exactly."
+        assert answer.json()["detail"] == "home would have more views than can be counted exactly."
     assert await waiting(redis) == []
     assert await view(client, "home") == NEARLY_TOO_MANY + 1
