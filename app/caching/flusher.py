@@ -7,12 +7,10 @@
 Any number of flushers share the work. One that dies leaves its entries to the others; one that dies after COMMIT leaves
 entries that the ledger knows. What could not be flushed is held, and tried again.
 
-What can go wrong: Redis or the database away: the flusher waits, up to `SLOWEST`, and goes on by itself.
+What can go wrong: Redis or the database away: the flusher waits, and goes on by itself.
 """
 
-import asyncio
 import json
-import logging
 import os
 import secrets
 import socket
@@ -26,10 +24,9 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from app.caching.repeating import Repeating
 from app.caching.scripts import script
 from app.caching.shards import COUNT, GROUP, Shard, shards, ulid_time
-
-logger = logging.getLogger(__name__)
 
 BLOCK = timedelta(milliseconds=200)
 """How long one read waits for entries: the flusher sees within this time that it shall stop."""
@@ -38,9 +35,6 @@ ABANDONED = timedelta(seconds=10)
 MOST_AT_ONCE = 200
 MOST_ROWS = 10_000
 """What one transaction counts at most: far below what Postgres does within a statement's time."""
-SLOWEST = timedelta(seconds=2)
-STUCK = timedelta(seconds=15)
-"""Without a round that ended, well or badly, for this long, the flusher counts as stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,42 +91,22 @@ class Flusher:
         self._held: list[Entry] = []
         self._counted = 0
         self._claimed = 0.0
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._last_round = time.monotonic()
+        self._repeating = Repeating("flusher", self._repeat, lambda: flushed(0, 0, 1))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Carries while the block lasts. At the end the round under way is finished; what is left waits in Redis."""
-        self._task = asyncio.create_task(self._run(), name="flusher")
-        try:
+        async with self._repeating.running():
             yield
-        finally:
-            self._stop.set()
-            await self._task
 
     @property
     def alive(self) -> bool:
-        """Whether the task runs and its rounds end."""
-        running = self._task is not None and not self._task.done()
-        return running and time.monotonic() - self._last_round < STUCK.total_seconds()
+        """Whether it carries."""
+        return self._repeating.alive
 
-    async def _run(self) -> None:
-        wait = timedelta(0)
-        while not self._stop.is_set():
-            try:
-                await self.round()
-                wait = timedelta(0)
-            except Exception as error:  # noqa: BLE001  # The task has to outlive whatever one round meets.
-                self._flushed(0, 0, 1)
-                wait = min(max(wait * 2, BLOCK), SLOWEST)
-                logger.warning("Page views were not flushed, next try in %g s: %r", wait.total_seconds(), error)
-            self._last_round = time.monotonic()
-            if wait:
-                try:
-                    await asyncio.wait_for(self._stop.wait(), wait.total_seconds())
-                except TimeoutError:
-                    continue
+    async def _repeat(self) -> timedelta:
+        await self.round()
+        return timedelta(0)
 
     async def round(self) -> int:
         """Gathers, flushes and forgets once, and answers how many entries it had."""
@@ -161,7 +135,7 @@ class Flusher:
     async def _gather(self) -> None:
         await self._take_over()
         deadline = None if not self._held else time.monotonic() + self._interval.total_seconds()
-        while not self._stop.is_set() and not self._enough():
+        while not self._repeating.stopping and not self._enough():
             left = BLOCK.total_seconds() if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 break

@@ -1,0 +1,66 @@
+"""A task that does the same again and again, outlives what goes wrong, and stops when it is told.
+
+A background task that dies is noticed by nobody: every request still gets its answer, while caches rot and writes pile
+up. So this one survives every error, and says whether its rounds still end.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+logger = logging.getLogger(__name__)
+
+SOONEST, LATEST = timedelta(milliseconds=200), timedelta(seconds=2)
+"""How long it waits after a failure: twice as long each time, between these two."""
+STUCK = timedelta(seconds=15)
+"""Without a round that ended, well or badly, for this long, it counts as stuck."""
+
+
+class Repeating:
+    """`work` does it once, and answers how long to wait until the next time. `failed` is told of each error."""
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[timedelta]], failed: Callable[[], None]) -> None:
+        self._name, self._work, self._failed = name, work, failed
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._last_round = time.monotonic()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Repeats while the block lasts. At its end the round under way is finished, and not cancelled."""
+        self._task = asyncio.create_task(self._run(), name=self._name)
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await self._task
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop: a round that waits for something may end early."""
+        return self._stop.is_set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task runs and its rounds end."""
+        running = self._task is not None and not self._task.done()
+        return running and time.monotonic() - self._last_round < STUCK.total_seconds()
+
+    async def _run(self) -> None:
+        after_failure = SOONEST
+        while not self._stop.is_set():
+            try:
+                wait = await self._work()
+                after_failure = SOONEST
+            except Exception as error:  # noqa: BLE001  # Whatever it is: nobody would begin this task again.
+                self._failed()
+                wait, after_failure = after_failure, min(after_failure * 2, LATEST)
+                logger.warning("The %s failed, next try in %g s: %r", self._name, wait.total_seconds(), error)
+            self._last_round = time.monotonic()
+            try:
+                await asyncio.wait_for(self._stop.wait(), wait.total_seconds())
+            except TimeoutError:
+                continue
