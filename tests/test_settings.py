@@ -42,6 +42,11 @@ def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.Mo
     assert read_settings() == Settings(_env_file=None)
 
 
+def test_the_readme_names_every_setting() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    assert [variable for variable in VARIABLES if f"`{variable}`" not in readme] == []
+
+
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     default = getattr(read_settings(), VARIABLES[variable])
