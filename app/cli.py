@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing import resource_tracker
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Self
 
 import typer
 import uvicorn
@@ -62,10 +62,11 @@ def serve(
     """
     settings = read_settings()
     listener = _listen(settings)
-    with _stopped_in_order(), ExitStack() as stack:
+    with _Leaving() as leaving, ExitStack() as stack:
         if settings.redis_url is None:
-            endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
-            _prepare(endpoints)
+            with leaving.deferred():
+                endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
+                _prepare(endpoints)
             # The application reads its settings from the environment, as it always does, and so do its workers.
             os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
         elif settings.database_url is not None:
@@ -110,20 +111,43 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-@contextmanager
-def _stopped_in_order() -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into an exception: what was started is stopped on the way out."""
+class _Leaving:
+    """Turns the first SIGINT or SIGTERM into an exception: what was started is stopped on the way out.
 
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
+    Not while a server is being started: an exception between two steps of that would leave a lock in a traceback, or a
+    child that nobody knows of. There the signal waits until the server is up.
+    """
+
+    def __init__(self) -> None:
+        self._deferred = False
+        self._asked = False
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGINT, self._leave)
+        signal.signal(signal.SIGTERM, self._leave)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         _deafen()
-        raise KeyboardInterrupt
+        if kind is None or kind is KeyboardInterrupt:  # It was asked for, and is no failure.
+            console.print("Stopped.")
+            return True
+        return False
 
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)
-    with suppress(KeyboardInterrupt):  # It was asked for, and is no failure.
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Holds a signal back until the block has ended."""
+        self._deferred = True
         yield
-    _deafen()
-    console.print("Stopped.")
+        self._deferred = False
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        _deafen()
+        self._asked = True
+        if not self._deferred:
+            raise KeyboardInterrupt
 
 
 def _deafen() -> None:

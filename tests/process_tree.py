@@ -33,6 +33,10 @@ class ProcessTree:
         """Those that still run. A zombie does not, and neither does another process that got the pid of one."""
         return [process for process in self.processes if _runs(process)]
 
+    def names(self) -> set[str]:
+        """What those that still run are called."""
+        return {name for name in map(_name, self.alive()) if name}
+
     async def gone(self) -> float:
         """Returns when none of them is left, with the seconds that it took."""
 
@@ -47,6 +51,13 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _command(process: psutil.Process) -> str:

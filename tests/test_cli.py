@@ -128,7 +128,7 @@ async def test_ctrl_c_while_workers_start_stops_them_quietly(home: Home) -> None
 
         await eventually(workers_are_born)
         fourways.ctrl_c()
-        assert await fourways.code() == 0
+        assert await fourways.code() == 0, fourways.screen
         assert await tree.gone() < SANE
     assert "Traceback" not in fourways.screen
     assert fourways.screen.endswith("Stopped.\n")
@@ -140,7 +140,7 @@ async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: st
         await fourways.shows(step)
         tree = fourways.tree()
         fourways.ctrl_c()
-        assert await fourways.code() == 0
+        assert await fourways.code() == 0, fourways.screen
         assert await tree.gone() < SANE
     assert "Traceback" not in fourways.screen
 
@@ -209,7 +209,7 @@ async def test_after_kill_9_the_next_start_adopts_the_servers_and_their_data(hom
         assert await fourways.code() == -signal.SIGKILL
 
         async def only_servers_are_left() -> bool:
-            return {process.name() for process in tree.alive()} == {"redis-server", "postgres"}
+            return tree.names() == {"redis-server", "postgres"}
 
         await eventually(only_servers_are_left)
     async with home.serves("--workers", workers) as (fourways, client):
