@@ -16,10 +16,12 @@ from sqlalchemy import text
 from app.caching import CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
 from app.database import open_database
 from app.embedded import Endpoints
-from app.errors import OutOfStock
+from app.errors import OutcomeUnknown, OutOfStock
 from app.inventory.models import Adjustment, Change, Removal, Setting, Stock
 from app.inventory.store import StockStore
+from app.routers.problems import STATUSES
 from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
 from tests.inventory.conftest import LIFETIMES, Inventory, Load
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -253,3 +255,27 @@ async def test_a_database_with_another_default_isolation_keeps_the_two_snapshots
             assert await connection.scalar(text("SHOW transaction_isolation")) == "read committed"
     finally:
         await sql.execute("ALTER DATABASE fourways RESET default_transaction_isolation")
+
+
+async def test_a_connection_lost_while_it_commits_is_an_unknown_outcome(
+    endpoints: Endpoints, region: Region[str, Stock], load: Load, inventory: Inventory, sql: asyncpg.Connection
+) -> None:
+    """W's COMMIT is on its way · the connection dies: W cannot know. A repetition with the same key settles it."""
+    await inventory.put("A", Setting(30))
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        open_database(wire.url, connections=2, timeout=timedelta(seconds=5), counted=lambda _: None) as database,
+        wire.holding("^COMMIT") as held,
+    ):
+        cut_off = WriteThrough(region, load=load, save=StockStore(database).save)
+        writer = asyncio.create_task(cut_off.put("A", Adjustment(-1, "order-1")))
+        await held.arrived.wait()
+        await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+        held.release()
+        with pytest.raises(OutcomeUnknown):
+            await writer
+    assert STATUSES[OutcomeUnknown] == (503, "outcome-unknown")
+    assert await quantity(inventory) == 30
+    await inventory.put("A", Adjustment(-1, "order-1"))
+    await inventory.put("A", Adjustment(-1, "order-1"))
+    assert await quantity(inventory) == 29
