@@ -270,7 +270,10 @@ async def test_a_connection_lost_while_it_commits_is_an_unknown_outcome(
         cut_off = WriteThrough(region, load=load, save=StockStore(database).save)
         writer = asyncio.create_task(cut_off.put("A", Adjustment(-1, "order-1")))
         await held.arrived.wait()
-        await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+        await sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state = 'idle in transaction'"
+        )
         held.release()
         with pytest.raises(OutcomeUnknown):
             await writer
