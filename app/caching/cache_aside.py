@@ -42,6 +42,6 @@ class CacheAside(Generic[K, V]):
             return await self._flights.bypass(key, query)
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is older than `version`. Call it after the database has committed, never before: a reader would
+        """Forgets what is not of `version`. Call it after the database has committed, never before: a reader would
         load the old row and keep it."""
         await self._region.invalidate(key, version)

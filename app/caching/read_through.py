@@ -58,7 +58,7 @@ class ReadThrough(Generic[K, V]):
         return [reading or next(loaded) for reading in found]
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is older than `version`. Call it after the database has committed."""
+        """Forgets what is not of `version`. Call it after the database has committed."""
         await self._region.invalidate(key, version)
 
 

@@ -22,7 +22,7 @@ POLL = timedelta(milliseconds=200)
 SWEEP = timedelta(seconds=10)
 
 Invalidate = Callable[[str, int], Awaitable[None]]
-"""Forgets what is older than a version under a key, given as text. Raises CacheUnavailable."""
+"""Forgets what is not of a version under a key, given as text. Raises CacheUnavailable."""
 
 
 class Relay:
