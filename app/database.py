@@ -7,13 +7,15 @@ A store method is one such block: when it returns, it is committed. (A session t
 commits after the client has had its answer.)
 
 What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state and not the statement's fault: refused,
-silent, starting, out of connections, a lock or a statement that took too long.
+silent, starting, out of connections, a lock or a statement that took too long. When Postgres is silent, whoever asks
+learns it within half the timeout, and whoever asks next, at once.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -40,14 +42,19 @@ metadata = MetaData(
 # transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
 # not to be had, a password or a database that it does not know, an error of its own.
 UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX")
+# The table was altered since the statement was prepared: the next try prepares it anew.
+ALTERED = "0A000"
 # A table, a column or a function is not there: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883")
 
 logger = logging.getLogger(__name__)
 
 CLOSING = timedelta(seconds=2)
-POOL_WAIT = timedelta(seconds=1)
+POOL_WAIT = timedelta(milliseconds=600)
 """How long a request waits for a connection before it is told to come back."""
+FAILURES = 3
+SILENCE = timedelta(milliseconds=200)
+"""When so many connections one after the other were not to be had, nobody asks for one for so long."""
 
 
 class Database:
@@ -67,6 +74,8 @@ class Database:
         # Writers that wait for each other's rows must leave connections to readers.
         self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
         self._patience = timeout.total_seconds()
+        self._silent_until = float("-inf")
+        self._failures = 0
 
         def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             counted(context.execution_options.get("resource", "other"))
@@ -75,8 +84,9 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
-        async with available(), self._engine.connect() as connection:
+        """A connection on which each statement is a transaction of its own, for half the timeout. `resource` is what it
+        is counted for."""
+        async with available(), asyncio.timeout(self._patience / 2), self._connection() as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
@@ -85,7 +95,7 @@ class Database:
 
         Raises OutcomeUnknown when the connection is lost while it commits.
         """
-        async with available(), self._writer(), self._engine.connect() as connection:
+        async with available(), self._writer(), self._connection() as connection:
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
             transaction = await connection.begin()
             try:
@@ -100,6 +110,26 @@ class Database:
                 raise OutcomeUnknown(
                     "The database was lost while it committed: the change may be made, or not."
                 ) from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        if time.monotonic() < self._silent_until:
+            raise DatabaseUnavailable("The database does not answer.")
+        async with AsyncExitStack() as stack:
+            try:
+                # It may take three waits: for a turn, until an old connection turns out to be dead, and for a new one.
+                async with asyncio.timeout(self._patience * 0.4):
+                    connection = await stack.enter_async_context(self._engine.connect())
+            except PoolTimeout:
+                raise  # It answers others.
+            except Exception:
+                # Those who stand in line would learn it one after the other.
+                self._failures += 1
+                if self._failures >= FAILURES:
+                    self._silent_until = time.monotonic() + SILENCE.total_seconds()
+                raise
+            self._failures = 0
+            yield connection
 
     @asynccontextmanager
     async def _writer(self) -> AsyncIterator[None]:
@@ -157,6 +187,8 @@ async def available() -> AsyncIterator[None]:
         state = sqlstate(error)
         if state in UNMIGRATED:
             raise DatabaseUnavailable("The database lacks a migration: run `alembic upgrade head`.") from error
+        if state == ALTERED and "cached" in str(error):
+            raise DatabaseUnavailable("The table was altered a moment ago; try again.") from error
         if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
             raise DatabaseUnavailable("The database does not answer as it should.") from error
         if isinstance(error, SQLAlchemyError) and state is None:

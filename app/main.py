@@ -21,11 +21,12 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.embedded import embedded_servers
 from app.metrics import Metrics
+from app.readiness import OK, readiness
 from app.routers import inventory, operations, page_views, problems, products, users
 from app.routers.edge import Edge
-from app.schema import migrate
+from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
-from app.wiring import open_resources
+from app.wiring import Resources, open_resources
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncExitStack() as stack:
             stores = await _own_stores(settings, stack) if settings.redis_url is None else settings
             app.state.resources = await stack.enter_async_context(open_resources(stores, Metrics()))
+            await _report(app.state.resources)
             stack.enter_context(_ended_with_supervisor())
             yield
 
@@ -67,6 +69,13 @@ async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
     endpoints = await asyncio.to_thread(servers.enter_context, embedded_servers(settings.directory, report=logger.info))
     await asyncio.to_thread(migrate, endpoints.database_url)
     return settings.model_copy(update={"redis_url": endpoints.redis_url, "database_url": endpoints.database_url})
+
+
+async def _report(resources: Resources) -> None:
+    """Says at the start what an operator should know, and would ask readiness for only when it is too late."""
+    for part, says in (await readiness(resources)).parts.items():
+        if says not in (OK, Schema.CURRENT):
+            logger.warning("Not as it should be: %s: %s", part, says)
 
 
 @contextmanager

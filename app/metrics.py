@@ -24,7 +24,7 @@ if supervisor is not None and VARIABLE not in os.environ:
     key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
     os.environ[VARIABLE] = str(Path(tempfile.gettempdir()) / f"{PREFIX}{supervisor.pid}-{key}")
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess  # noqa: E402  # see above
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess  # noqa: E402  # see above
 from prometheus_client.core import GaugeMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
@@ -52,6 +52,13 @@ class Metrics:
             "How long a change of stock waited for its lock.",
             registry=self._registry,
         )
+        self._open = Gauge(
+            "fourways_breaker_open",
+            "Whether Redis is not believed: 1 while any worker reads past it.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
         self._flushed_views = counter("views_flushed", "Page views that were carried to Postgres.")
@@ -63,6 +70,11 @@ class Metrics:
         self._events.labels(resource, event).inc()
         if event == "loaded":
             self._load_seconds.labels(resource).observe(took.total_seconds())
+
+    def observe_breaker(self, is_open: bool) -> None:
+        """The breaker has opened, or closed."""
+        self._open.set(is_open)
+        self._opened.inc(is_open)
 
     def observe_lock_wait(self, took: timedelta) -> None:
         """A change of stock got its SKU's lock."""

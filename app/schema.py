@@ -49,6 +49,12 @@ async def schema(database: Database) -> Schema:
     return Schema.CURRENT if set(revisions) == heads else Schema.OLDER
 
 
+async def server_version(database: Database) -> int:
+    """The major version of Postgres. Raises DatabaseUnavailable."""
+    async with database.reading("health") as connection:
+        return int((await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()) // 10_000
+
+
 @cache
 def _revisions() -> tuple[frozenset[str], frozenset[str]]:
     """All revisions that this code has, and the newest. Read once: a balancer asks for readiness all the time."""

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from app.caching import (
     Batch,
+    Breaker,
     CacheAside,
     Flusher,
     Lifetimes,
@@ -35,6 +36,7 @@ from app.caching import (
 from app.caching.shards import ulid_time
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
+from app.coherence.settling import Settling
 from app.database import Database, open_database
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
@@ -57,6 +59,7 @@ class Resources:
     metrics: Metrics
     redis: Redis
     database: Database
+    breaker: Breaker
     relay: Relay
     users: Users
     products: Products
@@ -75,12 +78,18 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
     if settings.redis_url is None or settings.database_url is None:
         raise ValueError("The settings name no stores.")
     clock = RedisClock()
+    # Without Redis, reads may take half of the connections to the database: writers need some, too.
+    breaker = Breaker(loads=settings.database_connections // 2, changed=metrics.observe_breaker)
     async with (
         open_redis(
-            settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections, clock=clock
+            settings.redis_url,
+            timeout=settings.redis_timeout,
+            connections=settings.redis_connections,
+            clock=clock,
+            breaker=breaker,
         ) as redis,
         # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
-        open_redis(settings.redis_url, timeout=timedelta(seconds=5), connections=2) as waiting_redis,
+        open_redis(settings.redis_url, timeout=timedelta(seconds=5), connections=2, breaker=breaker) as waiting_redis,
         open_database(
             settings.database_url,
             connections=settings.database_connections,
@@ -96,11 +105,27 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         def lifetimes(fresh: timedelta) -> Lifetimes:
             return Lifetimes(fresh=fresh, stale=settings.stale_for, absent=settings.absent_ttl)
 
+        settling = Settling(Outbox(database))
+
         users_region: Region[int, User] = Region(
-            redis, "users", User, lifetimes=lifetimes(settings.users_ttl), clock=clock, observe=metrics.observe
+            redis,
+            "users",
+            User,
+            lifetimes=lifetimes(settings.users_ttl),
+            clock=clock,
+            breaker=breaker,
+            observe=metrics.observe,
+            settled=lambda user_id: settling.wait("users", str(user_id)),
         )
         products_region: Region[str, Product] = Region(
-            redis, "products", Product, lifetimes=lifetimes(settings.products_ttl), clock=clock, observe=metrics.observe
+            redis,
+            "products",
+            Product,
+            lifetimes=lifetimes(settings.products_ttl),
+            clock=clock,
+            breaker=breaker,
+            observe=metrics.observe,
+            settled=lambda sku: settling.wait("products", sku),
         )
         stock_region: Region[str, Stock] = Region(
             redis,
@@ -109,8 +134,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             # Nobody may act on an old number, so none is kept to be served when a load fails.
             lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
             clock=clock,
+            breaker=breaker,
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
             observe=lambda _region, event, took: metrics.observe("inventory", event, took),
+            settled=lambda sku: settling.wait("stock", sku),
         )
         user_store, product_store, stock_store = (
             UserStore(database),
@@ -142,23 +169,26 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 [(one.place, one.raw) for one in undecodable],
             )
 
-        page_views = WriteBehind(redis, "views", load_views, clock=clock)
+        page_views = WriteBehind(redis, "views", load_views, clock=clock, breaker=breaker)
         flusher = Flusher(
             waiting_redis,
             "views",
             flush,
             views=settings.flush_views,
             interval=settings.flush_interval,
+            breaker=breaker,
             flushed=metrics.count_flushed,
         )
 
         relay = Relay(
             Outbox(background),
             {
-                "users": lambda key, version: users_region.invalidate(int(key), version),
-                "products": products_region.invalidate,
-                "stock": stock_region.invalidate,
+                "users": lambda key, version: users_region.forget(int(key), version),
+                "products": products_region.forget,
+                "stock": stock_region.forget,
             },
+            redis=redis,
+            breaker=breaker,
             counted=metrics.count_relayed,
         )
         async with (
@@ -174,6 +204,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 metrics,
                 redis,
                 database,
+                breaker,
                 relay,
                 users,
                 products,

@@ -1,5 +1,6 @@
 """Real servers for all tests: one Redis and one Postgres for the session, empty at the beginning of each test."""
 
+import math
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -11,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from app.caching import RedisClock, open_redis
+from app.caching import Breaker, RedisClock, open_redis
 from app.database import Database, open_database
 from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
@@ -65,9 +66,20 @@ def clock() -> RedisClock:
 
 
 @pytest.fixture
-async def redis(endpoints: Endpoints, clock: RedisClock) -> AsyncIterator[Redis]:
+def breaker() -> Breaker:
+    """It trusts Redis for ever: nobody runs a relay that would renew the trust."""
+    breaker = Breaker(loads=4)
+    breaker.reachable = True
+    breaker.close(breaker.losses, math.inf)
+    return breaker
+
+
+@pytest.fixture
+async def redis(endpoints: Endpoints, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Redis]:
     """A client, made as the application makes its own."""
-    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock) as redis:
+    async with open_redis(
+        endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker
+    ) as redis:
         await redis.ping()
         yield redis
 

@@ -57,6 +57,6 @@ class KeepAlive:
         return await self.answer()
 
     async def close(self) -> None:
-        """Hangs up."""
+        """Hangs up, if the other end has not."""
         self._writer.close()
-        await self._writer.wait_closed()
+        await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)

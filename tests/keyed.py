@@ -26,11 +26,6 @@ class Keyed(KeepAlive):
         await self._writer.drain()
         return await self.answer()
 
-    async def close(self) -> None:
-        """Hangs up, if the other end has not."""
-        self._writer.close()
-        await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
-
 
 @asynccontextmanager
 async def keyed(service: Service, number: int) -> AsyncIterator[list[Keyed]]:

@@ -105,7 +105,7 @@ async def test_alembic_says_in_a_sentence_which_database_it_lacks(tmp_path: Path
 
 async def test_every_table_that_is_cached_has_the_triggers(settings: Settings, sql: asyncpg.Connection) -> None:
     async with open_resources(settings, Metrics()) as resources:
-        cached = set(resources.relay._invalidate)
+        cached = resources.relay.tables
     assert {"users", "products"} <= cached
     for table in cached:
         key = await sql.fetchval(

@@ -10,10 +10,12 @@ what the strategies share is in `region.py` (keys, leases, versions), `single_fl
 `scripts/`.
 """
 
+from app.caching.breaker import SETTLED, Breaker
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
-from app.caching.errors import BacklogFull, Behind, CacheError, CacheUnavailable, LoadTimeout, TotalOverflow
+from app.caching.errors import BacklogFull, Behind, CacheError, CacheUnavailable, LoadTimeout, Overloaded, TotalOverflow
+from app.caching.fitness import fitness
 from app.caching.flusher import Batch, Flusher, Undecodable
 from app.caching.lease import Locked
 from app.caching.observing import Event, Observe
@@ -25,9 +27,11 @@ from app.caching.write_behind import WriteBehind
 from app.caching.write_through import Revoke, WriteThrough
 
 __all__ = [
+    "SETTLED",
     "BacklogFull",
     "Batch",
     "Behind",
+    "Breaker",
     "CacheAside",
     "CacheError",
     "CacheUnavailable",
@@ -38,6 +42,7 @@ __all__ = [
     "Locked",
     "Observe",
     "Outcome",
+    "Overloaded",
     "ReadThrough",
     "Reading",
     "RedisClock",
@@ -49,5 +54,6 @@ __all__ = [
     "Versioned",
     "WriteBehind",
     "WriteThrough",
+    "fitness",
     "open_redis",
 ]

@@ -26,6 +26,13 @@ class Background:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does work to its end, also when whoever asked for it goes away."""
+        task = self.start(work)
+        # When nobody is left to hear of an error, it was reported where it came up.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(task)
+
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Starts a task, and keeps it: the event loop alone would let it be collected in the middle."""
         task = asyncio.create_task(work)

@@ -9,6 +9,7 @@ Each value below is chosen against one of those defaults:
     protocol=2               with RESP3, redis-py 8.1.0 hands out connections that Redis closed while they were idle
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,18 +18,25 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.utils import str_if_bytes
 
+from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
 
 
 @asynccontextmanager
 async def open_redis(
-    url: str, *, timeout: timedelta, connections: int, clock: RedisClock | None = None
+    url: str,
+    *,
+    timeout: timedelta,
+    connections: int,
+    clock: RedisClock | None = None,
+    breaker: Breaker | None = None,
 ) -> AsyncIterator[Redis]:
     """A client for `url` (redis://, rediss:// or unix://), closed at the end. It connects at its first command.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
-    time and sets `clock`.
+    time and sets `clock`, and tells `breaker` which Redis it has met.
     """
 
     async def connected(connection: AbstractConnection) -> None:
@@ -37,6 +45,11 @@ async def open_redis(
             await connection.send_command("TIME")
             seconds, microseconds = await connection.read_response()
             clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
+        if breaker is not None:
+            # A replica that is promoted keeps its run_id, and gets another replication id.
+            await connection.send_command("INFO")
+            info = str_if_bytes(await connection.read_response())
+            breaker.meet("-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE)))
 
     pool = BlockingConnectionPool.from_url(
         url,

@@ -3,6 +3,7 @@
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
+├── Overloaded          Redis is not asked, and so many reads ask the database that no more may.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
@@ -24,6 +25,10 @@ class CacheUnavailable(CacheError):
 
 class LoadTimeout(CacheError):
     """Somebody else loads this key, and takes longer than a reader waits."""
+
+
+class Overloaded(CacheError):
+    """Redis is not asked, and so many reads ask the database that no more may."""
 
 
 class BacklogFull(CacheError):

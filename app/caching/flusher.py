@@ -19,13 +19,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from app.caching.breaker import Breaker
 from app.caching.repeating import Repeating
-from app.caching.scripts import script
+from app.caching.scripts import run, script
 from app.caching.shards import COUNT, GROUP, Shard, shards, ulid_time
 
 BLOCK = timedelta(milliseconds=200)
@@ -81,10 +83,18 @@ class Flusher:
     come together, or when the first of them is `interval` old."""
 
     def __init__(
-        self, redis: Redis, name: str, flush: Flush, *, views: int, interval: timedelta, flushed: Flushed
+        self,
+        redis: Redis,
+        name: str,
+        flush: Flush,
+        *,
+        views: int,
+        interval: timedelta,
+        breaker: Breaker,
+        flushed: Flushed,
     ) -> None:
         self._redis, self._flush, self._flushed = redis, flush, flushed
-        self._views, self._interval = views, interval
+        self._views, self._interval, self._breaker = views, interval, breaker
         self._shards = {shard.stream: shard for shard in shards(name)}
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._acknowledge, self._begin = script(redis, "acknowledge"), script(redis, "begin")
@@ -202,15 +212,14 @@ class Flusher:
         for shard in self._shards.values():
             of_shard = [entry for entry in entries if entry.shard == shard]
             if of_shard:
-                pages = dict.fromkeys(page for entry in of_shard if entry.batch for page in entry.batch.deltas)
-                await self._acknowledge(
-                    keys=[shard.stream, shard.epoch, shard.backlog, *map(shard.total, pages)],
-                    args=[
-                        GROUP,
-                        secrets.token_hex(8),
-                        *(word for entry in of_shard for word in (entry.id, entry.views)),
-                    ],
-                )
+                words = (word for entry in of_shard for word in (entry.id, entry.views))
+                args = [GROUP, secrets.token_hex(8), *words]
+                await run(self._acknowledge, partial(_names, shard, of_shard), args, self._breaker)
+
+
+def _names(shard: Shard, entries: Sequence[Entry], run: str | None) -> list[str]:
+    pages = dict.fromkeys(page for entry in entries if entry.batch for page in entry.batch.deltas)
+    return [shard.stream, shard.epoch, shard.backlog, *(shard.total(page, run) for page in pages)]
 
 
 def _some(entries: Sequence[Entry]) -> Sequence[Entry]:

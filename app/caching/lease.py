@@ -52,8 +52,10 @@ class Loaded(Generic[K]):
 
 
 class Fill(StrEnum):
-    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not."""
+    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not; unknown, Redis
+    did not answer."""
 
     STORED = "stored"
     BELOW = "below"
     LOST = "lost"
+    UNKNOWN = "unknown"

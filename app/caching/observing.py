@@ -22,7 +22,9 @@ class Event(StrEnum):
     STORED = "stored"  # A fill was kept.
     REFUSED = "refused"  # A fill came too late: the lease was gone, or a newer version is known.
     FOREIGN = "foreign"  # Something stands under the key that this schema cannot read; it is a miss.
+    REFRESHED = "refreshed"  # A load began before the entry was stale.
     INVALIDATED = "invalidated"
+    INVALIDATION_FAILED = "invalidation_failed"  # Redis was not told of a change; its outbox row is carried later.
     UNAVAILABLE = "unavailable"  # Redis did not answer, or answered with an error.
 
 

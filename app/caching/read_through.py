@@ -6,19 +6,23 @@
 Use it when many places read the same thing: how it is loaded stands in one place, and the misses of many readers are
 one query. Avoid it when a key needs more than one query, or a load has side effects.
 
-What can go wrong: as with cache-aside, a writer that forgets to invalidate. Without Redis, reads ask the database.
+What can go wrong: as with cache-aside, a writer that forgets to invalidate. Without Redis, reads ask the database, a
+few at a time, and an invalidation takes up to half a second.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Generic
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from app.caching.batching import Batching
 from app.caching.errors import CacheUnavailable
 from app.caching.lease import K
-from app.caching.reading import Reading, V
+from app.caching.observing import Event
+from app.caching.reading import Outcome, Reading, V
 from app.caching.region import Region
 from app.caching.single_flight import SingleFlight
+
+T = TypeVar("T")
 
 
 class ReadThrough(Generic[K, V]):
@@ -37,11 +41,12 @@ class ReadThrough(Generic[K, V]):
         self._load = Batching(load_in_order, region.start)
 
     async def get(self, key: K) -> Reading[V]:
-        """The value of `key`. Raises LoadTimeout, and what `load` raises."""
+        """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""
         try:
             found = await self._region.find(key)
             if found is None:
-                found = await self._flights.get(key, self._load.ask)
+                return await self._flights.get(key, self._load.ask)
+            self._flights.refresh(key, found, self._load.ask)
             return found
         except CacheUnavailable:
             return await self._flights.bypass(key, self._load.ask)
@@ -51,15 +56,32 @@ class ReadThrough(Generic[K, V]):
         try:
             found = await self._region.find_all(keys)
         except CacheUnavailable:
-            return await _all(self._flights.bypass(key, self._load.ask) for key in keys)
-        missing = [key for key, reading in zip(keys, found, strict=True) if reading is None]
+            return await self._pass(keys)
+        missing = []
+        for key, reading in zip(keys, found, strict=True):
+            if reading is None:
+                missing.append(key)
+            else:
+                self._flights.refresh(key, reading, self._load.ask)
         # The misses of one tick share their lookup, their query and their fill.
         loaded = iter(await _all(self._flights.get(key, self._load.ask) for key in missing))
         return [reading or next(loaded) for reading in found]
 
+    async def _pass(self, keys: Sequence[K]) -> list[Reading[V]]:
+        async with self._region.breaker.passing():
+            rows = await asyncio.gather(*map(self._load.ask, keys))
+        for _row in rows:
+            self._region.report(Event.BYPASSED)
+        return [self._region.unkept(row, Outcome.BYPASSED) for row in rows]
+
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is not of `version`. Call it after the database has committed."""
+        """Forgets what is not of `version`. Call it after the database has committed. When it returns, nobody reads an
+        older one."""
         await self._region.invalidate(key, version)
+
+    async def finish(self, write: Coroutine[Any, Any, T]) -> T:
+        """Does a write with its invalidation to the end, also when whoever asked for it goes away between the two."""
+        return await self._region.finish(write)
 
 
 async def _all(loads: Iterable[Awaitable[Reading[V]]]) -> list[Reading[V]]:

@@ -38,7 +38,8 @@ class Reading(Generic[V]):
 
     `payload` is the JSON as it is stored, None when it is known that there is no such row. `version` is the row's, 0
     without a row. `age` and `ttl` are what the entry has behind and before it; `ttl` is negative when it is stale.
-    `stored` says whether the answer of a miss was kept. The value is decoded only when `value` is asked for.
+    `cost` is what its load took. `stored` says whether the answer of a miss was kept. The value is decoded only when
+    `value` is asked for.
     """
 
     payload: bytes | None
@@ -47,6 +48,7 @@ class Reading(Generic[V]):
     type_: type[V]
     age: timedelta = timedelta(0)
     ttl: timedelta = timedelta(0)
+    cost: timedelta = timedelta(0)
     stored: bool = False
 
     @property

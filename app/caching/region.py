@@ -1,15 +1,17 @@
 """The values of one kind under one name in Redis, and the rules that keep them true.
 
-    users:{42}          "<schema> <version> <stored at> <fresh until> <load cost> <JSON>", times in Redis' milliseconds
+    users:{42}          "<schema> <version> <stored at> <fresh until> <load cost> <CRC-32> <JSON>", times in Redis' ms
     users:{42}:lease    the token of whoever may load it now
     users:{42}:floor    the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. The schema is a hash of
-the model's own: a value that another version of the application wrote is a miss, and is overwritten.
+the model's own: a value that another version of the application wrote is a miss, and is overwritten. So is one whose
+JSON does not have its checksum: it is sent as it is stored, and nobody else would notice.
 
 A row that does not exist is kept too, as version 0 without JSON, for a short time; any invalidation removes it.
 
-What can go wrong: `CacheUnavailable`, from every method, when Redis does not answer. A fill then counts as refused.
+What can go wrong: `CacheUnavailable`, from nearly every method, when Redis does not answer, or may not be believed
+(`Breaker`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
 """
 
 import asyncio
@@ -17,23 +19,26 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Sequence
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
 
 from app.caching.background import Background
 from app.caching.batching import Batching
+from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
 from app.caching.lease import Fill, K, Lease, Loaded
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
+
+T = TypeVar("T")
 
 LEASE = timedelta(seconds=3)
 """A load may take so long. When its holder dies, the next reader loads after this time at the latest."""
@@ -42,6 +47,9 @@ FLOOR = timedelta(seconds=10)
 was deleted and created again with a lower version."""
 JITTER = 0.1
 """Entries that were filled together do not expire together: each lives up to a tenth less than it might."""
+
+FORMAT = "2"
+"""Changes with the header: what was written with another one is a miss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,17 @@ class Region(Background, Generic[K, V]):
         *,
         lifetimes: Lifetimes,
         clock: RedisClock,
+        breaker: Breaker,
         observe: Observe,
+        settled: Callable[[K], Awaitable[None]],
     ) -> None:
+        """`settled` returns when Redis was told of all committed changes of a key, or is not believed any more."""
         super().__init__()
         self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
+        self._settled, self.breaker = settled, breaker
         self._lifetimes = lifetimes
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
-        self._schema = hashlib.sha256(schema.encode()).hexdigest()[:8].encode()
+        self._schema = hashlib.sha256((FORMAT + schema).encode()).hexdigest()[:8].encode()
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
         self._revoke = script(redis, "revoke")
@@ -86,15 +98,33 @@ class Region(Background, Generic[K, V]):
 
     async def find(self, key: K) -> Reading[V] | None:
         """The fresh value under `key`, None when there is none: one GET."""
+        if not self.breaker.closed:
+            await self.breaker.believed()
         return self._hit(await self._gets.ask(key))
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """The same for many keys, in their order: one MGET."""
+        if not self.breaker.closed:
+            await self.breaker.believed()
         return [self._hit(raw) for raw in await asyncio.gather(*map(self._gets.ask, keys))]
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
         return await self._lookups.ask(key)
+
+    async def claim(self, key: K) -> str | None:
+        """A lease on a value that still stands, to load it anew; None when somebody has it already.
+
+        The value may only be replaced under a lease, even where nothing else is asked of it:
+
+            R loads the old row, to refresh it
+                                                W commits the new row, invalidates (the lease is void), and answers
+            R would set the old row
+        """
+        token = secrets.token_hex(8)
+        lease = self._key(key) + ":lease"
+        granted = await self._ask(lambda: self._redis.set(lease, token, nx=True, px=_ms(LEASE)))
+        return token if granted else None
 
     async def fill(
         self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0)
@@ -107,22 +137,41 @@ class Region(Background, Generic[K, V]):
         try:
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
-            fill = Fill.LOST
+            fill = Fill.UNKNOWN
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
         return replace(reading, stored=fill is Fill.STORED), fill
 
     async def revoke(self, key: K, token: str) -> None:
         """Takes the value and its lease away for a writer, who is about to commit."""
-        await self._run(self._revoke, [self._key(key), self._key(key) + ":lease"], [token, _ms(LEASE)])
+        keys = [self._key(key), self._key(key) + ":lease"]
+        await self._ask(lambda: self._revoke(keys=keys, args=[token, _ms(LEASE)]))
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
         await self._release_all([key], token)
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is not of `version`, which the database has committed, and voids the load under way."""
+        """Forgets what is not of `version`, which the database has committed, and voids the load under way.
+
+        Never raises. When Redis cannot be told, it returns when nobody reads the old value any more:
+
+            A commits, and cannot reach Redis; answered at once,
+                                                R on B, who can, would start after that, and hit the old value
+        """
+        try:
+            await self.forget(key, version)
+        except CacheUnavailable:
+            self.report(Event.INVALIDATION_FAILED)
+            await self._settled(key)
+
+    async def forget(self, key: K, version: int) -> None:
+        """As `invalidate`, for a relay, which can try again: raises CacheUnavailable."""
         await self._invalidations.ask((key, version))
         self.report(Event.INVALIDATED)
+
+    async def settled(self, key: K) -> None:
+        """Returns when nobody reads a value of `key` that is older than what is committed now."""
+        await self._settled(key)
 
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
         """A reading of what the database answered, and the cache does not keep."""
@@ -146,47 +195,52 @@ class Region(Background, Generic[K, V]):
         return reading
 
     def _parse(self, raw: bytes | None, outcome: Outcome = Outcome.HIT) -> Reading[V] | None:
-        words = (raw or b"").split(b" ", 5)
-        if len(words) != 6 or words[0] != self._schema:
+        words = (raw or b"").split(b" ", 6)
+        if len(words) != 7 or words[0] != self._schema or words[5] != _checksum(words[6]):
             return None
         try:
-            version, stored_at, fresh_until = map(int, words[1:4])
+            version, stored_at, fresh_until, cost = map(int, words[1:5])
         except ValueError:
             return None
         now = self._clock.now()
         # Our copy of Redis' clock is off by what an answer took: nothing is younger than nothing.
         age, ttl = timedelta(milliseconds=max(0, now - stored_at)), timedelta(milliseconds=fresh_until - now)
-        return Reading(words[5] if version else None, version, outcome, self._type, age=age, ttl=ttl)
+        payload = words[6] if version else None
+        return Reading(payload, version, outcome, self._type, age=age, ttl=ttl, cost=timedelta(milliseconds=cost))
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
-        try:
-            # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.
-            return cast("list[bytes | None]", await self._redis.mget([self._key(key) for key in keys]))
-        except REDIS_DOWN as error:
-            raise self._unavailable(error) from error
+        # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.
+        names = [self._key(key) for key in keys]
+        return cast("list[bytes | None]", await self._ask(lambda: self._redis.mget(names)))
 
     async def _lookup_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
         token = secrets.token_hex(8)
         named = [name for key in keys for name in (self._key(key), self._key(key) + ":lease")]
         try:
-            now, *answers = await self._run(self._lookup, named, [token, self._schema, _ms(LEASE)])
+            now, *answers = await self._ask(lambda: self._lookup(keys=named, args=[token, self._schema, _ms(LEASE)]))
         except CacheUnavailable:
             # Perhaps only the answer is lost, and nobody knows of the leases that it granted.
             self.start(self._release_all(keys, token))
             raise
         self._clock.set(now)
-        return [self._answer(*answer) for answer in answers]
+        readings = [self._answer(*answer) for answer in answers]
+        rotten = [key for key, reading in zip(keys, readings, strict=True) if reading is None]
+        if not rotten:
+            return [reading for reading in readings if reading is not None]
+        # The script knows no checksums, and took it for a value. What is gone is a miss, and no harm is done.
+        await self._ask(lambda: self._redis.delete(*map(self._key, rotten)))
+        again = iter(await self._lookup_all(rotten))
+        return [reading or next(again) for reading in readings]
 
-    def _answer(self, kind: bytes, what: bytes, old: bytes | None = None) -> Reading[V] | Lease[V]:
+    def _answer(self, kind: bytes, what: bytes, old: bytes | None = None) -> Reading[V] | Lease[V] | None:
         if kind == b"entry":
-            found = self._parse(what)
-            assert found is not None, "The script reads a header by the same rules."
-            return found
+            return self._parse(what)
         return Lease(what.decode(), kind == b"lease", self._parse(old, Outcome.STALE))
 
     async def _release_all(self, keys: Sequence[K], token: str) -> None:
         with suppress(CacheUnavailable):  # It was counted, and the leases end by themselves.
-            await self._run(self._release, [self._key(key) + ":lease" for key in keys], [token])
+            names = [self._key(key) + ":lease" for key in keys]
+            await self._ask(lambda: self._release(keys=names, args=[token]), believed=False)
 
     async def _fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill]:
         keys = [name for fill in fills for name in self._names(fill.key)]
@@ -197,27 +251,37 @@ class Region(Background, Generic[K, V]):
                 keep = fresh + self._lifetimes.stale
             else:
                 fresh = keep = self._lifetimes.absent * (1 - JITTER * random.random())
-            args += [fill.token, fill.version, _ms(fill.cost), _ms(fresh), _ms(keep), fill.payload]
-        return [Fill(answer.decode()) for answer in await self._run(self._fill, keys, args)]
+            payload = _checksum(fill.payload) + b" " + fill.payload
+            args += [fill.token, fill.version, _ms(fill.cost), _ms(fresh), _ms(keep), payload]
+        return [Fill(answer.decode()) for answer in await self._ask(lambda: self._fill(keys=keys, args=args))]
 
     async def _invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[None]:
         keys = [name for key, _version in changes for name in self._names(key)]
-        await self._run(self._invalidate, keys, [_ms(FLOOR), *(version for _key, version in changes)])
+        args = [_ms(FLOOR), *(version for _key, version in changes)]
+        await self._ask(lambda: self._invalidate(keys=keys, args=args), believed=False)
         return [None] * len(changes)
 
     def _names(self, key: K) -> tuple[str, str, str]:
         name = self._key(key)
         return name, name + ":lease", name + ":floor"
 
-    async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+    async def _ask(self, call: Callable[[], Awaitable[T]], *, believed: bool = True) -> T:
+        """What Redis answers. `believed` says that the answer counts only if Redis may be believed; else it is enough
+        that it answers: a relay has to get through before it can close the breaker."""
+        losses = self.breaker.losses
+        if self.breaker.is_open if believed else not self.breaker.reachable:
+            raise CacheUnavailable(f"Redis is not asked for {self._name}: {self.breaker.why}.")
         try:
-            return await script(keys=keys, args=args)
+            answer = await call()
         except REDIS_DOWN as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> CacheUnavailable:
-        self.report(Event.UNAVAILABLE)
-        return CacheUnavailable(f"Redis did not answer for {self._name}: {error}")
+            self.breaker.failed(error)
+            self.report(Event.UNAVAILABLE)
+            raise CacheUnavailable(f"Redis did not answer for {self._name}: {error}") from error
+        self.breaker.answered()
+        if believed and losses != self.breaker.losses:
+            # It went out on a connection to a Redis that had just restarted, which another connection had found out.
+            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self.breaker.why}.")
+        return answer
 
 
 def _shape(schema: Any) -> Any:
@@ -226,6 +290,10 @@ def _shape(schema: Any) -> Any:
         said = ("title", "description", "examples", "default")
         return {key: _shape(value) for key, value in schema.items() if key not in said or isinstance(value, dict)}
     return [_shape(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _checksum(payload: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(payload)
 
 
 def _ms(duration: timedelta) -> int:

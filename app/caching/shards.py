@@ -1,11 +1,11 @@
 """How write-behind's keys are named, and spread.
 
-views:{2}              a stream: {batch: <ULID>, deltas: {"page": 3, …}}, the only record of what is pending
-views:{2}:backlog      how many views wait in it
-views:{2}:epoch        a random word, another one after each acknowledgement
-views:{2}:total:/home  the views of a page, with those that wait: a cache, which may vanish at any time
-views:{2}:guard:<id>   this batch was accepted
-views:{2}:key:<key>    a view with this idempotency key was accepted
+views:{2}                a stream: {batch: <ULID>, deltas: {"page": 3, …}}, the only record of what is pending
+views:{2}:backlog        how many views wait in it
+views:{2}:epoch          a random word, another one after each acknowledgement
+views:{2}:total:…:/home  the views of a page, with those that wait: a cache, which may vanish at any time
+views:{2}:guard:<id>     this batch was accepted
+views:{2}:key:<key>      a view with this idempotency key was accepted
 """
 
 import secrets
@@ -44,9 +44,10 @@ class Shard:
         """Changes with each acknowledgement."""
         return self.stream + ":epoch"
 
-    def total(self, page: str) -> str:
-        """The views of a page."""
-        return f"{self.stream}:total:{page}"
+    def total(self, page: str, run: str | None) -> str:
+        """The views of a page, as counted by this `run` of Redis. One that restarted may have forgotten the last ones:
+        its totals are of the past, nobody asks for them any more, and they are built anew."""
+        return f"{self.stream}:total:{run}:{page}"
 
     def guard(self, batch: str) -> str:
         """Whether a batch was accepted."""

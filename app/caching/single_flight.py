@@ -13,15 +13,20 @@ voids it, a fill needs it. Joining a load in one's own process is what Go's `sin
 
 So a reader joins by the token that its own lookup answered, and shares the result only if that lease stood to the end.
 
+An entry is loaded anew a little before it is stale, by one of those who hit it: the sooner, the longer its load takes
+(XFetch: Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015).
+
 What can go wrong: `LoadTimeout` after `PATIENCE`, never a query nobody bounds. A failed load fails for all that share
-it, and they get the old value where one is left.
+it, and they get the old value where one is left. Without Redis, `Overloaded` when too many ask the database.
 """
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -60,23 +65,40 @@ class SingleFlight(Generic[K, V]):
         self._loads: dict[tuple[K, str], asyncio.Task[Landing[V]]] = {}
         self._pauses: dict[K, asyncio.Task[None]] = {}
         self._bypasses: dict[K, asyncio.Task[V | Locked[V] | None]] = {}
+        self._refreshes: dict[K, asyncio.Task[None]] = {}
 
     async def get(self, key: K, load: Load[K, V]) -> Reading[V]:
         """The value of `key`, which was not found: from our own load, or from whoever loads it.
 
-        When Redis does not answer, from the database, and not kept. Raises LoadTimeout, and what `load` raises.
+        When Redis does not answer, from the database, and not kept. Raises LoadTimeout, Overloaded, and what `load`
+        raises.
         """
         # In a task of its own: a reader that goes away between its lookup and its load would leave a lease that nobody
         # uses, and all others would wait until it lapses.
-        reading = await asyncio.shield(_heard(self._region.start(self._get(key, load))))
+        reading = await self._region.finish(self._get(key, load))
         self._region.report(Event(reading.outcome))
         return reading
 
     async def bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
-        """The value of `key` from the database, for when Redis cannot be asked. Raises what `load` raises."""
+        """The value of `key` from the database, for when Redis cannot be asked. Raises Overloaded, and what `load`
+        raises."""
         reading = await self._bypass(key, load)
         self._region.report(Event(reading.outcome))
         return reading
+
+    def refresh(self, key: K, hit: Reading[V], load: Load[K, V]) -> None:
+        """Perhaps loads `key` anew, behind the back of whoever hit it: the nearer its end and the longer its load, the
+        likelier."""
+        # No draw is worth more than 37 loads: for nearly every hit the first comparison is all there is.
+        if hit.ttl < hit.cost * 37 and hit.ttl < hit.cost * -math.log(1 - random.random()):
+            self._shared(self._refreshes, key, lambda: self._refresh(key, load))
+
+    async def _refresh(self, key: K, load: Load[K, V]) -> None:
+        with suppress(Exception):  # Whatever it was, it was reported where it came up, and the entry is still fresh.
+            token = await self._region.claim(key)
+            if token is not None:
+                self._region.report(Event.REFRESHED)
+                await self._load((key, token), load)
 
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
         deadline = time.monotonic() + PATIENCE.total_seconds()
@@ -149,16 +171,23 @@ class SingleFlight(Generic[K, V]):
                 raise LoadTimeout(f"The load of {key!r} took longer than {LEASE.total_seconds():g} s.") from error
             raise
         self._region.report(Event.LOADED, cost)
-        return Landing(reading, shared=fill is not Fill.LOST)
+        return Landing(reading, shared=fill in (Fill.STORED, Fill.BELOW))
 
     async def _bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
-        # An answer that got lost fails for all who asked in that tick, and they share one query. It begins when this
-        # tick ends, so whoever joins has asked before.
+        # All who ask before a query begins share it, and nobody who comes later: a hot key costs one query at a time
+        # for each turn, and nobody gets what is older than the question.
         task = self._bypasses.get(key)
         if task is None:
-            task = self._bypasses[key] = _heard(self._region.start(_awaited(load(key))))
-            asyncio.get_running_loop().call_soon(self._bypasses.pop, key)
+            task = self._bypasses[key] = _heard(self._region.start(self._pass(key, load)))
         return self._region.unkept(_unlocked(await asyncio.shield(task)), Outcome.BYPASSED)
+
+    async def _pass(self, key: K, load: Load[K, V]) -> V | Locked[V] | None:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._region.breaker.passing())
+            finally:
+                self._bypasses.pop(key)
+            return await load(key)
 
     def _shared(
         self, tasks: dict[F, asyncio.Task[T]], flight: F, work: Callable[[], Coroutine[Any, Any, T]]
@@ -174,10 +203,6 @@ def _heard(task: asyncio.Task[T]) -> asyncio.Task[T]:
     """When every reader has gone there is nobody to retrieve an error, which was reported where it came up."""
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return task
-
-
-async def _awaited(answer: Awaitable[T]) -> T:
-    return await answer
 
 
 def _unlocked(value: V | Locked[V] | None) -> V | None:

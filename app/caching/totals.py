@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 
 from app.caching.background import Background
 from app.caching.batching import Batching
+from app.caching.breaker import Breaker
 from app.caching.errors import REDIS_DOWN, Behind, CacheUnavailable
 from app.caching.scripts import run, script
 from app.caching.shards import GROUP, Shard, number, shards
@@ -55,8 +56,8 @@ Load = Callable[[Sequence[str], Sequence[str]], Awaitable[Standing]]
 class Totals:
     """The totals of all pages. What the readers of one moment ask for is asked together, in `background`."""
 
-    def __init__(self, redis: Redis, name: str, load: Load, background: Background) -> None:
-        self._redis, self._load, self._background = redis, load, background
+    def __init__(self, redis: Redis, name: str, load: Load, background: Background, breaker: Breaker) -> None:
+        self._redis, self._load, self._background, self._breaker = redis, load, background, breaker
         self._look, self._seed = script(redis, "look"), script(redis, "seed")
         self._shards = shards(name)
         self._hot = Batching(self._get_all, background.start)
@@ -70,10 +71,15 @@ class Totals:
         return Total(await self._cold[number(page)].ask(page), cached=False)
 
     async def _get_all(self, pages: Sequence[str]) -> Sequence[int | None]:
+        if not self._breaker.reachable:
+            raise CacheUnavailable(f"Redis is not asked for page views: {self._breaker.why}.")
+        run = self._breaker.run
         try:
-            raw = await self._redis.mget([self._shards[number(page)].total(page) for page in pages])
+            raw = await self._redis.mget([self._shards[number(page)].total(page, run) for page in pages])
         except REDIS_DOWN as error:
             raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
+        if run != self._breaker.run:  # It has restarted: these are totals of the past.
+            return [None] * len(pages)
         return [None if total is None else int(total) for total in raw]
 
     async def _build_all(self, shard: Shard, pages: Sequence[str]) -> Sequence[int]:
@@ -88,8 +94,9 @@ class Totals:
         raise Behind("The totals change faster than they can be read.")
 
     async def _build(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:
-        names = [shard.stream, shard.epoch, *map(shard.total, pages)]
-        seen = await run(self._look, names, [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages])
+        life = self._breaker.run
+        args = [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages]
+        seen = await run(self._look, partial(_names, shard, pages), args, self._breaker)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen
@@ -102,10 +109,13 @@ class Totals:
                 pending = zip(waits[::2], waits[1::2], strict=True)
                 base = standing.views.get(page, 0)
                 base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
-                keys = [shard.stream, shard.epoch, shard.total(page)]
-                total = await run(
-                    self._seed, keys, [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)]
-                )
+                args = [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)]
+                total = await run(self._seed, partial(_names, shard, [page]), args, self._breaker)
             if total != b"again":
                 totals[page] = int(total)
-        return totals
+        # A Redis that has restarted meanwhile may have lost what was seen in it.
+        return totals if life == self._breaker.run else {}
+
+
+def _names(shard: Shard, pages: Sequence[str], run: str | None) -> list[str]:
+    return [shard.stream, shard.epoch, *(shard.total(page, run) for page in pages)]

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.caching.background import Background
+from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
 from app.caching.errors import REDIS_DOWN, BacklogFull, CacheUnavailable, TotalOverflow
 from app.caching.group_commit import Addition, GroupCommit
@@ -48,11 +49,11 @@ class Backlog:
 class WriteBehind(Background):
     """Counters that are cheap to add to. `load` answers what the database has of some pages and batches."""
 
-    def __init__(self, redis: Redis, name: str, load: Load, *, clock: RedisClock) -> None:
+    def __init__(self, redis: Redis, name: str, load: Load, *, clock: RedisClock, breaker: Breaker) -> None:
         super().__init__()
-        self._redis, self._clock, self._shards = redis, clock, shards(name)
+        self._redis, self._clock, self._breaker, self._shards = redis, clock, breaker, shards(name)
         self._script = script(redis, "accept")
-        self._totals = Totals(redis, name, load, self)
+        self._totals = Totals(redis, name, load, self, breaker)
         self._additions = GroupCommit(name, self._accept, self)
 
     async def add(self, page: str, count: int, key: str | None = None) -> int | None:
@@ -106,9 +107,13 @@ class WriteBehind(Background):
                 place = keys.setdefault(shard.key(addition.page, addition.key), len(keys) + 1)
             items += (pages[addition.page], addition.count, place)
         batch_id = ulid(self._clock.now())
-        names = [shard.stream, shard.backlog, shard.guard(batch_id), *map(shard.total, pages), *keys]
+
+        def names(run: str | None) -> list[str]:
+            totals = (shard.total(page, run) for page in pages)
+            return [shard.stream, shard.backlog, shard.guard(batch_id), *totals, *keys]
+
         args = [batch_id, _ms(GUARD), _ms(KEY), _ms(TOTAL), MOST_ENTRIES, len(pages), *pages, *items]
-        answer = await run(self._script, names, args)
+        answer = await run(self._script, names, args, self._breaker)
         if answer == b"full":
             raise BacklogFull(f"{MOST_ENTRIES:,} entries wait for the database; no more are taken.")
         if isinstance(answer, int):

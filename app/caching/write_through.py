@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from app.caching.errors import CacheUnavailable
-from app.caching.lease import WRITER, K, Locked
+from app.caching.lease import WRITER, Fill, K, Locked
 from app.caching.reading import Reading, V
 from app.caching.region import Region
 from app.caching.single_flight import SingleFlight
@@ -46,21 +46,27 @@ class WriteThrough(Generic[K, C, V]):
         self._load, self._save = load, save
 
     async def get(self, key: K) -> Reading[V]:
-        """The value of `key`. Raises LoadTimeout, and what `load` raises."""
+        """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""
         try:
             found = await self._region.find(key)
             if found is None:
-                found = await self._flights.get(key, self._load)
+                return await self._flights.get(key, self._load)
+            self._flights.refresh(key, found, self._load)
             return found
         except CacheUnavailable:
             return await self._flights.bypass(key, self._load)
 
     async def put(self, key: K, change: C) -> V | None:
-        """Makes a change, and answers the row as it is now, None when it is gone.
+        """Makes a change, and answers the row as it is now, None when it is gone. It is done to its end, also when
+        whoever asked for it goes away.
 
         Raises CacheUnavailable when nothing was saved because of Redis, and what `save` raises.
         """
+        return await self._region.finish(self._put(key, change))
+
+    async def _put(self, key: K, change: C) -> V | None:
         token, revoked = WRITER + secrets.token_hex(8), False
+        losses = self._region.breaker.losses
 
         async def revoke() -> None:
             nonlocal revoked
@@ -74,6 +80,15 @@ class WriteThrough(Generic[K, C, V]):
             if revoked:
                 await self._region.release(key, token)
             raise
-        if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
-            await self._region.fill(key, token, value)
+        if not revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
+            return value
+        _reading, fill = await self._region.fill(key, token, value)
+        if fill is Fill.UNKNOWN or losses != self._region.breaker.losses:
+            # It is committed. But Redis may have forgotten that the old value was taken away:
+            #
+            #   W revokes, and Redis keeps that in memory
+            #                                       Redis is killed, and restarts with the old value
+            #                                       R carries over all changes but W's, which is none yet
+            #   W commits, and answers              R would hit the old value
+            await self._region.settled(key)
         return value

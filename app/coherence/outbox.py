@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 
 from app.coherence.models import outbox
 from app.database import Database
@@ -54,6 +54,42 @@ class Outbox:
         )
         async with self._database.writing("outbox") as connection:
             yield sorted(Change(*row) for row in await connection.execute(done))
+
+    async def newest(self) -> tuple[int, bool]:
+        """The highest id so far, and whether any row is undone: one look, at one moment."""
+        undone = exists().where(outbox.c.done_at.is_(None))
+        async with self._database.reading("outbox") as connection:
+            row = (await connection.execute(select(func.coalesce(func.max(outbox.c.id), 0), undone))).one()
+        return int(row[0]), bool(row[1])
+
+    async def undone(self, newest: int) -> bool:
+        """Whether a row up to `newest` is undone, also when somebody else has taken it: a plain SELECT sees it."""
+        there = exists().where(outbox.c.done_at.is_(None), outbox.c.id <= newest)
+        async with self._database.reading("outbox") as connection:
+            return bool((await connection.execute(select(there))).scalar_one())
+
+    async def waits(self, resource: str, key: str) -> bool:
+        """Whether a change of this key is undone."""
+        there = exists().where(outbox.c.done_at.is_(None), outbox.c.resource == resource, outbox.c.key == key)
+        async with self._database.reading("outbox") as connection:
+            return bool((await connection.execute(select(there))).scalar_one())
+
+    async def kept(self) -> AsyncIterator[list[Change]]:
+        """All changes that are still there, done or not, oldest first, at most `BATCH` at a time."""
+        after, size = 0, BATCH
+        while size == BATCH:
+            some = (
+                select(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
+                .where(outbox.c.id > after)
+                .order_by(outbox.c.id)
+                .limit(BATCH)
+            )
+            async with self._database.reading("outbox") as connection:
+                changes = [Change(*row) for row in await connection.execute(some)]
+            if changes:
+                yield changes
+                after = changes[-1].id
+            size = len(changes)
 
     async def sweep(self) -> None:
         """Removes rows that have been done for longer than `KEPT`; at most `SWEPT`, so that it takes no time."""

@@ -1,46 +1,80 @@
-"""The relay: carries every committed change from the outbox to the caches, whoever made it.
+"""The relay: carries every committed change from the outbox to the caches, and so knows when they may be believed.
 
-    poll    take undone rows (FOR UPDATE SKIP LOCKED) → invalidate each → mark them done → COMMIT
+    poll    ask whether Redis answers → take undone rows (FOR UPDATE SKIP LOCKED) → invalidate each → mark them done →
+            until no row that was there at the beginning is undone: then Redis knows of everything, and is believed
 
 The application invalidates by itself right after its writes; the relay is for all others: a row changed in psql, a
 process that died between COMMIT and invalidation, a Redis that was away. Every instance runs one, and they share
-the rows.
+the rows. A row that another one has taken counts as undone until it is done: that one may have lost Redis.
 
-What can go wrong: Redis or Postgres away. The rows stay undone, and are tried again.
+A Redis that has restarted may have forgotten what it was told last: the changes of the last minute are carried again.
+
+What can go wrong: Redis away; the breaker opens, the rows stay undone, and the relay takes none before Redis answers.
+Postgres away: what stands in Redis is believed as long as Redis answers, for nobody can change a row.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any, TypeVar
 
+from redis.asyncio import Redis
+
+from app.caching import Breaker, CacheUnavailable
 from app.caching.repeating import Repeating
-from app.coherence.outbox import BATCH, Outbox
+from app.coherence.outbox import BATCH, Change, Outbox
+from app.errors import DatabaseUnavailable
 
-POLL = timedelta(milliseconds=200)
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+POLL = timedelta(milliseconds=100)
+PAUSE = timedelta(milliseconds=20)
 SWEEP = timedelta(seconds=10)
+FIRST = timedelta(seconds=1)
+"""So long the start waits for the first poll: whoever serves before it passes by the caches."""
 
-Invalidate = Callable[[str, int], Awaitable[None]]
+Forget = Callable[[str, int], Awaitable[None]]
 """Forgets what is not of a version under a key, given as text. Raises CacheUnavailable."""
 
 
 class Relay:
-    """One task that polls the outbox. `invalidate` has the cache of each table; `counted` is told how many were
-    carried, and how many polls failed."""
+    """One task that polls the outbox, and closes the breaker. `forget` has the cache of each table; `counted` is told
+    how many changes were carried, and how many polls failed."""
 
     def __init__(
-        self, outbox: Outbox, invalidate: Mapping[str, Invalidate], *, counted: Callable[[int, int], None]
+        self,
+        outbox: Outbox,
+        forget: Mapping[str, Forget],
+        *,
+        redis: Redis,
+        breaker: Breaker,
+        counted: Callable[[int, int], None],
     ) -> None:
-        self._outbox, self._invalidate, self._counted = outbox, invalidate, counted
+        self._outbox, self._forget, self._counted = outbox, forget, counted
+        self._redis, self._breaker = redis, breaker
         self._repeating = Repeating("relay", self._repeat, lambda: counted(0, 1))
+        self._first = asyncio.Event()
+        self._failed = False
+        self._run: str | None = None
         self._swept = time.monotonic()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Polls while the block lasts. At the end the poll under way is finished, and not cancelled."""
         async with self._repeating.running():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._first.wait(), FIRST.total_seconds())
             yield
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Those that are cached. A change of one without a trigger would never be carried."""
+        return frozenset(self._forget)
 
     @property
     def alive(self) -> bool:
@@ -48,19 +82,76 @@ class Relay:
         return self._repeating.alive
 
     async def poll(self) -> int:
-        """Carries one batch, and answers how many changes it had. Raises CacheUnavailable and DatabaseUnavailable."""
-        async with self._outbox.taken() as changes:
-            # Stock has triggers, and no cache yet: what nobody caches is done.
-            cached = [change for change in changes if change.resource in self._invalidate]
-            # Made in one tick, they are one script call for each region.
-            await asyncio.gather(*(self._invalidate[change.resource](change.key, change.version) for change in cached))
-        self._counted(len(changes), 0)
-        return len(changes)
+        """Carries what is undone, and answers how many changes that were. Raises CacheUnavailable and
+        DatabaseUnavailable."""
+        # Trust counts from before the look into the outbox: what is committed later, this poll knows nothing of.
+        began, losses = time.monotonic(), self._breaker.losses
+        # Before any row is taken. An instance that cannot reach Redis would keep rows from those that can:
+        #
+        #   A takes a row, and waits for Redis in vain      B skips it, for it is locked, and believes the old value
+        await self._breaker.probe(self._redis)
+        try:
+            newest, undone = await self._renewing(self._outbox.newest())
+        except DatabaseUnavailable:
+            self._breaker.renew(began)
+            raise
+        try:
+            carried = await self._drain(newest, undone)
+        except CacheUnavailable:
+            self._breaker.open("it cannot be told of changes")
+            raise
+        if not self._repeating.stopping:
+            self._breaker.close(losses, began)
+        return carried
+
+    async def _renewing(self, look: Coroutine[Any, Any, T]) -> T:
+        """A look into the outbox. While Postgres does not answer it, Redis is believed as long as that one answers."""
+        task = asyncio.create_task(look)
+        while not (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
+            began = time.monotonic()
+            with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
+                await self._breaker.probe(self._redis)
+                self._breaker.renew(began)
+        return task.result()
+
+    async def _drain(self, newest: int, undone: bool) -> int:
+        carried, run = 0, self._breaker.run
+        if run != self._run:
+            async for changes in self._outbox.kept():
+                await self._tell(changes)
+            self._run = run
+        while undone and not self._repeating.stopping:
+            began = time.monotonic()
+            async with self._outbox.taken() as changes:
+                await self._tell(changes)
+            self._counted(len(changes), 0)
+            carried += len(changes)
+            if len(changes) == BATCH:
+                # Somebody changes rows by the thousand. They show as they are carried, and the rest is still believed.
+                self._breaker.renew(began)
+            elif not changes:
+                await asyncio.sleep(PAUSE.total_seconds())
+            undone = await self._outbox.undone(newest)
+        return carried
+
+    async def _tell(self, changes: Sequence[Change]) -> None:
+        # Of what nobody caches, nobody has to be told. Made in one tick, they are one script call for each region.
+        cached = {(change.resource, change.key): change for change in changes if change.resource in self._forget}
+        await asyncio.gather(*(self._forget[change.resource](change.key, change.version) for change in cached.values()))
 
     async def _repeat(self) -> timedelta:
-        carried = await self.poll()
-        if time.monotonic() - self._swept > SWEEP.total_seconds():
+        try:
+            await self.poll()
+            self._failed = False
+        except (CacheUnavailable, DatabaseUnavailable) as error:
+            # No waiting longer each time, as after other errors: trust has to be renewed, and to begin again at once.
+            if not self._failed:
+                logger.warning("The relay cannot poll: %s", error)
+            self._failed = True
+            self._counted(0, 1)
+        finally:
+            self._first.set()
+        if not self._failed and time.monotonic() - self._swept > SWEEP.total_seconds():
             await self._outbox.sweep()
             self._swept = time.monotonic()
-        # A full batch means that there is more: do not wait.
-        return POLL if carried < BATCH else timedelta(0)
+        return POLL

@@ -1,12 +1,12 @@
 """Products, read through the cache: it loads itself, and what is left to the application is to invalidate.
 
 read    ask the cache, nothing else
-write   write to the database, which commits, and then invalidate
+write   write to the database, which commits, and then invalidate: to the end, whoever goes away meanwhile
 """
 
 from collections.abc import Sequence
 
-from app.caching import CacheUnavailable, Reading, ReadThrough
+from app.caching import Reading, ReadThrough
 from app.products.models import NewProduct, Product, ProductChanges
 from app.products.store import ProductStore
 
@@ -32,24 +32,26 @@ class Products:
 
     async def create(self, new: NewProduct) -> Product:
         """Adds a product. It invalidates, too: that there was no such product may be cached."""
-        product = await self._store.insert(new)
-        await self._invalidate(product.sku, product.version)
-        return product
+        return await self._cache.finish(self._create(new))
 
     async def change(self, sku: str, changes: ProductChanges, expected: frozenset[int] | None) -> Product:
         """Changes a product."""
-        product = await self._store.update(sku, changes, expected)
-        await self._invalidate(sku, product.version)
-        return product
+        return await self._cache.finish(self._change(sku, changes, expected))
 
     async def delete(self, sku: str, expected: frozenset[int] | None) -> None:
         """Removes a product."""
-        await self._invalidate(sku, await self._store.delete(sku, expected))
+        await self._cache.finish(self._delete(sku, expected))
 
-    async def _invalidate(self, sku: str, version: int) -> None:
-        try:
-            await self._cache.invalidate(sku, version)
-        except CacheUnavailable:
-            # It is committed, so it is not an error for the client. The outbox has the row: the relay invalidates when
-            # Redis is back. The region has counted it.
-            return
+    async def _create(self, new: NewProduct) -> Product:
+        product = await self._store.insert(new)
+        await self._cache.invalidate(product.sku, product.version)
+        return product
+
+    async def _change(self, sku: str, changes: ProductChanges, expected: frozenset[int] | None) -> Product:
+        product = await self._store.update(sku, changes, expected)
+        await self._cache.invalidate(sku, product.version)
+        return product
+
+    async def _delete(self, sku: str, expected: frozenset[int] | None) -> None:
+        version = await self._store.delete(sku, expected)
+        await self._cache.invalidate(sku, version)

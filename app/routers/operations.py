@@ -10,11 +10,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from app.caching import CacheUnavailable, Outcome
-from app.caching.errors import REDIS_DOWN
 from app.errors import DatabaseUnavailable
+from app.readiness import readiness
 from app.routers.problems import documented
 from app.routers.strategies import STRATEGIES, LiveStrategy, Reads, Writes
-from app.schema import Schema, schema
 from app.wiring import AllResources, Resources
 
 router = APIRouter(tags=["operations"], responses=documented())
@@ -26,13 +25,24 @@ class Alive(BaseModel):
     status: Annotated[str, Field(examples=["alive"])] = "alive"
 
 
-class Readiness(BaseModel):
+class ReadinessReport(BaseModel):
     """`ready`; `degraded` when it serves what it can, and another instance could do no better; `unready` (503) when
     another instance could. `parts` says what each part is."""
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(
-        examples=[{"redis": "ok", "postgres": "ok", "schema": "current", "relay": "ok", "flusher": "ok"}],
+        examples=[
+            {
+                "redis": "ok",
+                "postgres": "ok",
+                "schema": "current",
+                "relay": "ok",
+                "flusher": "ok",
+                "breaker": "ok",
+                "eviction": "ok",
+                "persistence": "ok",
+            }
+        ],
     )
 
 
@@ -96,27 +106,14 @@ async def live() -> Alive:
 @router.get(
     "/health/ready",
     summary="Should it get requests?",
-    responses={503: {"model": Readiness, "description": "Another instance could do better; `parts` says why."}},
+    responses={503: {"model": ReadinessReport, "description": "Another instance could do better; `parts` says why."}},
 )
-async def ready(resources: AllResources, response: Response) -> Readiness:
+async def ready(resources: AllResources, response: Response) -> ReadinessReport:
     """For a balancer. A store that is down is down for every instance, so it is no reason to take this one away."""
-    parts = {"redis": "ok", "postgres": "ok", "schema": "unknown", "relay": "ok" if resources.relay.alive else "stuck"}
-    parts["flusher"] = "ok" if resources.flusher.alive else "stuck"
-    try:
-        await resources.redis.ping()
-    except REDIS_DOWN:
-        parts["redis"] = "does not answer"
-    try:
-        parts["schema"] = await schema(resources.database)
-    except DatabaseUnavailable:
-        parts["postgres"] = "does not answer"
-    stores_answer = parts["redis"] == parts["postgres"] == "ok"
-    if parts["schema"] == Schema.OLDER or (stores_answer and "stuck" in parts.values()):
+    found = await readiness(resources)
+    if found.status == "unready":
         response.status_code = 503
-        return Readiness(status="unready", parts=parts)
-    if not stores_answer or parts["schema"] == Schema.NEWER:
-        return Readiness(status="degraded", parts=parts)
-    return Readiness(status="ready", parts=parts)
+    return ReadinessReport(status=found.status, parts=found.parts)
 
 
 class WriteBehindStatus(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.caching import BacklogFull, Behind, CacheUnavailable, LoadTimeout, TotalOverflow
+from app.caching import BacklogFull, Behind, CacheUnavailable, LoadTimeout, Overloaded, TotalOverflow
 from app.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -44,6 +44,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     OutcomeUnknown: (503, "outcome-unknown"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),
+    Overloaded: (503, "overloaded"),
     BacklogFull: (503, "backlog-full"),
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),

@@ -1,10 +1,10 @@
 """Users, cached beside the database: here the application does both halves of the cache's work itself.
 
 read    ask the cache; on a miss our own query asks the database
-write   write to the database, which commits, and then invalidate
+write   write to the database, which commits, and then invalidate: to the end, whoever goes away meanwhile
 """
 
-from app.caching import CacheAside, CacheUnavailable, Reading
+from app.caching import CacheAside, Reading
 from app.users.models import NewUser, User, UserChanges
 from app.users.store import UserStore
 
@@ -26,24 +26,26 @@ class Users:
 
     async def create(self, new: NewUser) -> User:
         """Adds a user. It invalidates, too: that there was no such user may be cached."""
-        user = await self._store.insert(new)
-        await self._invalidate(user.id, user.version)
-        return user
+        return await self._cache.finish(self._create(new))
 
     async def change(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
         """Changes a user."""
-        user = await self._store.update(user_id, changes, expected)
-        await self._invalidate(user_id, user.version)
-        return user
+        return await self._cache.finish(self._change(user_id, changes, expected))
 
     async def delete(self, user_id: int, expected: frozenset[int] | None) -> None:
         """Removes a user."""
-        await self._invalidate(user_id, await self._store.delete(user_id, expected))
+        await self._cache.finish(self._delete(user_id, expected))
 
-    async def _invalidate(self, user_id: int, version: int) -> None:
-        try:
-            await self._cache.invalidate(user_id, version)
-        except CacheUnavailable:
-            # It is committed, so it is not an error for the client. The outbox has the row: the relay invalidates when
-            # Redis is back. The region has counted it.
-            return
+    async def _create(self, new: NewUser) -> User:
+        user = await self._store.insert(new)
+        await self._cache.invalidate(user.id, user.version)
+        return user
+
+    async def _change(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
+        user = await self._store.update(user_id, changes, expected)
+        await self._cache.invalidate(user_id, user.version)
+        return user
+
+    async def _delete(self, user_id: int, expected: frozenset[int] | None) -> None:
+        version = await self._store.delete(user_id, expected)
+        await self._cache.invalidate(user_id, version)

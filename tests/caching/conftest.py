@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Event, Lifetimes, RedisClock, Region
+from app.caching import Breaker, Event, Lifetimes, RedisClock, Region
+from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
 
@@ -74,7 +75,9 @@ NewRegion = Callable[[], Region[int, Thing]]
 
 
 @pytest.fixture
-async def new_region(redis: Redis, clock: RedisClock, reported: Counter[Event]) -> AsyncIterator[NewRegion]:
+async def new_region(
+    redis: Redis, clock: RedisClock, breaker: Breaker, reported: Counter[Event]
+) -> AsyncIterator[NewRegion]:
     """Makes regions over the same keys. Each is like another process: they share Redis and nothing else."""
 
     def observe(name: str, event: Event, took: timedelta) -> None:
@@ -85,7 +88,14 @@ async def new_region(redis: Redis, clock: RedisClock, reported: Counter[Event]) 
 
         def new() -> Region[int, Thing]:
             region: Region[int, Thing] = Region(
-                redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe
+                redis,
+                "things",
+                Thing,
+                lifetimes=LIFETIMES,
+                clock=clock,
+                breaker=breaker,
+                settled=settled,
+                observe=observe,
             )
             stack.push_async_exit(region)
             return region

@@ -3,8 +3,9 @@
 from collections import Counter
 from datetime import timedelta
 
-from app.caching import CacheAside, Event, Outcome, RedisClock, Region, open_redis
+from app.caching import Breaker, CacheAside, Event, Outcome, RedisClock, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
+from tests.settled import settled
 
 
 async def test_a_miss_asks_the_query_and_a_hit_does_not(region: Region[int, Thing], source: Source) -> None:
@@ -26,7 +27,7 @@ async def test_absence_is_remembered_and_an_insert_ends_it(region: Region[int, T
     assert (await cache.get(1, source.get)).value == source.rows[1]
 
 
-async def test_without_redis_the_query_answers(source: Source, clock: RedisClock) -> None:
+async def test_without_redis_the_query_answers(source: Source, clock: RedisClock, breaker: Breaker) -> None:
     reported: Counter[Event] = Counter()
 
     def observe(name: str, event: Event, took: timedelta) -> None:
@@ -34,7 +35,16 @@ async def test_without_redis_the_query_answers(source: Source, clock: RedisClock
 
     source.rows[1] = Thing(name="thing", version=1)
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
-        region: Region[int, Thing] = Region(redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe)
+        region: Region[int, Thing] = Region(
+            redis,
+            "things",
+            Thing,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=observe,
+        )
         cache = CacheAside(region)
         present, absent = await cache.get(1, source.get), await cache.get(2, source.get)
     assert (present.value, absent.value) == (source.rows[1], None)

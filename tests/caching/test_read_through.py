@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Event, Outcome, ReadThrough, RedisClock, Region, open_redis
+from app.caching import Breaker, Event, Outcome, ReadThrough, RedisClock, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
+from tests.settled import settled
 
 ROWS = {key: Thing(name=f"thing {key}", version=key) for key in range(1, 101)}
 
@@ -58,7 +59,7 @@ async def test_an_invalidated_key_is_loaded_again(cache: ReadThrough[int, Thing]
     assert (await cache.get(1)).value == source.rows[1]
 
 
-async def test_without_redis_the_database_answers(source: Source, clock: RedisClock) -> None:
+async def test_without_redis_the_database_answers(source: Source, clock: RedisClock, breaker: Breaker) -> None:
     reported: Counter[Event] = Counter()
     source.rows.update(ROWS)
 
@@ -66,7 +67,16 @@ async def test_without_redis_the_database_answers(source: Source, clock: RedisCl
         reported[event] += 1
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
-        region: Region[int, Thing] = Region(redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe)
+        region: Region[int, Thing] = Region(
+            redis,
+            "things",
+            Thing,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=observe,
+        )
         cache = ReadThrough(region, load=source.get_many)
         assert (await cache.get(1)).outcome is Outcome.BYPASSED
         readings = await cache.get_many([1, 404, 2])

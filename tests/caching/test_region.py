@@ -1,6 +1,7 @@
 """The rules of a region: who may fill, and what an invalidation forgets."""
 
 import asyncio
+import zlib
 from collections import Counter
 from datetime import timedelta
 
@@ -8,9 +9,11 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
+from app.caching import Breaker, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
+from app.caching.breaker import FAILURES
 from app.caching.lease import Fill, Lease
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
+from tests.settled import settled
 
 A_MILLISECOND = timedelta(milliseconds=1)
 
@@ -47,8 +50,9 @@ async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: R
     await fill(region, await leased(region), 7)
     raw = await redis.get("things:{1}")
     assert isinstance(raw, bytes)
-    schema, version, stored_at, fresh_until, cost, payload = raw.split(b" ", 5)
+    schema, version, stored_at, fresh_until, cost, checksum, payload = raw.split(b" ", 6)
     assert (len(schema), version, cost, payload) == (8, b"7", b"1", b'{"name":"thing","version":7}')
+    assert int(checksum, 16) == zlib.crc32(payload)
     assert int(stored_at) < int(fresh_until)
 
 
@@ -163,7 +167,7 @@ async def test_every_key_ends_by_itself(region: Region[int, Thing], redis: Redis
 
 
 async def test_two_versions_of_the_application_share_one_redis(
-    redis: Redis, clock: RedisClock, new_region: NewRegion, reported: Counter[Event]
+    redis: Redis, clock: RedisClock, breaker: Breaker, new_region: NewRegion, reported: Counter[Event]
 ) -> None:
     """Old and new instances run side by side while a new version is rolled out. Each reads only what it can read:
 
@@ -177,7 +181,14 @@ async def test_two_versions_of_the_application_share_one_redis(
 
     old = new_region()
     new: Region[int, ColouredThing] = Region(
-        redis, "things", ColouredThing, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+        redis,
+        "things",
+        ColouredThing,
+        lifetimes=LIFETIMES,
+        clock=clock,
+        breaker=breaker,
+        settled=settled,
+        observe=lambda *_: None,
     )
     assert await fill(old, await leased(old), 7) is Fill.STORED
     assert await new.find(1) is None
@@ -209,6 +220,22 @@ async def test_foreign_bytes_are_a_miss_and_are_overwritten(
     assert isinstance(await region.find(1), Reading)
 
 
+@pytest.mark.parametrize("rot", [b"x", b'{"name":"thing","version":7', b'{"name":"think","version":7}'])
+async def test_a_value_that_has_rotted_is_a_miss_and_is_overwritten(
+    region: Region[int, Thing], redis: Redis, reported: Counter[Event], rot: bytes
+) -> None:
+    await fill(region, await leased(region), 7)
+    raw = await redis.get("things:{1}")
+    assert isinstance(raw, bytes)
+    await redis.set("things:{1}", raw.replace(b'{"name":"thing","version":7}', rot))
+    assert await region.find(1) is None
+    assert reported[Event.FOREIGN] == 1
+    assert await fill(region, await leased(region), 7) is Fill.STORED
+    found = await region.find(1)
+    assert found is not None
+    assert found.value == Thing(name="thing", version=7)
+
+
 async def test_a_foreign_type_is_a_miss_and_is_overwritten(region: Region[int, Thing], redis: Redis) -> None:
     await redis.hset("things:{1}", mapping={"name": "thing"})
     assert await region.find(1) is None
@@ -217,7 +244,9 @@ async def test_a_foreign_type_is_a_miss_and_is_overwritten(region: Region[int, T
     assert await fill(region, await leased(region), 1) is Fill.STORED
 
 
-async def test_freshness_is_judged_by_the_clock_of_redis(region: Region[int, Thing], clock: RedisClock) -> None:
+async def test_freshness_is_judged_by_the_clock_of_redis(
+    region: Region[int, Thing], clock: RedisClock, breaker: Breaker
+) -> None:
     await fill(region, await leased(region), 1)
     clock.set(clock.now() + 301_000)
     assert await region.find(1) is None
@@ -239,17 +268,31 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(region: Region[in
     await leased(region, 2)
 
 
-async def test_without_redis_every_question_says_so(clock: RedisClock, reported: Counter[Event]) -> None:
+async def test_without_redis_every_question_says_so(
+    clock: RedisClock, breaker: Breaker, reported: Counter[Event]
+) -> None:
     def observe(name: str, event: Event, took: timedelta) -> None:
         reported[event] += 1
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=A_MILLISECOND, connections=1) as redis:
-        region: Region[int, Thing] = Region(redis, "things", Thing, lifetimes=LIFETIMES, clock=clock, observe=observe)
-        for question in (region.find(1), region.find_all([1, 2]), region.lookup(1), region.invalidate(1, 1)):
-            with pytest.raises(CacheUnavailable, match="Redis did not answer for things"):
+        region: Region[int, Thing] = Region(
+            redis,
+            "things",
+            Thing,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=observe,
+        )
+        for question in (region.find(1), region.find_all([1, 2]), region.lookup(1), region.forget(1, 1)):
+            # After a few it is asked no more.
+            with pytest.raises(CacheUnavailable, match=r"Redis (did not answer|is not asked) for things"):
                 await question
+        await region.invalidate(1, 1)  # It is settled by time.
         # What was loaded is an answer anyway.
         reading, became = await region.fill(1, "token", thing(1))
-        assert (reading.value, became) == (Thing(name="thing", version=1), Fill.LOST)
+        assert (reading.value, became) == (Thing(name="thing", version=1), Fill.UNKNOWN)
         await region.release(1, "token")
-    assert reported[Event.UNAVAILABLE] == 7  # The lookup also tried to give its lease back.
+    assert reported[Event.UNAVAILABLE] == FAILURES
+    assert reported[Event.INVALIDATION_FAILED] == 1

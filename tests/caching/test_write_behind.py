@@ -21,6 +21,7 @@ from app.caching import (
     BacklogFull,
     Batch,
     Behind,
+    Breaker,
     CacheUnavailable,
     Flusher,
     RedisClock,
@@ -47,7 +48,7 @@ class Lost(Exception):
 class Views:
     """Page views as they are wired, with a gate before and behind the database's answer, and a flush that can die."""
 
-    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, database: Database) -> None:
+    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, breaker: Breaker, database: Database) -> None:
         self.store = PageViewStore(database)
         self.dies_after_commit = False
         self.before, self.behind = asyncio.Event(), asyncio.Event()
@@ -55,14 +56,20 @@ class Views:
         self.gathered, self.commit = asyncio.Event(), asyncio.Event()
         for gate in (self.before, self.behind, self.commit):
             gate.set()
-        self.counters = WriteBehind(redis, "views", self.load, clock=clock)
-        self.waiting = waiting
+        self.counters = WriteBehind(redis, "views", self.load, clock=clock, breaker=breaker)
+        self.waiting, self.breaker = waiting, breaker
         self.flusher = self.new_flusher()
 
     def new_flusher(self) -> Flusher:
         """Another flusher: another process."""
         return Flusher(
-            self.waiting, "views", self.flush, views=1, interval=timedelta(milliseconds=1), flushed=lambda *_: None
+            self.waiting,
+            "views",
+            self.flush,
+            views=1,
+            interval=timedelta(milliseconds=1),
+            breaker=self.breaker,
+            flushed=lambda *_: None,
         )
 
     async def load(self, pages: Sequence[str], batches: Sequence[str]) -> Standing:
@@ -102,10 +109,12 @@ def made_at(batch: str) -> datetime:
 
 
 @pytest.fixture
-async def views(endpoints: Endpoints, redis: Redis, clock: RedisClock, database: Database) -> AsyncIterator[Views]:
+async def views(
+    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
+) -> AsyncIterator[Views]:
     """Page views over real servers; nobody runs the flusher but the test."""
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
-        views = Views(redis, waiting, clock, database)
+        views = Views(redis, waiting, clock, breaker, database)
         async with views.counters:
             await views.flusher.round()  # It creates the groups.
             yield views
@@ -125,7 +134,7 @@ async def test_a_view_of_a_cold_page_needs_no_database_and_makes_no_total(
     await sql.execute("INSERT INTO page_views VALUES ('home', 100)")
     views.before.clear()  # The database does not answer.
     assert await views.counters.add("home", 1) is None
-    assert await redis.get(HOME.total("home")) is None
+    assert await redis.get(HOME.total("home", views.breaker.run)) is None
     views.before.set()
     assert await views.total() == 101
     assert await views.counters.add("home", 2) == 103
@@ -135,7 +144,7 @@ async def test_a_total_counts_what_is_pending(views: Views, redis: Redis, sql: a
     """C2. A total that is read anew from the database alone lacks what waits, and goes back."""
     await views.counters.add("home", 5)
     assert await views.total() == 5
-    await redis.delete(HOME.total("home"))
+    await redis.delete(HOME.total("home", views.breaker.run))
     assert await views.total() == 5
     assert await stored(sql) == 0
     await views.flusher.round()
@@ -147,7 +156,7 @@ async def test_a_batch_that_is_committed_and_not_acknowledged_is_not_counted_twi
     """C3. The flusher commits · it dies · the total is evicted · a read adds the database and what still waits"""
     await views.counters.add("home", 8)
     await views.commit_without_acknowledging()
-    await redis.delete(HOME.total("home"))
+    await redis.delete(HOME.total("home", views.breaker.run))
     assert await views.total() == 8
     await views.flusher.round()
     assert await views.total() == 8
@@ -334,10 +343,10 @@ async def test_what_is_no_batch_becomes_a_dead_letter(views: Views, redis: Redis
     assert letter["reason"].startswith("The entry views:{")
 
 
-async def test_without_redis_nothing_is_accepted(clock: RedisClock, views: Views) -> None:
+async def test_without_redis_nothing_is_accepted(clock: RedisClock, breaker: Breaker, views: Views) -> None:
     async with (
         open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere,
-        WriteBehind(nowhere, "views", views.load, clock=clock) as counters,
+        WriteBehind(nowhere, "views", views.load, clock=clock, breaker=breaker) as counters,
     ):
         for question in (
             counters.add("home", 1),

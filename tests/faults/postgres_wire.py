@@ -1,121 +1,114 @@
-"""A proxy in front of Postgres that sees each statement pass, counts it, and can hold it back.
+"""A proxy in front of Postgres that sees each statement pass, and knows which answer is whose.
 
-    application  →  PostgresWire  →  Postgres
-
-It reads the messages of protocol 3 that a client sends: a Parse names a statement, a Bind makes a portal of it, an
-Execute runs the portal; a simple Query is all in one. What Postgres answers is passed on unread.
+It reads the messages of protocol 3: a Parse names a statement, a Bind makes a portal of it, an Execute runs the portal;
+a simple Query is all in one. The answer to all up to a Sync, or to a Query, ends with ReadyForQuery. Nobody asks for
+TLS on a unix socket.
 """
 
-import asyncio
-import re
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from tests.faults.held import Held
+from tests.faults.conversation import Conversation
+from tests.faults.message import Message
+from tests.faults.wire import Wire
 
-SOCKET = ".s.PGSQL.5432"
-NEGOTIATIONS = {80877103, 80877104}
-"""The numbers by which a client asks for TLS or GSS before it introduces itself."""
+SOCKET = ".s.PGSQL.{}"
+PORT = 5432
 
 
-class PostgresWire:
-    """An async context manager; `url` leads through it to the Postgres at `database_url`, a unix socket."""
+class PostgresWire(Wire):
+    """A wire to the Postgres at `database_url`, on a unix socket (`host=` in the query) or a host and port.
+
+    What matches `holding` waits at its Bind, and counts at its Execute.
+    """
 
     def __init__(self, database_url: str) -> None:
-        self._upstream = Path(parse_qs(urlsplit(database_url).query)["host"][0]) / SOCKET
         self._parts = urlsplit(database_url)
-        self._executed: list[str] = []
-        self._gates: list[Held] = []
-        self._connections: set[asyncio.Task[None]] = set()
-        self._stack = AsyncExitStack()
+        self._query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
+        host = self._parts.hostname or self._query.pop("host", "localhost")
+        port = self._parts.port or int(self._query.pop("port", PORT))
+        super().__init__(str(Path(host) / SOCKET.format(port)) if host[0] == "/" else (host, port), SOCKET.format(PORT))
 
-    async def __aenter__(self) -> Self:
-        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wire-"))
-        self.url = urlunsplit(self._parts._replace(query=f"host={directory}"))
-        self._server = await asyncio.start_unix_server(self._connected, Path(directory) / SOCKET)
-        return self
+    def _url_through(self, path: Path) -> str:
+        login, at, _ = self._parts.netloc.rpartition("@")
+        query = urlencode({**self._query, "host": path.parent}, safe="/")
+        return urlunsplit(self._parts._replace(netloc=login + at, query=query))
 
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._stack.aclose()
-
-    def count(self, pattern: str) -> int:
-        """How many executed statements matched so far."""
-        return sum(1 for statement in self._executed if re.search(pattern, statement, re.DOTALL))
-
-    @asynccontextmanager
-    async def holding(self, pattern: str) -> AsyncIterator[Held]:
-        """Holds the statements that match until they are released, or the block ends."""
-        held = Held(pattern)
-        self._gates.append(held)
-        try:
-            yield held
-        finally:
-            self._gates.remove(held)
-            held.release()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        server_reader, server_writer = await asyncio.open_unix_connection(self._upstream)
-        back = asyncio.create_task(_copy(server_reader, writer))
-        try:
-            await self._forward(reader, server_writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            back.cancel()  # Either side is gone, or the test is over: so is the connection.
-        finally:
-            server_writer.close()
-            await asyncio.wait({back})
-            writer.close()
-            self._connections.discard(task)
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        negotiating = True
-        while negotiating:
-            body = await _body(reader)
-            writer.write(_length(body) + body)
-            negotiating = int.from_bytes(body[:4]) in NEGOTIATIONS
-        statements: dict[bytes, str] = {}
-        portals: dict[bytes, str] = {}
-        while True:
-            kind, body = await reader.readexactly(1), await _body(reader)
-            first, _, rest = body.partition(b"\0")
-            if kind == b"P":
-                statements[first] = rest.partition(b"\0")[0].decode()
-            elif kind == b"B":
-                # Held here and not at the Execute: Postgres takes the snapshot of a SELECT when it is bound.
-                portals[first] = statements[rest.partition(b"\0")[0]]
-                await self._pass(portals[first])
-            elif kind == b"Q":
-                await self._pass(first.decode())
-            if kind in b"EQ":
-                self._executed.append(portals[first] if kind == b"E" else first.decode())
-            writer.write(kind + _length(body) + body)
-            await writer.drain()
-
-    async def _pass(self, statement: str) -> None:
-        for gate in list(self._gates):
-            await gate.passed(statement)
+    def _conversation(self) -> Conversation:
+        return _Conversation(self.waits_for_answer)
 
 
-async def _body(reader: asyncio.StreamReader) -> bytes:
-    return await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
+class _Conversation:
+    """Who asks: statements by name. Who answers: one ReadyForQuery for each introduction, Query and Sync."""
+
+    def __init__(self, awaited: Callable[[list[str]], bool]) -> None:
+        self._awaited = awaited
+        self._questions, self._answers = bytearray(), bytearray()
+        self._introduced = False
+        self._read = 0
+        """So much of the answers was looked at, and is kept until the rest has come."""
+        self._statements: dict[bytes, str] = {}
+        self._portals: dict[bytes, str] = {}
+        self._unanswered: deque[list[str]] = deque([[]])
+        """What was executed up to each ReadyForQuery that is to come; the last one is not asked for yet."""
+
+    def asked(self, data: bytes) -> Iterator[Message]:
+        self._questions += data
+        at = 0
+        while end := _end(self._questions, at, kind=self._introduced):
+            raw, at = bytes(self._questions[at:end]), end
+            if self._introduced:
+                yield self._question(raw)
+            else:
+                self._introduced = True
+                self._unanswered.append([])
+                yield Message(raw)
+        del self._questions[:at]
+
+    def answered(self, data: bytes) -> Iterator[Message]:
+        buffer = self._answers
+        buffer += data
+        began, at = 0, self._read
+        while end := _end(buffer, at, kind=True):
+            ready, at = buffer[at] == ord("Z"), end
+            if ready:
+                yield Message(bytes(buffer[began:at]), self._unanswered.popleft())
+                began = at
+        # What nobody waits for is passed on as it comes: it may be large, or ask the client for more.
+        if at > began and not self._awaited(self._unanswered[0]):
+            yield Message(bytes(buffer[began:at]))
+            began = at
+        del buffer[:began]
+        self._read = at - began
+
+    def _question(self, raw: bytes) -> Message:
+        kind = raw[:1]
+        if kind == b"S":
+            self._unanswered.append([])
+        if kind not in b"PBEQ":
+            return Message(raw)
+        first, _, rest = raw[5:].partition(b"\0")
+        if kind == b"P":
+            self._statements[first] = rest.partition(b"\0")[0].decode(errors="backslashreplace")
+            return Message(raw)
+        if kind == b"B":
+            # Held here and not at the Execute: Postgres takes the snapshot of a SELECT when it is bound.
+            self._portals[first] = self._statements.get(rest.partition(b"\0")[0], "")
+            return Message(raw, (self._portals[first],))
+        statement = self._portals.get(first, "") if kind == b"E" else first.decode(errors="backslashreplace")
+        self._unanswered[-1].append(statement)
+        if kind == b"E":
+            return Message(raw, counted=statement)
+        self._unanswered.append([])
+        return Message(raw, (statement,), counted=statement)
 
 
-def _length(body: bytes) -> bytes:
-    return (len(body) + 4).to_bytes(4)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(65536):
-        writer.write(chunk)
-        await writer.drain()
-    writer.close()
+def _end(buffer: bytearray, at: int, *, kind: bool) -> int:
+    """Where the message ends that begins here, 0 when it is not complete; `kind`, when a letter precedes its length."""
+    length = at + kind
+    if len(buffer) < length + 4:
+        return 0
+    end = length + int.from_bytes(buffer[length : length + 4])
+    return end if end <= len(buffer) else 0

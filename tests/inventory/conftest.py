@@ -6,10 +6,11 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Lifetimes, Locked, RedisClock, Region, WriteThrough
+from app.caching import Breaker, Lifetimes, Locked, RedisClock, Region, WriteThrough
 from app.database import Database
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
+from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(0), absent=timedelta(seconds=30))
 
@@ -35,10 +36,17 @@ def load(store: StockStore) -> Load:
 
 
 @pytest.fixture
-async def region(redis: Redis, clock: RedisClock) -> AsyncIterator[Region[str, Stock]]:
+async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Region[str, Stock]]:
     """The region of the stock."""
     async with Region[str, Stock](
-        redis, "stock", Stock, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+        redis,
+        "stock",
+        Stock,
+        lifetimes=LIFETIMES,
+        clock=clock,
+        breaker=breaker,
+        settled=settled,
+        observe=lambda *_: None,
     ) as region:
         yield region
 

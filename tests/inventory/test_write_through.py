@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from app.caching import CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
+from app.caching import Breaker, CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
 from app.database import open_database
 from app.embedded import Endpoints
 from app.errors import OutcomeUnknown, OutOfStock
@@ -23,6 +23,7 @@ from app.routers.problems import STATUSES
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.inventory.conftest import LIFETIMES, Inventory, Load
+from tests.settled import settled
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
@@ -55,13 +56,20 @@ async def test_a_write_is_in_both_stores_when_it_is_answered(inventory: Inventor
 
 
 async def test_without_redis_nothing_is_saved(
-    inventory: Inventory, load: Load, store: StockStore, clock: RedisClock
+    inventory: Inventory, load: Load, store: StockStore, clock: RedisClock, breaker: Breaker
 ) -> None:
     """L1. A's link to Redis is down · A commits anyway, and answers · R on B hits the old value."""
     await inventory.put("A", Setting(30))
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         region: Region[str, Stock] = Region(
-            nowhere, "stock", Stock, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+            nowhere,
+            "stock",
+            Stock,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=lambda *_: None,
         )
         cut_off = WriteThrough(region, load=load, save=store.save)
         for change in (Setting(1), Adjustment(-1), Removal(), Setting(1, frozenset())):

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Lifetimes, ReadThrough, RedisClock, Region
+from app.caching import Breaker, Lifetimes, ReadThrough, RedisClock, Region
 from app.database import Database
 from app.products.models import NewProduct, Product
 from app.products.service import Products
 from app.products.store import ProductStore
+from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
 CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
@@ -18,7 +19,7 @@ POT = NewProduct(sku="POT", name="Pot", price="24.50")
 
 
 async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
-    redis: Redis, clock: RedisClock, database: Database
+    redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
 ) -> None:
     """R misses CUP and POT, reads both, and stalls
                                         W changes CUP's price, commits, invalidates, and answers
@@ -34,7 +35,14 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
         return rows
 
     async with Region[str, Product](
-        redis, "products", Product, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+        redis,
+        "products",
+        Product,
+        lifetimes=LIFETIMES,
+        clock=clock,
+        breaker=breaker,
+        settled=settled,
+        observe=lambda *_: None,
     ) as region:
         products = Products(ReadThrough(region, load=slow), store)
         cup, pot = await products.create(CUP), await products.create(POT)

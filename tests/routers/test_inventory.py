@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
 from tests.routers.conftest import Contents, contents
 from tests.routers.test_products import SKUS
 from tests.service import Service, free_port
@@ -484,10 +485,13 @@ async def test_a_repetition_is_answered_without_redis(settings: Settings, client
 
 
 async def test_without_postgres_the_cache_still_answers_what_it_has(settings: Settings, redis: Redis) -> None:
-    nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
-    async with application(settings) as client:
+    assert settings.database_url is not None
+    async with (
+        PostgresWire(settings.database_url) as wire,
+        application(settings.model_copy(update={"database_url": wire.url})) as client,
+    ):
         await put(client, "A", 30)
-    async with application(settings.model_copy(update={"database_url": nowhere})) as client:
+        wire.refuse()
         assert await quantity(client) == 30
         for answer in (await client.get("/inventory/B"), await put(client, "A", 1), await adjust(client, "A", 1)):
             assert (answer.status_code, answer.json()["type"]) == (503, "database-unavailable")

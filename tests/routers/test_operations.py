@@ -260,7 +260,10 @@ async def test_a_service_whose_parts_all_work_is_ready(client: httpx.AsyncClient
         200,
         {
             "status": "ready",
-            "parts": {"redis": "ok", "postgres": "ok", "schema": Schema.CURRENT, "relay": "ok", "flusher": "ok"},
+            "parts": {
+                **dict.fromkeys(("redis", "postgres", "relay", "flusher", "breaker", "eviction", "persistence"), "ok"),
+                "schema": Schema.CURRENT,
+            },
         },
     )
 

@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import CacheAside, Lifetimes, RedisClock, Region
+from app.caching import Breaker, CacheAside, Lifetimes, RedisClock, Region
 from app.database import Database
 from app.users.models import User
 from app.users.service import Users
 from app.users.store import UserStore
+from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
 
@@ -51,13 +52,22 @@ async def store(database: Database) -> AsyncIterator[GatedUserStore]:
 
 
 @pytest.fixture
-async def new_instance(redis: Redis, clock: RedisClock, store: GatedUserStore) -> AsyncIterator[NewInstance]:
+async def new_instance(
+    redis: Redis, clock: RedisClock, breaker: Breaker, store: GatedUserStore
+) -> AsyncIterator[NewInstance]:
     """Makes instances of the service. They share the stores, and nothing in memory, as processes do."""
     async with AsyncExitStack() as stack:
 
         def new() -> Users:
             region: Region[int, User] = Region(
-                redis, "users", User, lifetimes=LIFETIMES, clock=clock, observe=lambda *_: None
+                redis,
+                "users",
+                User,
+                lifetimes=LIFETIMES,
+                clock=clock,
+                breaker=breaker,
+                settled=settled,
+                observe=lambda *_: None,
             )
             stack.push_async_exit(region)
             return Users(CacheAside(region), store)

@@ -1,12 +1,13 @@
 """The Lua scripts: one job each, sent to Redis once and then run by their digest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from app.caching.breaker import Breaker
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
 
 ATTEMPTS = 3
@@ -17,15 +18,25 @@ def script(redis: Redis, name: str) -> AsyncScript:
     return redis.register_script(files(__name__).joinpath(f"{name}.lua").read_bytes())
 
 
-async def run(script: AsyncScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
-    """The answer of a script that may run again without harm. An answer that got lost tells nothing, so it is repeated.
+async def run(
+    script: AsyncScript, keys: Callable[[str | None], Sequence[str]], args: Sequence[Any], breaker: Breaker
+) -> Any:
+    """The answer of a script that may run again without harm. An answer that got lost tells nothing, so it is repeated;
+    so is one whose `keys`, which depend on the run of Redis, were of a run that is over.
 
-    Raises CacheUnavailable after `ATTEMPTS`.
+    Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    why = f"Redis is not asked for page views: {breaker.why}"
+    for _attempt in range(ATTEMPTS):
+        if not breaker.reachable:
+            break
+        run = breaker.run
         try:
-            return await script(keys=keys, args=args)
+            answer = await script(keys=keys(run), args=args)
         except REDIS_DOWN as error:
-            if attempt == ATTEMPTS:
-                raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
-    raise AssertionError("The last attempt has returned or raised.")
+            why = f"Redis did not answer for page views: {error}"
+            continue
+        if run == breaker.run:
+            return answer
+        why = "Redis has restarted"
+    raise CacheUnavailable(f"{why}.")

@@ -1,0 +1,163 @@
+"""Whether this process may believe what stands in Redis, and how many reads may pass by it when it may not.
+
+    closed    Redis is asked, and believed: a relay has found out within the last `TRUST` that Redis was told of every
+              change that was committed until then
+    lapsed    nobody has found that out for so long: a reader waits a moment for news
+    open      Redis does not answer, or it is another one than before: reads go to the database, a few at a time
+
+Trust is a lease. It ends by itself, on every instance, also on one that stands still or that nobody can reach:
+
+    A cannot reach Redis: its write is committed, and its invalidation fails
+    B can, and still holds the old value                B's relay carries A's change, or B's trust ends after `TRUST`
+    A answers after `SETTLED`: whoever reads then asks the database, or a Redis that knows of the change
+
+(Leases as a bound on staleness: Gray and Cheriton, SOSP 1989. Breaker and bulkhead: Nygard, "Release It!".)
+
+A Redis that restarts may have lost its last second, and a replica that took over some more: values come back that were
+invalidated. redis-py reconnects without a word, so each new connection asks for the server's `run_id`, and another one
+than before opens the breaker before the connection carries a command.
+
+What can go wrong: nobody renews the trust, because the relay stands still. Then reads ask the database.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from app.caching.errors import REDIS_DOWN, CacheUnavailable, Overloaded
+
+logger = logging.getLogger(__name__)
+
+TRUST = timedelta(milliseconds=350)
+SETTLED = TRUST + timedelta(milliseconds=50)
+"""Of a change that was committed this long ago, either Redis was told, or no instance believes Redis: `TRUST`, and more
+than two clocks can drift apart meanwhile."""
+NEWS = timedelta(milliseconds=500)
+"""So long a reader waits when trust has lapsed: a process that stood still for a moment has news after a few ms."""
+FAILURES = 3
+"""So many calls that fail one after the other open the breaker. One may be a connection that broke by itself."""
+TURN = timedelta(milliseconds=500)
+"""So long a reader waits for its turn to pass by the cache."""
+
+
+class Breaker:
+    """What this process believes of Redis. At most `loads` reads pass by it at the same time.
+
+    `changed` is told each time whether it is open now. It starts open: a relay has to close it.
+    """
+
+    def __init__(self, *, loads: int, changed: Callable[[bool], None] = lambda is_open: None) -> None:
+        self.run: str | None = None
+        """Which Redis was met last, and in which of its lives."""
+        self.losses = 0
+        """How often trust was lost. Who compares it before and after knows whether it was lost between."""
+        self.reachable = False
+        """Whether Redis answers."""
+        self.is_open = True
+        self.why = "nobody has looked yet"
+        """Why it is open, or was the last time."""
+        self._until = float("-inf")
+        self._failures = 0
+        self._news = asyncio.Event()
+        self._turns = asyncio.Semaphore(loads)
+        self._changed = changed
+
+    @property
+    def closed(self) -> bool:
+        """Whether Redis may be believed now."""
+        return not self.is_open and time.monotonic() < self._until
+
+    async def believed(self) -> None:
+        """Returns when Redis may be believed. Raises CacheUnavailable when it may not, or nobody knows."""
+        if not self.closed and not self.is_open:
+            try:
+                await asyncio.wait_for(self._news.wait(), NEWS.total_seconds())
+            except TimeoutError:
+                raise CacheUnavailable("Nobody knows whether Redis was told of the last changes.") from None
+        if self.is_open:
+            raise CacheUnavailable(f"Redis is not asked: {self.why}.")
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """A turn to pass by the cache. Raises Overloaded when it does not come."""
+        try:
+            await asyncio.wait_for(self._turns.acquire(), TURN.total_seconds())
+        except TimeoutError:
+            raise Overloaded("Redis is not asked, and too many reads ask the database already.") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def open(self, why: str) -> None:
+        """Nothing in Redis is believed any more, until a relay closes the breaker."""
+        if not self.is_open:
+            logger.warning("The breaker opens: %s.", why)
+        self.losses += 1
+        self.why = why
+        self._set(is_open=True, until=float("-inf"))
+
+    def close(self, losses: int, began: float) -> None:
+        """Redis knows of every change that was committed at `began`, in seconds of the monotonic clock.
+
+        It stays open when trust was lost since `losses` was read: what was found out then is about another Redis.
+        """
+        if losses == self.losses:
+            if self.is_open:
+                logger.info("The breaker closes.")
+            self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
+
+    def renew(self, began: float) -> None:
+        """As `close`, when it is not open: trust goes on, and does not begin."""
+        if not self.is_open:
+            self.close(self.losses, began)
+
+    async def probe(self, redis: Redis) -> None:
+        """Asks whether Redis answers. Raises CacheUnavailable, and opens the breaker, when it does not."""
+        if self.is_open:
+            # Connections that were made before may lead to a Redis that was replaced meanwhile, or nowhere at all.
+            await redis.connection_pool.disconnect(inuse_connections=False)
+        try:
+            await redis.ping()
+        except REDIS_DOWN as error:
+            self.reachable = False
+            self.open("it does not answer")
+            raise CacheUnavailable(f"Redis does not answer: {error}") from error
+        self.reachable = True
+        self._failures = 0
+
+    def answered(self) -> None:
+        """A call to Redis came back."""
+        self._failures = 0
+
+    def failed(self, error: Exception) -> None:
+        """A call to Redis failed. An error that Redis itself answers is no reason to ask it nothing any more."""
+        if isinstance(error, ResponseError):
+            return
+        self._failures += 1
+        if self._failures >= FAILURES and not self.is_open:
+            self.reachable = False
+            self.open("it does not answer")
+
+    def meet(self, run: str) -> None:
+        """A connection was made to this `run` of Redis. Raises when it is another one than before: what was about to be
+        asked was meant for that one."""
+        before, self.run = self.run, run
+        if before not in (None, run):
+            self.open("it has restarted, and may have lost what it was told last")
+            raise RedisConnectionError("Redis has restarted.")
+
+    def _set(self, *, is_open: bool, until: float) -> None:
+        if is_open != self.is_open:
+            self._changed(is_open)
+        self.is_open, self._until = is_open, until
+        # Wakes all that wait now, and nobody later.
+        self._news.set()
+        self._news.clear()

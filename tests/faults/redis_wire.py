@@ -1,0 +1,86 @@
+"""A proxy in front of Redis that sees each command pass, and knows which answer is whose.
+
+A pattern is matched with a command's words, separated by spaces: `^SET ` does not find CLIENT SETINFO, nor a value that
+reads like a command. A script goes by the name of its file: `^FILL 3 users:` and not EVALSHA and a digest.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import hiredis
+from redis.asyncio import Redis
+
+from tests.faults.conversation import Conversation
+from tests.faults.message import Message
+from tests.faults.resp import Resp
+from tests.faults.wire import Wire
+
+
+class RedisWire(Wire):
+    """A wire to the Redis at `redis_url`: redis:// or unix://."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis_url = redis_url
+        parts = self._parts = urlsplit(redis_url)
+        upstream = (
+            unquote(parts.path) if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
+        )
+        super().__init__(upstream, "redis.sock")
+        scripts = [each for each in files("app.caching.scripts").iterdir() if each.name.endswith(".lua")]
+        self._sources = {Path(each.name).stem.upper(): each.read_bytes() for each in scripts}
+        self._names = {hashlib.sha1(source).hexdigest().encode(): name for name, source in self._sources.items()}
+
+    async def __aenter__(self) -> Self:
+        # With a Redis that does not know a script, the first EVALSHA does nothing, and is sent again: a test that holds
+        # or loses that one would depend on which tests ran before.
+        async with Redis.from_url(self._redis_url, protocol=2) as redis:
+            for source in self._sources.values():
+                await redis.script_load(source)
+        return await super().__aenter__()
+
+    def _url_through(self, path: Path) -> str:
+        query = dict(parse_qsl(self._parts.query))
+        if self._parts.scheme != "unix" and self._parts.path.strip("/"):
+            query["db"] = self._parts.path.strip("/")
+        login = f"{self._parts.netloc.rpartition('@')[0]}@" if "@" in self._parts.netloc else ""
+        return f"unix://{login}{quote(str(path))}?{urlencode(query)}"
+
+    def _conversation(self) -> Conversation:
+        return _Conversation(self._names)
+
+
+class _Conversation:
+    """Redis answers each command once, in their order."""
+
+    def __init__(self, names: Mapping[bytes, str]) -> None:
+        self._names = names
+        self._commands, self._replies = Resp(), Resp()
+        self._words = hiredis.Reader()
+        self._unanswered: deque[str] = deque()
+
+    def asked(self, data: bytes) -> Iterator[Message]:
+        for raw in self._commands.feed(data):
+            self._words.feed(raw)
+            text = self._text(self._words.gets())
+            self._unanswered.append(text)
+            yield Message(raw, (text,), counted=text)
+
+    def answered(self, data: bytes) -> Iterator[Message]:
+        for raw in self._replies.feed(data):
+            if raw.startswith(b">"):
+                yield Message(raw)  # A notice of RESP3, which nobody asked for.
+                continue
+            text = self._unanswered.popleft()
+            # A script that Redis does not know was not carried out.
+            yield Message(raw, () if raw.startswith(b"-NOSCRIPT") else (text,))
+
+    def _text(self, words: list[bytes]) -> str:
+        said = [word.decode(errors="backslashreplace") for word in words]
+        if said[0].upper() == "EVALSHA" and (name := self._names.get(words[1].lower())) is not None:
+            said[:2] = [name]
+        return " ".join(said)
