@@ -1,0 +1,475 @@
+"""A region against a model: in whatever order things happen, no read is older than what was answered before it began.
+
+test_region.py tells the interleavings that somebody thought of. Here Hypothesis looks for those that nobody did: loads
+that stand still in the middle, writers that have committed and not invalidated yet, a relay that repeats and comes
+late, writers that hold a row's lock, and keys that end. It makes one step at a time, on a real Redis, and looks after
+each whether all that must hold does.
+"""
+
+import asyncio
+import itertools
+import math
+from collections.abc import Awaitable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Any, TypeVar, cast
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
+
+from app.caching import Breaker, Locked, Reading, RedisClock, Region, open_redis
+from app.caching.lease import WRITER, Fill, Lease
+from app.embedded import Endpoints
+from tests.caching.conftest import LIFETIMES, Thing
+from tests.settled import settled
+
+T = TypeVar("T")
+
+AN_HOUR = timedelta(hours=1)
+KEYS = (1, 2)
+
+keys = st.sampled_from(KEYS)
+ticks = st.sampled_from([(1,), (2,), KEYS])
+"""What is asked for in one tick, and so in one call."""
+instances = st.sampled_from((0, 1))
+names = st.sampled_from(["", " ", "\n", "a  b\r\n", " 1 2 3 4 {}", "\x00", "Fahrrad für 1 €", "🚲"]) | st.text(
+    max_size=4
+)
+
+
+def json_of(thing: Thing | None) -> bytes | None:
+    """The bytes that a read of this row must answer."""
+    return None if thing is None else thing.model_dump_json().encode()
+
+
+class Change(Enum):
+    """What a writer does to a row."""
+
+    UPDATE = auto()  # Or an INSERT, when there is no row.
+    DELETE = auto()  # When there is no row, the INSERT that waited for that.
+    REPLACE = auto()  # A DELETE, and the INSERT that waited for it.
+
+
+changes = st.sampled_from(Change)
+
+
+@dataclass(eq=False)
+class Row:
+    """A row of the database, and what Redis must hold beside its value."""
+
+    states: list[Thing | None]
+    """All that it has been; the last is what it is."""
+    answered: int = 0
+    """Which of the states the last write made that was answered. A read that begins now answers nothing before it."""
+    lock: str | None = None
+    """The writer that holds its lock."""
+    lease: str | None = None
+    floor: int = 0
+    followers: dict[str, int] = field(default_factory=dict)
+    """For each lease that others wait for: what was answered when the last of them began to."""
+
+    def may_be(self, since: int) -> set[bytes | None]:
+        """What a read may answer that began when the state `since` had been answered."""
+        return {json_of(state) for state in self.states[since:]}
+
+
+@dataclass(eq=False)
+class Load:
+    """A load under way, or a writer that has committed: both end in a fill."""
+
+    key: int
+    token: str
+    brought: Thing | Locked[Thing] | None = None
+
+
+@dataclass(frozen=True)
+class Write:
+    """A change that was committed, and which state it made."""
+
+    key: int
+    version: int
+    state: int
+
+
+class Coherence(RuleBasedStateMachine):
+    """Two instances, one Redis, and a database that is a list."""
+
+    leases: Bundle[Load] = Bundle("leases")
+    """Loads that have not read the database yet."""
+    loads: Bundle[Load] = Bundle("loads")
+    """Loads that have, and writers that have committed."""
+    landed: Bundle[Load] = Bundle("landed")
+    writers: Bundle[Load] = Bundle("writers")
+    """Writers that hold a row's lock, and have not committed."""
+
+    def __init__(self, runner: asyncio.Runner, redis: Redis, regions: list[Region[int, Thing]]) -> None:
+        super().__init__()
+        self.runner, self.redis, self.regions = runner, redis, regions
+        self.versions = itertools.count(1000)
+        # What an INSERT drew that had to wait for a DELETE: everybody who came between has drawn a later one.
+        self.early_versions = itertools.count(999, -1)
+        self.tokens = itertools.count(1)
+        self.writes: list[Write] = []
+        self.rows = {key: Row([None]) for key in KEYS}
+        self.wait_for(redis.flushdb())
+
+    def wait_for(self, work: Awaitable[T]) -> T:
+        """Hypothesis knows no coroutines: each step runs the loop until it is done."""
+        return self.runner.get_loop().run_until_complete(work)
+
+    def check(self, key: int, reading: Reading[Thing] | None) -> None:
+        if reading is not None:
+            row = self.rows[key]
+            assert reading.payload in row.may_be(row.answered), "a read that is too old, or was never committed"
+            assert reading.version == (0 if reading.value is None else reading.value.version)
+
+    def change(self, key: int, change: Change, name: str) -> Thing | None:
+        """Commits a change, and answers what the row is then."""
+        row = self.rows[key]
+        exists = row.states[-1] is not None
+        if change is Change.REPLACE and exists:
+            self.change(key, Change.DELETE, name)
+            exists = False
+        state: Thing | None = None
+        if exists and change is Change.DELETE:
+            version = next(self.versions)
+        elif not exists and change is not Change.UPDATE:
+            version = next(self.early_versions)
+            state = Thing(name=name, version=version)
+        else:
+            version = next(self.versions)
+            state = Thing(name=name, version=version)
+        row.states.append(state)
+        self.writes.append(Write(key, version, len(row.states) - 1))
+        return state
+
+    # Readers
+
+    @rule(target=leases, instance=instances, asked=ticks)
+    def lookup(self, instance: int, asked: tuple[int, ...]) -> MultipleResults[Load]:
+        """Readers miss, all in one tick."""
+        return multiple(*self.misses(instance, asked))
+
+    def misses(self, instance: int, asked: tuple[int, ...]) -> list[Load]:
+        """The leases that a lookup grants."""
+
+        async def answers() -> list[Reading[Thing] | Lease[Thing]]:
+            return await asyncio.gather(*map(self.regions[instance].lookup, asked))
+
+        granted = []
+        for key, answer in zip(asked, self.wait_for(answers()), strict=True):
+            row = self.rows[key]
+            if isinstance(answer, Reading):
+                assert answer.ttl > timedelta(0)
+                self.check(key, answer)
+                continue
+            self.check(key, answer.old)
+            if answer.granted:
+                assert row.lease is None, "two leases at a time"
+                row.lease = answer.token
+                granted.append(Load(key, answer.token))
+            else:
+                assert answer.token == row.lease
+                assert answer.writers == answer.token.startswith(WRITER)
+                row.followers[answer.token] = row.answered
+        return granted
+
+    @rule(target=leases, instance=instances, key=keys)
+    def refresh(self, instance: int, key: int) -> MultipleResults[Load]:
+        """A reader begins to load a value while it still stands."""
+        row = self.rows[key]
+        token = self.wait_for(self.regions[instance].claim(key))
+        assert (token is None) == (row.lease is not None)
+        if token is None:
+            return multiple()
+        row.lease = token
+        return multiple(Load(key, token))
+
+    @rule(target=loads, lease=consumes(leases))
+    def load(self, lease: Load) -> Load:
+        """A load reads the database."""
+        self.ask(lease)
+        return lease
+
+    def ask(self, load: Load) -> None:
+        """Reads the row. While a writer holds its lock, the load learns that it may not keep it."""
+        row = self.rows[load.key]
+        load.brought = Locked(row.states[-1]) if row.lock else row.states[-1]
+
+    @rule(target=landed, instance=instances, load=consumes(loads))
+    def fill(self, instance: int, load: Load) -> Load:
+        """A load, or a write, comes to its end."""
+        self.land(instance, [load])
+        return load
+
+    @rule(instance=instances, load=landed)
+    def fill_again(self, instance: int, load: Load) -> None:
+        """A fill comes twice."""
+        self.land(instance, [load])
+
+    @rule(instance=instances, load=consumes(leases))
+    def fail(self, instance: int, load: Load) -> None:
+        """A load fails."""
+        self.give_back(instance, load)
+
+    @rule(target=loads, instance=instances, asked=ticks, stall=st.booleans())
+    def read(self, instance: int, asked: tuple[int, ...], stall: bool) -> MultipleResults[Load]:
+        """Readers miss and load, and nobody interrupts them, or only in the end."""
+        granted = self.misses(instance, asked)
+        for load in granted:
+            self.ask(load)
+        if stall:
+            return multiple(*granted)
+        self.land(instance, granted)
+        return multiple()
+
+    def land(self, instance: int, loads: list[Load]) -> None:
+        region = self.regions[instance]
+        brought: list[tuple[Load, Thing | None]] = []
+        for load in loads:
+            if isinstance(load.brought, Locked):
+                self.give_back(instance, load)
+            else:
+                brought.append((load, load.brought))
+
+        async def fills() -> list[tuple[Reading[Thing], Fill]]:
+            return await asyncio.gather(*(region.fill(load.key, load.token, thing) for load, thing in brought))
+
+        for (load, thing), (reading, fill) in zip(brought, self.wait_for(fills()), strict=True):
+            row = self.rows[load.key]
+            assert reading.payload == json_of(thing)
+            if load.token != row.lease:
+                assert fill is Fill.LOST
+                continue
+            assert fill is (Fill.BELOW if thing is not None and thing.version < row.floor else Fill.STORED)
+            row.lease = None
+            # Whoever waited for this lease may have what was loaded under it.
+            assert json_of(thing) in row.may_be(row.followers.get(load.token, 0)), "a shared load that is too old"
+            if fill is Fill.STORED:
+                self.finds(instance, load.key, thing)
+
+    def finds(self, instance: int, key: int, thing: Thing | None) -> None:
+        found = self.wait_for(self.regions[instance].find(key))
+        assert found is not None
+        assert found.payload == json_of(thing)
+
+    def give_back(self, instance: int, load: Load) -> None:
+        self.wait_for(self.regions[instance].release(load.key, load.token))
+        row = self.rows[load.key]
+        row.lease = None if row.lease == load.token else row.lease
+
+    # Writers
+
+    @rule(instance=instances, key=keys, change=changes, name=names, stall=st.booleans())
+    def write(self, instance: int, key: int, change: Change, name: str, stall: bool) -> None:
+        """A writer commits, and tells of it at once, or nobody else knows yet."""
+        self.change(key, change, name)
+        if not stall:
+            self.tell(instance, self.writes[-1:])
+
+    @precondition(lambda self: len(self.writes) > 0)
+    @rule(instance=instances, back=st.integers(0, 4))
+    def invalidate(self, instance: int, back: int) -> None:
+        """A writer, or a relay, tells of a change: the first time or again, in order or not."""
+        self.tell(instance, [self.writes[-1 - back % len(self.writes)]])
+
+    @rule(instance=instances, backwards=st.booleans())
+    def relay(self, instance: int, backwards: bool) -> None:
+        """A relay tells of the last changes at once."""
+        self.tell(instance, self.writes[:-4:-1] if backwards else self.writes[-3:])
+
+    def tell(self, instance: int, writes: list[Write]) -> None:
+        async def told() -> None:
+            await asyncio.gather(*(self.regions[instance].invalidate(write.key, write.version) for write in writes))
+
+        self.wait_for(told())
+        for write in writes:
+            row = self.rows[write.key]
+            if write.version != row.floor:
+                row.lease = None
+                row.floor = max(row.floor, write.version)
+            row.answered = max(row.answered, write.state)
+
+    @rule(target=writers, instance=instances, key=keys)
+    def revoke(self, instance: int, key: int) -> MultipleResults[Load]:
+        """A writer takes the row's lock, and then takes value and lease away."""
+        row = self.rows[key]
+        if row.lock:
+            return multiple()
+        token = f"{WRITER}{next(self.tokens)}"
+        self.wait_for(self.regions[instance].revoke(key, token))
+        row.lock = row.lease = token
+        return multiple(Load(key, token))
+
+    @rule(target=loads, writer=consumes(writers), change=changes, name=names)
+    def commit(self, writer: Load, change: Change, name: str) -> MultipleResults[Load]:
+        """That writer commits. Nobody may read the old value in the cache from here on, even before it is answered."""
+        row = self.rows[writer.key]
+        if row.lock != writer.token:
+            return multiple()
+        writer.brought = self.change(writer.key, change, name)
+        row.lock = None
+        row.answered = len(row.states) - 1
+        return multiple(writer)
+
+    @rule(instance=instances, writer=consumes(writers), killed=st.booleans())
+    def roll_back(self, instance: int, writer: Load, killed: bool) -> None:
+        """That writer fails, or dies: the database frees the lock in any case."""
+        row = self.rows[writer.key]
+        row.lock = None if row.lock == writer.token else row.lock
+        if not killed:
+            self.give_back(instance, writer)
+
+    # What ends, and what gets lost
+
+    @rule(key=keys, ends=st.sampled_from([("",), (":lease",), (":floor",), ("", ":lease", ":floor")]))
+    def expire(self, key: int, ends: tuple[str, ...]) -> None:
+        """A key ends, or all three, as when somebody flushes Redis."""
+        self.wait_for(self.redis.delete(*(f"things:{{{key}}}{end}" for end in ends)))
+        row = self.rows[key]
+        row.lease = None if ":lease" in ends else row.lease
+        row.floor = 0 if ":floor" in ends else row.floor
+
+    @rule(
+        target=leases,
+        instance=instances,
+        key=keys,
+        become=st.sampled_from(["stale", "foreign", "of another schema", "rotten"]),
+    )
+    def spoil(self, instance: int, key: int, become: str) -> MultipleResults[Load]:
+        """What stands under the key is no answer any more, and the next reader misses."""
+        name = f"things:{{{key}}}"
+        # The client answers bytes, though redis-py's own type allows text.
+        raw = cast("bytes", self.wait_for(self.redis.get(name)) or b"")
+        schema, *words = raw.split(b" ", 4)
+        if len(words) < 4:
+            return multiple()
+        spoilt = {
+            "stale": b" ".join([schema, *words[:2], b"1", words[3]]),
+            "foreign": b"\xff\xfe 1",
+            "of another schema": b" ".join([b"01234567", *words]),
+            "rotten": raw[:-1] + bytes([raw[-1] ^ 1]),
+        }
+        self.wait_for(self.redis.set(name, spoilt[become], keepttl=True))
+        assert self.wait_for(self.regions[instance].find(key)) is None
+        return multiple(*self.misses(instance, (key,)))
+
+    # What must hold
+
+    def teardown(self) -> None:
+        """In the end all is told, and whoever held a lock or a lease is gone: a read answers the row as it is, and
+        keeps it."""
+        self.tell(0, self.writes)
+        for key, row in self.rows.items():
+            row.lock = None
+            self.expire(key, (":lease", ":floor"))
+        self.read(1, KEYS, stall=False)
+        for key, row in self.rows.items():
+            self.finds(0, key, row.states[-1])
+
+    @invariant()
+    def no_read_is_too_old(self) -> None:
+        async def found() -> list[list[Reading[Thing] | None]]:
+            return await asyncio.gather(*(region.find_all(KEYS) for region in self.regions))
+
+        for readings in self.wait_for(found()):
+            for key, reading in zip(KEYS, readings, strict=True):
+                self.check(key, reading)
+
+    @invariant()
+    def redis_holds_what_it_must(self) -> None:
+        names = [[f"things:{{{key}}}{what}" for what in (":lease", ":floor", "")] for key in KEYS]
+
+        async def look() -> tuple[list[bytes], list[list[Any]]]:
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                pipeline.keys("*")
+                for lease, floor, value in names:
+                    pipeline.mget(lease, floor)
+                    for name in (lease, floor, value):
+                        pipeline.pttl(name)
+                there, *answers = await pipeline.execute()
+            return there, [answers[:4], answers[4:]]
+
+        there, answers = self.wait_for(look())
+        assert {name.decode() for name in there} <= {name for three in names for name in three}
+        for row, ((lease, floor), *ends) in zip(self.rows.values(), answers, strict=True):
+            assert (lease or b"").decode() == (row.lease or "")
+            assert int(floor or 0) == row.floor
+            assert -1 not in ends, "a key that never ends"
+
+
+@contextmanager
+def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region[int, Thing]]]]:
+    """Two regions as of two processes: they share Redis and nothing else."""
+
+    async def opened(stack: AsyncExitStack) -> tuple[Redis, Region[int, Thing]]:
+        clock, breaker = RedisClock(), Breaker(loads=1)
+        redis = await stack.enter_async_context(
+            open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, breaker=breaker)
+        )
+        # Nobody runs a relay, so nobody has to renew the trust.
+        await breaker.probe(redis)
+        breaker.close(breaker.losses, math.inf)
+        region: Region[int, Thing] = Region(
+            redis,
+            "things",
+            Thing,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=lambda *_: None,
+        )
+        return redis, await stack.enter_async_context(region)
+
+    # The loop is this test's own, and the session's stays the current one.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        (redis, first), (_, second) = runner.run(opened(stack)), runner.run(opened(stack))
+        try:
+            yield runner, redis, [first, second]
+        finally:
+            runner.run(stack.aclose())
+
+
+SAMPLE = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+FULL = settings(SAMPLE, max_examples=4000, derandomize=False)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("effort", [SAMPLE, pytest.param(FULL, marks=pytest.mark.prove)], ids=["sample", "full"])
+def test_no_read_is_older_than_what_was_answered_before_it(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, effort: settings
+) -> None:
+    # No key ends by itself while the machine is busy: only the model's own steps end one.
+    monkeypatch.setattr("app.caching.region.LEASE", AN_HOUR)
+    monkeypatch.setattr("app.caching.region.FLOOR", AN_HOUR)
+    with two_instances(endpoints.redis_url) as world:
+
+        class Machine(Coherence):
+            def __init__(self) -> None:
+                super().__init__(*world)
+
+        run_state_machine_as_test(Machine, settings=effort)
