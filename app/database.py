@@ -84,9 +84,9 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own, for half the timeout. `resource` is what it
-        is counted for."""
-        async with available(), asyncio.timeout(self._patience / 2), self._connection() as connection:
+        """A connection on which each statement is a transaction of its own, for less than half the timeout. `resource`
+        is what it is counted for."""
+        async with available(), asyncio.timeout(self._patience * 0.45), self._connection() as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager

@@ -58,6 +58,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._open.set(1)  # Until a relay has closed it.
         self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
