@@ -183,6 +183,11 @@ async def available() -> AsyncIterator[None]:
         raise DatabaseUnavailable("All connections to the database are in use.") from error
     except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable("The database does not answer.") from error
+    except RuntimeError as error:
+        # What uvloop says of a socket that the other end has closed a moment ago.
+        if "handler is closed" not in str(error):
+            raise
+        raise DatabaseUnavailable("The connection to the database is broken.") from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         state = sqlstate(error)
         if state in UNMIGRATED:

@@ -11,8 +11,9 @@ CacheError
 
 from redis.exceptions import RedisError
 
-# redis-py raises its own tree, yet a refused or broken socket can surface as OSError and a deadline as TimeoutError.
-REDIS_DOWN = (RedisError, OSError, TimeoutError)
+# redis-py raises its own tree, yet a refused or broken socket can surface as OSError and a deadline as TimeoutError,
+# and a socket that the other end has closed a moment ago as uvloop's RuntimeError.
+REDIS_DOWN = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class CacheError(Exception):

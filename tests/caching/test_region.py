@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from app.caching import Breaker, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
 from app.caching.breaker import FAILURES
@@ -296,3 +297,19 @@ async def test_without_redis_every_question_says_so(
         await region.release(1, "token")
     assert reported[Event.UNAVAILABLE] == FAILURES
     assert reported[Event.INVALIDATION_FAILED] == 1
+
+
+async def test_a_socket_that_was_closed_a_moment_ago_is_a_redis_that_does_not_answer(
+    region: Region[int, Thing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis accepts a connection and closes it again before redis-py has introduced itself on it; uvloop then raises what
+    redis-py does not know, and a read, or a fill after COMMIT, would be answered with 500."""
+
+    async def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", closed)
+    with pytest.raises(CacheUnavailable):
+        await region.find(1)
+    _reading, became = await region.fill(1, "token", thing(1))
+    assert became is Fill.UNKNOWN

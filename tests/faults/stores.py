@@ -1,0 +1,128 @@
+"""A Redis and a Postgres of one's own, to be killed: the same servers that the application brings, driven by hand."""
+
+import asyncio
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+from redis.asyncio import Redis
+
+from app.embedded import Endpoints
+from app.embedded.account import postgres_account
+from app.embedded.home import make_home, postgres_directory
+from app.embedded.identity import parent_of, servers_in, signal_process
+from app.embedded.postgres_server import PROGRAMS as POSTGRES
+from app.embedded.postgres_server import SOCKET as POSTGRES_SOCKET
+from app.embedded.postgres_server import PostgresServer
+from app.embedded.redis_server import PROGRAMS as REDIS
+from app.embedded.redis_server import SOCKET as REDIS_SOCKET
+from app.embedded.redis_server import RedisServer
+from app.schema import migrate
+
+PAUSE = 0.03
+"""Seconds between two repetitions of a fault."""
+
+
+class Stores:
+    """Both servers on a directory that every user may enter."""
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator[Self]:
+        """Both, empty and migrated, until the block ends."""
+        with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
+            Path(directory).chmod(0o755)
+            stores = cls(Path(directory))
+            try:
+                stores.start()
+                migrate(stores.endpoints.database_url)
+                yield stores
+            finally:
+                stores.stop()
+
+    def __init__(self, directory: Path) -> None:
+        self._redis_home = make_home(directory / "redis", REDIS_SOCKET)
+        self._redis = RedisServer(self._redis_home, directory / "redis.log")
+        account = postgres_account()
+        self._postgres_home = make_home(postgres_directory(directory, account), POSTGRES_SOCKET, account)
+        self._postgres = PostgresServer(self._postgres_home, directory / "postgres.log")
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where they are, now and after a restart."""
+        return Endpoints(self._redis.url, self._postgres.url)
+
+    def start(self) -> None:
+        """Starts both."""
+        self._redis.start()
+        self._postgres.start()
+
+    def stop(self) -> None:
+        """Stops both."""
+        self._redis.stop()
+        self._postgres.stop()
+
+    async def kill_redis(self, down: float) -> None:
+        """`kill -9`, and a restart on the same file after so many seconds."""
+        self._redis_process().kill()
+        await asyncio.to_thread(self._redis.stop)
+        await asyncio.sleep(down)
+        await asyncio.to_thread(self._redis.start)
+
+    async def rewind_redis(self, lost: float) -> None:
+        """As a power cut, or a failover: it restarts without what it was told in the last so many seconds."""
+        log = max(self._redis_home.directory.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
+        before = log.stat().st_size
+        await asyncio.sleep(lost)
+        self._redis_process().kill()
+        await asyncio.to_thread(self._redis.stop)
+        os.truncate(log, before)
+        await asyncio.to_thread(self._redis.start)
+
+    async def cut_redis(self, randomness: random.Random, times: int) -> None:
+        """Half of the connections are cut, again and again, whatever is under way on them."""
+        async with Redis.from_url(self._redis.url) as redis:
+            for _ in range(times):
+                for connection in await redis.client_list():
+                    if randomness.random() < 0.5:
+                        await redis.client_kill_filter(_id=connection["id"], skipme=True)
+                await asyncio.sleep(PAUSE)
+
+    async def flush_redis(self, times: int) -> None:
+        """Everything is forgotten, values and leases, again and again: readers have to load."""
+        async with Redis.from_url(self._redis.url) as redis:
+            for _ in range(times):
+                await redis.flushdb()
+                await asyncio.sleep(PAUSE)
+
+    async def cut_postgres(self, times: int) -> None:
+        """Half of the sessions are ended, again and again, whatever is under way on them, a COMMIT too."""
+        connection = await asyncpg.connect(self._postgres.url)
+        for _ in range(times):
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'fourways' AND random() < 0.5"
+            )
+            await asyncio.sleep(PAUSE)
+        await connection.close()
+
+    async def crash_postgres(self) -> None:
+        """`pg_ctl restart -m immediate`: it ends as in a crash, and recovers from its log."""
+        processes = servers_in(self._postgres_home.directory / "data", POSTGRES)
+        pids = {process.pid for process in processes}
+        for process in processes:
+            if parent_of(process) not in pids:
+                signal_process(process, signal.SIGQUIT)
+        await asyncio.to_thread(self._postgres.stop)
+        await asyncio.to_thread(self._postgres.start)
+
+    def _redis_process(self) -> psutil.Process:
+        (process,) = servers_in(self._redis_home.directory, REDIS)
+        return process

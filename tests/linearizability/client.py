@@ -1,0 +1,52 @@
+"""Somebody who reads and changes stock at random."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+from tests.linearizability.operation import Kind
+from tests.linearizability.recorder import Recorder
+from tests.linearizability.target import Target
+
+BEAT = 0.07
+"""Seconds. All clients call at the same beats, so that their calls overlap, and are few enough for the checker."""
+PAUSE = 2
+"""So many beats a client lets pass when it was not answered."""
+KINDS = {Kind.READ: 50, Kind.ADJUST: 32, Kind.PUT: 13, Kind.DELETE: 5}
+"""How often each is called, in percent."""
+
+
+class Client:
+    """One of those who call at the same time. What it does depends on `randomness` alone, and when, on the target."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        recorder: Recorder,
+        randomness: random.Random,
+        *,
+        kinds: Mapping[Kind, int] = KINDS,
+    ) -> None:
+        self._name, self._target, self._recorder, self._randomness = name, target, recorder, randomness
+        self._kinds = kinds
+
+    async def call(self, skus: Sequence[str], *, beat: float = BEAT) -> None:
+        """Waits for the next beat, and makes one call, or some, one after the other, until one is not answered."""
+        await asyncio.sleep(beat - time.monotonic() % beat)
+        for _ in range(self._randomness.choice((1, 1, 2, 3))):
+            sku = self._randomness.choice(skus)
+            (kind,) = self._randomness.choices(list(self._kinds), list(self._kinds.values()))
+            if await self._recorder.record(self._target, self._name, sku, kind, self._argument(kind)) is None:
+                # As `Retry-After` asks. Else a Postgres that is slow to recover would fill the history with refusals.
+                await asyncio.sleep(PAUSE * beat)
+                return
+
+    def _argument(self, kind: Kind) -> int:
+        match kind:
+            case Kind.PUT:
+                return self._randomness.randint(0, 60)
+            case Kind.ADJUST:
+                return self._randomness.choice((-30, -5, -3, -2, -1, -1, 1, 2, 3, 5))
+        return 0

@@ -1,0 +1,77 @@
+"""The service, called over HTTP on one connection, which is replaced when it fails."""
+
+from tests.keyed import HUNG_UP, Keyed
+from tests.linearizability.operation import Answer
+from tests.linearizability.target import Broken, Refused, Unknown
+
+
+class HttpTarget:
+    """A client of the service at `url`. Close it at the end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: _Connection | None = None
+
+    async def read(self, sku: str) -> Answer:
+        """GET."""
+        return await self._ask(sku, "GET")
+
+    async def put(self, sku: str, quantity: int) -> Answer:
+        """PUT."""
+        return await self._ask(sku, "PUT", {"quantity": quantity})
+
+    async def adjust(self, sku: str, delta: int) -> Answer:
+        """POST of an adjustment."""
+        return await self._ask(sku, "POST", {"delta": delta}, path="/adjustments")
+
+    async def delete(self, sku: str) -> Answer:
+        """DELETE."""
+        return await self._ask(sku, "DELETE")
+
+    async def close(self) -> None:
+        """Hangs up. The next call takes another connection, perhaps to another worker."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def port(self) -> int | None:
+        """Our end of the connection, None when there is none: it tells which worker has the other end."""
+        return None if self._connection is None else self._connection.port
+
+    async def _ask(self, sku: str, method: str, body: object = None, *, path: str = "") -> Answer:
+        connection = self._connection
+        if connection is None:
+            try:
+                connection = await _Connection.to(self._url)
+            except ConnectionError as error:
+                raise Refused from error
+        self._connection = None
+        try:
+            answer = await connection.ask(f"/inventory/{sku}{path}", method=method, body=body)
+        except BaseException as error:
+            # A deadline, too, must not leave a connection on which the next call would read the answer to this one.
+            await connection.close()
+            if isinstance(error, HUNG_UP):
+                raise Unknown from error
+            raise
+        self._connection = connection
+        if answer.status == 204:
+            return Answer(204)
+        if answer.status not in (200, 201, 404, 409, 503):
+            raise Broken(f"{method} {sku}{path}: {answer.status} {answer.body!r}")
+        said = answer.json()
+        if answer.status in (200, 201):
+            assert (said["sku"], answer.headers["etag"]) == (sku, f'"{said["version"]}"')
+            return Answer(answer.status, said["quantity"], said["version"])
+        if answer.status == 503:
+            raise Unknown if said["type"] == "outcome-unknown" else Refused
+        return Answer(answer.status, available=said.get("available"))
+
+
+class _Connection(Keyed):
+    """A connection that knows its port."""
+
+    @property
+    def port(self) -> int:
+        return int(self._writer.get_extra_info("sockname")[1])

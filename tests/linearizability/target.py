@@ -1,0 +1,26 @@
+"""What a client calls: something that keeps the stock of SKUs, and answers as HTTP would."""
+
+from typing import Protocol
+
+from tests.linearizability.operation import Answer
+
+
+class Refused(Exception):
+    """It was not done, and never will be."""
+
+
+class Unknown(Exception):
+    """It was done, or will be, or never will be."""
+
+
+class Broken(Unknown):
+    """It was answered with something that it must never be answered with, such as a 500; the message says what."""
+
+
+class Target(Protocol):
+    """The four calls. Each may raise Refused or Unknown."""
+
+    async def read(self, sku: str) -> Answer: ...
+    async def put(self, sku: str, quantity: int) -> Answer: ...
+    async def adjust(self, sku: str, delta: int) -> Answer: ...
+    async def delete(self, sku: str) -> Answer: ...

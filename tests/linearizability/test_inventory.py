@@ -1,0 +1,213 @@
+"""Inventory over HTTP is linearizable for each SKU, whatever fails: stores cut, silent and killed, workers stopped and
+killed.
+
+Each seed is a history of its own, on SKUs of its own: eight clients read, set, adjust, remove and create, three worker
+processes answer, and a nemesis breaks things meanwhile. What nobody knows the outcome of may have happened or not; all
+else must be what one counter could have said.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import pytest
+
+from tests.eventually import eventually
+from tests.faults.nemesis import Nemesis, Strike
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.faults.stores import Stores
+from tests.linearizability.checker import Verdict, check, explain
+from tests.linearizability.client import Client
+from tests.linearizability.http_target import HttpTarget
+from tests.linearizability.operation import Answer, Kind, Operation
+from tests.linearizability.recorder import Recorder
+from tests.process_tree import ProcessTree
+from tests.service import Service, serving
+
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(8, 60))]
+CLIENTS = 8
+WORKERS = 3
+SECONDS = 10.0
+"""So long may the checker think about one SKU."""
+ENOUGH = 200
+"""The clients go on until so many calls were answered, or longer, until the last fault is mended."""
+HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
+"""Shorter than the faults, so that what is given up is given up in the middle of them."""
+
+
+@pytest.fixture(scope="module")
+def stores() -> Iterator[Stores]:
+    """Servers of this module's own: other tests need theirs."""
+    with Stores.started() as stores:
+        yield stores
+
+
+@pytest.fixture(scope="module")
+async def redis_wire(stores: Stores) -> AsyncIterator[RedisWire]:
+    async with RedisWire(stores.endpoints.redis_url) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+async def postgres_wire(stores: Stores) -> AsyncIterator[PostgresWire]:
+    async with PostgresWire(stores.endpoints.database_url) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+async def service(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Service]:
+    """It reaches its stores through wires only."""
+    async with serving(redis_wire.url, postgres_wire.url, workers=WORKERS, **HASTY) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> Counter[Verdict]:
+    """How many SKUs got which, over all seeds."""
+    return Counter()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_each_sku_is_linearizable_whatever_fails(
+    stores: Stores,
+    redis_wire: RedisWire,
+    postgres_wire: PostgresWire,
+    service: Service,
+    verdicts: Counter[Verdict],
+    capsys: pytest.CaptureFixture[str],
+    seed: int,
+) -> None:
+    randomness, recorder = random.Random(seed), Recorder()
+    nemesis = Nemesis(stores, redis_wire, postgres_wire, service, random.Random(randomness.random()))
+    skus = [f"S{seed}-{number}" for number in range(3)]
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        over = asyncio.Event()
+        for number in range(CLIENTS):
+            group.create_task(_shop(service, f"c{number}", recorder, random.Random(randomness.random()), skus, over))
+        await nemesis.strike()
+        await eventually(lambda: _have(recorder, ENOUGH))
+        over.set()
+    struck = time.monotonic()
+    stored, told = await _mended(stores, service, recorder, skus)
+    healed = time.monotonic()
+    found = {sku: check(recorder.histories[sku], seconds=SECONDS) for sku in skus}
+    verdicts.update(found.values())
+    with capsys.disabled():
+        _report(seed, recorder, nemesis.strikes, found, [struck - began, healed - struck, time.monotonic() - healed])
+    for sku, verdict in found.items():
+        assert verdict is not Verdict.NOT_LINEARIZABLE, f"{sku}: {explain(recorder.histories[sku], seconds=SECONDS)}"
+    assert told == [stored] * WORKERS
+    assert recorder.broken == []
+    _check_worth(recorder, nemesis.strikes)
+
+
+def test_nearly_every_history_could_be_decided(verdicts: Counter[Verdict]) -> None:
+    assert verdicts[Verdict.UNDECIDED] <= verdicts.total() / 20
+
+
+async def _shop(
+    service: Service, name: str, recorder: Recorder, randomness: random.Random, skus: Sequence[str], over: asyncio.Event
+) -> None:
+    """Calls until it is over, now and then on another connection, and so perhaps at another worker."""
+    target = HttpTarget(service.url)
+    client = Client(name, target, recorder, randomness)
+    try:
+        while not over.is_set():
+            await client.call(skus)
+            if randomness.random() < 0.2:
+                await target.close()
+    finally:
+        await target.close()
+
+
+async def _have(recorder: Recorder, answers: int) -> bool:
+    return recorder.outcomes["answered"] >= answers
+
+
+async def _mended(
+    stores: Stores, service: Service, recorder: Recorder, skus: Sequence[str]
+) -> tuple[list[Answer], list[list[Answer]]]:
+    """What Postgres has when all is mended, and what each worker says. Both are part of the history."""
+    sql = await asyncpg.connect(stores.endpoints.database_url)
+    stored: list[Answer] = []
+    told: list[list[Answer]] = []
+
+    async def it_stays_as_it_is() -> bool:
+        nonlocal stored, told
+        stored = [await _row(sql, recorder, sku) for sku in skus]
+        answers = [
+            [await recorder.record(target, f"worker {number}", sku, Kind.READ) for sku in skus]
+            for number, target in enumerate(targets)
+        ]
+        told = [[one for one in each if one is not None] for each in answers]
+        # A worker may still be without its stores, and an outcome that nobody knows may still come true.
+        return all(len(each) == len(skus) for each in told) and stored == [
+            await _row(sql, recorder, sku) for sku in skus
+        ]
+
+    async with _each_worker(service) as targets:
+        await eventually(it_stays_as_it_is)
+    await sql.close()
+    return stored, told
+
+
+@asynccontextmanager
+async def _each_worker(service: Service) -> AsyncIterator[list[HttpTarget]]:
+    """A connection to each of the workers, when all of them are there."""
+    async with AsyncExitStack() as stack:
+        found: dict[int, HttpTarget] = {}
+
+        async def all_are_found() -> bool:
+            target = HttpTarget(service.url)
+            stack.push_async_callback(target.close)
+            await Recorder().record(target, "", "NONE", Kind.READ)
+            for worker in ProcessTree.of(service.process.pid).workers():
+                if any(one.raddr and one.raddr.port == target.port for one in worker.net_connections("tcp")):
+                    found.setdefault(worker.pid, target)
+            return len(found) == WORKERS
+
+        await eventually(all_are_found)
+        yield list(found.values())
+
+
+async def _row(sql: asyncpg.Connection, recorder: Recorder, sku: str) -> Answer:
+    start = time.monotonic()
+    row = await sql.fetchrow("SELECT quantity, version FROM stock WHERE sku = $1", sku)
+    answer = Answer(404) if row is None else Answer(200, row["quantity"], row["version"])
+    recorder.histories[sku].append(Operation(Kind.READ, 0, start, time.monotonic(), answer, "Postgres"))
+    return answer
+
+
+def _check_worth(recorder: Recorder, strikes: Sequence[Strike]) -> None:
+    """A history proves nothing when most was not answered, or nobody tried to write while something was broken."""
+    outcomes = recorder.outcomes
+    assert outcomes["answered"] > outcomes.total() / 2, outcomes
+    tried = [*recorder.refused, *(one for history in recorder.histories.values() for one in history)]
+    writes = [one for one in tried if one.kind is not Kind.READ]
+    hit = [strike for strike in strikes if any(_overlap(strike, write) for write in writes)]
+    assert len(hit) >= len(strikes) / 2, strikes
+
+
+def _overlap(strike: Strike, write: Operation) -> bool:
+    return write.start <= strike.end and write.end >= strike.start
+
+
+def _report(
+    seed: int, recorder: Recorder, strikes: Sequence[Strike], found: dict[str, Verdict], seconds: Sequence[float]
+) -> None:
+    outcomes = recorder.outcomes
+    faults = ", ".join(f"{name} {number}" for name, number in sorted(Counter(one.fault for one in strikes).items()))
+    longest = max(len(history) for history in recorder.histories.values())
+    verdicts = ", ".join(f"{number} {verdict}" for verdict, number in Counter(found.values()).items())
+    print(
+        f"\nSeed {seed:2}: {outcomes.total()} ops ({longest} on one SKU), {outcomes['answered']} answered,"
+        f" {outcomes['refused']} refused, {outcomes['unknown']} unknown; {faults}; {seconds[0]:.1f} s + healing"
+        f" {seconds[1]:.1f} s + check {seconds[2]:.2f} s: {verdicts}",
+        end="",
+    )
