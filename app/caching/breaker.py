@@ -39,8 +39,9 @@ TRUST = timedelta(milliseconds=350)
 SETTLED = TRUST + timedelta(milliseconds=50)
 """Of a change that was committed this long ago, either Redis was told, or no instance believes Redis: `TRUST`, and more
 than two clocks can drift apart meanwhile."""
-NEWS = timedelta(milliseconds=500)
-"""So long a reader waits when trust has lapsed: a process that stood still for a moment has news after a few ms."""
+NEWS = timedelta(seconds=2)
+"""So long a reader waits when trust has lapsed. Nearly always this process stood still, or has more to do than it can,
+and has news after some ms; who waits costs nothing meanwhile, and who asked the database would keep it busy."""
 FAILURES = 3
 """So many calls that fail one after the other open the breaker. One may be a connection that broke by itself."""
 TURN = timedelta(milliseconds=500)

@@ -302,8 +302,8 @@ async def test_without_redis_every_question_says_so(
 async def test_a_socket_that_was_closed_a_moment_ago_is_a_redis_that_does_not_answer(
     region: Region[int, Thing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis accepts a connection and closes it again before redis-py has introduced itself on it; uvloop then raises what
-    redis-py does not know, and a read, or a fill after COMMIT, would be answered with 500."""
+    """Redis accepts a connection and closes it again before redis-py has introduced itself on it; uvloop then raises
+    what redis-py does not know, and a read, or a fill after COMMIT, would be answered with 500."""
 
     async def closed(*_: object, **__: object) -> None:
         raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")

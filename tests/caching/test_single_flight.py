@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import CacheAside, Event, LoadTimeout, Outcome, Region, single_flight
+from app.caching.lease import Fill, Lease
 from tests.caching.conftest import NewRegion, Source, Thing
 from tests.eventually import eventually
 
@@ -292,3 +293,85 @@ async def test_a_load_that_outlives_its_lease_is_given_up(
     with pytest.raises(LoadTimeout, match="The load of 1 took longer than 0"):
         await CacheAside(region).get(1, source.get)
     assert await redis.keys("*") == []
+
+
+async def test_an_entry_is_loaded_anew_before_it_ends_by_one_reader_while_all_others_hit_it(
+    new_region: NewRegion, source: Source, reported: Counter[Event]
+) -> None:
+    """XFetch: the load took a thousand seconds, and the entry lives for less than that, so that nearly every hit would
+    load it. One does, in all processes, and nobody waits for it."""
+    regions = [new_region() for _ in range(3)]
+    caches = [CacheAside(region) for region in regions]
+    await filled(regions[0], OLD, cost=timedelta(seconds=1000))
+    source.rows[1] = NEW
+    source.hold()
+    while not source.read.is_set():
+        assert (await caches[0].get(1, source.get)).value == OLD
+    hits = await asyncio.gather(*(cache.get(1, source.get) for cache in caches for _ in range(100)))
+    assert {(hit.value, hit.outcome) for hit in hits} == {(OLD, Outcome.HIT)}
+    assert source.asked == {1: 1}
+    assert reported[Event.REFRESHED] == 1
+    source.open.set()
+
+    async def is_new() -> bool:
+        return (await caches[1].get(1, source.get)).value == NEW
+
+    await eventually(is_new)
+
+
+async def test_an_early_load_does_not_bring_the_old_row_back(
+    region: Region[int, Thing], source: Source, reported: Counter[Event]
+) -> None:
+    """B4. R loads v1, to refresh it, and stalls
+                                        W commits v2, invalidates, and answers
+    R would set v1: whoever reads then gets what was before W's answer
+    """
+    cache = CacheAside(region)
+    await filled(region, OLD, cost=timedelta(seconds=1000))
+    source.rows[1] = OLD
+    source.hold()
+    while not source.read.is_set():
+        await cache.get(1, source.get)
+
+    source.rows[1] = NEW
+    await cache.invalidate(1, NEW.version)
+
+    source.open.set()
+
+    async def was_refused() -> bool:
+        return reported[Event.REFUSED] == 1
+
+    await eventually(was_refused)
+    assert (await cache.get(1, source.get)).value == NEW
+
+
+async def test_a_fresh_entry_whose_load_is_cheap_is_left_alone(region: Region[int, Thing], source: Source) -> None:
+    cache = CacheAside(region)
+    await filled(region, OLD, cost=timedelta(milliseconds=5))
+    for _ in range(1000):
+        assert (await cache.get(1, source.get)).outcome is Outcome.HIT
+    assert source.calls == 0
+
+
+async def test_an_early_load_that_fails_harms_nobody_and_frees_its_lease(
+    region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
+) -> None:
+    cache = CacheAside(region)
+    await filled(region, OLD, cost=timedelta(seconds=1000))
+    source.error = ConnectionError("The source is away.")
+    while not reported[Event.LOAD_FAILED]:
+        assert (await cache.get(1, source.get)).value == OLD
+
+    async def is_free() -> bool:
+        return not await redis.exists("things:{1}:lease")
+
+    await eventually(is_free)
+    assert (await cache.get(1, source.get)).value == OLD
+
+
+async def filled(region: Region[int, Thing], value: Thing, cost: timedelta) -> None:
+    """Keeps a value whose load took so long."""
+    lease = await region.lookup(1)
+    assert isinstance(lease, Lease)
+    _reading, fill = await region.fill(1, lease.token, value, cost)
+    assert fill is Fill.STORED
