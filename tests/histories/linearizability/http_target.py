@@ -1,8 +1,8 @@
 """The service, called over HTTP on one connection, which is replaced when it fails."""
 
+from tests.histories.linearizability.operation import Answer
+from tests.histories.linearizability.target import Broken, Refused, Unknown
 from tests.keyed import HUNG_UP, Keyed
-from tests.linearizability.operation import Answer
-from tests.linearizability.target import Broken, Refused, Unknown
 
 
 class HttpTarget:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
@@ -21,11 +21,11 @@ from tests.faults.nemesis import Nemesis, Strike
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.faults.stores import Stores
-from tests.linearizability.checker import Verdict, check, explain
-from tests.linearizability.client import Client
-from tests.linearizability.http_target import HttpTarget
-from tests.linearizability.operation import Answer, Kind, Operation
-from tests.linearizability.recorder import Recorder
+from tests.histories.linearizability.checker import Verdict, check, explain
+from tests.histories.linearizability.client import Client
+from tests.histories.linearizability.http_target import HttpTarget
+from tests.histories.linearizability.operation import Answer, Kind, Operation
+from tests.histories.linearizability.recorder import Recorder
 from tests.process_tree import ProcessTree
 from tests.service import Service, serving
 
@@ -38,25 +38,6 @@ ENOUGH = 200
 """The clients go on until so many calls were answered, or longer, until the last fault is mended."""
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
 """Shorter than the faults, so that what is given up is given up in the middle of them."""
-
-
-@pytest.fixture(scope="module")
-def stores() -> Iterator[Stores]:
-    """Servers of this module's own: other tests need theirs."""
-    with Stores.started() as stores:
-        yield stores
-
-
-@pytest.fixture(scope="module")
-async def redis_wire(stores: Stores) -> AsyncIterator[RedisWire]:
-    async with RedisWire(stores.endpoints.redis_url) as wire:
-        yield wire
-
-
-@pytest.fixture(scope="module")
-async def postgres_wire(stores: Stores) -> AsyncIterator[PostgresWire]:
-    async with PostgresWire(stores.endpoints.database_url) as wire:
-        yield wire
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.linearizability.checker import State, Stock, Verdict, check, explain
-from tests.linearizability.operation import Answer, Kind, Operation
+from tests.histories.linearizability.checker import State, Stock, Verdict, check, explain
+from tests.histories.linearizability.operation import Answer, Kind, Operation
 
 SECONDS = 20.0
 START = Stock(30)

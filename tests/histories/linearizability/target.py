@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tests.linearizability.operation import Answer
+from tests.histories.linearizability.operation import Answer
 
 
 class Refused(Exception):

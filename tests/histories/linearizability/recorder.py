@@ -5,8 +5,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable
 
-from tests.linearizability.operation import Answer, Kind, Operation
-from tests.linearizability.target import Broken, Refused, Target, Unknown
+from tests.histories.linearizability.operation import Answer, Kind, Operation
+from tests.histories.linearizability.target import Broken, Refused, Target, Unknown
 
 PATIENCE = 10.0
 """A client that has waited for so many seconds goes on, and does not know what became of its call."""

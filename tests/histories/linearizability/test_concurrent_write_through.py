@@ -13,11 +13,11 @@ from app.caching import open_redis
 from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_wire import RedisWire
-from tests.linearizability.checker import Verdict, check, explain
-from tests.linearizability.client import KINDS, Client
-from tests.linearizability.concurrent_write_through import ConcurrentWriteThrough
-from tests.linearizability.operation import Kind
-from tests.linearizability.recorder import Recorder
+from tests.histories.linearizability.checker import Verdict, check, explain
+from tests.histories.linearizability.client import KINDS, Client
+from tests.histories.linearizability.concurrent_write_through import ConcurrentWriteThrough
+from tests.histories.linearizability.operation import Kind
+from tests.histories.linearizability.recorder import Recorder
 
 MOST = 200
 SECONDS = 10.0

@@ -17,7 +17,7 @@ from enum import StrEnum
 from math import inf
 from typing import NamedTuple
 
-from tests.linearizability.operation import Answer, Kind, Operation
+from tests.histories.linearizability.operation import Answer, Kind, Operation
 
 CONTEXT = 16
 """So many operations of the failing prefix are shown."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 import asyncpg
 from redis.asyncio import Redis
 
-from tests.linearizability.operation import Answer
+from tests.histories.linearizability.operation import Answer
 
 
 class ConcurrentWriteThrough:

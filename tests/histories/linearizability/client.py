@@ -5,9 +5,9 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 
-from tests.linearizability.operation import Kind
-from tests.linearizability.recorder import Recorder
-from tests.linearizability.target import Target
+from tests.histories.linearizability.operation import Kind
+from tests.histories.linearizability.recorder import Recorder
+from tests.histories.linearizability.target import Target
 
 BEAT = 0.07
 """Seconds. All clients call at the same beats, so that their calls overlap, and are few enough for the checker."""
