@@ -28,6 +28,7 @@ from app.caching import (
     RedisClock,
     Region,
     Standing,
+    TargetUnavailable,
     Undecodable,
     WriteBehind,
     WriteThrough,
@@ -38,6 +39,7 @@ from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.database import Database, open_database
+from app.errors import DatabaseUnavailable
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
@@ -164,10 +166,11 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
 
         async def flush(batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
-            return await flushed_views.apply(
-                [Counted(batch.id, _made_at(batch.id), batch.deltas) for batch in batches],
-                [(one.place, one.raw) for one in undecodable],
-            )
+            counted = [Counted(batch.id, _made_at(batch.id), batch.deltas) for batch in batches]
+            try:
+                return await flushed_views.apply(counted, [(one.place, one.raw) for one in undecodable])
+            except DatabaseUnavailable as error:
+                raise TargetUnavailable(str(error)) from error
 
         page_views = WriteBehind(redis, "views", load_views, clock=clock, breaker=breaker)
         flusher = Flusher(
@@ -180,10 +183,13 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             flushed=metrics.count_flushed,
         )
 
+        async def forget_user(key: str, version: int) -> None:
+            await users_region.forget(int(key), version)
+
         relay = Relay(
             Outbox(background),
             {
-                "users": lambda key, version: users_region.forget(int(key), version),
+                "users": forget_user,
                 "products": products_region.forget,
                 "stock": stock_region.forget,
             },

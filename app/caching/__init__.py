@@ -14,7 +14,16 @@ from app.caching.breaker import SETTLED, Breaker
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
-from app.caching.errors import BacklogFull, Behind, CacheError, CacheUnavailable, LoadTimeout, Overloaded, TotalOverflow
+from app.caching.errors import (
+    BacklogFull,
+    Behind,
+    CacheError,
+    CacheUnavailable,
+    LoadTimeout,
+    Overloaded,
+    TargetUnavailable,
+    TotalOverflow,
+)
 from app.caching.fitness import fitness
 from app.caching.flusher import Batch, Flusher, Undecodable
 from app.caching.lease import Locked
@@ -49,6 +58,7 @@ __all__ = [
     "Region",
     "Revoke",
     "Standing",
+    "TargetUnavailable",
     "TotalOverflow",
     "Undecodable",
     "Versioned",

@@ -42,8 +42,10 @@ than two clocks can drift apart meanwhile."""
 NEWS = timedelta(seconds=2)
 """So long a reader waits when trust has lapsed. Nearly always this process stood still, or has more to do than it can,
 and has news after some ms; who waits costs nothing meanwhile, and who asked the database would keep it busy."""
-FAILURES = 3
-"""So many calls that fail one after the other open the breaker. One may be a connection that broke by itself."""
+FAILURES, FAILING = 3, timedelta(milliseconds=100)
+"""So many calls, and for so long, have to fail without one that succeeds until the breaker opens. A few connections may
+break by themselves, at one moment, and Redis answers all the same."""
+PINGS = 2
 TURN = timedelta(milliseconds=500)
 """So long a reader waits for its turn to pass by the cache."""
 
@@ -62,10 +64,13 @@ class Breaker:
         self.reachable = False
         """Whether Redis answers."""
         self.is_open = True
+        self.verified = True
+        """Whether the database has said that Redis was told of everything. While it says nothing, Redis is believed."""
         self.why = "nobody has looked yet"
         """Why it is open, or was the last time."""
         self._until = float("-inf")
         self._failures = 0
+        self._failing_since = 0.0
         self._news = asyncio.Event()
         self._turns = asyncio.Semaphore(loads)
         self._changed = changed
@@ -113,24 +118,28 @@ class Breaker:
         if losses == self.losses:
             if self.is_open:
                 logger.info("The breaker closes.")
-            self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
+            self._trust(began, verified=True)
 
-    def renew(self, began: float) -> None:
+    def renew(self, began: float, *, verified: bool) -> None:
         """As `close`, when it is not open: trust goes on, and does not begin."""
         if not self.is_open:
-            self.close(self.losses, began)
+            self._trust(began, verified=verified)
 
     async def probe(self, redis: Redis) -> None:
         """Asks whether Redis answers. Raises CacheUnavailable, and opens the breaker, when it does not."""
         if self.is_open:
             # Connections that were made before may lead to a Redis that was replaced meanwhile, or nowhere at all.
             await redis.connection_pool.disconnect(inuse_connections=False)
-        try:
-            await redis.ping()
-        except REDIS_DOWN as error:
-            self.reachable = False
-            self.open("it does not answer")
-            raise CacheUnavailable(f"Redis does not answer: {error}") from error
+        for ping in range(1, PINGS + 1):
+            try:
+                await redis.ping()
+                break
+            except REDIS_DOWN as error:
+                # The first connection may have broken by itself.
+                if ping == PINGS:
+                    self.reachable = False
+                    self.open("it does not answer")
+                    raise CacheUnavailable(f"Redis does not answer: {error}") from error
         self.reachable = True
         self._failures = 0
 
@@ -142,8 +151,12 @@ class Breaker:
         """A call to Redis failed. An error that Redis itself answers is no reason to ask it nothing any more."""
         if isinstance(error, ResponseError):
             return
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
-        if self._failures >= FAILURES and not self.is_open:
+        lasts = now - self._failing_since >= FAILING.total_seconds()
+        if self._failures >= FAILURES and lasts and not self.is_open:
             self.reachable = False
             self.open("it does not answer")
 
@@ -154,6 +167,10 @@ class Breaker:
         if before not in (None, run):
             self.open("it has restarted, and may have lost what it was told last")
             raise RedisConnectionError("Redis has restarted.")
+
+    def _trust(self, began: float, *, verified: bool) -> None:
+        self.verified = verified
+        self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
 
     def _set(self, *, is_open: bool, until: float) -> None:
         if is_open != self.is_open:

@@ -72,7 +72,7 @@ class Undecodable:
 
 Flush = Callable[[Sequence[Batch], Sequence[Undecodable]], Awaitable[int]]
 """Counts batches in the database, each at most once, and keeps what is none as dead letters. Answers how many rows it
-wrote."""
+wrote. Raises TargetUnavailable when the database is away."""
 
 Flushed = Callable[[int, int, int], None]
 """Told how many views were flushed in how many rows, and how many rounds failed."""

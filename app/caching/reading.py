@@ -38,8 +38,8 @@ class Reading(Generic[V]):
 
     `payload` is the JSON as it is stored, None when it is known that there is no such row. `version` is the row's, 0
     without a row. `age` and `ttl` are what the entry has behind and before it; `ttl` is negative when it is stale.
-    `cost` is what its load took. `stored` says whether the answer of a miss was kept. The value is decoded only when
-    `value` is asked for.
+    `cost` is what its load took. `stored` says whether the answer of a miss was kept; `verified`, whether the database
+    has said that the cache was told of everything. The value is decoded only when `value` is asked for.
     """
 
     payload: bytes | None
@@ -50,6 +50,7 @@ class Reading(Generic[V]):
     ttl: timedelta = timedelta(0)
     cost: timedelta = timedelta(0)
     stored: bool = False
+    verified: bool = True
 
     @property
     def value(self) -> V | None:

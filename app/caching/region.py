@@ -206,7 +206,16 @@ class Region(Background, Generic[K, V]):
         # Our copy of Redis' clock is off by what an answer took: nothing is younger than nothing.
         age, ttl = timedelta(milliseconds=max(0, now - stored_at)), timedelta(milliseconds=fresh_until - now)
         payload = words[6] if version else None
-        return Reading(payload, version, outcome, self._type, age=age, ttl=ttl, cost=timedelta(milliseconds=cost))
+        return Reading(
+            payload,
+            version,
+            outcome,
+            self._type,
+            age=age,
+            ttl=ttl,
+            cost=timedelta(milliseconds=cost),
+            verified=self.breaker.verified,
+        )
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
         # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.

@@ -1,7 +1,7 @@
 """A task that does the same again and again, outlives what goes wrong, and stops when it is told.
 
 A background task that dies is noticed by nobody: every request still gets its answer, while caches rot and writes pile
-up. So this one survives every error, and says whether its rounds still end.
+up. So this one survives every error, and says whether its rounds still end as they should.
 """
 
 import asyncio
@@ -11,12 +11,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from app.caching.errors import REDIS_DOWN, CacheError
+
+AWAY = (CacheError, *REDIS_DOWN)
+"""What says that a store is away: then nothing is wrong with the task."""
+
 logger = logging.getLogger(__name__)
 
 SOONEST, LATEST = timedelta(milliseconds=200), timedelta(seconds=2)
 """How long it waits after a failure: twice as long each time, between these two."""
 STUCK = timedelta(seconds=15)
-"""Without a round that ended, well or badly, for this long, it counts as stuck."""
+"""Without a round that ended well, or because a store is away, for this long, it counts as stuck."""
 
 
 class Repeating:
@@ -55,11 +60,13 @@ class Repeating:
             try:
                 wait = await self._work()
                 after_failure = SOONEST
+                self._last_round = time.monotonic()
             except Exception as error:  # noqa: BLE001  # Whatever it is: nobody would begin this task again.
                 self._failed()
                 wait, after_failure = after_failure, min(after_failure * 2, LATEST)
                 logger.warning("The %s failed, next try in %g s: %r", self._name, wait.total_seconds(), error)
-            self._last_round = time.monotonic()
+                if isinstance(error, AWAY):
+                    self._last_round = time.monotonic()
             try:
                 await asyncio.wait_for(self._stop.wait(), wait.total_seconds())
             except TimeoutError:

@@ -68,11 +68,13 @@ class Outbox:
         async with self._database.reading("outbox") as connection:
             return bool((await connection.execute(select(there))).scalar_one())
 
-    async def waits(self, resource: str, key: str) -> bool:
-        """Whether a change of this key is undone."""
-        there = exists().where(outbox.c.done_at.is_(None), outbox.c.resource == resource, outbox.c.key == key)
+    async def waits(self, resource: str, key: str, lately: timedelta) -> tuple[bool, bool]:
+        """Whether a change of this key is undone, and whether somebody has done any change lately."""
+        undone = exists().where(outbox.c.done_at.is_(None), outbox.c.resource == resource, outbox.c.key == key)
+        busy = exists().where(outbox.c.done_at > func.clock_timestamp() - lately)
         async with self._database.reading("outbox") as connection:
-            return bool((await connection.execute(select(there))).scalar_one())
+            row = (await connection.execute(select(undone, busy))).one()
+        return bool(row[0]), bool(row[1])
 
     async def kept(self) -> AsyncIterator[list[Change]]:
         """All changes that are still there, done or not, oldest first, at most `BATCH` at a time."""

@@ -10,16 +10,16 @@ the rows. A row that another one has taken counts as undone until it is done: th
 A Redis that has restarted may have forgotten what it was told last: the changes of the last minute are carried again.
 
 What can go wrong: Redis away; the breaker opens, the rows stay undone, and the relay takes none before Redis answers.
-Postgres away: what stands in Redis is believed as long as Redis answers, for nobody can change a row.
+Postgres away: what stands in Redis is believed as long as Redis answers, and nobody can verify it.
 """
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
@@ -27,8 +27,6 @@ from app.caching import Breaker, CacheUnavailable
 from app.caching.repeating import Repeating
 from app.coherence.outbox import BATCH, Change, Outbox
 from app.errors import DatabaseUnavailable
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +60,8 @@ class Relay:
         self._failed = False
         self._run: str | None = None
         self._swept = time.monotonic()
+        self._asked = math.inf
+        """Since when the poll waits for Postgres."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,53 +91,73 @@ class Relay:
         #   A takes a row, and waits for Redis in vain      B skips it, for it is locked, and believes the old value
         await self._breaker.probe(self._redis)
         try:
-            newest, undone = await self._renewing(self._outbox.newest())
+            carried = await self._carry()
         except DatabaseUnavailable:
-            self._breaker.renew(began)
+            self._breaker.renew(began, verified=False)
             raise
-        try:
-            carried = await self._drain(newest, undone)
-        except CacheUnavailable:
+        except Exception:
             self._breaker.open("it cannot be told of changes")
             raise
         if not self._repeating.stopping:
             self._breaker.close(losses, began)
         return carried
 
-    async def _renewing(self, look: Coroutine[Any, Any, T]) -> T:
-        """A look into the outbox. While Postgres does not answer it, Redis is believed as long as that one answers."""
-        task = asyncio.create_task(look)
+    async def _carry(self) -> int:
+        """Carries what is undone. While Postgres does not answer, Redis is believed as long as that one answers."""
+        task = asyncio.create_task(self._drain())
         while not (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
-            began = time.monotonic()
-            with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
-                await self._breaker.probe(self._redis)
-                self._breaker.renew(began)
+            now = time.monotonic()
+            if now - self._asked >= POLL.total_seconds():
+                with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
+                    await self._breaker.probe(self._redis)
+                    self._breaker.renew(now, verified=False)
         return task.result()
 
-    async def _drain(self, newest: int, undone: bool) -> int:
+    async def _drain(self) -> int:
+        self._asked = time.monotonic()
         carried, run = 0, self._breaker.run
+        newest, undone = await self._outbox.newest()
         if run != self._run:
             async for changes in self._outbox.kept():
                 await self._tell(changes)
             self._run = run
         while undone and not self._repeating.stopping:
-            began = time.monotonic()
+            began = self._asked = time.monotonic()
             async with self._outbox.taken() as changes:
                 await self._tell(changes)
             self._counted(len(changes), 0)
             carried += len(changes)
             if len(changes) == BATCH:
                 # Somebody changes rows by the thousand. They show as they are carried, and the rest is still believed.
-                self._breaker.renew(began)
+                self._breaker.renew(began, verified=True)
             elif not changes:
-                await asyncio.sleep(PAUSE.total_seconds())
+                with self._elsewhere():  # Another instance has them.
+                    await asyncio.sleep(PAUSE.total_seconds())
             undone = await self._outbox.undone(newest)
         return carried
 
+    @contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        """Whatever the poll waits for in the block, it is not Postgres."""
+        self._asked = math.inf
+        try:
+            yield
+        finally:
+            self._asked = time.monotonic()
+
     async def _tell(self, changes: Sequence[Change]) -> None:
-        # Of what nobody caches, nobody has to be told. Made in one tick, they are one script call for each region.
+        # Of what nobody caches, nobody has to be told. Of each key, the newest change says it all.
         cached = {(change.resource, change.key): change for change in changes if change.resource in self._forget}
-        await asyncio.gather(*(self._forget[change.resource](change.key, change.version) for change in cached.values()))
+        with self._elsewhere():
+            try:
+                await self._forget_all(cached.values())
+            except CacheUnavailable:
+                # A connection may have broken by itself, and to forget twice does no harm.
+                await self._forget_all(cached.values())
+
+    async def _forget_all(self, changes: Iterable[Change]) -> None:
+        # Made in one tick, they are one script call for each region.
+        await asyncio.gather(*(self._forget[change.resource](change.key, change.version) for change in changes))
 
     async def _repeat(self) -> timedelta:
         try:

@@ -1,9 +1,11 @@
 """How a write whose invalidation failed learns that nobody reads the old value any more.
 
     A commits, and cannot reach Redis       wait until another instance's relay has carried the change
-                                            or `SETTLED` has passed: then no instance believes a Redis without it
+                                            or `SETTLED` has passed: then no instance believes a Redis without it,
+                                            unless one is busy with thousands of changes that came before
 
-What can go wrong: neither. It takes about `SETTLED`, also when the database is gone as well.
+What can go wrong: it takes about `SETTLED`, also when the database is gone as well. Behind a bulk change it takes
+longer, and is given up after `PATIENCE`.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from app.coherence.outbox import Outbox
 from app.errors import DatabaseUnavailable
 
 PAUSE = timedelta(milliseconds=40)
+PATIENCE = timedelta(seconds=5)
 
 
 class Settling:
@@ -25,15 +28,16 @@ class Settling:
 
     async def wait(self, resource: str, key: str) -> None:
         """Returns when nobody reads a value of `key` that is older than what is committed now."""
-        deadline = time.monotonic() + SETTLED.total_seconds()
-        while await self._waits(resource, key):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return  # Time has settled it.
+        began = time.monotonic()
+        while True:
+            undone, busy = await self._waits(resource, key)
+            left = (PATIENCE if busy else SETTLED).total_seconds() - (time.monotonic() - began)
+            if not undone or left <= 0:
+                return
             await asyncio.sleep(min(left, PAUSE.total_seconds()))
 
-    async def _waits(self, resource: str, key: str) -> bool:
+    async def _waits(self, resource: str, key: str) -> tuple[bool, bool]:
         try:
-            return await self._outbox.waits(resource, key)
+            return await self._outbox.waits(resource, key, SETTLED)
         except DatabaseUnavailable:
-            return True  # Nobody knows.
+            return True, False  # Nobody knows, and nobody can be busy with it.

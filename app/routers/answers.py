@@ -57,7 +57,8 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
     ttl = int(reading.ttl // timedelta(seconds=1))
     match reading.outcome:
         case Outcome.HIT:
-            return f"{strategy}; hit; ttl={ttl}"
+            # While the database does not answer, nobody can say whether somebody else has changed the row meanwhile.
+            return f"{strategy}; hit; ttl={ttl}" + ("" if reading.verified else "; detail=unverified")
         case Outcome.STALE:
             return f"{strategy}; hit; ttl={ttl}; detail=stale-if-error"
         case Outcome.COLLAPSED:

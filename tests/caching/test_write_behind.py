@@ -207,7 +207,7 @@ async def test_a_lost_answer_does_not_count_twice(
 
     async def lossy(*, keys: Sequence[str], args: Sequence[object]) -> object:
         nonlocal answers
-        answer = await accept(keys=keys, args=args)  # type: ignore[arg-type]
+        answer = await accept(keys=keys, args=args)
         answers += 1
         if answers == 1:
             raise RedisTimeout("The answer is lost.")

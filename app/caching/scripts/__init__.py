@@ -1,11 +1,12 @@
 """The Lua scripts: one job each, sent to Redis once and then run by their digest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError
 
 from app.caching.breaker import Breaker
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
@@ -13,9 +14,25 @@ from app.caching.errors import REDIS_DOWN, CacheUnavailable
 ATTEMPTS = 3
 
 
-def script(redis: Redis, name: str) -> AsyncScript:
-    """The script `name`.lua, ready to be called with keys and args. redis-py sends it again after a restart."""
-    return redis.register_script(files(__name__).joinpath(f"{name}.lua").read_bytes())
+class Script(AsyncScript):
+    """A script that is sent again as often as Redis has forgotten it. redis-py alone sends it once:
+
+    EVALSHA: it does not know it · SCRIPT LOAD · somebody else's SCRIPT FLUSH · EVALSHA: it does not know it
+    """
+
+    async def __call__(
+        self, keys: Sequence[Any] | None = None, args: Iterable[Any] | None = None, client: Any = None
+    ) -> Any:
+        try:
+            return await super().__call__(keys, args, client)
+        except NoScriptError:
+            keys = keys or []
+            return await self.registered_client.eval(cast("str", self.script), len(keys), *keys, *(args or []))
+
+
+def script(redis: Redis, name: str) -> Script:
+    """The script `name`.lua, ready to be called with keys and args."""
+    return Script(redis, files(__name__).joinpath(f"{name}.lua").read_bytes())
 
 
 async def run(

@@ -1,0 +1,42 @@
+"""Two instances behind wires, once for all tests of this folder. Each test makes rows of its own."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from app.embedded import Endpoints
+from tests.outages.instance import Pair, fresh_stores, recovered, two_running
+
+SHORT = {"FOURWAYS_USERS_TTL": "1", "FOURWAYS_PRODUCTS_TTL": "1"}
+"""A test waits until these are stale."""
+
+
+@pytest.fixture(scope="package")
+async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+    """Stores of their own on the servers of the session: they run all the time, and would carry what others write."""
+    async with fresh_stores(servers, 2) as stores:
+        yield stores
+
+
+@pytest.fixture(scope="package")
+async def instances(stores: Endpoints) -> AsyncIterator[Pair]:
+    """The two, whatever a test before has done to them."""
+    async with two_running(stores, wired=True, **SHORT) as pair:
+        yield pair
+
+
+@pytest.fixture
+async def pair(instances: Pair) -> AsyncIterator[Pair]:
+    """The two, whole at the beginning, and again at the end."""
+    await recovered(instances)
+    yield instances
+    await recovered(instances)
+
+
+@pytest.fixture
+async def sql(stores: Endpoints) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody with psql, on these stores."""
+    connection = await asyncpg.connect(stores.database_url)
+    yield connection
+    await connection.close()

@@ -1,0 +1,98 @@
+"""Instances of the application, each with wires of its own: what one of them has lost, the other may still have."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.embedded import Endpoints
+from app.schema import migrate
+from tests.conftest import empty
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.fresh_database import fresh_database
+from tests.keyed import Keyed
+from tests.service import Service, serving
+
+PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}
+"""Uvicorn closes a connection that was idle for 5 s; here some are idle for the length of an outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A process of the application, what lies between it and its stores, and a connection to it."""
+
+    service: Service
+    redis: RedisWire
+    postgres: PostgresWire
+    connection: Keyed
+
+    async def readiness(self) -> tuple[int, Any]:
+        """The status of /health/ready, and what it says."""
+        answer = await self.connection.ask("/health/ready")
+        return answer.status, answer.json()
+
+
+Pair = tuple[Instance, Instance]
+
+
+@asynccontextmanager
+async def fresh_stores(servers: Endpoints, number: int) -> AsyncIterator[Endpoints]:
+    """A new, migrated database, and the database of Redis with this number, emptied."""
+    async with fresh_database(servers.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        stores = Endpoints(servers.redis_url.replace("?db=0", f"?db={number}"), database_url)
+        await empty(stores)
+        yield stores
+
+
+async def is_carried(instance: Instance) -> bool:
+    """Whether no view waits for the database."""
+    answer = await instance.connection.ask("/write-behind")
+    return answer.status == 200 and bool(answer.json()["backlog"] == 0)
+
+
+@asynccontextmanager
+async def running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Instance]:
+    """One instance on these stores, ready to serve; `settings` are environment variables.
+
+    When it is not `wired` it reaches its stores directly: a wire tells a little later that a connection was closed.
+    """
+    async with (
+        RedisWire(stores.redis_url) as redis,
+        PostgresWire(stores.database_url) as postgres,
+        serving(
+            redis.url if wired else stores.redis_url,
+            postgres.url if wired else stores.database_url,
+            workers=1,
+            **PATIENT,
+            **settings,
+        ) as service,
+    ):
+        connection = await Keyed.to(service.url)
+        yield Instance(service, redis, postgres, connection)
+        await connection.close()
+        # It stops sooner when it need not wait for anybody.
+        redis.heal()
+        postgres.heal()
+
+
+@asynccontextmanager
+async def two_running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Pair]:
+    """Two instances on the same stores."""
+    async with running(stores, wired=wired, **settings) as one, running(stores, wired=wired, **settings) as other:
+        yield one, other
+
+
+async def recovered(instances: Sequence[Instance]) -> float:
+    """Heals all wires, and returns when the instances are ready, with the seconds that it took."""
+    for instance in instances:
+        instance.redis.heal()
+        instance.postgres.heal()
+
+    async def are_ready() -> bool:
+        return all([(await instance.readiness())[1]["status"] == "ready" for instance in instances])
+
+    return await eventually(are_ready)

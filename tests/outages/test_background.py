@@ -1,0 +1,137 @@
+"""The relay or the flusher does not get on: nobody who asks whether this instance is ready is told that all is well."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from app.embedded import Endpoints
+from app.main import create_app
+from app.settings import Settings
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.outages.instance import fresh_stores
+
+OUTBOX = r"\bFROM outbox\b"
+FLUSH = r"INSERT INTO applied"
+STUCK = timedelta(seconds=1)
+
+
+@pytest.fixture(scope="module")
+async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+    """Stores that no other instance looks after."""
+    async with fresh_stores(servers, 5) as stores:
+        yield stores
+
+
+@pytest.fixture
+async def wire(stores: Endpoints) -> AsyncIterator[PostgresWire]:
+    async with PostgresWire(stores.database_url) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def client(stores: Endpoints, wire: PostgresWire) -> AsyncIterator[httpx.AsyncClient]:
+    """The application in this process; a statement may take a minute, so that one that is held is no error."""
+    async with _application(stores.redis_url, wire.url) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("part", "statement"), [("relay", OUTBOX), ("flusher", FLUSH)])
+async def test_a_task_that_stands_still_takes_the_instance_away_until_it_goes_on(
+    client: httpx.AsyncClient, wire: PostgresWire, monkeypatch: pytest.MonkeyPatch, part: str, statement: str
+) -> None:
+    monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
+    async with wire.holding(statement):
+        assert (await client.post("/page-views/home")).status_code == 202
+        await eventually(lambda: _says(client, 503, "unready", part, "stuck"))
+        assert (await client.get("/health/live")).status_code == 200
+    await eventually(lambda: _says(client, 200, "ready", part, "ok"))
+
+
+@pytest.mark.parametrize(("part", "statement"), [("relay", OUTBOX), ("flusher", FLUSH)])
+async def test_a_task_that_stands_still_without_postgres_is_no_reason_to_take_the_instance_away(
+    client: httpx.AsyncClient, wire: PostgresWire, monkeypatch: pytest.MonkeyPatch, part: str, statement: str
+) -> None:
+    monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
+    async with wire.holding(statement):
+        assert (await client.post("/page-views/home")).status_code == 202
+        await eventually(lambda: _says(client, 503, "unready", part, "stuck"))
+        wire.refuse()
+        await eventually(lambda: _says(client, 200, "degraded", "postgres", "does not answer"))
+        wire.heal()
+    await eventually(lambda: _says(client, 200, "ready", part, "ok"))
+
+
+async def test_a_flusher_whose_rounds_all_fail_takes_the_instance_away(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
+    await sql.execute("ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> 'refused')")
+    try:
+        assert (await client.post("/page-views/refused")).status_code == 202
+        await eventually(lambda: _says(client, 503, "unready", "flusher", "stuck"))
+    finally:
+        await sql.execute("ALTER TABLE page_views DROP CONSTRAINT refused")
+        await eventually(lambda: _says(client, 200, "ready", "flusher", "ok"))
+
+
+async def test_a_relay_whose_rounds_all_fail_takes_the_instance_away(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
+    async with _poisoned(client, sql):
+        await eventually(lambda: _says(client, 503, "unready", "relay", "stuck"))
+
+
+async def test_no_read_waits_for_news_that_a_relay_whose_rounds_all_fail_never_has(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    async with _poisoned(client, sql):
+        for _ in range(3):
+            answer = await client.get("/users/424242")
+            assert (answer.status_code, answer.elapsed < timedelta(seconds=1)) == (404, True), answer.elapsed
+
+
+@asynccontextmanager
+async def _poisoned(client: httpx.AsyncClient, sql: asyncpg.Connection) -> AsyncIterator[None]:
+    """Somebody has put a change into the outbox that no cache can be told of: users have numbers. The relay has failed
+    so often that nobody trusts Redis any more."""
+    await sql.execute("INSERT INTO outbox (resource, key, version) VALUES ('users', 'nobody', 1)")
+
+    async def is_past() -> bool:
+        return "fwd=bypass" in (await client.get("/users/424242")).headers["cache-status"]
+
+    try:
+        await eventually(is_past)
+        yield
+    finally:
+        await sql.execute("DELETE FROM outbox WHERE key = 'nobody'")
+        await eventually(lambda: _says(client, 200, "ready", "relay", "ok"))
+
+
+@asynccontextmanager
+async def _application(redis_url: str, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(
+        Settings(_env_file=None, redis_url=redis_url, database_url=database_url, database_timeout=timedelta(seconds=60))
+    )
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        await eventually(lambda: _says(client, 200, "ready", "relay", "ok"))
+        yield client
+
+
+async def _says(client: httpx.AsyncClient, status: int, word: str, part: str, what: str) -> bool:
+    answer = await client.get("/health/ready")
+    said = answer.json()
+    return (answer.status_code, said["status"], said["parts"][part]) == (status, word, what)
+
+
+async def _has_failed(client: httpx.AsyncClient, times: int) -> bool:
+    live = (await client.get("/strategies")).json()[3]["live"]
+    return bool(live["failed_flushes"] >= times)

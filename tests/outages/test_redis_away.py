@@ -1,0 +1,177 @@
+"""Redis refuses, or says nothing: reads and writes go on past it, and what was answered meanwhile is what is read
+afterwards, on every instance."""
+
+import asyncio
+import time
+
+import asyncpg
+import pytest
+
+from tests.eventually import PATIENCE, eventually
+from tests.keyed import Keyed
+from tests.outages.instance import Instance, Pair, is_carried
+from tests.outages.load import LONGEST, READS, Load
+from tests.outages.rows import made
+
+TURNS = 4
+"""So many reads of one instance may pass by Redis at the same time: half of its connections to Postgres."""
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.mark.parametrize(
+    ("fault", "rate", "requests"),
+    [
+        ("refuse", 200, 300),
+        ("silence", 100, 400),
+        pytest.param("silence", 200, 6000, marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
+    ],
+)
+async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
+    pair: Pair, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], fault: str, rate: int, requests: int
+) -> None:
+    rows = await made(pair[0].connection, f"{fault}-{requests}")
+    load = Load([instance.service for instance in pair], rows, rate=rate)
+    async with load.running():
+        await load.hears(50)
+        for instance in pair:
+            getattr(instance.redis, fault)()
+        began = time.monotonic()
+        await load.hears(requests)
+        readiness = [await instance.readiness() for instance in pair]
+        ended = time.monotonic()
+        for instance in pair:
+            instance.redis.heal()
+        for instance in pair:
+            await eventually(lambda: _hits(instance, rows.one_of_each))  # noqa: B023  # It is awaited here.
+        healed = time.monotonic() - ended
+        await load.hears(50)
+
+    outage = load.within(began, ended)
+    for heard in outage:
+        if heard.kind in READS:
+            assert heard.status == 200, heard
+            assert heard.cache_status.endswith("fwd=bypass; detail=cache-unavailable"), heard
+        elif heard.kind in ("write users", "write products"):
+            assert heard.status == 200, heard
+        else:
+            assert (heard.status, heard.problem) == (503, "cache-unavailable"), heard
+    assert max(heard.took for heard in load.heard) < LONGEST
+    for status, said in readiness:
+        assert (status, said["status"], said["parts"]["redis"]) == (200, "degraded", "does not answer")
+        assert said["parts"]["breaker"].startswith("open: ")
+    await eventually(lambda: is_carried(pair[0]))
+    await load.check(sql)
+    with capsys.disabled():
+        print(
+            load.report(f"Redis: {fault} for {ended - began:.1f} s, hits again {healed:.2f} s after it healed", outage)
+        )
+
+
+async def test_reads_past_redis_leave_half_of_the_connections_to_writers(pair: Pair, sql: asyncpg.Connection) -> None:
+    rows = await made(pair[0].connection, "crowd", 1)
+    instance = pair[0]
+    instance.redis.refuse()
+    await eventually(lambda: _is_open(instance))
+    readers = [await Keyed.to(instance.service.url) for _ in range(30)]
+    most: int = 0
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        for number, reader in enumerate(readers, 1):
+            await reader.send(f"/users/{number}")
+
+        async def all_turns_are_taken() -> bool:
+            nonlocal most
+            most = max(most, int(await sql.fetchval(WAITING)))
+            return most >= TURNS
+
+        await eventually(all_turns_are_taken)
+        writing = await instance.connection.ask(rows.products[0], method="PATCH", body={"name": "New"})
+        most = max(most, await sql.fetchval(WAITING))
+    answers = [await asyncio.wait_for(reader.answer(), PATIENCE) for reader in readers]
+    for reader in readers:
+        await reader.close()
+    assert writing.status == 200
+    assert most == TURNS
+    assert {answer.status for answer in answers} <= {404, 503}
+    assert all(answer.json()["type"] in ("overloaded", "database-unavailable", "not-found") for answer in answers)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "silence"])
+async def test_a_write_at_an_instance_that_lost_redis_is_what_the_other_one_reads_next(
+    pair: Pair, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    """A commits, and cannot tell Redis; answered at once,
+    R on B, which can reach Redis, would hit the old value
+    """
+    lost, whole = pair
+    rows = await made(whole.connection, f"lost-{fault}", 1)
+    took = []
+    getattr(lost.redis, fault)()
+    for number in range(5):
+        for path in (rows.users[0], rows.products[0]):
+            assert (await whole.connection.ask(path)).status == 200
+            began = time.monotonic()
+            written = await lost.connection.ask(path, method="PATCH", body={"name": f"{number}"})
+            took.append(time.monotonic() - began)
+            assert written.status == 200
+            read = await whole.connection.ask(path)
+            assert (read.status, read.json()) == (200, written.json())
+    with capsys.disabled():
+        print(f"\nRedis: {fault} for one of two; its writes took {min(took):.2f} to {max(took):.2f} s")
+
+
+async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_verified_its_hits(pair: Pair) -> None:
+    """A has lost Redis, and B has lost Postgres. There is no way left from A to B:
+
+    A commits, cannot tell Redis, waits until the trust of all others has ended, and answers
+                                        R on B hits the old value: B goes on to believe Redis, for Postgres may be away
+                                        for everybody. It says so.
+    """
+    without_redis, without_postgres = pair
+    rows = await made(without_redis.connection, "crossed", 1)
+    for path in (rows.users[0], rows.products[0]):
+        assert (await without_postgres.connection.ask(path)).status == 200
+    without_redis.redis.refuse()
+    without_postgres.postgres.refuse()
+    await eventually(lambda: _is_open(without_redis))
+    for path in (rows.users[0], rows.products[0]):
+        written = await without_redis.connection.ask(path, method="PATCH", body={"name": "New"})
+        assert written.status == 200
+        read = await without_postgres.connection.ask(path)
+        assert read.status == 200
+        assert read.headers["cache-status"].endswith("; detail=unverified")
+    without_postgres.postgres.heal()
+    for path in (rows.users[0], rows.products[0]):
+
+        async def is_new(path: str = path) -> bool:
+            read = await without_postgres.connection.ask(path)
+            return bool(read.json()["name"] == "New" and "unverified" not in read.headers["cache-status"])
+
+        await eventually(is_new)
+
+
+async def test_one_connection_of_the_relay_that_breaks_costs_no_request(pair: Pair) -> None:
+    """The relay asks every 100 ms whether Redis answers. Its connection may break as any other, by CLIENT KILL or in a
+    firewall that has forgotten it; Redis answers all the same."""
+    instance = pair[0]
+    rows = await made(instance.connection, "probe", 1)
+    refused = []
+    for _ in range(5):
+        lost = instance.redis.cut_after("^PING$")
+        await asyncio.wait_for(lost.dropped.wait(), PATIENCE)
+        answers = [
+            await instance.connection.post(f"{rows.stocks[0]}/adjustments", {"delta": -1}),
+            await instance.connection.post(rows.page, {"count": 1}),
+            await instance.connection.ask(rows.page),
+        ]
+        refused += [answer.json()["detail"] for answer in answers if answer.status >= 400]
+    assert refused == []
+
+
+async def _hits(instance: Instance, paths: list[str]) -> bool:
+    answers = [await instance.connection.ask(path) for path in paths]
+    return all("; hit; " in answer.headers.get("cache-status", "") for answer in answers)
+
+
+async def _is_open(instance: Instance) -> bool:
+    return bool((await instance.readiness())[1]["parts"]["breaker"] != "ok")
