@@ -130,8 +130,3 @@ async def _says(client: httpx.AsyncClient, status: int, word: str, part: str, wh
     answer = await client.get("/health/ready")
     said = answer.json()
     return (answer.status_code, said["status"], said["parts"][part]) == (status, word, what)
-
-
-async def _has_failed(client: httpx.AsyncClient, times: int) -> bool:
-    live = (await client.get("/strategies")).json()[3]["live"]
-    return bool(live["failed_flushes"] >= times)
