@@ -7,8 +7,8 @@ A store method is one such block: when it returns, it is committed. (A session t
 commits after the client has had its answer.)
 
 What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state and not the statement's fault: refused,
-silent, starting, out of connections, a lock or a statement that took too long. When Postgres is silent, whoever asks
-learns it within half the timeout, and whoever asks next, at once.
+silent, starting, out of connections, a lock or a statement that took too long. When Postgres falls silent, whoever asks
+learns it within about half the timeout, and who asks next, at once.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ UNMIGRATED = ("42P01", "42703", "42883")
 logger = logging.getLogger(__name__)
 
 CLOSING = timedelta(seconds=2)
+LEAVE = timedelta(milliseconds=200)
 POOL_WAIT = timedelta(milliseconds=600)
 """How long a request waits for a connection before it is told to come back."""
 FAILURES = 3
@@ -60,7 +61,15 @@ SILENCE = timedelta(milliseconds=200)
 class Database:
     """A pool of connections, and what is counted of their use."""
 
-    def __init__(self, url: str, *, connections: int, timeout: timedelta, counted: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int,
+        timeout: timedelta,
+        within: timedelta | None,
+        counted: Callable[[str], None],
+    ) -> None:
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=lambda: connect(url, timeout),
@@ -74,6 +83,7 @@ class Database:
         # Writers that wait for each other's rows must leave connections to readers.
         self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
         self._patience = timeout.total_seconds()
+        self._within = self._patience * 0.45 if within is None else within.total_seconds()
         self._silent_until = float("-inf")
         self._failures = 0
 
@@ -84,9 +94,8 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own, for less than half the timeout. `resource`
-        is what it is counted for."""
-        async with available(), asyncio.timeout(self._patience * 0.45), self._connection() as connection:
+        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
+        async with available(), asyncio.timeout(self._within), self._connection() as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
@@ -97,14 +106,15 @@ class Database:
         """
         async with available(), self._writer(), self._connection() as connection:
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
-            transaction = await connection.begin()
+            async with asyncio.timeout(self._within):
+                transaction = await connection.begin()
+                try:
+                    yield connection
+                except BaseException:
+                    await transaction.rollback()
+                    raise
             try:
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            try:
-                async with available():
+                async with available(), asyncio.timeout(self._within):
                     await transaction.commit()
             except DatabaseUnavailable as error:
                 raise OutcomeUnknown(
@@ -150,6 +160,14 @@ class Database:
             logger.warning("Postgres did not see its connections closed.")
 
 
+class Connection(asyncpg.Connection):
+    """A connection that does not wait long for a server that has fallen silent to take leave."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken."""
+        await super().close(timeout=LEAVE.total_seconds() if timeout is None else min(timeout, LEAVE.total_seconds()))
+
+
 async def connect(url: str, timeout: timedelta) -> Any:
     """A connection to `url`, a plain postgresql:// address as libpq takes it, with the limits that bound every wait.
 
@@ -159,7 +177,8 @@ async def connect(url: str, timeout: timedelta) -> Any:
     """
     milliseconds = str(round(timeout / timedelta(milliseconds=1)))
     return await asyncpg.connect(
-        url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        connection_class=Connection,
+        dsn=url.replace("postgresql+asyncpg://", "postgresql://", 1),
         timeout=timeout.total_seconds(),
         command_timeout=timeout.total_seconds() + 1,
         server_settings={
@@ -215,10 +234,19 @@ def sqlstate(error: BaseException) -> str | None:
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, connections: int, timeout: timedelta, counted: Callable[[str], None]
+    url: str,
+    *,
+    connections: int,
+    timeout: timedelta,
+    within: timedelta | None = None,
+    counted: Callable[[str], None],
 ) -> AsyncIterator[Database]:
-    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement."""
-    database = Database(url, connections=connections, timeout=timeout, counted=counted)
+    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement.
+
+    `timeout` bounds a statement and the waits before it. `within` bounds what is done on a connection in all; where
+    nothing else is said it is less than half of that, for a client waits.
+    """
+    database = Database(url, connections=connections, timeout=timeout, within=within, counted=counted)
     try:
         yield database
     finally:

@@ -91,7 +91,12 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             breaker=breaker,
         ) as redis,
         # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
-        open_redis(settings.redis_url, timeout=timedelta(seconds=5), connections=2, breaker=breaker) as waiting_redis,
+        open_redis(
+            settings.redis_url,
+            timeout=settings.redis_timeout + timedelta(seconds=2),
+            connections=2,
+            breaker=breaker,
+        ) as waiting_redis,
         open_database(
             settings.database_url,
             connections=settings.database_connections,
@@ -100,7 +105,11 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         ) as database,
         # The relay and the flusher must not wait behind requests, or under load caches would rot and views pile up.
         open_database(
-            settings.database_url, connections=2, timeout=settings.database_timeout, counted=metrics.count_query
+            settings.database_url,
+            connections=2,
+            timeout=settings.database_timeout,
+            within=settings.database_timeout,
+            counted=metrics.count_query,
         ) as background,
     ):
 

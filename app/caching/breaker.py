@@ -65,7 +65,8 @@ class Breaker:
         """Whether Redis answers."""
         self.is_open = True
         self.verified = True
-        """Whether the database has said that Redis was told of everything. While it says nothing, Redis is believed."""
+        """Whether the database has said that Redis was told of everything. While it says nothing, Redis is believed
+        all the same, and a hit says that it is not verified."""
         self.why = "nobody has looked yet"
         """Why it is open, or was the last time."""
         self._until = float("-inf")
@@ -82,11 +83,13 @@ class Breaker:
 
     async def believed(self) -> None:
         """Returns when Redis may be believed. Raises CacheUnavailable when it may not, or nobody knows."""
-        if not self.closed and not self.is_open:
-            try:
-                await asyncio.wait_for(self._news.wait(), NEWS.total_seconds())
-            except TimeoutError:
-                raise CacheUnavailable("Nobody knows whether Redis was told of the last changes.") from None
+        try:
+            async with asyncio.timeout(NEWS.total_seconds()):
+                # Again and again: what was found out may be too old to be believed when it comes.
+                while not self.closed and not self.is_open:
+                    await self._news.wait()
+        except TimeoutError:
+            raise CacheUnavailable("Nobody knows whether Redis was told of the last changes.") from None
         if self.is_open:
             raise CacheUnavailable(f"Redis is not asked: {self.why}.")
 
@@ -96,7 +99,7 @@ class Breaker:
         try:
             await asyncio.wait_for(self._turns.acquire(), TURN.total_seconds())
         except TimeoutError:
-            raise Overloaded("Redis is not asked, and too many reads ask the database already.") from None
+            raise Overloaded("Too many reads ask the database already, past the cache.") from None
         try:
             yield
         finally:
@@ -118,12 +121,15 @@ class Breaker:
         if losses == self.losses:
             if self.is_open:
                 logger.info("The breaker closes.")
-            self._trust(began, verified=True)
+            self._trust(began)
+            self.verified = True
 
-    def renew(self, began: float, *, verified: bool) -> None:
-        """As `close`, when it is not open: trust goes on, and does not begin."""
+    def renew(self, began: float) -> None:
+        """Redis is believed, as at `began`, although nobody can say whether it knows of every change. This does not
+        close a breaker that is open."""
         if not self.is_open:
-            self._trust(began, verified=verified)
+            self._trust(began)
+            self.verified = False
 
     async def probe(self, redis: Redis) -> None:
         """Asks whether Redis answers. Raises CacheUnavailable, and opens the breaker, when it does not."""
@@ -168,9 +174,8 @@ class Breaker:
             self.open("it has restarted, and may have lost what it was told last")
             raise RedisConnectionError("Redis has restarted.")
 
-    def _trust(self, began: float, *, verified: bool) -> None:
-        self.verified = verified
-        self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
+    def _trust(self, began: float) -> None:
+        self._set(is_open=False, until=began + TRUST.total_seconds())
 
     def _set(self, *, is_open: bool, until: float) -> None:
         if is_open != self.is_open:

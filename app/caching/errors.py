@@ -3,7 +3,7 @@
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
-├── Overloaded          Redis is not asked, and so many reads ask the database that no more may.
+├── Overloaded          So many reads ask the database, past the cache, that no more may.
 ├── TargetUnavailable   What a `flush` raises when the database is away, and nothing is wrong with what it was given.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
@@ -30,7 +30,7 @@ class LoadTimeout(CacheError):
 
 
 class Overloaded(CacheError):
-    """Redis is not asked, and so many reads ask the database that no more may."""
+    """So many reads ask the database, past the cache, that no more may."""
 
 
 class TargetUnavailable(CacheError):

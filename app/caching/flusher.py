@@ -214,12 +214,14 @@ class Flusher:
             if of_shard:
                 words = (word for entry in of_shard for word in (entry.id, entry.views))
                 args = [GROUP, secrets.token_hex(8), *words]
-                await run(self._acknowledge, partial(_names, shard, of_shard), args, self._breaker)
+                await run(self._acknowledge, partial(_question, shard, of_shard, args), self._breaker)
 
 
-def _names(shard: Shard, entries: Sequence[Entry], run: str | None) -> list[str]:
+def _question(
+    shard: Shard, entries: Sequence[Entry], args: Sequence[str | int], run: str | None
+) -> tuple[Sequence[str], Sequence[str | int]]:
     pages = dict.fromkeys(page for entry in entries if entry.batch for page in entry.batch.deltas)
-    return [shard.stream, shard.epoch, shard.backlog, *(shard.total(page, run) for page in pages)]
+    return [shard.stream, shard.epoch, shard.backlog, *(shard.total(page, run) for page in pages)], args
 
 
 def _some(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -5,8 +5,8 @@
     users:{42}:floor    the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. The schema is a hash of
-the model's own: a value that another version of the application wrote is a miss, and is overwritten. So is one whose
-JSON does not have its checksum: it is sent as it is stored, and nobody else would notice.
+the model's own, and of the run of Redis: what another version of the application wrote is a miss, and is overwritten.
+So is what a Redis brings back that has restarted, and what lacks its checksum: it would be sent as it is stored.
 
 A row that does not exist is kept too, as version 0 without JSON, for a short time; any invalidation removes it.
 
@@ -87,7 +87,8 @@ class Region(Background, Generic[K, V]):
         self._settled, self.breaker = settled, breaker
         self._lifetimes = lifetimes
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
-        self._schema = hashlib.sha256((FORMAT + schema).encode()).hexdigest()[:8].encode()
+        self._schema_of_all_runs = hashlib.sha256((FORMAT + schema).encode())
+        self._words: dict[str | None, bytes] = {}
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
         self._revoke = script(redis, "revoke")
@@ -100,13 +101,15 @@ class Region(Background, Generic[K, V]):
         """The fresh value under `key`, None when there is none: one GET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        return self._hit(await self._gets.ask(key))
+        verified = self.breaker.verified
+        return self._hit(await self._gets.ask(key), verified)
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """The same for many keys, in their order: one MGET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        return [self._hit(raw) for raw in await asyncio.gather(*map(self._gets.ask, keys))]
+        verified = self.breaker.verified
+        return [self._hit(raw, verified) for raw in await asyncio.gather(*map(self._gets.ask, keys))]
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
@@ -123,7 +126,11 @@ class Region(Background, Generic[K, V]):
         """
         token = secrets.token_hex(8)
         lease = self._key(key) + ":lease"
-        granted = await self._ask(lambda: self._redis.set(lease, token, nx=True, px=_ms(LEASE)))
+        try:
+            granted = await self._ask(lambda: self._redis.set(lease, token, nx=True, px=_ms(LEASE)))
+        except CacheUnavailable:
+            self.start(self._release_all([key], token))  # As after a lookup: perhaps only the answer is lost.
+            raise
         return token if granted else None
 
     async def fill(
@@ -138,6 +145,8 @@ class Region(Background, Generic[K, V]):
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.UNKNOWN
+            # Perhaps it never arrived, and the next reader would wait until the lease ends.
+            self.start(self._release_all([key], token))
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
         return replace(reading, stored=fill is Fill.STORED), fill
 
@@ -169,10 +178,6 @@ class Region(Background, Generic[K, V]):
         await self._invalidations.ask((key, version))
         self.report(Event.INVALIDATED)
 
-    async def settled(self, key: K) -> None:
-        """Returns when nobody reads a value of `key` that is older than what is committed now."""
-        await self._settled(key)
-
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
         """A reading of what the database answered, and the cache does not keep."""
         payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
@@ -182,11 +187,22 @@ class Region(Background, Generic[K, V]):
         """Tells the owner of this region what happened."""
         self._observe(self._name, event, took)
 
+    @property
+    def _schema(self) -> bytes:
+        """The first word of the header. It is of one run of Redis: what another one has kept may have been invalidated
+        since, and brought back by a restart."""
+        run = self.breaker.run
+        if run not in self._words:
+            whole = self._schema_of_all_runs.copy()
+            whole.update(str(run).encode())
+            self._words = {run: whole.hexdigest()[:8].encode()}
+        return self._words[run]
+
     def _key(self, key: K) -> str:
         return f"{self._name}:{{{key}}}"
 
-    def _hit(self, raw: bytes | None) -> Reading[V] | None:
-        reading = self._parse(raw)
+    def _hit(self, raw: bytes | None, verified: bool) -> Reading[V] | None:
+        reading = self._parse(raw, Outcome.HIT, verified)
         if reading is None and raw is not None:
             self.report(Event.FOREIGN)
         if reading is None or reading.ttl <= timedelta(0):
@@ -194,7 +210,7 @@ class Region(Background, Generic[K, V]):
         self.report(Event.HIT)
         return reading
 
-    def _parse(self, raw: bytes | None, outcome: Outcome = Outcome.HIT) -> Reading[V] | None:
+    def _parse(self, raw: bytes | None, outcome: Outcome, verified: bool) -> Reading[V] | None:
         words = (raw or b"").split(b" ", 6)
         if len(words) != 7 or words[0] != self._schema or words[5] != _checksum(words[6]):
             return None
@@ -214,7 +230,7 @@ class Region(Background, Generic[K, V]):
             age=age,
             ttl=ttl,
             cost=timedelta(milliseconds=cost),
-            verified=self.breaker.verified,
+            verified=verified,
         )
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
@@ -223,7 +239,7 @@ class Region(Background, Generic[K, V]):
         return cast("list[bytes | None]", await self._ask(lambda: self._redis.mget(names)))
 
     async def _lookup_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
-        token = secrets.token_hex(8)
+        token, verified = secrets.token_hex(8), self.breaker.verified
         named = [name for key in keys for name in (self._key(key), self._key(key) + ":lease")]
         try:
             now, *answers = await self._ask(lambda: self._lookup(keys=named, args=[token, self._schema, _ms(LEASE)]))
@@ -232,7 +248,7 @@ class Region(Background, Generic[K, V]):
             self.start(self._release_all(keys, token))
             raise
         self._clock.set(now)
-        readings = [self._answer(*answer) for answer in answers]
+        readings = [self._answer(verified, *answer) for answer in answers]
         rotten = [key for key, reading in zip(keys, readings, strict=True) if reading is None]
         if not rotten:
             return [reading for reading in readings if reading is not None]
@@ -241,10 +257,12 @@ class Region(Background, Generic[K, V]):
         again = iter(await self._lookup_all(rotten))
         return [reading or next(again) for reading in readings]
 
-    def _answer(self, kind: bytes, what: bytes, old: bytes | None = None) -> Reading[V] | Lease[V] | None:
+    def _answer(
+        self, verified: bool, kind: bytes, what: bytes, old: bytes | None = None
+    ) -> Reading[V] | Lease[V] | None:
         if kind == b"entry":
-            return self._parse(what)
-        return Lease(what.decode(), kind == b"lease", self._parse(old, Outcome.STALE))
+            return self._parse(what, Outcome.HIT, verified)
+        return Lease(what.decode(), kind == b"lease", self._parse(old, Outcome.STALE, verified))
 
     async def _release_all(self, keys: Sequence[K], token: str) -> None:
         with suppress(CacheUnavailable):  # It was counted, and the leases end by themselves.

@@ -82,7 +82,7 @@ class SingleFlight(Generic[K, V]):
     async def bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
         """The value of `key` from the database, for when Redis cannot be asked. Raises Overloaded, and what `load`
         raises."""
-        reading = await self._bypass(key, load)
+        reading = await self._bypass(key, load, Outcome.BYPASSED)
         self._region.report(Event(reading.outcome))
         return reading
 
@@ -108,14 +108,14 @@ class SingleFlight(Generic[K, V]):
             while isinstance(answer, Lease):
                 if answer.writers:
                     # It has taken the value away, and may commit at any moment: there is nothing to wait for.
-                    return self._region.unkept(_unlocked(await load(key)), Outcome.LOCKED)
+                    return await self._bypass(key, load, Outcome.LOCKED)
                 landing = await self._landing(key, answer, load, deadline)
                 if isinstance(landing, Reading):
                     return landing
                 answer = await self._region.lookup(key)
                 outcome = Outcome.COLLAPSED
         except CacheUnavailable:
-            return await self._bypass(key, load)
+            return await self._bypass(key, load, Outcome.BYPASSED)
         return replace(answer, outcome=outcome)
 
     async def _landing(self, key: K, lease: Lease[V], load: Load[K, V], deadline: float) -> Reading[V] | None:
@@ -173,13 +173,13 @@ class SingleFlight(Generic[K, V]):
         self._region.report(Event.LOADED, cost)
         return Landing(reading, shared=fill in (Fill.STORED, Fill.BELOW))
 
-    async def _bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
+    async def _bypass(self, key: K, load: Load[K, V], outcome: Outcome) -> Reading[V]:
         # All who ask before a query begins share it, and nobody who comes later: a hot key costs one query at a time
         # for each turn, and nobody gets what is older than the question.
         task = self._bypasses.get(key)
         if task is None:
             task = self._bypasses[key] = _heard(self._region.start(self._pass(key, load)))
-        return self._region.unkept(_unlocked(await asyncio.shield(task)), Outcome.BYPASSED)
+        return self._region.unkept(_unlocked(await asyncio.shield(task)), outcome)
 
     async def _pass(self, key: K, load: Load[K, V]) -> V | Locked[V] | None:
         async with AsyncExitStack() as stack:

@@ -96,7 +96,7 @@ class Totals:
     async def _build(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:
         life = self._breaker.run
         args = [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages]
-        seen = await run(self._look, partial(_names, shard, pages), args, self._breaker)
+        seen = await run(self._look, lambda run: (_names(shard, pages, run), args), self._breaker)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen
@@ -109,11 +109,15 @@ class Totals:
                 pending = zip(waits[::2], waits[1::2], strict=True)
                 base = standing.views.get(page, 0)
                 base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
-                args = [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)]
-                total = await run(self._seed, partial(_names, shard, [page]), args, self._breaker)
+                # Under the names of the run in which it was seen: a Redis that has restarted meanwhile may have lost
+                # some of it, or has it once more, and nobody asks that run's totals any more.
+                seed = (
+                    _names(shard, [page], life),
+                    [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)],
+                )
+                total = await run(self._seed, lambda _run, seed=seed: seed, self._breaker)  # type: ignore[misc]
             if total != b"again":
                 totals[page] = int(total)
-        # A Redis that has restarted meanwhile may have lost what was seen in it.
         return totals if life == self._breaker.run else {}
 
 

@@ -13,6 +13,7 @@ is not told (`Behind`) rather than told wrong.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -107,13 +108,17 @@ class WriteBehind(Background):
                 place = keys.setdefault(shard.key(addition.page, addition.key), len(keys) + 1)
             items += (pages[addition.page], addition.count, place)
         batch_id = ulid(self._clock.now())
+        runs: list[str | None] = []
 
-        def names(run: str | None) -> list[str]:
+        def question(run: str | None) -> tuple[list[str], list[str | int]]:
+            runs.append(run)
             totals = (shard.total(page, run) for page in pages)
-            return [shard.stream, shard.backlog, shard.guard(batch_id), *totals, *keys]
+            names = [shard.stream, shard.backlog, shard.guard(batch_id), shard.epoch, *totals, *keys]
+            # In another run than the first, the batch may have been counted and forgotten.
+            epoch = "" if run == runs[0] else secrets.token_hex(8)
+            return names, [batch_id, _ms(GUARD), _ms(KEY), _ms(TOTAL), MOST_ENTRIES, epoch, len(pages), *pages, *items]
 
-        args = [batch_id, _ms(GUARD), _ms(KEY), _ms(TOTAL), MOST_ENTRIES, len(pages), *pages, *items]
-        answer = await run(self._script, names, args, self._breaker)
+        answer = await run(self._script, question, self._breaker)
         if answer == b"full":
             raise BacklogFull(f"{MOST_ENTRIES:,} entries wait for the database; no more are taken.")
         if isinstance(answer, int):

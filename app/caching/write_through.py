@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from app.caching.errors import CacheUnavailable
-from app.caching.lease import WRITER, Fill, K, Locked
+from app.caching.lease import WRITER, K, Locked
 from app.caching.reading import Reading, V
 from app.caching.region import Region
 from app.caching.single_flight import SingleFlight
@@ -66,7 +66,6 @@ class WriteThrough(Generic[K, C, V]):
 
     async def _put(self, key: K, change: C) -> V | None:
         token, revoked = WRITER + secrets.token_hex(8), False
-        losses = self._region.breaker.losses
 
         async def revoke() -> None:
             nonlocal revoked
@@ -80,15 +79,7 @@ class WriteThrough(Generic[K, C, V]):
             if revoked:
                 await self._region.release(key, token)
             raise
-        if not revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
-            return value
-        _reading, fill = await self._region.fill(key, token, value)
-        if fill is Fill.UNKNOWN or losses != self._region.breaker.losses:
-            # It is committed. But Redis may have forgotten that the old value was taken away:
-            #
-            #   W revokes, and Redis keeps that in memory
-            #                                       Redis is killed, and restarts with the old value
-            #                                       R carries over all changes but W's, which is none yet
-            #   W commits, and answers              R would hit the old value
-            await self._region.settled(key)
+        if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
+            # If Redis has restarted since, it may have the old value back: but that one is of another run, and no hit.
+            await self._region.fill(key, token, value)
         return value

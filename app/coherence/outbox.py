@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import and_, delete, exists, func, select, true, update
 
 from app.coherence.models import outbox
 from app.database import Database
@@ -68,21 +68,21 @@ class Outbox:
         async with self._database.reading("outbox") as connection:
             return bool((await connection.execute(select(there))).scalar_one())
 
-    async def waits(self, resource: str, key: str, lately: timedelta) -> tuple[bool, bool]:
-        """Whether a change of this key is undone, and whether somebody has done any change lately."""
+    async def waits(self, resource: str, key: str) -> bool:
+        """Whether a change of this key is undone."""
         undone = exists().where(outbox.c.done_at.is_(None), outbox.c.resource == resource, outbox.c.key == key)
-        busy = exists().where(outbox.c.done_at > func.clock_timestamp() - lately)
         async with self._database.reading("outbox") as connection:
-            row = (await connection.execute(select(undone, busy))).one()
-        return bool(row[0]), bool(row[1])
+            return bool((await connection.execute(select(undone))).scalar_one())
 
-    async def kept(self) -> AsyncIterator[list[Change]]:
-        """All changes that are still there, done or not, oldest first, at most `BATCH` at a time."""
+    async def kept(self, *, undone_up_to: int | None = None) -> AsyncIterator[list[Change]]:
+        """All changes that are still there, done or not, or the undone ones up to an id, also those that somebody has
+        taken; oldest first, at most `BATCH` at a time."""
+        wanted = true() if undone_up_to is None else and_(outbox.c.done_at.is_(None), outbox.c.id <= undone_up_to)
         after, size = 0, BATCH
         while size == BATCH:
             some = (
                 select(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
-                .where(outbox.c.id > after)
+                .where(outbox.c.id > after, wanted)
                 .order_by(outbox.c.id)
                 .limit(BATCH)
             )

@@ -5,12 +5,12 @@
 
 The application invalidates by itself right after its writes; the relay is for all others: a row changed in psql, a
 process that died between COMMIT and invalidation, a Redis that was away. Every instance runs one, and they share
-the rows. A row that another one has taken counts as undone until it is done: that one may have lost Redis.
+the rows. Of a row that another one has taken, Redis is told all the same: that one may stand still.
 
 A Redis that has restarted may have forgotten what it was told last: the changes of the last minute are carried again.
 
 What can go wrong: Redis away; the breaker opens, the rows stay undone, and the relay takes none before Redis answers.
-Postgres away: what stands in Redis is believed as long as Redis answers, and nobody can verify it.
+Postgres away: what stands in Redis is believed as long as Redis answers, and a hit says that nobody has verified it.
 """
 
 import asyncio
@@ -31,7 +31,8 @@ from app.errors import DatabaseUnavailable
 logger = logging.getLogger(__name__)
 
 POLL = timedelta(milliseconds=100)
-PAUSE = timedelta(milliseconds=20)
+PATIENCE = timedelta(milliseconds=200)
+"""When Postgres has not answered for so long, it counts as away. With a poll, that is less than trust lasts."""
 SWEEP = timedelta(seconds=10)
 FIRST = timedelta(seconds=1)
 """So long the start waits for the first poll: whoever serves before it passes by the caches."""
@@ -62,6 +63,8 @@ class Relay:
         self._swept = time.monotonic()
         self._asked = math.inf
         """Since when the poll waits for Postgres."""
+        self._untold = False
+        """Whether there are changes that Redis was not told of: it is not believed then when Postgres falls silent."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,7 +96,10 @@ class Relay:
         try:
             carried = await self._carry()
         except DatabaseUnavailable:
-            self._breaker.renew(began, verified=False)
+            if self._untold:
+                self._breaker.open("there is a change that it was not told of")
+            else:
+                self._breaker.renew(began)
             raise
         except Exception:
             self._breaker.open("it cannot be told of changes")
@@ -105,18 +111,25 @@ class Relay:
     async def _carry(self) -> int:
         """Carries what is undone. While Postgres does not answer, Redis is believed as long as that one answers."""
         task = asyncio.create_task(self._drain())
-        while not (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
-            now = time.monotonic()
-            if now - self._asked >= POLL.total_seconds():
+        while True:
+            # From before the wait. A process that stood still meanwhile must not believe anything because of that:
+            #
+            #   B looks, and is answered; it stands still before it reads the answer
+            #                                       A, without Redis, commits, waits until B's trust has ended, answers
+            #   B goes on, and its look seems to have taken long
+            began = time.monotonic()
+            if (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
+                return task.result()
+            if began - self._asked >= PATIENCE.total_seconds() and not self._untold:
                 with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
                     await self._breaker.probe(self._redis)
-                    self._breaker.renew(now, verified=False)
-        return task.result()
+                    self._breaker.renew(began)
 
     async def _drain(self) -> int:
         self._asked = time.monotonic()
         carried, run = 0, self._breaker.run
         newest, undone = await self._outbox.newest()
+        self._untold = undone
         if run != self._run:
             async for changes in self._outbox.kept():
                 await self._tell(changes)
@@ -127,12 +140,17 @@ class Relay:
                 await self._tell(changes)
             self._counted(len(changes), 0)
             carried += len(changes)
+            if not changes:
+                # Another instance has taken the rest, and may stand still with it. To forget twice does no harm.
+                async for changes in self._outbox.kept(undone_up_to=newest):
+                    await self._tell(changes)
+                self._untold = False
+                return carried
             if len(changes) == BATCH:
-                # Somebody changes rows by the thousand. They show as they are carried, and the rest is still believed.
-                self._breaker.renew(began, verified=True)
-            elif not changes:
-                with self._elsewhere():  # Another instance has them.
-                    await asyncio.sleep(PAUSE.total_seconds())
+                # Somebody changes rows by the thousand. The rest is believed until they are carried.
+                self._breaker.renew(began)
+            else:
+                self._untold = False
             undone = await self._outbox.undone(newest)
         return carried
 
@@ -163,6 +181,7 @@ class Relay:
         try:
             await self.poll()
             self._failed = False
+            await self._sweep()
         except (CacheUnavailable, DatabaseUnavailable) as error:
             # No waiting longer each time, as after other errors: trust has to be renewed, and to begin again at once.
             if not self._failed:
@@ -171,7 +190,9 @@ class Relay:
             self._counted(0, 1)
         finally:
             self._first.set()
-        if not self._failed and time.monotonic() - self._swept > SWEEP.total_seconds():
-            await self._outbox.sweep()
-            self._swept = time.monotonic()
         return POLL
+
+    async def _sweep(self) -> None:
+        if time.monotonic() - self._swept > SWEEP.total_seconds():
+            self._swept = time.monotonic()
+            await self._outbox.sweep()

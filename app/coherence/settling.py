@@ -1,11 +1,10 @@
 """How a write whose invalidation failed learns that nobody reads the old value any more.
 
-    A commits, and cannot reach Redis       wait until another instance's relay has carried the change
-                                            or `SETTLED` has passed: then no instance believes a Redis without it,
-                                            unless one is busy with thousands of changes that came before
+    A commits, and cannot reach Redis       wait until another instance's relay has carried the change,
+                                            or `SETTLED` has passed: then no instance believes a Redis without it
 
-What can go wrong: it takes about `SETTLED`, also when the database is gone as well. Behind a bulk change it takes
-longer, and is given up after `PATIENCE`.
+What can go wrong: an instance whose relay gets no answer from the database, or is busy with thousands of changes, goes
+on to believe Redis; its hits say that they are not verified.
 """
 
 import asyncio
@@ -17,7 +16,6 @@ from app.coherence.outbox import Outbox
 from app.errors import DatabaseUnavailable
 
 PAUSE = timedelta(milliseconds=40)
-PATIENCE = timedelta(seconds=5)
 
 
 class Settling:
@@ -27,17 +25,17 @@ class Settling:
         self._outbox = outbox
 
     async def wait(self, resource: str, key: str) -> None:
-        """Returns when nobody reads a value of `key` that is older than what is committed now."""
-        began = time.monotonic()
-        while True:
-            undone, busy = await self._waits(resource, key)
-            left = (PATIENCE if busy else SETTLED).total_seconds() - (time.monotonic() - began)
-            if not undone or left <= 0:
-                return
+        """Returns when nobody reads a verified value of `key` that is older than what is committed now: after `SETTLED`
+        at the latest, and what one look into the outbox takes."""
+        deadline = time.monotonic() + SETTLED.total_seconds()
+        while await self._waits(resource, key):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return  # Time has settled it.
             await asyncio.sleep(min(left, PAUSE.total_seconds()))
 
-    async def _waits(self, resource: str, key: str) -> tuple[bool, bool]:
+    async def _waits(self, resource: str, key: str) -> bool:
         try:
-            return await self._outbox.waits(resource, key, SETTLED)
+            return await self._outbox.waits(resource, key)
         except DatabaseUnavailable:
-            return True, False  # Nobody knows, and nobody can be busy with it.
+            return True  # Nobody knows.

@@ -293,7 +293,7 @@ async def test_without_redis_every_question_says_so(
         reading, became = await region.fill(1, "token", thing(1))
         assert (reading.value, became) == (Thing(name="thing", version=1), Fill.UNKNOWN)
         await region.release(1, "token")
-    assert reported[Event.UNAVAILABLE] == 8  # The lookup also tried to give its lease back.
+    assert reported[Event.UNAVAILABLE] == 9  # The lookup and the fill also tried to give their lease back.
     assert reported[Event.INVALIDATION_FAILED] == 1
 
 

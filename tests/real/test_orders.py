@@ -26,7 +26,7 @@ from tests.service import REPOSITORY, Service, serving
 
 DATA = REPOSITORY.parent / "shared" / "data"
 ORDERS = DATA / "orders_online_retail_2010_12__2011_04.csv.gz"
-LINES = [20_000, pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)])]
+LINES = [5_000, pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)])]
 WORKERS = 2
 LANES = 8
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}

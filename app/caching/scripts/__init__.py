@@ -35,11 +35,13 @@ def script(redis: Redis, name: str) -> Script:
     return Script(redis, files(__name__).joinpath(f"{name}.lua").read_bytes())
 
 
-async def run(
-    script: AsyncScript, keys: Callable[[str | None], Sequence[str]], args: Sequence[Any], breaker: Breaker
-) -> Any:
+Question = Callable[[str | None], tuple[Sequence[str], Sequence[Any]]]
+"""The keys and the args of a script, for one run of Redis."""
+
+
+async def run(script: AsyncScript, question: Question, breaker: Breaker) -> Any:
     """The answer of a script that may run again without harm. An answer that got lost tells nothing, so it is repeated;
-    so is one whose `keys`, which depend on the run of Redis, were of a run that is over.
+    so is one to a question that was meant for a run of Redis which is over.
 
     Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
     """
@@ -49,7 +51,8 @@ async def run(
             break
         run = breaker.run
         try:
-            answer = await script(keys=keys(run), args=args)
+            keys, args = question(run)
+            answer = await script(keys=keys, args=args)
         except REDIS_DOWN as error:
             why = f"Redis did not answer for page views: {error}"
             continue

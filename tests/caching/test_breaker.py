@@ -1,0 +1,290 @@
+"""When Redis is believed, and how many reads pass by it when it is not."""
+
+import asyncio
+import math
+import time
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from app.caching import Breaker, CacheAside, CacheUnavailable, Outcome, Overloaded, Region, open_redis
+from app.caching import breaker as breakers
+from app.caching.lease import Lease
+from tests.caching.conftest import Source, Thing
+
+OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
+NEVER = timedelta(milliseconds=1)
+"""A patience that nothing outlasts."""
+
+
+def long_ago() -> float:
+    """Before what was found out then stopped to count."""
+    return time.monotonic() - breakers.TRUST.total_seconds() - 1
+
+
+async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
+    breaker = Breaker(loads=1)
+    assert breaker.is_open
+    assert not breaker.closed
+    with pytest.raises(CacheUnavailable, match="nobody has looked yet"):
+        await breaker.believed()
+
+
+async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "NEWS", NEVER)
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, time.monotonic() + 3600)
+    assert breaker.closed
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    assert not breaker.closed
+    assert not breaker.is_open
+    with pytest.raises(CacheUnavailable, match="Nobody knows whether Redis was told of the last changes"):
+        await breaker.believed()
+
+
+async def test_trust_counts_from_when_the_relay_began() -> None:
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, time.monotonic() + 3600)
+    assert breaker.closed
+    breaker.close(breaker.losses, long_ago())
+    assert not breaker.closed
+
+
+async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None:
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, math.inf)
+    assert breaker.verified
+    breaker.renew(math.inf)
+    assert (breaker.closed, breaker.verified) == (True, False)
+    breaker.close(breaker.losses, math.inf)
+    assert breaker.verified
+
+
+async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    readers = [asyncio.create_task(breaker.believed()) for _ in range(3)]
+    await asyncio.wait(readers, timeout=0)
+    assert not any(reader.done() for reader in readers)
+    breaker.renew(math.inf)
+    await asyncio.gather(*readers)
+
+
+async def test_a_reader_who_waits_for_news_hears_of_bad_news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "NEWS", timedelta(hours=1))
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    reader = asyncio.create_task(breaker.believed())
+    await asyncio.wait({reader}, timeout=0)
+    breaker.open("it does not answer")
+    with pytest.raises(CacheUnavailable, match="Redis is not asked: it does not answer"):
+        await reader
+
+
+async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R finds trust lapsed, and waits
+    the relay comes to the end of a poll that began longer than TRUST ago
+    """
+    monkeypatch.setattr(breakers, "NEWS", timedelta(milliseconds=50))
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    reader = asyncio.create_task(breaker.believed())
+    await asyncio.wait({reader}, timeout=0)
+    breaker.close(breaker.losses, long_ago())
+    assert not breaker.closed
+    with pytest.raises(CacheUnavailable):
+        await reader
+
+
+async def test_what_was_found_out_before_trust_was_lost_does_not_bring_it_back() -> None:
+    """The relay begins its poll · Redis restarts, and a connection finds it out · the relay ends its poll"""
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, math.inf)
+    losses = breaker.losses
+    breaker.open("it has restarted")
+    breaker.close(losses, math.inf)
+    assert breaker.is_open
+    breaker.renew(math.inf)
+    assert breaker.is_open, "Trust can go on, and not begin."
+    breaker.close(breaker.losses, math.inf)
+    assert breaker.closed
+
+
+async def test_three_failures_in_a_row_open_it_and_what_redis_answers_is_none(
+    breaker: Breaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakers, "FAILING", timedelta(0))
+    for _ in range(2):
+        breaker.failed(TimeoutError())
+    breaker.answered()
+    for _ in range(2):
+        breaker.failed(TimeoutError())
+    for _ in range(9):
+        breaker.failed(ResponseError("OOM command not allowed"))
+    assert breaker.closed
+    breaker.failed(TimeoutError())
+    assert breaker.is_open
+    assert not breaker.reachable
+
+
+async def test_another_run_of_redis_opens_it_and_what_was_asked_is_not_asked(breaker: Breaker) -> None:
+    breaker.run = None
+    breaker.meet("first")
+    breaker.meet("first")
+    assert breaker.closed
+    with pytest.raises(RedisConnectionError, match="Redis has restarted"):
+        breaker.meet("second")
+    assert breaker.is_open
+    assert breaker.reachable, "It may be told, before it is believed."
+    breaker.meet("second")
+
+
+async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> None:
+    said: list[bool] = []
+    breaker = Breaker(loads=1, changed=said.append)
+    breaker.open("it does not answer")
+    for _ in range(3):
+        breaker.close(breaker.losses, math.inf)
+    for _ in range(3):
+        breaker.open("it does not answer")
+    assert said == [False, True]
+
+
+async def test_a_ping_without_an_answer_opens_it(breaker: Breaker, redis: Redis) -> None:
+    async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
+        with pytest.raises(CacheUnavailable, match="Redis does not answer"):
+            await breaker.probe(nowhere)
+    assert breaker.is_open
+    assert not breaker.reachable
+    await breaker.probe(redis)
+    assert breaker.reachable
+    assert breaker.is_open, "That it answers does not say what it knows."
+
+
+async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believed(
+    region: Region[int, Thing], breaker: Breaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R asks on a connection to the Redis that has restarted · another connection finds it out · R's answer comes"""
+    lease = await region.lookup(1)
+    assert isinstance(lease, Lease)
+    await region.fill(1, lease.token, OLD)
+    asked, answer = asyncio.Event(), asyncio.Event()
+    mget = redis.mget
+
+    async def slow(names: list[str]) -> object:
+        raw = await mget(names)
+        asked.set()
+        await answer.wait()
+        return raw
+
+    monkeypatch.setattr(redis, "mget", slow)
+    reader = asyncio.ensure_future(region.find(1))
+    await asked.wait()
+    breaker.open("it has restarted")
+    breaker.close(breaker.losses, math.inf)
+    answer.set()
+    with pytest.raises(CacheUnavailable, match="Redis is not believed for things: it has restarted"):
+        await reader
+
+
+async def test_no_more_reads_pass_than_there_are_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "TURN", NEVER)
+    breaker = Breaker(loads=2)
+    async with breaker.passing(), breaker.passing():
+        with pytest.raises(Overloaded, match="Too many reads ask the database already"):
+            async with breaker.passing():
+                raise AssertionError
+    async with breaker.passing(), breaker.passing():
+        pass
+
+
+async def test_a_read_that_fails_gives_its_turn_back(
+    breaker: Breaker, region: Region[int, Thing], source: Source
+) -> None:
+    breaker.open("it does not answer")
+    source.error = OSError("The database is away.")
+    cache = CacheAside(region)
+    for _ in range(10):
+        with pytest.raises(OSError, match="away"):
+            await cache.get(1, source.get)
+    source.error, source.rows[1] = None, OLD
+    assert (await cache.get(1, source.get)).value == OLD
+
+
+async def test_a_hot_key_costs_one_query_for_each_turn(
+    breaker: Breaker, region: Region[int, Thing], source: Source
+) -> None:
+    """Redis is not asked, and there are four turns: 500 readers come at once, and 500 more each time that a query has
+    begun."""
+    breaker.open("it does not answer")
+    source.rows[1] = OLD
+    source.hold()
+    cache = CacheAside(region)
+    readers = []
+    for _ in range(4):
+        source.read.clear()
+        readers += [asyncio.create_task(cache.get(1, source.get)) for _ in range(500)]
+        await source.read.wait()
+    source.read.clear()
+    readers += [asyncio.create_task(cache.get(1, source.get)) for _ in range(500)]
+    await asyncio.wait(readers[-500:], timeout=0)
+    assert source.asked == {1: 4}
+    source.open.set()
+    assert {(await reader).outcome for reader in readers} == {Outcome.BYPASSED}
+    assert source.asked == {1: 5}
+
+
+async def test_a_reader_who_passes_by_the_cache_does_not_join_a_query_that_has_begun(
+    breaker: Breaker, region: Region[int, Thing], source: Source
+) -> None:
+    """Redis is not asked:
+
+    R1 reads the old row, and stalls
+                                        W commits the new row, and answers
+                                        R2 must not get what R1 has read
+    """
+    breaker.open("it does not answer")
+    cache = CacheAside(region)
+    source.rows[1] = OLD
+    source.hold()
+    first = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+    source.rows[1] = NEW
+    source.read.clear()
+    second = asyncio.create_task(cache.get(1, source.get))
+    await source.read.wait()
+    source.open.set()
+    assert (await first).value == OLD
+    assert (await second).value == NEW
+    assert source.asked == {1: 2}
+
+
+async def test_a_reader_who_passes_by_the_cache_joins_a_query_that_waits_for_its_turn(
+    breaker: Breaker, region: Region[int, Thing], source: Source
+) -> None:
+    """Redis is not asked, and all turns are taken:
+
+    R1 waits for a turn
+                                        W commits the new row, and answers
+                                        R2 joins R1: their query begins later
+    """
+    breaker.open("it does not answer")
+    cache = CacheAside(region)
+    source.rows |= dict.fromkeys(range(1, 6), OLD)
+    source.hold()
+    others = [asyncio.create_task(cache.get(key, source.get)) for key in range(2, 6)]
+    await asyncio.wait(others, timeout=0)
+    first = asyncio.create_task(cache.get(1, source.get))
+    await asyncio.wait({first}, timeout=0)
+    source.rows[1] = NEW
+    second = asyncio.create_task(cache.get(1, source.get))
+    await asyncio.wait({second}, timeout=0)
+    assert source.asked[1] == 0
+    source.open.set()
+    assert [(await first).value, (await second).value] == [NEW, NEW]
+    assert source.asked == dict.fromkeys(range(1, 6), 1)
+    await asyncio.gather(*others)

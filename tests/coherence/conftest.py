@@ -1,0 +1,172 @@
+"""Instances of the service, each behind wires of its own to the same stores."""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import asyncpg
+import pytest
+
+from app.caching import Breaker, Outcome
+from app.coherence.outbox import Outbox
+from app.embedded import Endpoints
+from app.metrics import Metrics
+from app.products.models import NewProduct
+from app.products.service import Products
+from app.settings import Settings
+from app.users.models import NewUser, User
+from app.users.service import Users
+from app.wiring import Resources, open_resources
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+
+ADA = NewUser(name="Ada Lovelace", email="ada@example.com")
+CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
+UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
+
+AGES = timedelta(seconds=30)
+SOON = 10.0
+"""Seconds: something that came after so long was not settled by time."""
+
+TAKES = "^UPDATE outbox"
+"""What a relay says when it takes rows of the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The service as one process has it, and its wires to the stores."""
+
+    resources: Resources
+    redis: RedisWire
+    postgres: PostgresWire
+
+    @property
+    def users(self) -> Users:
+        return self.resources.users
+
+    @property
+    def products(self) -> Products:
+        return self.resources.products
+
+    @property
+    def breaker(self) -> Breaker:
+        return self.resources.breaker
+
+    def happened(self, event: str, resource: str = "users") -> int:
+        """How often this happened in the cache of a resource."""
+        return int(self.resources.metrics.totals("cache_events", resource=resource).get(event, 0))
+
+    async def name(self, user_id: int) -> str | None:
+        """The name of a user, as a read answers it."""
+        user = (await self.users.get(user_id)).value
+        return None if user is None else user.name
+
+    async def price(self, sku: str) -> str | None:
+        """The price of a product, as a read answers it."""
+        product = (await self.products.get(sku)).value
+        return None if product is None else product.price
+
+    async def quantity(self, sku: str) -> int | None:
+        """The stock of a SKU, as a read answers it."""
+        stock = (await self.resources.inventory.get(sku)).value
+        return None if stock is None else stock.quantity
+
+    async def rename(self, user_id: int, name: str) -> User:
+        """A write of this instance."""
+        return await self.users.change(user_id, {"name": name}, None)
+
+    async def hits(self, user_id: int) -> None:
+        """Returns when a read of this user is a hit."""
+        await eventually(lambda: self._hits(user_id))
+
+    async def settles(self) -> None:
+        """Returns when no change is undone."""
+        await eventually(self._is_settled)
+
+    async def believes(self) -> None:
+        """Returns when this instance believes Redis."""
+        await eventually(lambda: _is(self.breaker.closed))
+
+    async def believes_no_more(self) -> None:
+        """Returns when it does not."""
+        await eventually(lambda: _is(not self.breaker.closed))
+
+    async def _is_settled(self) -> bool:
+        _newest, undone = await Outbox(self.resources.database).newest()
+        return not undone
+
+    async def _hits(self, user_id: int) -> bool:
+        return (await self.users.get(user_id)).outcome is Outcome.HIT
+
+
+class NewInstance(Protocol):
+    """Opens an instance. `redis_timeout` is long, so that a busy machine does not look like a fault."""
+
+    def __call__(
+        self, *, redis_timeout: float = 10, database_timeout: float = 20, endpoints: Endpoints | None = None
+    ) -> Awaitable[Instance]: ...
+
+
+@pytest.fixture
+async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
+    """Opens instances, and closes them at the end; their wires heal before."""
+    default = endpoints
+    async with AsyncExitStack() as stack:
+
+        async def new(
+            *, redis_timeout: float = 10, database_timeout: float = 20, endpoints: Endpoints | None = None
+        ) -> Instance:
+            stores = endpoints or default
+            redis = await stack.enter_async_context(RedisWire(stores.redis_url))
+            postgres = await stack.enter_async_context(PostgresWire(stores.database_url))
+            settings = Settings(
+                _env_file=None,
+                redis_url=redis.url,
+                database_url=postgres.url,
+                redis_timeout=timedelta(seconds=redis_timeout),
+                database_timeout=timedelta(seconds=database_timeout),
+            )
+            resources = await stack.enter_async_context(open_resources(settings, Metrics()))
+            stack.callback(redis.heal)
+            stack.callback(postgres.heal)
+            return Instance(resources, redis, postgres)
+
+        yield new
+
+
+@pytest.fixture
+async def ada(sql: asyncpg.Connection) -> int:
+    """The id of a user of whom every cache knows."""
+    user_id: int = await sql.fetchval(
+        "INSERT INTO users (name, email) VALUES ($1, $2) RETURNING id", ADA.name, ADA.email
+    )
+    await sql.execute("UPDATE outbox SET done_at = now()")
+    return user_id
+
+
+@pytest.fixture
+async def cup(sql: asyncpg.Connection) -> str:
+    """The sku of a product of which every cache knows."""
+    await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
+    await sql.execute("UPDATE outbox SET done_at = now()")
+    return "CUP"
+
+
+@pytest.fixture
+def unbounded_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust does not end by itself, nor is a write settled by time: then only news can end either."""
+    monkeypatch.setattr("app.caching.breaker.TRUST", AGES)
+    monkeypatch.setattr("app.coherence.settling.SETTLED", AGES)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds trust lapsed does not wait long for news."""
+    monkeypatch.setattr("app.caching.breaker.NEWS", timedelta(milliseconds=100))
+
+
+async def _is(condition: bool) -> bool:
+    return condition

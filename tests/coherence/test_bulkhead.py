@@ -1,0 +1,100 @@
+"""Without Redis, reads ask the database a few at a time: those beyond are told to come back, and soon."""
+
+import asyncio
+import time
+from collections import Counter
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from app.caching import breaker as breakers
+from app.embedded import Endpoints
+from app.main import create_app
+from app.settings import Settings
+from tests.coherence.conftest import NewInstance
+from tests.faults.redis_wire import RedisWire
+
+READERS = 40
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted"
+
+
+@pytest.fixture
+async def users(sql: asyncpg.Connection) -> list[int]:
+    """The ids of many users."""
+    query = (
+        "INSERT INTO users (name, email) SELECT 'Ada', n || '@example.com' FROM generate_series(1, $1) n RETURNING id"
+    )
+    return [int(record["id"]) for record in await sql.fetch(query, READERS)]
+
+
+async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_are_told_to_come_back(
+    endpoints: Endpoints, users: list[int], sql: asyncpg.Connection
+) -> None:
+    """Redis is refused, and Postgres answers no query of users: somebody has locked the table."""
+    async with RedisWire(endpoints.redis_url) as wire:
+        wire.refuse()
+        settings = Settings(
+            _env_file=None,
+            redis_url=wire.url,
+            database_url=endpoints.database_url,
+            database_connections=8,
+            database_timeout=timedelta(seconds=60),
+        )
+        app = create_app(settings)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
+        ):
+            async with sql.transaction():
+                await sql.execute("LOCK TABLE users")
+                began = time.monotonic()
+                readers = [asyncio.create_task(client.get(f"/users/{user_id}")) for user_id in users]
+                told = []
+                for reader in asyncio.as_completed(readers):
+                    told.append(await reader)
+                    if len(told) == READERS - 4:
+                        break
+                took = time.monotonic() - began
+                assert await sql.fetchval(WAITING) == 4
+                assert {answer.status_code for answer in told} == {503}
+                assert {answer.json()["type"].rpartition("/")[2] for answer in told} == {"overloaded"}
+                assert {answer.headers["retry-after"] for answer in told} == {"1"}
+                # The other half of the connections is free, for writers.
+                created = await client.post("/products", json={"sku": "CUP", "name": "Cup", "price": "6.20"})
+                assert created.status_code == 201
+            print(f"Told after {took:.2f} s.")
+            assert took < breakers.TURN.total_seconds() + 5
+            answers = [await reader for reader in readers]
+            assert Counter(answer.status_code for answer in answers) == {200: 4, 503: READERS - 4}
+            assert (await client.get(f"/users/{users[-1]}")).status_code == 200
+
+
+async def test_a_reader_who_waits_for_a_turn_gets_what_was_written_meanwhile(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is refused, and all turns are taken by readers of products:
+
+    R1 waits for a turn                 W commits the new row, and answers
+                                        R2 joins R1
+    """
+    monkeypatch.setattr(breakers, "TURN", timedelta(hours=1))
+    a = await new_instance()
+    await a.believes()
+    a.redis.refuse()
+    await a.believes_no_more()
+    async with a.postgres.holding("FROM products") as held:
+        others = [asyncio.create_task(a.products.get(sku)) for sku in "ABCD"]
+        await held.arrived.wait()
+        first = asyncio.create_task(a.name(ada))
+        await asyncio.wait({first}, timeout=0)
+        queries = a.postgres.count("FROM users")
+        await a.rename(ada, "Ada King")
+        second = asyncio.create_task(a.name(ada))
+        await asyncio.wait({second}, timeout=0)
+        held.release()
+        assert [await first, await second] == ["Ada King", "Ada King"]
+        assert a.postgres.count("FROM users") == queries + 1
+        await asyncio.gather(*others)

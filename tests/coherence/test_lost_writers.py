@@ -1,0 +1,122 @@
+"""A writer that goes away between COMMIT and invalidation, or whoever waits for it: the caches learn of the change."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import Outcome
+from app.embedded import Endpoints
+from app.inventory.models import Setting
+from app.products.models import NewProduct
+from tests.coherence.conftest import ADA, TAKES, Instance, NewInstance
+from tests.eventually import PATIENCE, eventually
+from tests.faults.redis_wire import RedisWire
+from tests.keyed import keyed, kill
+from tests.service import serving
+
+ADAS = 1001
+"""The first id there is."""
+
+Write = Callable[[Instance], Coroutine[Any, Any, object]]
+
+POT = NewProduct(sku="POT", name="Pot", price="24.50")
+
+WRITES: dict[str, tuple[str, Write]] = {
+    "a user is changed": (f"users:{{{ADAS}}}", lambda a: a.users.change(ADAS, {"name": "Ada King"}, None)),
+    "a user is removed": (f"users:{{{ADAS}}}", lambda a: a.users.delete(ADAS, None)),
+    "a user is created": (
+        f"users:{{{ADAS + 1}}}",
+        lambda a: a.users.create(ADA.model_copy(update={"email": "2@example.com"})),
+    ),
+    "a product is changed": ("products:{CUP}", lambda a: a.products.change("CUP", {"price": "7.00"}, None)),
+    "a product is removed": ("products:{CUP}", lambda a: a.products.delete("CUP", None)),
+    "a product is created": ("products:{POT}", lambda a: a.products.create(POT)),
+    "stock is set": ("stock:{CUP}", lambda a: a.resources.inventory.put("CUP", Setting(29))),
+}
+"""What is written, the key of what is cached before, and how."""
+
+
+@pytest.mark.parametrize("moment", ["its COMMIT is not answered yet", "Redis is not told yet"])
+@pytest.mark.parametrize("what", WRITES)
+async def test_a_write_is_done_to_its_end_when_whoever_asked_for_it_goes_away(
+    new_instance: NewInstance, ada: int, cup: str, redis: Redis, sql: asyncpg.Connection, what: str, moment: str
+) -> None:
+    """W commits, and whoever asked for it goes away (the task is cancelled)
+    W must invalidate, or fill; no relay does it here
+    """
+    key, write = WRITES[what]
+    assert ada == ADAS
+    a = await new_instance()
+    await a.resources.inventory.put("CUP", Setting(30))
+
+    async def all_are_cached() -> bool:
+        await asyncio.gather(*(a.users.get(user_id) for user_id in (ada, ada + 1)))
+        await a.products.get_many(["CUP", "POT"])
+        await a.quantity("CUP")
+        return await redis.exists(*(key for key, _write in WRITES.values())) == len(WRITES)
+
+    await eventually(all_are_cached)
+    await a.settles()
+    before = await redis.get(key)
+    async with AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(a.postgres.holding(TAKES))
+        await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('POT', 1)")
+        await asyncio.wait_for(relay.arrived.wait(), PATIENCE)
+        if moment == "Redis is not told yet":
+            held = await stack.enter_async_context(a.redis.holding("^(INVALIDATE|FILL)"))
+        else:
+            held = await stack.enter_async_context(a.postgres.holding_replies("^COMMIT"))
+        client = asyncio.create_task(write(a))
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        client.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await client
+        held.release()
+
+        async def is_told() -> bool:
+            now = await redis.get(key)
+            return b'"quantity":29' in (now or b"") if key.startswith("stock") else now is None
+
+        assert before is not None
+        await eventually(is_told)
+
+
+async def test_a_process_that_is_killed_between_commit_and_invalidation_leaves_nobody_with_the_old_value(
+    endpoints: Endpoints, new_instance: NewInstance, ada: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A is a process of its own:
+
+    A commits the new row, and is killed (SIGKILL) before Redis hears of it
+                                        B hits the old value, until its relay has carried the change
+    """
+    b = await new_instance()
+    await b.hits(ada)
+    async with (
+        RedisWire(endpoints.redis_url) as wire,
+        serving(wire.url, endpoints.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
+        keyed(service, 1) as (writer,),
+        wire.holding("^INVALIDATE") as held,
+        b.postgres.holding(TAKES) as relay,
+    ):
+        await writer.send(f"/users/{ada}", method="PATCH", body={"name": "Ada King"})
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        await kill(service)
+        died = time.monotonic()
+        relay.release()
+
+        async def shows() -> bool:
+            reading = await b.users.get(ada)
+            assert reading.value is not None
+            return reading.value.name == "Ada King" and reading.outcome is Outcome.HIT
+
+        await eventually(shows)
+        with capsys.disabled():
+            print(
+                f"\nKilled between COMMIT and invalidation: repaired {(time.monotonic() - died) * 1000:.0f} ms later."
+            )

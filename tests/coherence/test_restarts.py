@@ -1,0 +1,238 @@
+"""A Redis that goes back in time: it was killed, and what it was told last was not on its disk.
+
+redis-py connects again without a word. What came back is not believed before the changes of the last minute were
+carried again, totals of page views are built anew, and a write waits for it.
+"""
+
+import asyncio
+import math
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import Breaker, CacheError, CacheUnavailable, Outcome, RedisClock, Region, open_redis
+from app.caching.lease import Lease
+from app.embedded import Endpoints
+from app.embedded.home import make_home
+from app.embedded.redis_server import SOCKET, RedisServer
+from app.inventory.models import Adjustment, Setting
+from app.users.models import User
+from tests.coherence.conftest import SOON, TAKES, NewInstance
+from tests.embedded.apps import servers_below
+from tests.eventually import PATIENCE, eventually
+from tests.settled import settled
+from tests.users.conftest import LIFETIMES
+
+
+class Past:
+    """A Redis, and what was on its disk at an earlier time."""
+
+    def __init__(self, directory: Path) -> None:
+        home = make_home(directory / "redis", SOCKET)
+        self._data, self._copy = home.directory, directory / "copy"
+        self._server = RedisServer(home, directory / "redis.log")
+        self.url = self._server.url
+        self._server.start()
+
+    async def remember(self, *what: str) -> None:
+        """Returns when all of this is on the disk; it is copied."""
+
+        async def is_there() -> bool:
+            shutil.rmtree(self._copy, ignore_errors=True)
+            shutil.copytree(self._data, self._copy, ignore=lambda directory, names: set(names) - set(_files(names)))
+            stored = b"".join(path.read_bytes() for path in self._copy.rglob("*") if path.is_file())
+            return all(word.encode() in stored for word in what)
+
+        await eventually(is_there)
+
+    async def come_back(self) -> None:
+        """Redis is killed, and starts with what is remembered."""
+        for process in servers_below([self._data]):
+            process.kill()
+            process.wait(PATIENCE)
+        shutil.copytree(self._copy, self._data, dirs_exist_ok=True)
+        await asyncio.to_thread(self._server.start)
+
+    def stop(self) -> None:
+        """The end."""
+        self._server.stop()
+
+
+def _files(names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith("appendonly")]
+
+
+@pytest.fixture
+async def past(servers: Endpoints) -> AsyncIterator[Past]:
+    """A Redis of the test's own: the other tests need theirs."""
+    with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
+        past = Past(Path(directory))
+        yield past
+        await asyncio.to_thread(past.stop)
+
+
+@pytest.fixture
+def endpoints(endpoints: Endpoints, past: Past) -> Endpoints:
+    """The Redis that can go back, and the Postgres of all tests, emptied."""
+    return Endpoints(past.url, endpoints.database_url)
+
+
+async def test_what_a_redis_has_forgotten_is_carried_again_before_it_is_believed(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection, past: Past
+) -> None:
+    """A commits the new row, invalidates, and answers; the row of the outbox is done
+    Redis is killed, and starts with the old value
+                                        R on A or B would hit the old value, which no undone row would ever take away
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    await past.remember("Ada Lovelace")
+    await a.rename(ada, "Ada King")
+    await a.settles()
+    await b.hits(ada)
+    a.redis.refuse()
+    b.redis.refuse()
+    await past.come_back()
+    async with Redis.from_url(past.url, protocol=2) as redis:
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+    for instance in (b, a):
+        instance.redis.heal()
+        while (reading := await instance.users.get(ada)).outcome is not Outcome.HIT:
+            assert reading.value is not None
+            assert reading.value.name == "Ada King"
+        assert reading.value is not None
+        assert reading.value.name == "Ada King"
+
+
+async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
+    ada: int, past: Past, sql: asyncpg.Connection
+) -> None:
+    """R has a connection, which is idle
+    Redis is killed, and starts with the old value
+    R asks: redis-py connects again, without a word and without an error, and would hit the old value
+    """
+    breaker = Breaker(loads=1)
+    async with (
+        open_redis(
+            past.url, timeout=timedelta(seconds=10), connections=2, clock=(clock := RedisClock()), breaker=breaker
+        ) as redis,
+        Region[int, User](
+            redis,
+            "users",
+            User,
+            lifetimes=LIFETIMES,
+            clock=clock,
+            breaker=breaker,
+            settled=settled,
+            observe=lambda *_: None,
+        ) as region,
+    ):
+        await breaker.probe(redis)
+        breaker.close(breaker.losses, math.inf)
+        lease = await region.lookup(ada)
+        assert isinstance(lease, Lease)
+        row = dict(await sql.fetchrow("SELECT id, name, email, version, created_at, updated_at FROM users") or {})
+        await region.fill(ada, lease.token, User(**row))
+        assert await region.find(ada) is not None
+        await past.remember("Ada Lovelace")
+        await region.invalidate(ada, row["version"] + 1)
+        assert await region.find(ada) is None
+        await past.come_back()
+        run = breaker.run
+        with pytest.raises(CacheUnavailable, match="restarted"):
+            await region.find(ada)
+        assert breaker.run != run
+        assert breaker.is_open
+        with pytest.raises(CacheUnavailable, match="it has restarted"):
+            await region.find(ada)
+
+
+async def test_totals_of_a_redis_that_has_forgotten_views_are_built_anew(
+    new_instance: NewInstance, sql: asyncpg.Connection, past: Past
+) -> None:
+    """C9. Three views are counted, and carried to Postgres
+    four more are counted, and carried
+                                        Redis is killed, and starts with a total of three
+    R would be told three, until that total expires: Postgres has seven
+    """
+    instance = await new_instance()
+    views = instance.resources.page_views
+
+    async def carried(number: int) -> None:
+        async def is_carried() -> bool:
+            stored = await sql.fetchval("SELECT views FROM page_views") == number
+            return stored and (await views.backlog()).views == 0
+
+        await eventually(is_carried)
+
+    await views.add("home", 3)
+    await carried(3)
+    assert (await views.get("home")).views == 3
+    assert (await views.get("home")).cached
+    await past.remember(":total:")
+    await views.add("home", 4)
+    await carried(7)
+    instance.redis.refuse()
+    await past.come_back()
+    async with Redis.from_url(past.url, protocol=2) as redis:
+        (name,) = await redis.keys("*:total:*")
+        assert await redis.get(name) == b"3"
+    instance.redis.heal()
+
+    async def answers() -> bool:
+        try:
+            total = await views.get("home")
+        except CacheError:
+            return False
+        assert total.views == 7
+        return total.cached
+
+    await eventually(answers)
+
+
+async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value_behind(
+    unbounded_trust: None, new_instance: NewInstance, sql: asyncpg.Connection, past: Past
+) -> None:
+    """W on A revokes, and Redis keeps that in memory; it is not committed yet
+    Redis is killed, and starts with the old value
+                                        A and B carry all changes again but W's, which is none yet, and believe it
+    W commits, and answers; no relay has carried its change yet
+                                        R on B would hit the old value, but it is of another run of Redis
+    """
+    a, b = await new_instance(), await new_instance()
+    await a.resources.inventory.put("CUP", Setting(30))
+    await a.settles()
+
+    async def hits() -> bool:
+        return (await b.resources.inventory.get("CUP")).outcome is Outcome.HIT
+
+    await eventually(hits)
+    await past.remember('"quantity":30')
+    async with (
+        a.postgres.holding("^INSERT INTO stock_adjustments") as commit,
+        a.postgres.holding(TAKES) as relay_of_a,
+        b.postgres.holding(TAKES) as relay_of_b,
+    ):
+        write = asyncio.create_task(a.resources.inventory.put("CUP", Adjustment(-1, "order-1")))
+        await asyncio.wait_for(commit.arrived.wait(), PATIENCE)
+        run = b.breaker.run
+        await past.come_back()
+
+        async def all_believe_again() -> bool:
+            return all(each.breaker.closed and each.breaker.run != run for each in (a, b))
+
+        await eventually(all_believe_again)
+        commit.release()
+        await asyncio.wait_for(relay_of_a.arrived.wait(), PATIENCE)
+        await asyncio.wait_for(relay_of_b.arrived.wait(), PATIENCE)
+        await asyncio.wait_for(write, SOON)
+        assert await b.quantity("CUP") == 29
+        assert await a.quantity("CUP") == 29
+    assert await b.quantity("CUP") == 29
+    assert await a.quantity("CUP") == 29

@@ -1,0 +1,430 @@
+"""No read that starts after a write was answered returns older data, also when an instance cannot reach its stores.
+
+A write whose invalidation failed is answered when nobody reads the old value any more: another instance's relay has
+carried it, or no instance believes a Redis that was not told of it. The rules are B5 to B9.
+"""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from typing import Literal
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import SETTLED, Breaker, Outcome
+from app.coherence import relay as relays
+from app.coherence.outbox import Outbox
+from app.coherence.relay import Relay
+from app.database import Database
+from app.embedded import Endpoints
+from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance
+from tests.eventually import PATIENCE, eventually
+from tests.faults.redis_wire import RedisWire
+from tests.keyed import keyed
+from tests.service import serving
+
+LOOKS = r"^SELECT coalesce\(max\(outbox"
+"""What a relay says when it looks into the outbox, at the beginning of a poll."""
+LOOKS_AGAIN = r"^SELECT EXISTS .* outbox.id <="
+"""What it says to learn whether all that it saw then is done."""
+
+
+async def is_cut_off(instance: Instance, how: Literal["refuse", "silence"]) -> None:
+    """Nothing of this instance reaches Redis any more."""
+    instance.redis.refuse() if how == "refuse" else instance.redis.silence()
+
+
+@pytest.mark.parametrize("how", ["refuse", "silence"])
+async def test_a_write_past_redis_is_answered_when_another_instance_has_carried_it(
+    unbounded_trust: None, new_instance: NewInstance, ada: int, how: Literal["refuse", "silence"]
+) -> None:
+    """A cannot reach Redis:
+
+    A commits the new row, and fails to invalidate
+                                        B believes Redis, and hits the old value: A has not answered
+                                        B's relay takes A's row, and carries it
+    A answers                           B reads the new row
+    """
+    a, b = await new_instance(redis_timeout=0.2), await new_instance()
+    await b.hits(ada)
+    async with b.postgres.holding(TAKES) as held:
+        await is_cut_off(a, how)
+        write = asyncio.create_task(a.rename(ada, "Ada King"))
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+
+        async def has_failed() -> bool:
+            return a.happened("invalidation_failed") == 1
+
+        await eventually(has_failed)
+        reading = await b.users.get(ada)
+        assert reading.outcome is Outcome.HIT
+        assert reading.value is not None
+        assert reading.value.name == "Ada Lovelace"
+        assert not write.done()
+        held.release()
+        await asyncio.wait_for(write, SOON)
+    assert await b.name(ada) == "Ada King"
+    assert await a.name(ada) == "Ada King"
+
+
+async def test_a_product_written_past_redis_is_answered_when_another_instance_has_carried_it(
+    unbounded_trust: None, new_instance: NewInstance, cup: str
+) -> None:
+    """As above."""
+    a, b = await new_instance(), await new_instance()
+    assert await b.price(cup) == "6.20"
+    async with b.postgres.holding(TAKES) as held:
+        a.redis.refuse()
+        write = asyncio.create_task(a.products.change(cup, {"price": "7.00"}, None))
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+
+        async def has_failed() -> bool:
+            return a.happened("invalidation_failed", "products") == 1
+
+        await eventually(has_failed)
+        (reading,) = await b.products.get_many([cup])
+        assert reading.outcome is Outcome.HIT
+        assert reading.value is not None
+        assert reading.value.price == "6.20"
+        assert not write.done()
+        held.release()
+        await asyncio.wait_for(write, SOON)
+    assert await b.price(cup) == "7.00"
+
+
+async def test_a_write_past_redis_is_answered_when_time_has_settled_it(
+    impatient: None, new_instance: NewInstance, ada: int, cup: str, redis: Redis
+) -> None:
+    """A cannot reach Redis, and B's relay cannot take a row:
+
+    A commits the new row, and fails to invalidate
+                                        B's relay sees the row, and does not get it: trust is not renewed
+    SETTLED passes, A answers
+                                        B reads past Redis, which still holds the old value
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    assert await b.price(cup) == "6.20"
+    async with b.postgres.holding(TAKES) as held:
+        a.redis.refuse()
+        began = time.monotonic()
+        await asyncio.gather(a.rename(ada, "Ada King"), a.products.change(cup, {"price": "7.00"}, None))
+        assert time.monotonic() - began >= SETTLED.total_seconds()
+        reading = await b.users.get(ada)
+        assert reading.outcome is Outcome.BYPASSED
+        assert reading.value is not None
+        assert reading.value.name == "Ada King"
+        (product,) = await b.products.get_many([cup])
+        assert product.value is not None
+        assert product.value.price == await b.price(cup) == "7.00"
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        assert b"6.20" in (await redis.get("products:{CUP}") or b"")
+        assert held.arrived.is_set()
+        held.release()
+    await b.hits(ada)
+    assert await b.name(ada) == "Ada King"
+    assert await b.price(cup) == "7.00"
+
+
+async def test_an_instance_that_cannot_reach_redis_takes_no_changes(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection
+) -> None:
+    """A cannot reach Redis. Rows that its relay took would be locked, and B's would skip them."""
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    a.redis.refuse()
+    await a.believes_no_more()
+    taken, failures = a.postgres.count(TAKES), a.resources.metrics.total("outbox_failures")
+    async with b.postgres.holding(TAKES) as held:
+        await sql.execute("UPDATE users SET name = 'Ada King'")
+
+        async def has_tried_twice() -> bool:
+            return a.resources.metrics.total("outbox_failures") >= failures + 3
+
+        await eventually(has_tried_twice)
+        held.release()
+    await a.settles()
+    assert a.postgres.count(TAKES) == taken
+    await b.hits(ada)
+    assert await b.name(ada) == "Ada King"
+
+
+async def test_of_a_change_that_another_relay_has_taken_redis_is_told_all_the_same(
+    unbounded_trust: None, new_instance: NewInstance, ada: int, sql: asyncpg.Connection
+) -> None:
+    """A's relay takes the row of a change, and stands still before Redis
+    B's relay finds nothing to take; it must neither believe Redis nor wait for A, and tells Redis by itself
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    async with a.redis.holding("^INVALIDATE") as held, b.postgres.holding(TAKES) as kept:
+        await sql.execute("UPDATE users SET name = 'Ada King'")
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        await asyncio.wait_for(kept.arrived.wait(), PATIENCE)
+        kept.release()
+
+        async def is_new() -> bool:
+            return await b.name(ada) == "Ada King"
+
+        await eventually(is_new)
+        await b.hits(ada)
+        assert await sql.fetchval(UNDONE) == 1
+        held.release()
+
+
+async def test_after_an_outage_redis_is_believed_when_the_changes_were_carried_and_not_when_it_answers(
+    new_instance: NewInstance, ada: int, redis: Redis
+) -> None:
+    """Nobody can reach Redis, for longer than SETTLED:
+
+    A commits the new row, and answers after SETTLED
+                                        B can reach Redis again, and its PING is answered; the row is not carried yet
+                                        R on B would hit the old value
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    a.redis.refuse()
+    b.redis.refuse()
+    await a.rename(ada, "Ada King")
+    assert (await b.users.get(ada)).outcome is Outcome.BYPASSED
+    async with b.postgres.holding(TAKES) as held:
+        pings = b.redis.count("^PING")
+        b.redis.heal()
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        assert b.redis.count("^PING") > pings
+        assert b.breaker.reachable
+        assert b.breaker.is_open
+        reading = await b.users.get(ada)
+        assert reading.outcome is Outcome.BYPASSED
+        assert reading.value is not None
+        assert reading.value.name == "Ada King"
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        held.release()
+    await b.hits(ada)
+    assert await b.name(ada) == "Ada King"
+
+
+async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_when_it_returns(
+    unbounded_trust: None, new_instance: NewInstance, ada: int, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    """Nobody can reach Redis:
+
+    A commits the new row, and waits                B is idle: no call of its own fails, only its relay's
+    Redis is back
+                                                    R on B would hit the old value, if the relay had not told
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    a.redis.refuse()
+    b.redis.refuse()
+    write = asyncio.create_task(a.rename(ada, "Ada King"))
+    await b.believes_no_more()
+
+    async def is_committed() -> bool:
+        return bool(await sql.fetchval(UNDONE) == 1)
+
+    await eventually(is_committed)
+    async with b.postgres.holding(TAKES) as held:
+        b.redis.heal()
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        assert await b.name(ada) == "Ada King"
+        assert not write.done()
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        held.release()
+        await asyncio.wait_for(write, SOON)
+    await b.hits(ada)
+    assert await b.name(ada) == "Ada King"
+
+
+async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
+    redis: Redis, breaker: Breaker, database: Database, sql: asyncpg.Connection
+) -> None:
+    """Somebody changes rows all the time: whenever one is carried, there is another one. The outbox is never empty."""
+
+    async def forget(key: str, version: int) -> None:
+        await sql.execute("UPDATE products SET price = '7'")
+
+    relay = Relay(
+        Outbox(database), {"products": forget}, redis=redis, breaker=breaker, counted=lambda changes, failures: None
+    )
+    await relay.poll()
+    breaker.open("the test says so")
+    await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
+    assert await asyncio.wait_for(relay.poll(), PATIENCE / 4) == 1
+    assert await sql.fetchval(UNDONE) == 1
+    assert not breaker.is_open
+
+
+async def test_changes_of_which_nobody_knows_whether_redis_was_told_are_carried_again(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection
+) -> None:
+    """The relay takes a row, and Redis does not answer it: the row is undone, and is carried again."""
+    a = await new_instance(redis_timeout=0.3)
+    await a.hits(ada)
+    before = a.redis.count("^INVALIDATE")
+    lost = a.redis.drop_reply("^INVALIDATE")
+    await sql.execute("UPDATE users SET name = 'Ada King'")
+    await asyncio.wait_for(lost.dropped.wait(), PATIENCE)
+    assert await sql.fetchval(UNDONE) == 1
+    await a.settles()
+    assert a.redis.count("^INVALIDATE") >= before + 2
+    await a.hits(ada)
+    assert await a.name(ada) == "Ada King"
+
+
+async def test_an_instance_that_stood_still_does_not_believe_its_cache(
+    impatient: None, new_instance: NewInstance, ada: int, redis: Redis
+) -> None:
+    """B's relay stands before Redis
+    A commits the new row, cannot reach Redis, and answers after SETTLED
+                                        R on B waits for news, and there are none: it would hit the old value
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    async with b.redis.holding("^PING") as held:
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        a.redis.refuse()
+        await a.rename(ada, "Ada King")
+        assert not b.breaker.is_open
+        reading = await b.users.get(ada)
+        assert reading.outcome is Outcome.BYPASSED
+        assert reading.value is not None
+        assert reading.value.name == "Ada King"
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+
+
+async def test_a_process_that_was_stopped_does_not_believe_its_cache_when_it_goes_on(
+    endpoints: Endpoints, new_instance: NewInstance, ada: int, redis: Redis
+) -> None:
+    """B is a process of its own:
+
+    B is stopped (SIGSTOP), its relay's PING under way
+    A commits the new row, cannot reach Redis, and answers after SETTLED
+    R asks B
+    B goes on, and finds R's question and the answer to its PING: it would hit the old value
+    """
+    a = await new_instance()
+    async with (
+        RedisWire(endpoints.redis_url) as wire,
+        serving(wire.url, endpoints.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
+        keyed(service, 1) as (reader,),
+    ):
+
+        async def hits() -> bool:
+            return "; hit" in (await reader.ask(f"/users/{ada}")).headers["cache-status"]
+
+        await eventually(hits)
+        async with wire.holding_replies("^PING") as held:
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            service.process.send_signal(signal.SIGSTOP)
+        try:
+            a.redis.refuse()
+            await a.rename(ada, "Ada King")
+            assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+            await reader.send(f"/users/{ada}")
+        finally:
+            service.process.send_signal(signal.SIGCONT)
+        assert (await reader.answer()).json()["name"] == "Ada King"
+
+
+async def test_of_a_crowd_that_finds_trust_lapsed_all_go_on_with_the_first_news(
+    new_instance: NewInstance, ada: int
+) -> None:
+    """The relay comes late, and finds that nothing has changed: the readers who waited for it hit, and do not all ask
+    the database at once."""
+    b = await new_instance()
+    await b.hits(ada)
+    async with b.redis.holding("^PING") as held:
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        await b.believes_no_more()
+        crowd = [asyncio.create_task(b.users.get(ada)) for _ in range(100)]
+        await asyncio.wait(crowd, timeout=0)
+        held.release()
+        outcomes = Counter([(await reader).outcome for reader in crowd])
+    assert outcomes == {Outcome.HIT: 100}
+
+
+async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection
+) -> None:
+    """B's relay carries a change, asks whether all is done, and the answer is slow
+    A commits the new row, cannot reach Redis, and answers after SETTLED
+                                        R on B finds trust lapsed, and waits for news
+    the answer comes: all was done when B's relay began, longer than TRUST ago
+                                        R hits the old value, and is not told that nobody has verified it
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    async with b.postgres.holding_replies(LOOKS_AGAIN) as held, a.postgres.holding(TAKES):
+        await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        a.redis.refuse()
+        await a.rename(ada, "Ada King")
+        reader = asyncio.create_task(b.users.get(ada))
+        await asyncio.wait({reader}, timeout=0)
+        held.release()
+        reading = await reader
+        assert reading.value is not None
+        assert reading.value.name == "Ada King" or not reading.verified
+
+
+async def test_an_instance_whose_look_into_the_outbox_is_slow_says_that_its_hits_are_not_verified(
+    new_instance: NewInstance, ada: int
+) -> None:
+    """B's relay looks into the outbox, and Postgres answers late: it may be away for everybody
+                                        meanwhile it pings Redis, and believes it
+    A commits the new row, cannot reach Redis, and answers after SETTLED
+                                        R on B hits the old value, and is told that nobody has verified it
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    async with b.postgres.holding(LOOKS) as held:
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        a.redis.refuse()
+        await a.rename(ada, "Ada King")
+        assert not (await b.users.get(ada)).verified
+
+    async def is_verified() -> bool:
+        return (await b.users.get(ada)).verified
+
+    await eventually(is_verified)
+    assert await b.name(ada) == "Ada King"
+
+
+async def test_an_instance_that_alone_has_lost_postgres_says_that_its_hits_are_not_verified(
+    new_instance: NewInstance, ada: int
+) -> None:
+    """B has lost Postgres, and believes Redis as long as that answers: nobody may be able to change a row
+    A has not: it commits the new row, cannot reach Redis, and answers after SETTLED
+                                        R on B hits the old value, and is told that nobody has verified it
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    b.postgres.refuse()
+    a.redis.refuse()
+    await a.rename(ada, "Ada King")
+    assert not (await b.users.get(ada)).verified
+
+
+async def test_an_instance_that_is_busy_with_thousands_of_changes_says_that_its_hits_are_not_verified(
+    new_instance: NewInstance, ada: int, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody changes rows by the thousand: B's relay carries them batch by batch, and renews trust after each
+    A commits the new row, cannot reach Redis, and answers after SETTLED
+                                        B has not come to that row yet: R on B hits the old value, and is told so
+    """
+    monkeypatch.setattr("app.coherence.outbox.BATCH", 1)
+    monkeypatch.setattr(relays, "BATCH", 1)
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    a.redis.refuse()
+    b.redis.delay(0.02)
+    await sql.execute(
+        "INSERT INTO products (sku, name, price) SELECT 'SKU-' || n, 'Cup', '6.20' FROM generate_series(1, 300) n"
+    )
+    await a.rename(ada, "Ada King")
+    assert await sql.fetchval("SELECT count(*) FROM outbox WHERE done_at IS NULL AND resource = 'users'") == 1
+    assert not (await b.users.get(ada)).verified
