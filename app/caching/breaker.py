@@ -121,14 +121,15 @@ class Breaker:
         if losses == self.losses:
             if self.is_open:
                 logger.info("The breaker closes.")
-            self._trust(began)
+            self._set(is_open=False, until=began + TRUST.total_seconds())
             self.verified = True
 
     def renew(self, began: float) -> None:
         """Redis is believed, as at `began`, although nobody can say whether it knows of every change. This does not
         close a breaker that is open."""
         if not self.is_open:
-            self._trust(began)
+            # The database may have been silent for so long that what was found out before reaches further.
+            self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
             self.verified = False
 
     async def probe(self, redis: Redis) -> None:
@@ -173,9 +174,6 @@ class Breaker:
         if before not in (None, run):
             self.open("it has restarted, and may have lost what it was told last")
             raise RedisConnectionError("Redis has restarted.")
-
-    def _trust(self, began: float) -> None:
-        self._set(is_open=False, until=began + TRUST.total_seconds())
 
     def _set(self, *, is_open: bool, until: float) -> None:
         if is_open != self.is_open:

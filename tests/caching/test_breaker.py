@@ -64,6 +64,15 @@ async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None
     assert breaker.verified
 
 
+async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> None:
+    """A look begins, and Postgres is silent · meanwhile Redis is found to answer, again and again · the look fails"""
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    breaker.renew(math.inf)
+    breaker.renew(long_ago())
+    assert breaker.closed
+
+
 async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
     breaker = Breaker(loads=1)
     breaker.close(breaker.losses, long_ago())
