@@ -225,7 +225,9 @@ async def test_readers_of_one_cold_key_share_a_load(
     answers = await asyncio.gather(*(client.get(path) for _ in range(20)))
     told = sorted(answer.headers["cache-status"] for answer in answers)
     assert told.count(f"{strategy}; fwd=miss; stored") == 1
-    assert told.count(f"{strategy}; fwd=miss; collapsed") == 19
+    # Whoever looks again when the load has just ended has a hit.
+    hits = sum(f"{strategy}; hit" in each for each in told)
+    assert told.count(f"{strategy}; fwd=miss; collapsed") == 19 - hits > 0
     assert len({answer.content for answer in answers}) == 1
 
 
