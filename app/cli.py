@@ -1,11 +1,11 @@
-"""The commands: `fourways serve` and `fourways demo`."""
+"""The commands: `fourways serve`, `fourways demo` and `fourways dead-letters`."""
 
 import asyncio
 import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing import resource_tracker
@@ -15,13 +15,16 @@ from typing import Annotated, Self
 import typer
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, Endpoints, embedded_servers, running_endpoints
-from app.errors import DatabaseUnavailable
+from app.errors import Conflict, DatabaseUnavailable, NotFound
+from app.page_views.store import DeadLetter, PageViewStore
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError, read_settings
 
@@ -34,6 +37,11 @@ commands = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+dead_letters = typer.Typer(
+    help="Page views that Postgres has refused: list them, replay them once the cause is gone, or discard them.",
+    no_args_is_help=True,
+)
+commands.add_typer(dead_letters, name="dead-letters")
 
 GRACE = 10
 """Seconds that requests under way have to end once the service was told to stop."""
@@ -81,6 +89,94 @@ def demo() -> None:
 
     It goes to DATABASE_URL, or else to the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY.
     """
+    _report_demo(_running_database())
+
+
+Letters = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The ids that `list` shows.", min=1)]
+All = Annotated[bool, typer.Option("--all", help="All that there are.")]
+
+
+@dead_letters.command("list")
+def list_dead_letters() -> None:
+    """Show the dead letters, oldest first."""
+
+    async def shown(store: PageViewStore) -> int:
+        table = Table("id", "page", "views", "why", "tries", "since", box=None)
+        async for letter in _all_letters(store):
+            # Where there is no page, the bytes as they came.
+            page = repr(letter.entry)[1:] if letter.page is None else letter.page
+            views = "" if letter.delta is None else f"{letter.delta:,}"
+            since = f"{letter.created_at:%Y-%m-%d %H:%M:%S}"
+            table.add_row(str(letter.id), escape(page), views, escape(letter.reason), str(letter.deliveries), since)
+        console.print(table if table.row_count else "There are no dead letters.")
+        return 0
+
+    _with_letters(shown)
+
+
+@dead_letters.command()
+def replay(ids: Letters = None, every: All = False) -> None:
+    """Count the views of dead letters whose cause is gone, and remove those letters."""
+
+    async def replayed(store: PageViewStore, letter: int) -> str:
+        page, views = await store.replay(letter)
+        return f"Dead letter {letter}: {views:,} views of {page} are counted."
+
+    _each(ids, every, replayed)
+
+
+@dead_letters.command()
+def discard(ids: Letters = None, every: All = False) -> None:
+    """Remove dead letters. Their views are never counted."""
+
+    async def discarded(store: PageViewStore, letter: int) -> str:
+        await store.discard(letter)
+        return f"Dead letter {letter} is discarded."
+
+    _each(ids, every, discarded)
+
+
+def _each(ids: list[int] | None, every: bool, act: Callable[[PageViewStore, int], Awaitable[str]]) -> None:
+    if bool(ids) == every:
+        raise typer.BadParameter("Name the ids of dead letters, or --all of them.")
+
+    async def done(store: PageViewStore) -> int:
+        failed = 0
+        for letter in ids or [letter.id async for letter in _all_letters(store)]:
+            try:
+                console.print(await act(store, letter))
+            except (NotFound, Conflict) as error:
+                complaints.print(str(error), style="red")
+                failed += 1
+        return failed
+
+    _with_letters(done)
+
+
+async def _all_letters(store: PageViewStore) -> AsyncIterator[DeadLetter]:
+    after = 0
+    while letters := await store.dead_letters(200, after):
+        for letter in letters:
+            yield letter
+        after = letters[-1].id
+
+
+def _with_letters(act: Callable[[PageViewStore], Awaitable[int]]) -> None:
+    """Acts on the dead letters, and exits with 1 when some of that has failed."""
+    url = _running_database()
+
+    async def acted() -> int:
+        async with open_database(
+            url, connections=2, timeout=timedelta(seconds=10), counted=lambda resource: None
+        ) as database:
+            return await act(PageViewStore(database))
+
+    if asyncio.run(acted()):
+        raise SystemExit(1)
+
+
+def _running_database() -> str:
+    """DATABASE_URL, or else the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY."""
     settings = read_settings()
     endpoints = None if settings.database_url else running_endpoints(settings.directory)
     url = settings.database_url or (endpoints.database_url if endpoints else None)
@@ -89,7 +185,7 @@ def demo() -> None:
             f"Nothing runs in {settings.directory}: start it with `make run` or `fourways serve`, or set REDIS_URL and "
             "DATABASE_URL."
         )
-    _report_demo(url)
+    return url
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -42,6 +42,8 @@ metadata = MetaData(
 # transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
 # not to be had, a password or a database that it does not know, an error of its own.
 UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX")
+# Those that speak of the values: they cannot be, break a constraint, are too large, or a trigger does not like them.
+REFUSED = ("22", "23", "54", "P0")
 # The table was altered since the statement was prepared: the next try prepares it anew.
 ALTERED = "0A000"
 # A table, a column or a function is not there: a migration is missing.
@@ -224,6 +226,13 @@ async def available() -> AsyncIterator[None]:
 def constraint(error: IntegrityError) -> str:
     """The name of the constraint that a statement broke."""
     return str(getattr(getattr(error.orig, "__cause__", None), "constraint_name", ""))
+
+
+def refusal(error: DBAPIError) -> str | None:
+    """Why Postgres refuses the values that it was given, in its own words; None when it is about something else."""
+    if not (sqlstate(error) or "").startswith(REFUSED):
+        return None
+    return str(getattr(error.orig, "__cause__", None) or error.orig).partition("\n")[0]
 
 
 def sqlstate(error: BaseException) -> str | None:

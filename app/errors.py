@@ -7,6 +7,7 @@ FourwaysError
 ├── OutOfStock             There is less than was asked for.
 ├── TooMuch                More pieces than can be counted.
 ├── KeyReused              An idempotency key that was used for another change.
+├── Uncountable            Views that Postgres refuses, and will refuse again.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
     └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
 
@@ -28,6 +29,10 @@ class Conflict(FourwaysError):
 
 class PreconditionFailed(FourwaysError):
     """The row is no longer in the version that the client named."""
+
+
+class Uncountable(FourwaysError):
+    """Views that Postgres refuses, and will refuse again."""
 
 
 class DatabaseUnavailable(FourwaysError):

@@ -22,7 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from app.embedded import embedded_servers
 from app.metrics import Metrics
 from app.readiness import OK, readiness
-from app.routers import inventory, operations, page_views, problems, products, users
+from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
 from app.routers.edge import Edge
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    for module in (users, products, inventory, page_views, operations):
+    for module in (users, products, inventory, page_views, operations, dead_letters):
         app.include_router(module.router)
     _add_docs(app)
     app.add_middleware(Edge)

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -62,9 +62,18 @@ class Metrics:
         self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
-        self._flushed_views = counter("views_flushed", "Page views that were carried to Postgres.")
-        self._flushed_rows = counter("view_rows_written", "Rows that those took: views per row is the coalescing.")
-        self._flushes = counter("view_flushes", "Flushes of page views.", "result")
+        flushes = counter("view_flushes", "Flushes of page views.", "result")
+        self._flow: dict[str, Counter] = {
+            "accepted": counter("views_accepted", "Page views that were taken on."),
+            "flushed": counter("views_flushed", "Page views that were carried to Postgres."),
+            "rows": counter("view_rows_written", "Rows that those took: views per row is the coalescing."),
+            "flushes": flushes.labels("done"),
+            "failures": flushes.labels("failed"),
+            "dead": counter("views_dead", "Page views that became dead letters."),
+            "gone": counter("view_entries_gone", "Entries that were removed from the stream before they were carried."),
+            "recovered": counter("views_recovered", "Page views that Redis had lost, and that were taken on again."),
+            "lost": counter("views_lost", "Page views that were taken on, and that nobody has any more."),
+        }
 
     def observe(self, resource: str, event: str, took: timedelta) -> None:
         """A cache reports what happened in it. A load is measured as well."""
@@ -90,30 +99,19 @@ class Metrics:
         self._relayed.inc(changes)
         self._relay_failures.inc(failures)
 
-    def count_flushed(self, views: int, rows: int, failures: int) -> None:
-        """So many page views were carried to Postgres in so many rows, or a flush failed."""
-        self._flushed_views.inc(views)
-        self._flushed_rows.inc(rows)
-        self._flushes.labels("failed" if failures else "done").inc()
+    def observe_flow(self, flow: str, count: int) -> None:
+        """Something happened to page views on their way to Postgres."""
+        self._flow[flow].inc(count)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format, of all workers."""
         return generate_latest(self._all())
 
-    def backlog_text(self, views: int, oldest: timedelta | None) -> bytes:
-        """What waits in Redis now, in the same format. It is the same for all workers, so nobody adds it up."""
+    def gauges_text(self, values: Mapping[str, tuple[str, float]]) -> bytes:
+        """Values of this moment by name, with what they are, in the same format. They are the same for all workers, so
+        nobody adds them up."""
         registry = CollectorRegistry()
-        registry.register(
-            _Gauges(
-                {
-                    "fourways_views_backlog": ("Page views that were accepted and are not in Postgres yet.", views),
-                    "fourways_views_backlog_oldest_seconds": (
-                        "How long the oldest of them waits.",
-                        0.0 if oldest is None else oldest.total_seconds(),
-                    ),
-                }
-            )
-        )
+        registry.register(_Gauges(values))
         return generate_latest(registry)
 
     def totals(self, name: str, **labels: str) -> dict[str, float]:
@@ -142,12 +140,12 @@ class Metrics:
 class _Gauges(Collector):
     """Values of this moment."""
 
-    def __init__(self, values: dict[str, tuple[str, float]]) -> None:
+    def __init__(self, values: Mapping[str, tuple[str, float]]) -> None:
         self._values = values
 
     def collect(self) -> Iterator[Metric]:
         for name, (text, value) in self._values.items():
-            yield GaugeMetricFamily(name, text, value)
+            yield GaugeMetricFamily(f"fourways_{name}", text, value)
 
 
 def _sweep() -> None:

@@ -36,6 +36,7 @@ async def readiness(resources: Resources) -> Readiness:
         "schema": UNKNOWN,
         "relay": OK if resources.relay.alive else "stuck",
         "flusher": OK if resources.flusher.alive else "stuck",
+        "receipts": OK if resources.page_views.receipts.alive else "stuck",
         "breaker": OK if resources.breaker.closed else f"open: {resources.breaker.why}",
         "eviction": UNKNOWN,
         "persistence": UNKNOWN,

@@ -8,8 +8,8 @@
 At the end of the file are the names that the routers depend on.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -21,15 +21,17 @@ from app.caching import (
     Batch,
     Breaker,
     CacheAside,
+    Cap,
     Flusher,
     Lifetimes,
     Locked,
     ReadThrough,
     RedisClock,
+    Refused,
     Region,
+    Salvage,
     Standing,
     TargetUnavailable,
-    Undecodable,
     WriteBehind,
     WriteThrough,
     open_redis,
@@ -39,11 +41,11 @@ from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.database import Database, open_database
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, Uncountable
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
-from app.page_views.store import Counted, PageViewStore
+from app.page_views.store import Counted, PageViewStore, Unreadable
 from app.products.models import Product
 from app.products.service import Products
 from app.products.store import ProductStore
@@ -172,28 +174,44 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         page_view_store, flushed_views = PageViewStore(database), PageViewStore(background)
 
         async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
-            return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
+            with _target():
+                return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
 
-        async def flush(batches: Sequence[Batch], undecodable: Sequence[Undecodable]) -> int:
-            counted = [Counted(batch.id, _made_at(batch.id), batch.deltas) for batch in batches]
-            try:
-                return await flushed_views.apply(counted, [(one.place, one.raw) for one in undecodable])
-            except DatabaseUnavailable as error:
-                raise TargetUnavailable(str(error)) from error
+        async def flush(batches: Sequence[Batch]) -> int:
+            with _target():
+                return await flushed_views.apply([_counted(batch) for batch in batches])
 
-        page_views = WriteBehind(redis, "views", load_views, clock=clock, breaker=breaker)
+        async def salvage(one: Salvage) -> tuple[int, int]:
+            batch = Unreadable(one.place, one.raw) if one.batch is None else _counted(one.batch)
+            with _target():
+                return await flushed_views.salvage(batch, one.reason, one.deliveries)
+
+        page_views = WriteBehind(
+            redis,
+            "views",
+            load_views,
+            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes),
+            clock=clock,
+            breaker=breaker,
+            observe=metrics.observe_flow,
+        )
         flusher = Flusher(
             waiting_redis,
             "views",
             flush,
+            salvage,
             views=settings.flush_views,
             interval=settings.flush_interval,
             breaker=breaker,
-            flushed=metrics.count_flushed,
+            observe=metrics.observe_flow,
         )
 
         async def forget_user(key: str, version: int) -> None:
             await users_region.forget(int(key), version)
+
+        # A dead letter was counted, past the stream.
+        async def forget_page(page: str, version: int) -> None:
+            await page_views.forget(page)
 
         relay = Relay(
             Outbox(background),
@@ -201,6 +219,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 "users": forget_user,
                 "products": products_region.forget,
                 "stock": stock_region.forget,
+                "page_views": forget_page,
             },
             redis=redis,
             breaker=breaker,
@@ -211,6 +230,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             products_region,
             stock_region,
             page_views,
+            page_views.receipts.running(),
             relay.running(),
             flusher.running(),
         ):
@@ -228,6 +248,21 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 page_view_store,
                 flusher,
             )
+
+
+@contextmanager
+def _target() -> Iterator[None]:
+    """Says in the words of `app.caching` what the database has said."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        raise TargetUnavailable(str(error)) from error
+    except Uncountable as error:
+        raise Refused(str(error)) from error
+
+
+def _counted(batch: Batch) -> Counted:
+    return Counted(batch.id, _made_at(batch.id), batch.deltas)
 
 
 def _made_at(batch: str) -> datetime:

@@ -105,7 +105,8 @@ async def test_alembic_says_in_a_sentence_which_database_it_lacks(tmp_path: Path
 
 async def test_every_table_that_is_cached_has_the_triggers(settings: Settings, sql: asyncpg.Connection) -> None:
     async with open_resources(settings, Metrics()) as resources:
-        cached = resources.relay.tables
+        # Of page views, the totals are told by the flusher; the relay carries only what was replayed.
+        cached = resources.relay.tables - {"page_views"}
     assert {"users", "products"} <= cached
     for table in cached:
         key = await sql.fetchval(

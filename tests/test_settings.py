@@ -53,7 +53,7 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: st
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/db")
     if not variable.endswith("_URL"):
-        monkeypatch.setenv(variable, "3")
+        monkeypatch.setenv(variable, "5")
     assert getattr(read_settings(), VARIABLES[variable]) != default
 
 

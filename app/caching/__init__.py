@@ -21,22 +21,25 @@ from app.caching.errors import (
     CacheUnavailable,
     LoadTimeout,
     Overloaded,
+    Refused,
     TargetUnavailable,
     TotalOverflow,
 )
-from app.caching.fitness import fitness
-from app.caching.flusher import Batch, Flusher, Undecodable
+from app.caching.fitness import Fsync, fitness, fsync
+from app.caching.flusher import Batch, Flusher, Salvage
+from app.caching.intake import Cap
 from app.caching.lease import Locked
-from app.caching.observing import Event, Observe
+from app.caching.observing import Event, Flow, Observe, ObserveFlow
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
 from app.caching.region import Lifetimes, Region
 from app.caching.totals import Standing
-from app.caching.write_behind import WriteBehind
+from app.caching.write_behind import Backlog, WriteBehind
 from app.caching.write_through import Revoke, WriteThrough
 
 __all__ = [
     "SETTLED",
+    "Backlog",
     "BacklogFull",
     "Batch",
     "Behind",
@@ -44,26 +47,32 @@ __all__ = [
     "CacheAside",
     "CacheError",
     "CacheUnavailable",
+    "Cap",
     "Event",
+    "Flow",
     "Flusher",
+    "Fsync",
     "Lifetimes",
     "LoadTimeout",
     "Locked",
     "Observe",
+    "ObserveFlow",
     "Outcome",
     "Overloaded",
     "ReadThrough",
     "Reading",
     "RedisClock",
+    "Refused",
     "Region",
     "Revoke",
+    "Salvage",
     "Standing",
     "TargetUnavailable",
     "TotalOverflow",
-    "Undecodable",
     "Versioned",
     "WriteBehind",
     "WriteThrough",
     "fitness",
+    "fsync",
     "open_redis",
 ]

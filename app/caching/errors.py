@@ -4,7 +4,8 @@ CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
 ├── Overloaded          So many reads ask the database, past the cache, that no more may.
-├── TargetUnavailable   What a `flush` raises when the database is away, and nothing is wrong with what it was given.
+├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
+├── Refused             What a `flush` raises when the database refuses something of what it was given.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
@@ -34,7 +35,11 @@ class Overloaded(CacheError):
 
 
 class TargetUnavailable(CacheError):
-    """What a `flush` raises when the database is away, and nothing is wrong with what it was given."""
+    """What a `flush` or a `load` raises when the database is away, and nothing is wrong with what it was given."""
+
+
+class Refused(CacheError):
+    """What a `flush` raises when the database refuses something of what it was given, and will do so again."""
 
 
 class BacklogFull(CacheError):

@@ -7,7 +7,12 @@
 What can go wrong: `CacheUnavailable` when Redis does not answer.
 """
 
+from datetime import timedelta
+from enum import StrEnum
+
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from redis.utils import str_if_bytes
 
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
 
@@ -30,3 +35,31 @@ async def fitness(redis: Redis) -> dict[str, str]:
     if not info["aof_enabled"]:
         parts["persistence"] = "appendonly is off: when Redis restarts, accepted page views are lost"
     return parts
+
+
+class Fsync(StrEnum):
+    """When Redis has its append-only file written to the disk."""
+
+    ALWAYS = "always"  # Before it answers.
+    EVERYSEC = "everysec"
+    NO = "no"  # When the system thinks fit.
+    OFF = "off"  # There is no such file.
+    UNKNOWN = "unknown"  # Redis does not tell.
+
+    @property
+    def window(self) -> timedelta | None:
+        """So much of what it has confirmed last, Redis may have lost when its machine crashes; None: anything."""
+        return {Fsync.ALWAYS: timedelta(0), Fsync.EVERYSEC: timedelta(seconds=1)}.get(self)
+
+
+async def fsync(redis: Redis) -> Fsync:
+    """When Redis has what it confirms on its disk. Raises CacheUnavailable."""
+    try:
+        if not (await redis.info("persistence"))["aof_enabled"]:
+            return Fsync.OFF
+        policy = (await redis.config_get("appendfsync"))["appendfsync"]
+    except ResponseError:  # A hosted Redis may not tell.
+        return Fsync.UNKNOWN
+    except REDIS_DOWN as error:
+        raise CacheUnavailable(f"Redis does not answer: {error}") from error
+    return Fsync(str_if_bytes(policy or b"unknown"))

@@ -30,3 +30,21 @@ class Event(StrEnum):
 
 Observe = Callable[[str, Event, timedelta], None]
 """Called with the region's name, what happened, and how long it took (zero where nothing was measured)."""
+
+
+class Flow(StrEnum):
+    """What can happen on write-behind's way to the database; counted in views, where nothing else is said."""
+
+    ACCEPTED = "accepted"
+    FLUSHED = "flushed"
+    ROWS = "rows"  # So many rows took them.
+    FLUSHES = "flushes"  # So many rounds ended well.
+    FAILURES = "failures"  # So many rounds failed.
+    DEAD = "dead"  # They became dead letters.
+    GONE = "gone"  # So many entries had left the stream before they were carried.
+    RECOVERED = "recovered"  # Redis had lost them, and they were taken on again.
+    LOST = "lost"  # Redis had lost them, and nobody has them any more.
+
+
+ObserveFlow = Callable[[Flow, int], None]
+"""Called with what happened, and how many times."""

@@ -1,10 +1,11 @@
 """How write-behind's keys are named, and spread.
 
-views:{2}                a stream: {batch: <ULID>, deltas: {"page": 3, …}}, the only record of what is pending
+views:{2}                a stream: {batch: <ULID>, deltas: {"page": 3, …}, views: 4}, the only record of what is pending
 views:{2}:backlog        how many views wait in it
+views:{2}:bytes          how many bytes their deltas take
 views:{2}:epoch          a random word, another one after each acknowledgement
 views:{2}:total:…:/home  the views of a page, with those that wait: a cache, which may vanish at any time
-views:{2}:guard:<id>     this batch was accepted
+views:{2}:guard:<id>     this batch was accepted: its entry, and its views
 views:{2}:key:<key>      a view with this idempotency key was accepted
 """
 
@@ -38,6 +39,11 @@ class Shard:
     def backlog(self) -> str:
         """How many views are pending."""
         return self.stream + ":backlog"
+
+    @property
+    def bytes(self) -> str:
+        """How many bytes are pending."""
+        return self.stream + ":bytes"
 
     @property
     def epoch(self) -> str:

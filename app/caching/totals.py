@@ -50,7 +50,7 @@ class Total:
 
 
 Load = Callable[[Sequence[str], Sequence[str]], Awaitable[Standing]]
-"""Answers what the database has of some pages and batches."""
+"""Answers what the database has of some pages and batches. Raises TargetUnavailable."""
 
 
 class Totals:
@@ -58,7 +58,7 @@ class Totals:
 
     def __init__(self, redis: Redis, name: str, load: Load, background: Background, breaker: Breaker) -> None:
         self._redis, self._load, self._background, self._breaker = redis, load, background, breaker
-        self._look, self._seed = script(redis, "look"), script(redis, "seed")
+        self._look, self._seed, self._forget = (script(redis, name) for name in ("look", "seed", "forget"))
         self._shards = shards(name)
         self._hot = Batching(self._get_all, background.start)
         self._cold = [Batching(partial(self._build_all, shard), background.start) for shard in self._shards]
@@ -69,6 +69,11 @@ class Totals:
         if views is not None:
             return Total(views, cached=True)
         return Total(await self._cold[number(page)].ask(page), cached=False)
+
+    async def forget(self, page: str) -> None:
+        """Forgets a total, and what any reader has seen of it. Raises CacheUnavailable."""
+        shard, epoch = self._shards[number(page)], secrets.token_hex(8)
+        await run(self._forget, lambda run: ([shard.epoch, shard.total(page, run)], [epoch]), self._breaker)
 
     async def _get_all(self, pages: Sequence[str]) -> Sequence[int | None]:
         if not self._breaker.reachable:

@@ -9,53 +9,68 @@ the loss of Redis: orders, payments, registrations.
 
 What can go wrong: without Redis nothing is accepted (`CacheUnavailable`); what was accepted when the answer got lost
 may count. While the database is away the backlog grows, up to a cap (`BacklogFull`). A cold total behind a long backlog
-is not told (`Behind`) rather than told wrong.
+is not told (`Behind`) rather than told wrong. What Redis loses, this process takes on again (`receipts.py`).
 """
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from app.caching.background import Background
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
-from app.caching.errors import REDIS_DOWN, BacklogFull, CacheUnavailable, TotalOverflow
-from app.caching.group_commit import Addition, GroupCommit
+from app.caching.group_commit import GroupCommit
+from app.caching.intake import Cap, Intake
+from app.caching.observing import ObserveFlow
+from app.caching.receipts import Receipts
 from app.caching.scripts import run, script
-from app.caching.shards import GROUP, Shard, shards, ulid
-from app.caching.totals import TOTAL, Load, Total, Totals
-
-KEY = timedelta(hours=24)
-GUARD = timedelta(minutes=10)
-"""A guard outlives every repetition of its batch."""
-MOST_ENTRIES = 10_000
-"""So many entries may wait in a shard, of at most 500 pages each."""
+from app.caching.shards import GROUP, shards
+from app.caching.totals import Load, Total, Totals
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many views wait for the database, since when (None: none do), and how many flushers carry them."""
+    """What waits for the database: how many views, in how many bytes, and since when (None: none do). `young` are those
+    that were taken on within the time asked for. `flushers` carry them."""
 
     views: int
+    bytes: int
     oldest: timedelta | None
+    young: int
     flushers: int
 
 
 class WriteBehind(Background):
-    """Counters that are cheap to add to. `load` answers what the database has of some pages and batches."""
+    """Counters that are cheap to add to. `load` answers what the database has of some pages and batches, and raises
+    TargetUnavailable."""
 
-    def __init__(self, redis: Redis, name: str, load: Load, *, clock: RedisClock, breaker: Breaker) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        name: str,
+        load: Load,
+        *,
+        cap: Cap,
+        clock: RedisClock,
+        breaker: Breaker,
+        observe: ObserveFlow,
+    ) -> None:
         super().__init__()
-        self._redis, self._clock, self._breaker, self._shards = redis, clock, breaker, shards(name)
-        self._script = script(redis, "accept")
+        self._clock, self._breaker, self._shards = clock, breaker, shards(name)
+        self._waiting = script(redis, "waiting")
         self._totals = Totals(redis, name, load, self, breaker)
-        self._additions = GroupCommit(name, self._accept, self)
+        self._intake = Intake(redis, cap, clock=clock, breaker=breaker, taken=lambda taken: self.receipts.keep(taken))
+        self._additions = GroupCommit(name, self._intake.take, self)
+
+        async def applied(batches: Sequence[str]) -> frozenset[str]:
+            return (await load((), batches)).applied
+
+        self.receipts = Receipts(
+            redis, name, applied, self._intake.take_again, clock=clock, breaker=breaker, observe=observe
+        )
 
     async def add(self, page: str, count: int, key: str | None = None) -> int | None:
         """Takes `count` views of a page on, once for each `key`, and answers its total, None where that is not cached.
@@ -74,57 +89,33 @@ class WriteBehind(Background):
                 raise answer
 
     async def get(self, page: str) -> Total:
-        """The views of a page, with those that wait. Raises CacheUnavailable, Behind, and what `load` raises."""
+        """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable."""
         return await self._totals.get(page)
 
-    async def backlog(self) -> Backlog:
-        """What waits for the database. Raises CacheUnavailable."""
-        try:
-            views = await self._redis.mget([shard.backlog for shard in self._shards])
-            oldest: list[Any] = [await self._redis.xrange(shard.stream, count=1) for shard in self._shards]
-            consumers = {name for shard in self._shards for name in await self._consumers(shard)}
-        except REDIS_DOWN as error:
-            raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
-        times = [int(bytes(first[0][0]).split(b"-")[0]) for first in oldest if first]
-        age = timedelta(milliseconds=max(0.0, self._clock.now() - min(times))) if times else None
-        return Backlog(sum(int(each or 0) for each in views), age, len(consumers))
+    async def forget(self, page: str) -> None:
+        """Forgets the total of a page that was changed in the database, past the cache. Raises CacheUnavailable."""
+        await self._totals.forget(page)
 
-    async def _consumers(self, shard: Shard) -> list[bytes]:
-        try:
-            return [consumer["name"] for consumer in await self._redis.xinfo_consumers(shard.stream, GROUP)]
-        except ResponseError as error:
-            # There is no stream yet, or no group: nobody has begun to carry.
-            if str(error).startswith(("NOGROUP", "no such key")):
-                return []
-            raise
-
-    async def _accept(self, shard: Shard, batch: Sequence[Addition]) -> Mapping[str, int | None]:
-        pages = {page: place for place, page in enumerate(dict.fromkeys(addition.page for addition in batch), 1)}
-        keys: dict[str, int] = {}
-        items: list[int] = []
-        for addition in batch:
-            place = 0
-            if addition.key is not None:
-                place = keys.setdefault(shard.key(addition.page, addition.key), len(keys) + 1)
-            items += (pages[addition.page], addition.count, place)
-        batch_id = ulid(self._clock.now())
-        runs: list[str | None] = []
-
-        def question(run: str | None) -> tuple[list[str], list[str | int]]:
-            runs.append(run)
-            totals = (shard.total(page, run) for page in pages)
-            names = [shard.stream, shard.backlog, shard.guard(batch_id), shard.epoch, *totals, *keys]
-            # In another run than the first, the batch may have been counted and forgotten.
-            epoch = "" if run == runs[0] else secrets.token_hex(8)
-            return names, [batch_id, _ms(GUARD), _ms(KEY), _ms(TOTAL), MOST_ENTRIES, epoch, len(pages), *pages, *items]
-
-        answer = await run(self._script, question, self._breaker)
-        if answer == b"full":
-            raise BacklogFull(f"{MOST_ENTRIES:,} entries wait for the database; no more are taken.")
-        if isinstance(answer, int):
-            raise TotalOverflow(list(pages)[answer - 1])
-        return {page: None if total is None else int(total) for page, total in zip(pages, answer, strict=True)}
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration / timedelta(milliseconds=1))
+    async def backlog(self, young: timedelta | None = None) -> Backlog:
+        """What waits; without `young`, all of it counts as young. Raises CacheUnavailable."""
+        now = self._clock.now()
+        since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1)))
+        answers = await asyncio.gather(
+            *(
+                run(
+                    self._waiting,
+                    lambda run, shard=shard: ([shard.stream, shard.backlog, shard.bytes], [GROUP, since]),  # type: ignore[misc]
+                    self._breaker,
+                )
+                for shard in self._shards
+            )
+        )
+        views, size, oldest, recent, names = zip(*answers, strict=True)
+        times = [int(first.split(b"-")[0]) for first in oldest if first]
+        return Backlog(
+            views=sum(map(int, views)),
+            bytes=sum(map(int, size)),
+            oldest=timedelta(milliseconds=max(0.0, now - min(times))) if times else None,
+            young=sum(map(int, recent)),
+            flushers=len({name for each in names for name in each}),
+        )

@@ -1,14 +1,35 @@
-"""Page views in Postgres: SQL only. A method is one transaction, committed when it returns."""
+"""Page views in Postgres: SQL only. A method is one transaction, committed when it returns.
 
+The ledger has the batches of the last `LEDGER`, in a partition for each hour; older partitions are dropped. Whether an
+older batch was counted cannot be told any more, so it is not counted, and becomes dead letters.
+"""
+
+import json
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import desc, func, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, desc, func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import Database
+from app.database import Database, refusal
+from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
 from app.page_views.models import dead_letters, page_views
+
+logger = logging.getLogger(__name__)
+
+LEDGER = timedelta(hours=24)
+LONGER = timedelta(hours=1)
+"""A partition is kept for so much longer: the clocks of two processes are not one."""
+AHEAD = timedelta(hours=1)
+"""A batch that claims to come from later than this was not made here."""
+PRUNING = timedelta(minutes=1)
+LARGEST = 2**63 - 1
+TOO_OLD = "It is older than the ledger of applied batches, {ledger}: whether it was counted cannot be told."
+TO_COME = "It is of a time to come: {made_at}."
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
 # the same rows in the same order.
@@ -45,6 +66,28 @@ DO $$ BEGIN
 END $$
 """
 
+# A batch of another hour than its own, for its own is not in the ledger any more; a repetition comes soon after.
+RECORD = text("""
+INSERT INTO applied (hour, batch) SELECT :hour, :batch
+WHERE NOT EXISTS (SELECT FROM applied WHERE hour = ANY(:hours) AND batch = :batch)
+ON CONFLICT DO NOTHING
+""")
+
+SALVAGE = text("SELECT * FROM salvage_views(CAST(:pages AS text[]), CAST(:deltas AS bigint[]))")
+
+ADD = text("""
+INSERT INTO page_views AS counted (page, views) VALUES (:page, :delta)
+ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
+""")
+
+# The relay carries it, and the caches forget the total of this page, also when this process dies after COMMIT.
+CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
+
+PARTITIONS = text("""
+SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = 'applied'::regclass AND relname < :oldest ORDER BY relname
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -55,12 +98,36 @@ class Counted:
     deltas: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that are no batch, under a name that tells them from others."""
+
+    name: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Views that could not be counted, and why. Without a `page` they cannot be counted at all, and `entry` has them as
+    they came. `deliveries` is how often they were tried."""
+
+    id: int
+    page: str | None
+    delta: int | None
+    batch: str | None
+    entry: bytes | None
+    reason: str
+    deliveries: int
+    created_at: datetime
+
+
 class PageViewStore:
     """Reads and counts page views. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._partitions: set[datetime] = set()
+        self._prune_at = 0.0
 
     async def standing(
         self, pages: Sequence[str], batches: Sequence[tuple[str, datetime]]
@@ -81,53 +148,179 @@ class PageViewStore:
         async with self._database.reading("page_views") as connection:
             return [(row.page, row.views) for row in await connection.execute(query.limit(limit))]
 
-    async def apply(self, batches: Sequence[Counted], undecodable: Sequence[tuple[str, bytes]]) -> int:
-        """Counts those batches that the ledger does not have, and keeps what is none as dead letters.
+    async def apply(self, batches: Sequence[Counted]) -> int:
+        """Counts those batches that the ledger does not have. Answers how many rows of page views it wrote.
 
-        Answers how many rows of page views it wrote.
+        Raises Uncountable when Postgres refuses something of them, or a batch is not of the ledger's time; then it has
+        counted nothing.
         """
+        for batch in batches:
+            if (why := _untimely(batch)) is not None:
+                raise Uncountable(why)
         await self._partition({_hour(batch.made_at) for batch in batches})
-        try:
-            return await self._apply(batches, undecodable)
-        except IntegrityError:
-            # Somebody has dropped a partition that was there: the next try looks again.
-            self._partitions.clear()
-            raise
-
-    async def _apply(self, batches: Sequence[Counted], undecodable: Sequence[tuple[str, bytes]]) -> int:
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
-        async with self._database.writing("page_views") as connection:
-            letters = [
-                {"entry": raw, "reason": f"The entry {place} is no batch of views.", "deliveries": 1}
-                for place, raw in undecodable
-            ]
-            if letters:
-                await connection.execute(dead_letters.insert(), letters)
-            counted = await connection.execute(
-                APPLY,
-                {
-                    "hours": [_hour(batch.made_at) for batch in batches],
-                    "batches": [batch.id for batch in batches],
-                    "batch_of": [id_ for id_, _page, _delta in each],
-                    "pages": [page for _id, page, _delta in each],
-                    "deltas": [delta for _id, _page, delta in each],
-                },
-            )
-            return int(counted.rowcount)
+        try:
+            async with self._database.writing("page_views") as connection:
+                counted = await connection.execute(
+                    APPLY,
+                    {
+                        "hours": [_hour(batch.made_at) for batch in batches],
+                        "batches": [batch.id for batch in batches],
+                        "batch_of": [id_ for id_, _page, _delta in each],
+                        "pages": [page for _id, page, _delta in each],
+                        "deltas": [delta for _id, _page, delta in each],
+                    },
+                )
+        except DBAPIError as error:
+            # It may be that somebody has dropped a partition: the next try looks again.
+            self._partitions.clear()
+            if (why := refusal(error)) is None:
+                raise
+            raise Uncountable(why) from error
+        await self._prune()
+        return int(counted.rowcount)
 
-    async def dead_letters(self) -> int:
+    async def salvage(self, batch: Counted | Unreadable, reason: str, deliveries: int) -> tuple[int, int]:
+        """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters.
+
+        Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
+        no batch; of a batch, Postgres says why it refuses a page.
+        """
+        untimely = _untimely(batch) if isinstance(batch, Counted) else None
+        timely = isinstance(batch, Counted) and untimely is None
+        hour = _hour(batch.made_at if isinstance(batch, Counted) and timely else datetime.now(UTC))
+        name = batch.id if isinstance(batch, Counted) else batch.name
+        await self._partition({hour})
+        async with self._database.writing("page_views") as connection:
+            hours = [hour - timedelta(hours=back) for back in range(LEDGER // timedelta(hours=1) + 1)]
+            recorded = await connection.execute(RECORD, {"hour": hour, "hours": hours, "batch": name})
+            if not recorded.rowcount:
+                return 0, 0  # Somebody has done so already, and died before it was forgotten.
+            if isinstance(batch, Unreadable):
+                await _keep(connection, [_letter(entry=batch.raw, reason=reason)], name, deliveries)
+                return 0, 0
+            refused = dict.fromkeys(batch.deltas, untimely) if untimely else await _count_each(connection, batch.deltas)
+            letters = [
+                _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
+                if _unfit(page, batch.deltas[page])
+                else _letter(page=page, delta=batch.deltas[page], reason=why)
+                for page, why in refused.items()
+            ]
+            await _keep(connection, letters, name, deliveries)
+            return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
+
+    async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
+        """The dead letters behind the id `after`, oldest first."""
+        query = select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+        async with self._database.reading("dead_letters") as connection:
+            return [DeadLetter(**row._mapping) for row in await connection.execute(query)]
+
+    async def count_dead_letters(self) -> int:
         """How many dead letters there are."""
-        async with self._database.reading("page_views") as connection:
+        async with self._database.reading("dead_letters") as connection:
             return int(await connection.scalar(select(func.count()).select_from(dead_letters)) or 0)
+
+    async def replay(self, letter: int) -> tuple[str, int]:
+        """Counts the views of a dead letter, and removes it. Answers the page, and how many views that were.
+
+        Raises NotFound, and Conflict when it still cannot be counted.
+        """
+        try:
+            async with self._database.writing("dead_letters") as connection:
+                found = await _remove(connection, letter)
+                if found.page is None or found.delta is None:
+                    raise Conflict(
+                        f"Dead letter {letter} holds no views that can be counted; it can only be discarded."
+                    )
+                await connection.execute(ADD, {"page": found.page, "delta": found.delta})
+                await connection.execute(CHANGED, {"page": found.page})
+        except DBAPIError as error:
+            if (why := refusal(error)) is None:
+                raise
+            raise Conflict(f"Dead letter {letter} is still refused: {why}") from error
+        return found.page, found.delta
+
+    async def discard(self, letter: int) -> None:
+        """Removes a dead letter; its views are never counted. Raises NotFound."""
+        async with self._database.writing("dead_letters") as connection:
+            await _remove(connection, letter)
 
     async def _partition(self, hours: set[datetime]) -> None:
         for hour in sorted(hours - self._partitions):
             end = hour + timedelta(hours=1)
-            create = PARTITION.format(name=f"applied_{hour:%Y%m%d%H}", begin=hour.isoformat(), end=end.isoformat())
+            create = PARTITION.format(name=_name(hour), begin=hour.isoformat(), end=end.isoformat())
             async with self._database.writing("page_views") as connection:
                 await connection.exec_driver_sql(create)
             self._partitions.add(hour)
 
+    async def _prune(self) -> None:
+        """Drops the partitions that are too old to tell anything, now and then."""
+        if time.monotonic() < self._prune_at:
+            return
+        self._prune_at = time.monotonic() + PRUNING.total_seconds()
+        oldest = _hour(datetime.now(UTC) - LEDGER - LONGER)
+        try:
+            async with self._database.reading("page_views") as connection:
+                names = list(await connection.scalars(PARTITIONS, {"oldest": _name(oldest)}))
+            for name in names:
+                async with self._database.writing("page_views") as connection:
+                    # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
+                    # him, and a dump may read it for an hour: so it does not wait long, and comes again.
+                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+                    await connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+                self._partitions.clear()
+        except DatabaseUnavailable as error:
+            logger.warning("Old partitions of the ledger could not be dropped now: %s", error)
+
+
+async def _count_each(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
+    """Counts each page by itself, and answers which were refused, and why."""
+    unfit = {page: why for page, delta in deltas.items() if (why := _unfit(page, delta)) is not None}
+    fit = {page: delta for page, delta in deltas.items() if page not in unfit}
+    rows = await connection.execute(SALVAGE, {"pages": list(fit), "deltas": list(fit.values())})
+    return unfit | {row.refused_page: row.reason for row in rows}
+
+
+def _unfit(page: str, delta: int) -> str | None:
+    """Why some views cannot even be sent to Postgres."""
+    if "\0" in page or any("\ud800" <= letter <= "\udfff" for letter in page):
+        return "Its page is no text that Postgres can keep."
+    return f"{delta:,} views are more than Postgres can count." if delta > LARGEST else None
+
+
+def _letter(
+    *, reason: str, page: str | None = None, delta: int | None = None, entry: bytes | None = None
+) -> dict[str, object]:
+    return {"page": page, "delta": delta, "entry": entry, "reason": reason}
+
+
+async def _keep(
+    connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str, deliveries: int
+) -> None:
+    if letters:
+        more = {"batch": batch, "deliveries": deliveries}
+        await connection.execute(dead_letters.insert(), [{**letter, **more} for letter in letters])
+
+
+async def _remove(connection: AsyncConnection, letter: int) -> DeadLetter:
+    found = await connection.execute(delete(dead_letters).where(dead_letters.c.id == letter).returning(dead_letters))
+    row = found.one_or_none()
+    if row is None:
+        raise NotFound(f"There is no dead letter {letter}.")
+    return DeadLetter(**row._mapping)
+
+
+def _untimely(batch: Counted) -> str | None:
+    """Why the ledger cannot tell whether a batch was counted; None when it can."""
+    now = datetime.now(UTC)
+    if batch.made_at < now - LEDGER:
+        return TOO_OLD.format(ledger=LEDGER)
+    return TO_COME.format(made_at=batch.made_at) if batch.made_at > now + AHEAD else None
+
 
 def _hour(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _name(hour: datetime) -> str:
+    return f"applied_{hour:%Y%m%d%H}"

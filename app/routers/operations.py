@@ -1,6 +1,7 @@
 """What an operator asks: is it alive, is it ready, what does it do, and what are the strategies."""
 
 from contextlib import suppress
+from datetime import timedelta
 from importlib.resources import files
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from app.caching import CacheUnavailable, Outcome
+from app.caching import CacheUnavailable, Fsync, Outcome, fsync
 from app.errors import DatabaseUnavailable
 from app.readiness import readiness
 from app.routers.problems import documented
@@ -38,6 +39,7 @@ class ReadinessReport(BaseModel):
                 "schema": "current",
                 "relay": "ok",
                 "flusher": "ok",
+                "receipts": "ok",
                 "breaker": "ok",
                 "eviction": "ok",
                 "persistence": "ok",
@@ -116,10 +118,26 @@ async def ready(resources: AllResources, response: Response) -> ReadinessReport:
     return ReadinessReport(status=found.status, parts=found.parts)
 
 
+class AtRisk(BaseModel):
+    """What would be lost if Redis crashed now, with its machine, and so did the processes that took it on. (Those that
+    live on would take it on again.)"""
+
+    fsync: Fsync = Field(
+        description="When Redis has what it confirms written to its disk: its `appendfsync`, or `off`.",
+        examples=[Fsync.EVERYSEC],
+    )
+    views: int = Field(
+        description="Of the backlog, what may not be on that disk yet: with `everysec` what came within the last "
+        "second, nothing with `always`, all of it otherwise.",
+        examples=[97],
+    )
+
+
 class WriteBehindStatus(BaseModel):
     """How write-behind does, in views."""
 
     backlog: int = Field(description="Accepted, and not yet in Postgres.", examples=[118])
+    backlog_bytes: int = Field(description="How many bytes those take in Redis, at least.", examples=[4096])
     oldest_seconds: float | None = Field(
         description="How long the oldest of them waits; null when none does.", examples=[0.171]
     )
@@ -128,22 +146,31 @@ class WriteBehindStatus(BaseModel):
         description="Entries that could not be carried; null while Postgres does not answer.", examples=[0]
     )
     consumers: int = Field(description="Flushers that Redis knows.", examples=[1])
+    at_risk: AtRisk
+    recovered: int = Field(description="Lost by Redis, and taken on again, since the service started.", examples=[0])
+    lost: int = Field(description="Lost by Redis, and not to be had again, since the service started.", examples=[0])
 
 
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """The page views that were accepted and are not in Postgres yet."""
-    backlog = await resources.page_views.backlog()
+    policy = await fsync(resources.redis)
+    backlog = await resources.page_views.backlog(policy.window)
     try:
-        dead_letters = await resources.page_view_store.dead_letters()
+        dead_letters = await resources.page_view_store.count_dead_letters()
     except DatabaseUnavailable:
         dead_letters = None  # What waits is told all the more then.
+    metrics = resources.metrics
     return WriteBehindStatus(
         backlog=backlog.views,
+        backlog_bytes=backlog.bytes,
         oldest_seconds=None if backlog.oldest is None else backlog.oldest.total_seconds(),
-        flushed=int(resources.metrics.total("views_flushed")),
+        flushed=int(metrics.total("views_flushed")),
         dead_letters=dead_letters,
         consumers=backlog.flushers,
+        at_risk=AtRisk(fsync=policy, views=backlog.young),
+        recovered=int(metrics.total("views_recovered")),
+        lost=int(metrics.total("views_lost")),
     )
 
 
@@ -154,10 +181,21 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format, of all workers."}},
 )
 async def metrics(resources: AllResources) -> Response:
-    """Hits, misses, collapsed, stale, refused fills, load seconds and database queries by resource."""
-    text = resources.metrics.text()
-    # Without Redis the counters are told all the same.
+    """Hits, misses, collapsed, stale, refused fills, load seconds and database queries by resource; what waits for the
+    database, and what has become of the rest."""
+    values: dict[str, tuple[str, float]] = {}
+    # Without one of the stores, the other's values and the counters are told all the same.
     with suppress(CacheUnavailable):
-        backlog = await resources.page_views.backlog()
-        text += resources.metrics.backlog_text(backlog.views, backlog.oldest)
+        backlog = await resources.page_views.backlog((await fsync(resources.redis)).window)
+        oldest = timedelta(0) if backlog.oldest is None else backlog.oldest
+        values = {
+            "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.views),
+            "views_backlog_bytes": ("How many bytes those take in Redis, at least.", backlog.bytes),
+            "views_backlog_oldest_seconds": ("How long the oldest of them waits.", oldest.total_seconds()),
+            "views_at_risk": ("Those of them that a crash of Redis' machine could lose now.", backlog.young),
+        }
+    with suppress(DatabaseUnavailable):
+        letters = await resources.page_view_store.count_dead_letters()
+        values["dead_letters"] = ("Dead letters that nobody has replayed or discarded.", letters)
+    text = resources.metrics.text() + resources.metrics.gauges_text(values)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.caching import Behind, CacheUnavailable
-from app.errors import DatabaseUnavailable
+from app.caching import Behind, CacheUnavailable, TargetUnavailable
 from app.routers.answers import TAGS, JsonOnly, header, matches
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.problems import Responses, described, documented
@@ -161,7 +160,7 @@ async def count(
     if views is None:
         try:
             views = (await page_views.get(page)).views
-        except (DatabaseUnavailable, CacheUnavailable, Behind):
+        except (TargetUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
     return AcceptedView(page=page, views=views)
 

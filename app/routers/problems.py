@@ -15,7 +15,15 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.caching import BacklogFull, Behind, CacheUnavailable, LoadTimeout, Overloaded, TotalOverflow
+from app.caching import (
+    BacklogFull,
+    Behind,
+    CacheUnavailable,
+    LoadTimeout,
+    Overloaded,
+    TargetUnavailable,
+    TotalOverflow,
+)
 from app.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -42,6 +50,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     KeyReused: (422, "key-reused"),
     DatabaseUnavailable: (503, "database-unavailable"),
     OutcomeUnknown: (503, "outcome-unknown"),
+    TargetUnavailable: (503, "database-unavailable"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),
     Overloaded: (503, "overloaded"),

@@ -26,7 +26,10 @@ from tests.service import REPOSITORY, Service, serving
 
 DATA = REPOSITORY.parent / "shared" / "data"
 ORDERS = DATA / "orders_online_retail_2010_12__2011_04.csv.gz"
-LINES = [5_000, pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)])]
+LINES = [
+    pytest.param(5_000, marks=pytest.mark.timeout(300)),
+    pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)]),
+]
 WORKERS = 2
 LANES = 8
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
@@ -85,7 +88,6 @@ class Shop:
         assert await _adjust(connection, line) == stock
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("total", LINES)
 async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_killed_in_the_middle(
     endpoints: Endpoints, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], total: int

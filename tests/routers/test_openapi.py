@@ -42,6 +42,9 @@ CALLS = {
     "post /page-views/{page}": {202, 415, 422, 503},
     "get /page-views/{page}": {200, 304, 422, 503},
     "get /write-behind": {200, 503},
+    "get /write-behind/dead-letters": {200, 422, 503},
+    "post /write-behind/dead-letters/{letter}/replay": {200, 404, 409, 422, 503},
+    "delete /write-behind/dead-letters/{letter}": {204, 404, 422, 503},
 }
 """Every call, and what it can answer besides 400 (a URL that is not UTF-8) and 413, which any call can."""
 

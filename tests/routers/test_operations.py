@@ -135,7 +135,18 @@ async def test_the_live_figures_of_write_behind_tell_what_merging_saved(client: 
     assert live["database_queries"] > 0
 
 
-FIELDS = ["backlog", "oldest_seconds", "flushed", "dead_letters", "consumers"]
+PARTS = ("redis", "postgres", "relay", "flusher", "receipts", "breaker", "eviction", "persistence")
+FIELDS = [
+    "backlog",
+    "backlog_bytes",
+    "oldest_seconds",
+    "flushed",
+    "dead_letters",
+    "consumers",
+    "at_risk",
+    "recovered",
+    "lost",
+]
 
 
 async def test_what_waits_for_the_database_is_told_in_views(settings: Settings) -> None:
@@ -173,7 +184,17 @@ async def test_when_nothing_waits_there_is_no_oldest(client: httpx.AsyncClient) 
 
     await eventually(is_empty)
     status = (await client.get("/write-behind")).json()
-    assert status == {"backlog": 0, "oldest_seconds": None, "flushed": 40, "dead_letters": 0, "consumers": 1}
+    assert status == {
+        "backlog": 0,
+        "backlog_bytes": 0,
+        "oldest_seconds": None,
+        "flushed": 40,
+        "dead_letters": 0,
+        "consumers": 1,
+        "at_risk": {"fsync": "everysec", "views": 0},
+        "recovered": 0,
+        "lost": 0,
+    }
 
 
 async def test_what_cannot_be_decoded_is_counted_as_a_dead_letter(client: httpx.AsyncClient, redis: Redis) -> None:
@@ -261,7 +282,7 @@ async def test_a_service_whose_parts_all_work_is_ready(client: httpx.AsyncClient
         {
             "status": "ready",
             "parts": {
-                **dict.fromkeys(("redis", "postgres", "relay", "flusher", "breaker", "eviction", "persistence"), "ok"),
+                **dict.fromkeys(PARTS, "ok"),
                 "schema": Schema.CURRENT,
             },
         },

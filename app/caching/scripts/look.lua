@@ -7,14 +7,16 @@ if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
 -- Without a group nobody could tell afterwards what was delivered. Nearly always it is there; see begin.lua.
 local created = not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM').err
 if created then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('SET', KEYS[2], ARGV[2], 'NX') end
-local last, batches, waits = '0-0', {}, {}
+local last, batches, waits, seen = '0-0', {}, {}, {}
 for page = 4, #ARGV do waits[page] = {} end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   last = entry[1]
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
-  -- What the flusher will not count is not counted here: the batch must be a ULID, a delta a whole number above 0.
-  if known and type(deltas) == 'table' and #entry[2][2] == 26 and string.match(entry[2][2], '^[0-7][%dA-Z]+$') then
-    batches[#batches + 1] = entry[2][2]
+  local batch = entry[2][2]
+  -- What the flusher will not count is not counted here: the batch must be a ULID, a delta a whole number above 0. A
+  -- batch that stands in two entries counts once.
+  if known and type(deltas) == 'table' and #batch == 26 and string.match(batch, '^[0-7][%dA-Z]+$') and not seen[batch] then
+    batches[#batches + 1], seen[batch] = batch, true
     for page = 4, #ARGV do
       local delta = deltas[ARGV[page]]
       if type(delta) == 'number' and delta > 0 and delta == math.floor(delta) then

@@ -1,0 +1,182 @@
+"""Receipts: what this process has taken on, until the database has it. What Redis loses meanwhile is taken on again.
+
+    each second    which entries have left the stream? → which of those does the ledger have? → what neither has is
+                   lost: take it on again, from its receipt
+
+Redis may lose what it has confirmed: its last second when its machine crashes (AOF everysec), what the replica did not
+have when it takes over, everything by FLUSHALL. The process that took a view on still knows of it, and the ledger
+counts a batch once, however often it is taken on. So a view is lost only if Redis forgets it and this process ends,
+too, before the database has it. (Whether a message has arrived only the ends can tell: Saltzer, Reed, Clark,
+"End-to-End Arguments in System Design", 1984.)
+
+What can go wrong: the database is away, and more waits than `KEPT` bytes. Of the older part only the number is kept,
+and it is counted as lost when Redis loses it.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from app.caching.breaker import Breaker
+from app.caching.clock import RedisClock
+from app.caching.errors import CacheError, TotalOverflow
+from app.caching.intake import Offer, Taken
+from app.caching.observing import Flow, ObserveFlow
+from app.caching.repeating import Repeating
+from app.caching.scripts import run, script
+from app.caching.shards import Shard, shards, ulid_time
+
+logger = logging.getLogger(__name__)
+
+PAUSE = timedelta(seconds=1)
+YOUNG = timedelta(seconds=1)
+"""Nobody looks for a younger entry: nearly all of them are on their way."""
+CHUNK = 1000
+KEPT = 16 * 1024 * 1024
+"""So many bytes of batches are kept, to be taken on again."""
+CARRIED = timedelta(seconds=15)
+"""An entry that is gone may be in the hands of a flusher that took it before: what has not come to the database after
+so long is lost."""
+TELLABLE = timedelta(hours=23)
+"""The ledger keeps a day. Whether an older batch was counted cannot be told; it has become dead letters."""
+
+
+@dataclass(slots=True)
+class Receipt:
+    """A batch that was taken on as an `entry`. `offer` is None where it is not kept any more."""
+
+    batch: str
+    entry: str
+    views: int
+    offer: Offer | None
+    taken_at: float
+    gone_at: float | None = None
+
+
+class Receipts:
+    """The receipts of one process. `applied` answers which of some batches the ledger has, and raises
+    TargetUnavailable; `again` takes a batch on again, and its receipt comes back by `keep`."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        name: str,
+        applied: Callable[[Sequence[str]], Awaitable[frozenset[str]]],
+        again: Callable[[Offer], Awaitable[None]],
+        *,
+        clock: RedisClock,
+        breaker: Breaker,
+        observe: ObserveFlow,
+    ) -> None:
+        self._applied, self._again, self._observe = applied, again, observe
+        self._clock, self._breaker = clock, breaker
+        self._present = script(redis, "present")
+        self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for shard in shards(name)}
+        self._offers: deque[Receipt] = deque()
+        self._bytes = 0
+        self._repeating = Repeating("receipts", self._repeat, lambda: None)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Looks after them while the block lasts, and once more at its end."""
+        try:
+            async with self._repeating.running():
+                yield
+        finally:
+            try:
+                await self.check(young=timedelta(0))
+            except CacheError as error:
+                logger.warning("At the end nobody could tell what has become of %d views: %s", self.views, error)
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody looks after them."""
+        return self._repeating.alive
+
+    @property
+    def views(self) -> int:
+        """How many views were taken on here, and are not known to be in the database."""
+        return sum(receipt.views for receipts in self._receipts.values() for receipt in receipts.values())
+
+    def keep(self, taken: Taken) -> None:
+        """A batch was taken on."""
+        receipts = self._receipts[taken.offer.shard]
+        before = receipts.pop(taken.offer.batch, None)
+        if before is not None:
+            self._drop(before)
+        if taken.entry is None:
+            return
+        if before is None:
+            self._observe(Flow.ACCEPTED, taken.views)
+        receipt = Receipt(taken.offer.batch, taken.entry, taken.views, taken.offer, time.monotonic())
+        receipts[receipt.batch] = receipt
+        self._offers.append(receipt)
+        self._bytes += taken.offer.bytes
+        while self._bytes > KEPT:
+            self._drop(self._offers.popleft())
+
+    async def check(self, young: timedelta = YOUNG) -> None:
+        """Looks once for what Redis has lost. Raises CacheUnavailable, TargetUnavailable and BacklogFull."""
+        for shard, receipts in self._receipts.items():
+            before = time.monotonic() - young.total_seconds()
+            due = [receipt for receipt in receipts.values() if receipt.taken_at <= before]
+            for start in range(0, len(due), CHUNK):
+                some = due[start : start + CHUNK]
+                if not await self._look_for(shard, some):
+                    break  # These wait, and so do those that came after them.
+        while self._offers and self._offers[0].offer is None:
+            self._offers.popleft()
+
+    async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
+        """Whether any of them has left the stream."""
+        # First the stream, and then the ledger: an entry leaves the one when it is in the other.
+        question = ([shard.stream], [receipt.entry for receipt in some])
+        present = await run(self._present, lambda run: question, self._breaker)
+        gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
+        applied = await self._applied([receipt.batch for receipt in gone]) if gone else frozenset()
+        for receipt in gone:
+            if receipt.batch in applied or self._age(receipt) > TELLABLE:
+                self._forget(shard, receipt)
+            else:
+                await self._missing(shard, receipt)
+        return bool(gone)
+
+    async def _missing(self, shard: Shard, receipt: Receipt) -> None:
+        now = time.monotonic()
+        if receipt.offer is not None:
+            try:
+                await self._again(receipt.offer)
+            except TotalOverflow:
+                self._drop(receipt)
+            else:
+                logger.warning("Redis has lost %d views, and they were taken on again.", receipt.views)
+                self._observe(Flow.RECOVERED, receipt.views)
+                return
+        if receipt.gone_at is None:
+            receipt.gone_at = now
+        elif now - receipt.gone_at > CARRIED.total_seconds():
+            logger.error("Redis has lost %d views, and nobody has them any more.", receipt.views)
+            self._observe(Flow.LOST, receipt.views)
+            self._forget(shard, receipt)
+
+    def _age(self, receipt: Receipt) -> timedelta:
+        return timedelta(milliseconds=self._clock.now() - ulid_time(receipt.batch))
+
+    def _forget(self, shard: Shard, receipt: Receipt) -> None:
+        self._receipts[shard].pop(receipt.batch, None)
+        self._drop(receipt)
+
+    def _drop(self, receipt: Receipt) -> None:
+        if receipt.offer is not None:
+            self._bytes -= receipt.offer.bytes
+            receipt.offer = None
+
+    async def _repeat(self) -> timedelta:
+        await self.check()
+        return PAUSE

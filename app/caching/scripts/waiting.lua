@@ -1,0 +1,16 @@
+-- What waits in a stream.
+-- KEYS    stream, backlog, bytes
+-- ARGV    group, the time from which on views are young, in ms since the epoch, or '-': all are
+-- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers}
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local young, names = redis.call('GET', KEYS[2]) or '0', {}
+if ARGV[2] ~= '-' then
+  local sum = 0
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[2], '+')) do sum = sum + (tonumber(entry[2][6]) or 0) end
+  young = string.format('%.0f', sum)
+end
+local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+if not consumers.err then -- Else nobody has begun to carry.
+  for i, fields in ipairs(consumers) do names[i] = fields[2] end
+end
+return {redis.call('GET', KEYS[2]) or '0', redis.call('GET', KEYS[3]) or '0', oldest and oldest[1] or false, young, names}

@@ -1,0 +1,34 @@
+"""How a batch is counted that is refused as a whole: page by page."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+# Each page stands in a block of its own: what the database refuses is undone alone. Anything else, a deadlock or a lost
+# connection, is no page's fault, and undoes all.
+SALVAGE = """
+CREATE FUNCTION salvage_views(pages text[], deltas bigint[])
+RETURNS TABLE (refused_page text, refused_delta bigint, reason text) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR refused_page, refused_delta IN SELECT page, delta FROM unnest(pages, deltas) AS each (page, delta) ORDER BY page LOOP
+    BEGIN
+      INSERT INTO page_views AS counted (page, views) VALUES (refused_page, refused_delta)
+      ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views;
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded OR plpgsql_error THEN
+      reason := SQLERRM;
+      RETURN NEXT;
+    END;
+  END LOOP;
+END $$
+"""
+
+
+def upgrade() -> None:
+    op.execute(SALVAGE)
+
+
+def downgrade() -> None:
+    op.execute("DROP FUNCTION salvage_views(text[], bigint[])")
