@@ -171,7 +171,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
 
         # Page views: write-behind. The cache is told how to read, and the flusher how to write, later.
-        page_view_store, flushed_views = PageViewStore(database), PageViewStore(background)
+        def redis_time() -> datetime:
+            return datetime.fromtimestamp(clock.now() / 1000, UTC)
+
+        page_view_store, flushed_views = PageViewStore(database, redis_time), PageViewStore(background, redis_time)
 
         async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
             with _target():

@@ -31,7 +31,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.caching.breaker import Breaker
-from app.caching.errors import REDIS_DOWN, CacheError, Refused
+from app.caching.errors import Refused
 from app.caching.observing import Flow, ObserveFlow
 from app.caching.repeating import Repeating
 from app.caching.scripts import run, script
@@ -139,8 +139,8 @@ class Flusher:
             while time.monotonic() < deadline and await self.round():
                 continue
             await self._retire(own=True)
-        except (CacheError, *REDIS_DOWN) as error:
-            logger.warning("The flusher stops, and leaves what waits in Redis: %s", error)
+        except Exception as error:  # noqa: BLE001  # Whatever it is: nothing is lost, and the others have to stop, too.
+            logger.warning("The flusher stops, and leaves what waits in Redis: %r", error)
 
     @property
     def alive(self) -> bool:

@@ -99,7 +99,7 @@ class WriteBehind(Background):
     async def backlog(self, young: timedelta | None = None) -> Backlog:
         """What waits; without `young`, all of it counts as young. Raises CacheUnavailable."""
         now = self._clock.now()
-        since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1)))
+        since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1))) if young else "+"
         answers = await asyncio.gather(
             *(
                 run(

@@ -7,7 +7,7 @@ older batch was counted cannot be told any more, so it is not counted, and becom
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,7 @@ AHEAD = timedelta(hours=1)
 """A batch that claims to come from later than this was not made here."""
 PRUNING = timedelta(minutes=1)
 LARGEST = 2**63 - 1
-TOO_OLD = "It is older than the ledger of applied batches, {ledger}: whether it was counted cannot be told."
+TOO_OLD = "It is older than the ledger, {hours} hours: whether it was counted cannot be told."
 TO_COME = "It is of a time to come: {made_at}."
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
@@ -121,11 +121,16 @@ class DeadLetter:
     created_at: datetime
 
 
-class PageViewStore:
-    """Reads and counts page views. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
+def _utc() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+
+class PageViewStore:
+    """Reads and counts page views. `now` is the clock by which batches are named; which of them the ledger can tell of
+    is judged by no other. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = _utc) -> None:
+        self._database, self._now = database, now
         self._partitions: set[datetime] = set()
         self._prune_at = 0.0
 
@@ -155,7 +160,7 @@ class PageViewStore:
         counted nothing.
         """
         for batch in batches:
-            if (why := _untimely(batch)) is not None:
+            if (why := self._untimely(batch)) is not None:
                 raise Uncountable(why)
         await self._partition({_hour(batch.made_at) for batch in batches})
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
@@ -186,9 +191,9 @@ class PageViewStore:
         Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
         no batch; of a batch, Postgres says why it refuses a page.
         """
-        untimely = _untimely(batch) if isinstance(batch, Counted) else None
+        untimely = self._untimely(batch) if isinstance(batch, Counted) else None
         timely = isinstance(batch, Counted) and untimely is None
-        hour = _hour(batch.made_at if isinstance(batch, Counted) and timely else datetime.now(UTC))
+        hour = _hour(batch.made_at if isinstance(batch, Counted) and timely else self._now())
         name = batch.id if isinstance(batch, Counted) else batch.name
         await self._partition({hour})
         async with self._database.writing("page_views") as connection:
@@ -253,12 +258,19 @@ class PageViewStore:
                 await connection.exec_driver_sql(create)
             self._partitions.add(hour)
 
+    def _untimely(self, batch: Counted) -> str | None:
+        """Why the ledger cannot tell whether a batch was counted; None when it can."""
+        now = self._now()
+        if batch.made_at < now - LEDGER:
+            return TOO_OLD.format(hours=LEDGER // timedelta(hours=1))
+        return TO_COME.format(made_at=batch.made_at) if batch.made_at > now + AHEAD else None
+
     async def _prune(self) -> None:
         """Drops the partitions that are too old to tell anything, now and then."""
         if time.monotonic() < self._prune_at:
             return
         self._prune_at = time.monotonic() + PRUNING.total_seconds()
-        oldest = _hour(datetime.now(UTC) - LEDGER - LONGER)
+        oldest = _hour(self._now() - LEDGER - LONGER)
         try:
             async with self._database.reading("page_views") as connection:
                 names = list(await connection.scalars(PARTITIONS, {"oldest": _name(oldest)}))
@@ -308,14 +320,6 @@ async def _remove(connection: AsyncConnection, letter: int) -> DeadLetter:
     if row is None:
         raise NotFound(f"There is no dead letter {letter}.")
     return DeadLetter(**row._mapping)
-
-
-def _untimely(batch: Counted) -> str | None:
-    """Why the ledger cannot tell whether a batch was counted; None when it can."""
-    now = datetime.now(UTC)
-    if batch.made_at < now - LEDGER:
-        return TOO_OLD.format(ledger=LEDGER)
-    return TO_COME.format(made_at=batch.made_at) if batch.made_at > now + AHEAD else None
 
 
 def _hour(time: datetime) -> datetime:

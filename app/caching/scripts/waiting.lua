@@ -1,6 +1,6 @@
 -- What waits in a stream.
 -- KEYS    stream, backlog, bytes
--- ARGV    group, the time from which on views are young, in ms since the epoch, or '-': all are
+-- ARGV    group, the time from which on views are young, in ms since the epoch; '-': all are, '+': none is
 -- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers}
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local young, names = redis.call('GET', KEYS[2]) or '0', {}
