@@ -34,8 +34,8 @@ POLL = timedelta(milliseconds=100)
 PATIENCE = timedelta(milliseconds=200)
 """When Postgres has not answered for so long, it counts as away. With a poll, that is less than trust lasts."""
 SWEEP = timedelta(seconds=10)
-FIRST = timedelta(seconds=1)
-"""So long the start waits for the first poll: whoever serves before it passes by the caches."""
+FIRST = timedelta(seconds=5)
+"""So long the start waits for the first poll to end, well or not: whoever serves before it passes by the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
 """Forgets what is not of a version under a key, given as text. Raises CacheUnavailable."""

@@ -70,12 +70,17 @@ async def test_a_flusher_whose_rounds_all_fail_takes_the_instance_away(
     client: httpx.AsyncClient, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
-    await sql.execute("ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> 'refused')")
+    # What is no page's fault makes no dead letters: the flusher goes on trying.
+    await sql.execute(
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
+    )
+    await sql.execute("CREATE TRIGGER broken BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION broken()")
     try:
-        assert (await client.post("/page-views/refused")).status_code == 202
+        assert (await client.post("/page-views/home")).status_code == 202
         await eventually(lambda: _says(client, 503, "unready", "flusher", "stuck"))
     finally:
-        await sql.execute("ALTER TABLE page_views DROP CONSTRAINT refused")
+        await sql.execute("DROP FUNCTION broken() CASCADE")
         await eventually(lambda: _says(client, 200, "ready", "flusher", "ok"))
 
 
