@@ -57,7 +57,7 @@ async def fsync(redis: Redis) -> Fsync:
     try:
         if not (await redis.info("persistence"))["aof_enabled"]:
             return Fsync.OFF
-        policy = (await redis.config_get("appendfsync"))["appendfsync"]
+        policy = (await redis.config_get("appendfsync")).get("appendfsync")
     except ResponseError:  # A hosted Redis may not tell.
         return Fsync.UNKNOWN
     except REDIS_DOWN as error:

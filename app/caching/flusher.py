@@ -188,10 +188,15 @@ class Flusher:
 
     async def _rescue(self, entry: Entry, reason: str) -> None:
         place = f"{entry.shard.stream} {entry.id}"
-        pending = cast(
-            "list[dict[str, Any]]",
-            await self._redis.xpending_range(entry.shard.stream, GROUP, min=entry.id, max=entry.id, count=1),
-        )
+        try:
+            pending = cast(
+                "list[dict[str, Any]]",
+                await self._redis.xpending_range(entry.shard.stream, GROUP, min=entry.id, max=entry.id, count=1),
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            pending = []  # Redis has lost it meanwhile.
         deliveries = int(pending[0]["times_delivered"]) if pending else 0
         rows, self._dead = await self._salvage(Salvage(place, entry.batch, entry.raw, reason, deliveries))
         self._observe(Flow.ROWS, rows)
@@ -320,16 +325,21 @@ def _streams(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, byt
 
 def _question(
     shard: Shard, entries: Sequence[Entry], args: Sequence[str | int], run: str | None
-) -> tuple[Sequence[str], Sequence[str | int]]:
+) -> tuple[Sequence[str | bytes], Sequence[str | int]]:
     pages = dict.fromkeys(page for entry in entries if entry.batch for page in entry.batch.deltas)
-    return [shard.stream, shard.epoch, shard.backlog, shard.bytes, *(shard.total(page, run) for page in pages)], args
+    return [shard.stream, shard.epoch, shard.backlog, shard.bytes, *(_total(shard, page, run) for page in pages)], args
+
+
+def _total(shard: Shard, page: str, run: str | None) -> bytes:
+    # A page that is no text has become a dead letter, and has no total; its entry is forgotten all the same.
+    return shard.total(page, run).encode(errors="surrogatepass")
 
 
 def _some(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
     """As many of the first entries as one transaction takes, and one at least. One that is no batch stands alone."""
     rows = 0
     for place, entry in enumerate(entries[:most]):
-        rows += len(entry.batch.deltas) if entry.batch else MOST_ROWS
+        rows += len(entry.batch.deltas) if entry.batch else MOST_ROWS + 1
         if place and (rows > MOST_ROWS or entries[0].batch is None):
             return entries[:place]
     return entries[:most]

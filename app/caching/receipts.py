@@ -155,8 +155,11 @@ class Receipts:
             except TotalOverflow:
                 self._drop(receipt)
             else:
-                logger.warning("Redis has lost %d views, and they were taken on again.", receipt.views)
-                self._observe(Flow.RECOVERED, receipt.views)
+                # What its client has repeated meanwhile, under the same idempotency key, is not among them.
+                taken = self._receipts[shard].get(receipt.batch)
+                views = 0 if taken is None else taken.views
+                logger.warning("Redis has lost %d views, and %d were taken on again.", receipt.views, views)
+                self._observe(Flow.RECOVERED, views)
                 return
         if receipt.gone_at is None:
             receipt.gone_at = now

@@ -196,23 +196,29 @@ class PageViewStore:
         hour = _hour(batch.made_at if isinstance(batch, Counted) and timely else self._now())
         name = batch.id if isinstance(batch, Counted) else batch.name
         await self._partition({hour})
-        async with self._database.writing("page_views") as connection:
-            hours = [hour - timedelta(hours=back) for back in range(LEDGER // timedelta(hours=1) + 1)]
-            recorded = await connection.execute(RECORD, {"hour": hour, "hours": hours, "batch": name})
-            if not recorded.rowcount:
-                return 0, 0  # Somebody has done so already, and died before it was forgotten.
-            if isinstance(batch, Unreadable):
-                await _keep(connection, [_letter(entry=batch.raw, reason=reason)], name, deliveries)
-                return 0, 0
-            refused = dict.fromkeys(batch.deltas, untimely) if untimely else await _count_each(connection, batch.deltas)
-            letters = [
-                _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
-                if _unfit(page, batch.deltas[page])
-                else _letter(page=page, delta=batch.deltas[page], reason=why)
-                for page, why in refused.items()
-            ]
-            await _keep(connection, letters, name, deliveries)
-            return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
+        try:
+            async with self._database.writing("page_views") as connection:
+                hours = [hour - timedelta(hours=back) for back in range(LEDGER // timedelta(hours=1) + 1)]
+                recorded = await connection.execute(RECORD, {"hour": hour, "hours": hours, "batch": name})
+                if not recorded.rowcount:
+                    return 0, 0  # Somebody has done so already, and died before it was forgotten.
+                if isinstance(batch, Unreadable):
+                    await _keep(connection, [_letter(entry=batch.raw, reason=reason)], name, deliveries)
+                    return 0, 0
+                refused = (
+                    dict.fromkeys(batch.deltas, untimely) if untimely else await _count_each(connection, batch.deltas)
+                )
+                letters = [
+                    _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
+                    if _unfit(page, batch.deltas[page])
+                    else _letter(page=page, delta=batch.deltas[page], reason=why)
+                    for page, why in refused.items()
+                ]
+                await _keep(connection, letters, name, deliveries)
+                return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
+        except DBAPIError:
+            self._partitions.clear()  # It may be that somebody has dropped one.
+            raise
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
         """The dead letters behind the id `after`, oldest first."""

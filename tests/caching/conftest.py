@@ -10,7 +10,10 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Event, Lifetimes, RedisClock, Region
+from app.caching import Breaker, Event, Lifetimes, RedisClock, Region, flusher
+from app.database import Database
+from app.embedded import Endpoints
+from tests.caching.views import Views, open_views
 from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
@@ -107,3 +110,18 @@ async def new_region(
 def region(new_region: NewRegion) -> Region[int, Thing]:
     """One region."""
     return new_region()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flusher does not wait long for views that do not come."""
+    monkeypatch.setattr(flusher, "BLOCK", timedelta(milliseconds=5))
+
+
+@pytest.fixture
+async def views(
+    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database, impatient: None
+) -> AsyncIterator[Views]:
+    """Page views; nobody runs the flusher, nor looks after receipts, but the test."""
+    async with open_views(endpoints, redis, clock, breaker, database) as views:
+        yield views

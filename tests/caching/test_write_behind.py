@@ -6,9 +6,8 @@ counts once in a flush; entries that are gone take their totals with them; the l
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -23,134 +22,14 @@ from app.caching import (
     Breaker,
     CacheUnavailable,
     Cap,
-    Flow,
-    Flusher,
     RedisClock,
-    Refused,
-    Salvage,
-    Standing,
     WriteBehind,
     flusher,
     open_redis,
     totals,
 )
-from app.caching.shards import GROUP, Shard, number, ulid, ulid_time
-from app.database import Database
-from app.embedded import Endpoints
-from app.errors import Uncountable
-from app.page_views.store import Counted, PageViewStore, Unreadable
-
-HOME = Shard("views", number("home"))
-CAP = Cap(entries=40_000, bytes=2**27)
-
-
-class Lost(Exception):
-    """A process died, or its link did."""
-
-
-class Views:
-    """Page views as they are wired, with a gate before and behind the database's answer, and a flush that can die."""
-
-    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, breaker: Breaker, database: Database) -> None:
-        self.store = PageViewStore(database)
-        self.dies_after_commit = False
-        self.before, self.behind = asyncio.Event(), asyncio.Event()
-        self.asked, self.read = asyncio.Event(), asyncio.Event()
-        self.gathered, self.commit = asyncio.Event(), asyncio.Event()
-        for gate in (self.before, self.behind, self.commit):
-            gate.set()
-        self.flow: Counter[Flow] = Counter()
-        self.counters = WriteBehind(
-            redis, "views", self.load, cap=CAP, clock=clock, breaker=breaker, observe=self.observe
-        )
-        self.waiting, self.breaker = waiting, breaker
-        self.flusher = self.new_flusher()
-
-    def new_flusher(self) -> Flusher:
-        """Another flusher: another process."""
-        return Flusher(
-            self.waiting,
-            "views",
-            self.flush,
-            self.salvage,
-            views=1,
-            interval=timedelta(milliseconds=1),
-            breaker=self.breaker,
-            observe=self.observe,
-        )
-
-    def observe(self, flow: Flow, count: int) -> None:
-        """Counts what was reported."""
-        self.flow[flow] += count
-
-    async def load(self, pages: Sequence[str], batches: Sequence[str]) -> Standing:
-        """What the database has, through the gates."""
-        self.asked.set()
-        await self.before.wait()
-        standing = Standing(*await self.store.standing(pages, [(batch, made_at(batch)) for batch in batches]))
-        self.read.set()
-        await self.behind.wait()
-        return standing
-
-    async def flush(self, batches: Sequence[Batch]) -> int:
-        """Counts in the database, through the gate before it."""
-        self.gathered.set()
-        await self.commit.wait()
-        try:
-            rows = await self.store.apply([Counted(batch.id, made_at(batch.id), batch.deltas) for batch in batches])
-        except Uncountable as error:
-            raise Refused(str(error)) from error
-        if self.dies_after_commit:
-            raise Lost
-        return rows
-
-    async def salvage(self, one: Salvage) -> tuple[int, int]:
-        """Counts in the database what can be counted."""
-        batch = one.batch and Counted(one.batch.id, made_at(one.batch.id), one.batch.deltas)
-        kept = await self.store.salvage(batch or Unreadable(one.place, one.raw), one.reason, one.deliveries)
-        if self.dies_after_commit:
-            raise Lost
-        return kept
-
-    async def commit_without_acknowledging(self) -> None:
-        """A flush whose process dies right after COMMIT."""
-        self.dies_after_commit = True
-        with pytest.raises(Lost):
-            await self.flusher.round()
-        self.dies_after_commit = False
-
-    async def total(self, page: str = "home") -> int:
-        """What a read answers."""
-        return (await self.counters.get(page)).views
-
-
-def made_at(batch: str) -> datetime:
-    """When a batch was made."""
-    return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)
-
-
-def batch_of(age: timedelta) -> str:
-    """A batch that was made so long ago."""
-    return ulid((datetime.now(UTC) - age).timestamp() * 1000)
-
-
-@pytest.fixture
-async def views(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
-) -> AsyncIterator[Views]:
-    """Page views over real servers; nobody runs the flusher but the test."""
-    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
-        views = Views(redis, waiting, clock, breaker, database)
-        async with views.counters:
-            await views.flusher.round()  # It creates the groups.
-            yield views
-            for gate in (views.before, views.behind, views.commit):
-                gate.set()
-
-
-async def stored(sql: asyncpg.Connection, page: str = "home") -> int:
-    """What Postgres has."""
-    return int(await sql.fetchval("SELECT coalesce((SELECT views FROM page_views WHERE page = $1), 0)", page))
+from app.caching.shards import GROUP
+from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored
 
 
 async def test_a_view_of_a_cold_page_needs_no_database_and_makes_no_total(

@@ -35,7 +35,7 @@ def script(redis: Redis, name: str) -> Script:
     return Script(redis, files(__name__).joinpath(f"{name}.lua").read_bytes())
 
 
-Question = Callable[[str | None], tuple[Sequence[str], Sequence[Any]]]
+Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
 """The keys and the args of a script, for one run of Redis."""
 
 

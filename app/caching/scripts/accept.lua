@@ -10,13 +10,18 @@ local entry = again and string.match(taken or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then taken = nil end
 if not taken then
-  if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[5]) then return 'full' end
+  local length = redis.call('XLEN', KEYS[1])
+  -- Somebody has emptied the stream by hand: what was counted of it is gone, too.
+  if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
+  if length >= tonumber(ARGV[5]) then return 'full' end
   if tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[6]) then return 'full' end
   local sums, views, fresh = {}, 0, {}
   for i = 9 + pages, #ARGV, 3 do
     local page, delta, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), KEYS[5 + pages + tonumber(ARGV[i + 2])]
     if ARGV[i + 2] == '0' then key = nil end
-    if not (key and (fresh[key] or redis.call('GET', key))) then
+    local known = key and redis.call('GET', key)
+    -- Under its own key a batch may be taken on again.
+    if not (key and (fresh[key] or known and not (again and known == ARGV[1]))) then
       sums[page], views = (sums[page] or 0) + delta, views + delta
       if key then fresh[key] = true end
     end
@@ -24,12 +29,13 @@ if not taken then
   local deltas = {}
   for page, sum in pairs(sums) do
     if sum + tonumber(redis.call('GET', KEYS[5 + page]) or 0) >= 2 ^ 53 then return page end
-    deltas[ARGV[8 + page]] = sum
+    -- cjson alone would write 14 digits.
+    deltas[#deltas + 1] = cjson.encode(ARGV[8 + page]) .. ':' .. string.format('%.0f', sum)
   end
-  for key in pairs(fresh) do redis.call('SET', key, 1, 'PX', ARGV[3]) end
+  for key in pairs(fresh) do redis.call('SET', key, ARGV[1], 'PX', ARGV[3]) end
   taken = '- 0'
   if views > 0 then
-    local number, json = string.format('%.0f', views), cjson.encode(deltas)
+    local number, json = string.format('%.0f', views), '{' .. table.concat(deltas, ',') .. '}'
     taken = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', number) .. ' ' .. number
     redis.call('INCRBY', KEYS[2], number)
     redis.call('INCRBY', KEYS[3], #json)

@@ -13,9 +13,10 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   last = entry[1]
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
   local batch = entry[2][2]
-  -- What the flusher will not count is not counted here: the batch must be a ULID, a delta a whole number above 0. A
-  -- batch that stands in two entries counts once.
-  if known and type(deltas) == 'table' and #batch == 26 and string.match(batch, '^[0-7][%dA-Z]+$') and not seen[batch] then
+  -- What the flusher will not count is not counted here: the batch must be a ULID of a year up to 9999, a delta a whole
+  -- number above 0. A batch that stands in two entries counts once.
+  local ulid = #batch == 26 and string.match(batch, '^[%dA-HJKMNP-TV-Z]+$') and string.sub(batch, 1, 10) <= '76EZ91ZPZZ'
+  if known and type(deltas) == 'table' and ulid and not seen[batch] then
     batches[#batches + 1], seen[batch] = batch, true
     for page = 4, #ARGV do
       local delta = deltas[ARGV[page]]

@@ -3,7 +3,10 @@
 -- ARGV    group, the time from which on views are young, in ms since the epoch; '-': all are, '+': none is
 -- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers}
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-local young, names = redis.call('GET', KEYS[2]) or '0', {}
+-- Where nothing is, what is counted was removed by hand.
+local views, bytes = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
+views, bytes = oldest and views or '0', oldest and bytes or '0'
+local young, names = views, {}
 if ARGV[2] ~= '-' then
   local sum = 0
   for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[2], '+')) do sum = sum + (tonumber(entry[2][6]) or 0) end
@@ -13,4 +16,4 @@ local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
 if not consumers.err then -- Else nobody has begun to carry.
   for i, fields in ipairs(consumers) do names[i] = fields[2] end
 end
-return {redis.call('GET', KEYS[2]) or '0', redis.call('GET', KEYS[3]) or '0', oldest and oldest[1] or false, young, names}
+return {views, bytes, oldest and oldest[1] or false, young, names}

@@ -1,0 +1,109 @@
+"""What a Redis is set to decides what it may lose."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import CacheUnavailable, Fsync, fitness, fsync, open_redis
+from app.embedded import Endpoints
+from tests.caching.views import HOME, Views, batch_of
+from tests.eventually import eventually
+
+SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy")
+
+
+@pytest.fixture
+async def redis(redis: Redis) -> AsyncIterator[Redis]:
+    """A Redis whose settings are restored at the end."""
+    before = {name: str((await redis.config_get(name))[name]) for name in SETTINGS}
+    yield redis
+    for name, value in before.items():
+        await redis.config_set(name, value)
+
+    async def is_whole() -> bool:
+        information = await redis.info("persistence")
+        return not (information["aof_rewrite_in_progress"] or information["aof_rewrite_scheduled"])
+
+    await eventually(is_whole)  # While it writes a new file, it cannot be stopped.
+
+
+@pytest.fixture
+async def refusing(redis: Redis, endpoints: Endpoints) -> AsyncIterator[Redis]:
+    """The same Redis, asked by somebody who may not know its settings."""
+    await redis.acl_setuser(
+        "guest", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"], commands=["-config"]
+    )
+    url = endpoints.redis_url.replace("unix://", "unix://guest:secret@")
+    async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as refusing:
+        yield refusing
+    await redis.acl_deluser("guest")
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec", "no"])
+async def test_the_file_is_written_to_the_disk_as_redis_is_set(redis: Redis, policy: str) -> None:
+    await redis.config_set("appendfsync", policy)
+    assert await fsync(redis) == policy
+
+
+async def test_without_a_file_nothing_is_on_the_disk(redis: Redis) -> None:
+    await redis.config_set("appendfsync", "always")
+    await redis.config_set("appendonly", "no")
+    assert await fsync(redis) is Fsync.OFF
+    assert "appendonly is off" in (await fitness(redis))["persistence"]
+
+
+async def test_a_redis_that_does_not_tell_may_lose_anything(refusing: Redis) -> None:
+    assert await refusing.ping()
+    assert await fsync(refusing) is Fsync.UNKNOWN
+    assert set((await fitness(refusing)).values()) == {"ok"}
+
+
+async def test_without_redis_nobody_knows() -> None:
+    async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
+        for question in (fsync, fitness):
+            with pytest.raises(CacheUnavailable, match="Redis does not answer"):
+                await question(nowhere)
+
+
+async def test_a_redis_that_may_evict_the_stream_is_not_fit(redis: Redis) -> None:
+    for policy, fit in {"noeviction": True, "volatile-lru": True, "allkeys-lru": False, "allkeys-lfu": False}.items():
+        await redis.config_set("maxmemory-policy", policy)
+        assert ((await fitness(redis))["eviction"] == "ok") is fit
+
+
+def test_the_window_is_what_a_crash_may_take() -> None:
+    second, nothing, anything = timedelta(seconds=1), timedelta(0), None
+    assert {policy: policy.window for policy in Fsync} == {
+        Fsync.ALWAYS: nothing,
+        Fsync.EVERYSEC: second,
+        Fsync.NO: anything,
+        Fsync.OFF: anything,
+        Fsync.UNKNOWN: anything,
+    }
+
+
+async def test_at_risk_is_what_came_within_the_window(views: Views, redis: Redis) -> None:
+    """Five views came an hour ago, by Redis' own clock, and three just now, when it was a little ahead of ours."""
+    seconds, _microseconds = await redis.time()
+    for count, at in {5: seconds - 3600, 3: seconds + 60}.items():
+        deltas = json.dumps({"home": count})
+        await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": deltas, "views": count}, id=f"{at * 1000}-0")
+        await redis.incrby(HOME.backlog, count)
+    young = {
+        window: (await views.counters.backlog(window)).young
+        for window in (timedelta(0), timedelta(minutes=30), timedelta(hours=2), None)
+    }
+    assert young == {timedelta(0): 0, timedelta(minutes=30): 3, timedelta(hours=2): 8, None: 8}
+    assert (await views.counters.backlog(timedelta(minutes=30))).views == 8
+
+
+async def test_the_service_tells_what_is_at_risk(redis: Redis, client: httpx.AsyncClient) -> None:
+    for policy in ("always", "no"):
+        await redis.config_set("appendfsync", policy)
+        assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == policy
+    await redis.config_set("appendonly", "no")
+    assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == "off"

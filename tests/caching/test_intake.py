@@ -1,0 +1,224 @@
+"""What is taken on is taken on once, and never more than the caps allow."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import BacklogFull, Cap, Flow, TotalOverflow
+from app.caching.group_commit import Addition
+from app.caching.intake import GUARD, KEY, Offer, Taken, _offer
+from tests.caching.views import HOME, Views, batch_of, stored
+
+FULL = 2**53 - 1
+EMPTY = (0, 0)
+
+
+@pytest.fixture
+def taken(views: Views, monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
+    """What was taken on, in place of receipts."""
+    taken: list[Taken] = []
+    monkeypatch.setattr(views.counters._intake, "_taken", taken.append)
+    return taken
+
+
+def offer(*additions: tuple[str, int, str | None]) -> Offer:
+    """A batch with these pages, counts, and keys."""
+    told = asyncio.get_running_loop().create_future()
+    return _offer(HOME, batch_of(), [Addition(*addition, told) for addition in additions])
+
+
+async def take(views: Views, offered: Offer) -> Sequence[bytes | None]:
+    """The first call for a batch, or a repetition of it."""
+    return await views.counters._intake._call(offered, again=False)
+
+
+async def waiting(redis: Redis) -> list[dict[str, int]]:
+    """The deltas of the entries that wait."""
+    entries: Any = await redis.xrange(HOME.stream)
+    return [json.loads(fields[b"deltas"]) for _id, fields in entries]
+
+
+async def counted(redis: Redis) -> tuple[int, int]:
+    """How many views and bytes wait, as it is counted."""
+    views, size = await redis.mget(HOME.backlog, HOME.bytes)
+    return int(views or 0), int(size or 0)
+
+
+async def measured(redis: Redis) -> tuple[int, int]:
+    """The same, as it is in the stream."""
+    entries: Any = await redis.xrange(HOME.stream)
+    deltas = [fields[b"deltas"] for _id, fields in entries]
+    return sum(sum(json.loads(each).values()) for each in deltas), sum(map(len, deltas))
+
+
+def cap(views: Views, monkeypatch: pytest.MonkeyPatch, *, entries: int = 10_000, size: int = 2**20) -> None:
+    """So much may wait in each shard."""
+    monkeypatch.setattr(views.counters._intake, "_cap", Cap(entries=4 * entries, bytes=4 * size))
+
+
+async def test_at_the_cap_in_bytes_nothing_more_is_taken_until_some_is_carried(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cap(views, monkeypatch, size=30)
+    for _ in range(3):  # Each takes 10 bytes: {"home":1}
+        await views.counters.add("home", 1)
+    assert await counted(redis) == (3, 30)
+    with pytest.raises(BacklogFull, match="or 120 bytes of page views wait"):
+        await views.counters.add("home", 1, "click-1")
+    assert (await views.counters.backlog()).bytes == 30
+    assert await counted(redis) == await measured(redis)
+    await views.carry()
+    assert await counted(redis) == EMPTY
+    await views.counters.add("home", 1, "click-1")
+    await views.carry()
+    assert await stored(sql) == 4
+
+
+async def test_at_the_cap_in_entries_nothing_is_changed(
+    views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cap(views, monkeypatch, entries=1)
+    assert await views.total() == 0
+    assert await views.counters.add("home", 1) == 1
+    before = await redis.dbsize()
+    with pytest.raises(BacklogFull, match="4 entries"):
+        await views.counters.add("home", 1, "click-1")
+    assert (await redis.dbsize(), await views.total(), views.counters.receipts.views) == (before, 1, 1)
+
+
+async def test_a_repetition_at_the_cap_is_answered(
+    views: Views, redis: Redis, taken: list[Taken], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch that filled it, whose answer was lost."""
+    cap(views, monkeypatch, entries=1)
+    filled = offer(("home", 2, None))
+    assert await take(views, filled) == await take(views, filled) == [None]
+    assert taken[0] == taken[1]
+    with pytest.raises(BacklogFull):
+        await take(views, offer(("home", 2, None)))
+    assert await waiting(redis) == [{"home": 2}]
+
+
+async def test_after_somebody_emptied_the_stream_at_its_cap_views_are_taken_again(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An eviction takes the stream, or somebody trims it, and what it held is still counted."""
+    cap(views, monkeypatch, size=10)
+    await views.counters.add("home", 1)
+    with pytest.raises(BacklogFull):
+        await views.counters.add("home", 1)
+    await redis.delete(HOME.stream)
+    await views.counters.add("home", 1)
+    await views.carry()
+    assert await stored(sql) == 1
+    assert await counted(redis) == EMPTY
+
+
+async def test_what_waits_is_counted_as_it_is_while_some_of_it_is_carried(views: Views, redis: Redis) -> None:
+    for page in ("home", "über", "a/b", 'with "quotes"', "a\nb"):
+        await take(views, offer((page, 7, None), ("home", 1, None)))
+        assert await counted(redis) == await measured(redis)
+    some = views.new_flusher(views=10**9)
+    some._held = (await some._read(0.001))[:2]
+    await some.round()
+    assert await redis.xlen(HOME.stream) == 3
+    assert await counted(redis) == await measured(redis)
+    await redis.xgroup_destroy(HOME.stream, "flushers")
+    await views.carry(views.new_flusher())
+    assert await counted(redis) == EMPTY
+    assert not await redis.exists(HOME.backlog, HOME.bytes)
+
+
+async def test_a_batch_that_is_repeated_counts_once(views: Views, redis: Redis, taken: list[Taken]) -> None:
+    """Its guard knows it: also after it was carried, and whatever its keys are."""
+    assert await views.total() == 0
+    batch = offer(("home", 2, "click-1"), ("home", 3, None), ("news", 1, None))
+    assert await take(views, batch) == await take(views, batch) == [b"5", None]
+    assert await waiting(redis) == [{"home": 5, "news": 1}]
+    await views.carry()
+    assert await take(views, batch) == [b"5", None]
+    assert await waiting(redis) == []
+    assert len({(each.entry, each.views) for each in taken}) == 1
+
+
+async def test_a_guard_outlives_its_repetitions_and_then_goes(views: Views, redis: Redis, taken: list[Taken]) -> None:
+    batch = offer(("home", 2, "click-1"))
+    await take(views, batch)
+    left = await redis.pttl(HOME.guard(batch.batch)), await redis.pttl(HOME.key("home", "click-1"))
+    for milliseconds, lifetime in zip(left, (GUARD, KEY), strict=True):
+        assert lifetime - timedelta(minutes=5) < timedelta(milliseconds=milliseconds) <= lifetime
+
+
+async def test_a_key_counts_once_for_its_page_in_one_batch_and_in_the_next(
+    views: Views, redis: Redis, taken: list[Taken]
+) -> None:
+    await take(views, offer(("home", 2, "click-1"), ("home", 9, "click-1"), ("news", 4, "click-1")))
+    await take(views, offer(("home", 9, "click-1"), ("home", 1, "click-2")))
+    await take(views, offer(("home", 9, "click-1"), ("news", 9, "click-1")))
+    assert await waiting(redis) == [{"home": 2, "news": 4}, {"home": 1}]
+    assert [(each.entry is None, each.views) for each in taken] == [(False, 6), (False, 1), (True, 0)]
+
+
+async def test_a_batch_with_a_page_that_is_full_changes_nothing(views: Views, redis: Redis, taken: list[Taken]) -> None:
+    await redis.set(HOME.total("home", views.breaker.run), FULL)
+    before = await redis.dbsize()
+    with pytest.raises(TotalOverflow, match="home"):
+        await take(views, offer(("news", 1, "click-1"), ("home", 1, "click-1")))
+    assert (await redis.dbsize(), await waiting(redis), taken) == (before, [], [])
+
+
+async def test_a_batch_that_is_there_is_not_taken_on_again(views: Views, redis: Redis, taken: list[Taken]) -> None:
+    batch = offer(("home", 2, None))
+    await take(views, batch)
+    epoch = await redis.get(HOME.epoch)
+    await views.counters._intake.take_again(batch)
+    assert await waiting(redis) == [{"home": 2}]
+    assert taken[0] == taken[1]
+    assert await redis.get(HOME.epoch) == epoch, "Nothing has changed."
+
+
+async def test_a_batch_whose_entry_is_gone_is_taken_on_again_only_on_purpose(
+    views: Views, redis: Redis, taken: list[Taken]
+) -> None:
+    """To a repetition, an entry that is gone was carried."""
+    batch = offer(("home", 2, None))
+    await take(views, batch)
+    await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
+    await take(views, batch)
+    assert await waiting(redis) == []
+    await views.counters._intake.take_again(batch)
+    await views.counters._intake.take_again(batch)
+    assert await waiting(redis) == [{"home": 2}]
+    assert taken[0].entry == taken[1].entry
+    assert taken[1].entry != taken[2].entry
+    assert taken[2].entry == taken[3].entry
+
+
+async def test_a_batch_in_which_nothing_was_new_is_not_taken_on_again(
+    views: Views, redis: Redis, taken: list[Taken]
+) -> None:
+    await take(views, offer(("home", 2, "click-1")))
+    known = offer(("home", 2, "click-1"))
+    await take(views, known)
+    await redis.delete(HOME.key("home", "click-1"))  # Its guard knows all the same.
+    await views.counters._intake.take_again(known)
+    assert await waiting(redis) == [{"home": 2}]
+    assert taken[-1].entry is None
+
+
+@pytest.mark.parametrize("count", [10**14 + 1, FULL])
+async def test_counts_are_exact_as_far_as_totals_are(
+    views: Views, redis: Redis, sql: asyncpg.Connection, count: int
+) -> None:
+    assert await views.total() == 0
+    assert await views.counters.add("home", count) == count
+    assert (await views.counters.backlog()).views == count
+    await views.carry()
+    assert await stored(sql) == await views.total() == count
+    assert views.flow[Flow.DEAD] == 0

@@ -1,0 +1,458 @@
+"""Page views in Postgres: each batch is counted once, what cannot be counted is kept, and the ledger stays small."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from app.caching.shards import ulid
+from app.database import Database, open_database
+from app.embedded import Endpoints
+from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
+from app.metrics import Metrics
+from app.page_views.store import AHEAD, Counted, DeadLetter, PageViewStore, Unreadable
+from app.settings import Settings
+from app.wiring import open_resources
+from tests.caching.views import batch_of, drop_partitions, made_at, stored, sums
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+
+LARGEST = 2**63 - 1
+REFUSES = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.page = 'poison' THEN RAISE EXCEPTION 'Nobody may count this.' USING ERRCODE = '{state}'; END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON page_views FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+ALLOWS = "DROP TRIGGER IF EXISTS refuse ON page_views; DROP FUNCTION IF EXISTS refuse()"
+
+UNCOUNTABLE = {
+    "a NUL": ("a\0b", 1, "Its page is no text that Postgres can keep."),
+    "half of a pair": ("\ud800", 1, "Its page is no text that Postgres can keep."),
+    "a page that is too long": ("x" * 2049, 1, "page_length"),
+    "no page": ("", 1, "page_length"),
+    "too many views": ("many", 2**63, "9,223,372,036,854,775,808 views are more than Postgres can count."),
+    "too many views in all": ("full", 1, "bigint out of range"),
+    "what a trigger refuses": ("poison", 1, "Nobody may count this."),
+}
+
+AWAY = ["08006", "25006", "40001", "40P01", "53200", "55P03", "57014", "57P01"]
+"""A lost connection, a standby, a serialization failure, a deadlock, no memory, a lock and a statement that took too
+long, a shutdown."""
+
+
+@pytest.fixture
+def store(database: Database) -> PageViewStore:
+    """A store that has done nothing yet."""
+    return PageViewStore(database)
+
+
+@pytest.fixture
+async def sql(sql: asyncpg.Connection) -> asyncpg.Connection:
+    """Somebody with psql, to whom the page `full` is full, and who may refuse pages."""
+    await sql.execute(ALLOWS)
+    return sql
+
+
+def batch(deltas: Mapping[str, int], age: timedelta = timedelta(0)) -> Counted:
+    """A batch that was made so long ago."""
+    name = batch_of(age)
+    return Counted(name, made_at(name), deltas)
+
+
+async def letters(store: PageViewStore) -> list[DeadLetter]:
+    """All dead letters."""
+    return await store.dead_letters(limit=1000, after=0)
+
+
+async def refuse(sql: asyncpg.Connection, state: str = "P0001") -> None:
+    """From here on Postgres does not count the page `poison`."""
+    await sql.execute(REFUSES.format(state=state))
+
+
+async def make_uncountable(sql: asyncpg.Connection) -> None:
+    """From here on Postgres refuses each of UNCOUNTABLE."""
+    await sql.execute("INSERT INTO page_views VALUES ('full', $1)", LARGEST)
+    await refuse(sql)
+
+
+# Batches that are counted.
+
+
+async def test_a_batch_is_counted_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    one, other = batch({"home": 2, "news": 3}), batch({"home": 5})
+    assert await store.apply([one, other]) == 2
+    assert await store.apply([one]) == 0
+    assert await store.apply([other, batch({"home": 1}), one]) == 1
+    assert await sums(sql) == {"home": 8, "news": 3}
+    assert await store.salvage(one, "", 1) == (0, 0)
+    assert await sums(sql) == {"home": 8, "news": 3}
+
+
+async def test_what_is_counted_by_several_at_once_is_counted_once(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    batches = [batch({f"page {page}": 1 for page in range(50)}) for _ in range(20)]
+    await asyncio.gather(*(store.apply(batches[place:] + batches[:place]) for place in range(6)))
+    assert set((await sums(sql)).values()) == {20}
+
+
+async def test_who_count_the_same_pages_at_once_do_not_lock_each_other_out(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """Each has batches of its own, with the pages in another order."""
+    pages = [f"page {page}" for page in range(300)]
+    await store.apply([batch(dict.fromkeys(pages, 1))])
+    orders = [pages[place * 50 :] + pages[: place * 50] for place in range(6)]
+    for _ in range(3):
+        await asyncio.gather(*(store.apply([batch(dict.fromkeys(order, 1))]) for order in orders))
+    assert set((await sums(sql)).values()) == {19}
+
+
+async def test_the_standing_has_views_and_ledger(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    old, new, unknown = batch({"home": 2}, timedelta(hours=3)), batch({"home": 3}), batch({"home": 4})
+    await store.apply([old, new])
+    named = [(each.id, each.made_at) for each in (old, new, unknown)]
+    assert await store.standing(["home", "news"], named) == ({"home": 5}, frozenset({old.id, new.id}))
+    assert await store.standing([], []) == ({}, frozenset())
+
+
+async def test_a_flush_with_something_that_cannot_be_counted_counts_nothing(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    await make_uncountable(sql)
+    good = batch({"home": 1})
+    for page, delta, _reason in UNCOUNTABLE.values():
+        with pytest.raises(Uncountable):
+            await store.apply([good, batch({page: delta})])
+        assert await stored(sql) == 0
+    await store.apply([good])
+    assert await stored(sql) == 1
+
+
+# Batches that are salvaged.
+
+
+@pytest.mark.parametrize("name", UNCOUNTABLE)
+async def test_of_a_salvaged_batch_all_is_counted_but_what_is_refused(
+    store: PageViewStore, sql: asyncpg.Connection, name: str
+) -> None:
+    await make_uncountable(sql)
+    page, delta, reason = UNCOUNTABLE[name]
+    salvaged = batch({"home": 3, page: delta, "news": 4})
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    assert await store.salvage(salvaged, "It does not matter.", 7) == (2, delta)
+    assert {**await sums(sql), "full": 0} == {"home": 3, "news": 4, "full": 0}
+    (letter,) = await letters(store)
+    assert reason in letter.reason
+    assert (letter.batch, letter.deliveries) == (salvaged.id, 7)
+    assert letter.created_at > before
+    if letter.entry is None:
+        assert (letter.page, letter.delta) == (page, delta)
+    else:
+        assert (letter.page, letter.delta) == (None, None)
+        assert json.loads(letter.entry) == {page: delta}
+    assert await store.salvage(salvaged, "It does not matter.", 8) == (0, 0)
+    assert await store.count_dead_letters() == 1
+    assert await stored(sql, "news") == 4
+
+
+async def test_of_a_batch_each_refused_page_becomes_a_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    await make_uncountable(sql)
+    poison = {page: delta for page, delta, _reason in UNCOUNTABLE.values()}
+    good = {f"page {place}": place + 1 for place in range(490)}
+    assert await store.salvage(batch(good | poison), "", 1) == (490, sum(poison.values()))
+    assert await store.count_dead_letters() == len(poison)
+    assert {page: views for page, views in (await sums(sql)).items() if page != "full"} == good
+
+
+async def test_bytes_that_are_no_batch_become_one_letter(store: PageViewStore) -> None:
+    unreadable = Unreadable("views:{1} 17-0", b"\xff\x00{")
+    await asyncio.gather(*(store.salvage(unreadable, "It is no batch.", 3) for _ in range(4)))
+    assert await store.salvage(unreadable, "It is no batch.", 3) == (0, 0)
+    assert await store.salvage(Unreadable("views:{1} 17-1", b""), "It is no batch.", 1) == (0, 0)
+    first, second = await letters(store)
+    assert (first.page, first.delta, first.entry) == (None, None, b"\xff\x00{")
+    assert (first.batch, first.reason, first.deliveries) == ("views:{1} 17-0", "It is no batch.", 3)
+    assert second.entry == b""
+
+
+@pytest.mark.parametrize(
+    ("age", "reason"),
+    [
+        (timedelta(hours=24, minutes=1), "older than the ledger, 24 hours"),
+        (timedelta(days=9000), "older than the ledger, 24 hours"),
+        (-AHEAD - timedelta(minutes=1), "It is of a time to come"),
+        (timedelta(days=-365_000), "It is of a time to come"),
+    ],
+)
+async def test_a_batch_that_the_ledger_cannot_tell_of_becomes_letters_and_is_not_counted(
+    store: PageViewStore, sql: asyncpg.Connection, age: timedelta, reason: str
+) -> None:
+    untimely = batch({"home": 5, "news": 2}, age)
+    with pytest.raises(Uncountable, match=reason):
+        await store.apply([batch({"home": 1}), untimely])
+    assert await store.salvage(untimely, "", 1) == (0, 7)
+    assert await store.salvage(untimely, "", 2) == (0, 0)
+    assert await sums(sql) == {}
+    found = await letters(store)
+    assert {(letter.page, letter.delta, letter.batch) for letter in found} == {
+        ("home", 5, untimely.id),
+        ("news", 2, untimely.id),
+    }
+    assert all(reason in letter.reason for letter in found)
+
+
+@pytest.mark.parametrize("age", [timedelta(hours=23, minutes=59), -AHEAD + timedelta(minutes=1)])
+async def test_at_the_ends_of_its_time_the_ledger_can_tell(
+    store: PageViewStore, sql: asyncpg.Connection, age: timedelta
+) -> None:
+    timely = batch({"home": 5}, age)
+    assert await store.apply([timely]) == 1
+    assert await store.apply([timely]) == 0
+    assert await store.salvage(timely, "", 1) == (0, 0)
+    assert await stored(sql) == 5
+
+
+async def test_the_time_is_that_of_the_clock_that_names_batches(database: Database, sql: asyncpg.Connection) -> None:
+    """The clock of Redis' machine is two days behind that of ours."""
+    behind = timedelta(days=2)
+    store = PageViewStore(database, now=lambda: datetime.now(UTC) - behind)
+    assert await store.apply([batch({"home": 5}, behind)]) == 1
+    with pytest.raises(Uncountable, match="It is of a time to come"):
+        await store.apply([batch({"home": 5})])
+
+
+# What is no fault of the views.
+
+
+async def test_what_is_no_fault_of_the_views_makes_no_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    held = batch({"home": 3, "poison": 4})
+    for state in AWAY:
+        await refuse(sql, state)
+        with pytest.raises(DatabaseUnavailable):
+            await store.apply([held])
+        with pytest.raises(DatabaseUnavailable):
+            await store.salvage(held, "", 1)
+        await sql.execute(ALLOWS)
+    assert await store.count_dead_letters() == 0
+    assert await sums(sql) == {}
+    assert await store.salvage(held, "", 2) == (2, 0)
+    assert await sums(sql) == {"home": 3, "poison": 4}
+
+
+async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
+    endpoints: Endpoints, sql: asyncpg.Connection, store: PageViewStore
+) -> None:
+    await refuse(sql)
+    salvaged = batch({"home": 3, "poison": 4})
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        open_database(wire.url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None) as behind,
+    ):
+        wired = PageViewStore(behind)
+        for _ in range(2):  # The first one may drop old partitions, and then has to look for its own again.
+            await wired.apply([batch({"news": 1})])
+        lost = wire.cut_after("^COMMIT")
+        with pytest.raises(DatabaseUnavailable):
+            await wired.salvage(salvaged, "", 1)
+        assert lost.dropped.is_set()
+    assert await store.salvage(salvaged, "", 2) == (0, 0)
+    assert await store.count_dead_letters() == 1
+    assert await sums(sql) == {"home": 3, "news": 2}
+
+
+async def test_a_partition_that_somebody_dropped_is_made_again_for_a_salvage(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """A batch is salvaged in its own hour, and bytes that are none, in the hour that it is."""
+    await store.salvage(Unreadable("views:{1} 18-0", b"{"), "It is no batch.", 1)
+    await drop_partitions(sql)
+    with suppress(Exception):
+        await store.salvage(Unreadable("views:{1} 18-1", b"{"), "It is no batch.", 1)  # It may find out like this.
+    await store.salvage(Unreadable("views:{1} 18-1", b"{"), "It is no batch.", 1)
+    assert await store.count_dead_letters() == 2
+
+
+# Dead letters.
+
+
+async def one_letter(store: PageViewStore, sql: asyncpg.Connection) -> int:
+    """The id of a dead letter with four views of `poison`, which Postgres refuses."""
+    await refuse(sql)
+    await store.salvage(batch({"poison": 4}), "", 1)
+    (letter,) = await letters(store)
+    return letter.id
+
+
+async def test_letters_are_told_a_page_at_a_time(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    await refuse(sql)
+    for _ in range(5):
+        await store.salvage(batch({"poison": 4}), "", 1)
+    first = await store.dead_letters(limit=3, after=0)
+    second = await store.dead_letters(limit=3, after=first[-1].id)
+    assert [letter.id for letter in first + second] == sorted(letter.id for letter in await letters(store))
+    assert (len(first), len(second)) == (3, 2)
+    assert await store.dead_letters(limit=3, after=second[-1].id) == []
+
+
+async def test_a_letter_is_replayed_once_when_its_cause_is_gone(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    letter = await one_letter(store, sql)
+    await sql.execute(ALLOWS)
+    answers = await asyncio.gather(*(store.replay(letter) for _ in range(3)), return_exceptions=True)
+    assert sum(isinstance(answer, NotFound) for answer in answers) == 2
+    assert ("poison", 4) in answers
+    assert await stored(sql, "poison") == 4
+    assert await store.count_dead_letters() == 0
+    with pytest.raises(NotFound):
+        await store.replay(letter)
+
+
+async def test_a_letter_that_is_still_refused_stays(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    letter = await one_letter(store, sql)
+    with pytest.raises(Conflict, match=f"Dead letter {letter} is still refused: Nobody may count this."):
+        await store.replay(letter)
+    assert [found.id for found in await letters(store)] == [letter]
+    assert await sql.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_a_replay_while_postgres_is_away_leaves_the_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    letter = await one_letter(store, sql)
+    await sql.execute(ALLOWS)
+    await refuse(sql, "40P01")
+    with pytest.raises(DatabaseUnavailable):
+        await store.replay(letter)
+    assert await store.count_dead_letters() == 1
+
+
+async def test_a_replay_is_one_transaction_with_the_news_of_it(
+    store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
+) -> None:
+    """It dies before COMMIT: the views are not counted, the letter is there, and the caches hear of nothing."""
+    letter = await one_letter(store, sql)
+    await sql.execute(ALLOWS)
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        open_database(wire.url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None) as behind,
+    ):
+        wired = PageViewStore(behind)
+        await wired.count_dead_letters()
+        for statement in ("INSERT INTO outbox", "INSERT INTO page_views", "DELETE FROM dead_letters"):
+            wire.cut_after(statement)
+            with pytest.raises(DatabaseUnavailable):
+                await wired.replay(letter)
+            assert await sums(sql) == {}
+            assert await sql.fetchval("SELECT count(*) FROM outbox") == 0
+            assert await store.count_dead_letters() == 1
+    await store.replay(letter)
+    assert await sums(sql) == {"poison": 4}
+    row = await sql.fetchrow("SELECT resource, key, version, done_at FROM outbox")
+    assert row is not None
+    assert tuple(row) == ("page_views", "poison", 0, None)
+
+
+async def test_a_letter_without_a_page_can_only_be_discarded(store: PageViewStore) -> None:
+    await store.salvage(Unreadable("views:{1} 19-0", b"{"), "It is no batch.", 1)
+    (letter,) = await letters(store)
+    with pytest.raises(Conflict, match="it can only be discarded"):
+        await store.replay(letter.id)
+    assert await store.count_dead_letters() == 1
+    await store.discard(letter.id)
+    assert await store.count_dead_letters() == 0
+
+
+async def test_a_discarded_letter_is_never_counted(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    letter = await one_letter(store, sql)
+    await sql.execute(ALLOWS)
+    await store.discard(letter)
+    for again in (store.discard, store.replay):
+        with pytest.raises(NotFound, match=f"There is no dead letter {letter}."):
+            await again(letter)
+    assert await sums(sql) == {}
+
+
+async def test_a_cached_total_follows_a_replay(settings: Settings, sql: asyncpg.Connection) -> None:
+    """The views are counted past the stream, and the relay has the total forgotten."""
+    await refuse(sql)
+    async with open_resources(settings, Metrics()) as resources:
+        store, counters = resources.page_view_store, resources.page_views
+        await store.salvage(batch({"poison": 4}), "", 1)
+        (letter,) = await letters(store)
+        assert (await counters.get("poison")).views == 0
+        assert (await counters.get("poison")).cached
+        await sql.execute(ALLOWS)
+        await store.replay(letter.id)
+
+        async def is_told() -> bool:
+            return (await counters.get("poison")).views == 4
+
+        await eventually(is_told)
+
+
+# The ledger stays small.
+
+
+async def at(database: Database, now: datetime, *ages: timedelta) -> None:
+    """Batches were counted so long before `now`."""
+    for age in sorted(ages):
+        store = PageViewStore(database, now=lambda then=now - age: then)  # type: ignore[misc]
+        then = ulid((now - age).timestamp() * 1000)
+        await store.apply([Counted(then, made_at(then), {"old": 1})])
+
+
+async def exists(sql: asyncpg.Connection, hour: datetime) -> bool:
+    """Whether the ledger has a partition for this hour."""
+    return await sql.fetchval("SELECT to_regclass($1)", f"applied_{hour:%Y%m%d%H}") is not None
+
+
+async def test_a_flush_drops_the_partitions_that_can_tell_nothing_any_more(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    now = datetime.now(UTC)
+    dropped, kept = ([timedelta(hours=age) for age in ages] for ages in ((26, 27, 50, 1000), (1, 24, 25)))
+    await at(database, now, *dropped, *kept)
+    assert all([await exists(sql, now - age) for age in dropped + kept])
+    await at(database, now, timedelta(0))
+    assert not any([await exists(sql, now - age) for age in dropped])
+    assert all([await exists(sql, now - age) for age in kept])
+    assert await stored(sql, "old") == 8
+
+
+async def test_who_prunes_does_not_wait_behind_a_dump_and_holds_up_no_flush(
+    endpoints: Endpoints, database: Database, sql: asyncpg.Connection
+) -> None:
+    """A dump reads the ledger · a flush wants to drop an old partition · whoever comes next would wait behind it"""
+    now = datetime.now(UTC)
+    old = now - timedelta(hours=30)
+    await at(database, now, now - old)
+    async with open_database(
+        endpoints.database_url, connections=2, timeout=timedelta(seconds=90), counted=lambda resource: None
+    ) as patient:
+        store = PageViewStore(patient)
+        async with sql.transaction():
+            await sql.execute("SELECT count(*) FROM applied")
+            began = time.monotonic()
+            await store.apply([batch({"home": 1})])
+            await store.apply([batch({"home": 2})])
+            assert time.monotonic() - began < 20, "It waits 100 ms, and without that limit 40 s."
+        assert await stored(sql) == 3
+        assert await exists(sql, old)
+        await PageViewStore(patient).apply([batch({"home": 4})])
+        assert not await exists(sql, old)
+
+
+async def test_it_is_not_pruned_at_each_flush(
+    store: PageViewStore, database: Database, sql: asyncpg.Connection
+) -> None:
+    now = datetime.now(UTC)
+    await store.apply([batch({"home": 1})])
+    await at(database, now, timedelta(hours=30))
+    await store.apply([batch({"home": 1})])
+    assert await exists(sql, now - timedelta(hours=30))
