@@ -15,8 +15,7 @@ from typing import Annotated, Self
 import typer
 import uvicorn
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -24,13 +23,13 @@ from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, Endpoints, embedded_servers, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
-from app.page_views.store import DeadLetter, PageViewStore
+from app.page_views.store import LARGEST, DeadLetter, PageViewStore
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError, read_settings
 
-# Without markup: a path or a value may contain what looks like it.
-console = Console(highlight=False, soft_wrap=True, markup=False)
-complaints = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
+# Without markup and emoji: a path or a value may contain what looks like it.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+complaints = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=True)
 commands = typer.Typer(
     help="The four caching strategies in front of a database. Every setting is an environment variable, or a line of a "
     "file .env; .env.example lists them.",
@@ -43,6 +42,7 @@ dead_letters = typer.Typer(
 )
 commands.add_typer(dead_letters, name="dead-letters")
 
+NONE = "There are no dead letters."
 GRACE = 10
 """Seconds that requests under way have to end once the service was told to stop."""
 SILENCE = 60
@@ -92,7 +92,9 @@ def demo() -> None:
     _report_demo(_running_database())
 
 
-Letters = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The ids that `list` shows.", min=1)]
+Letters = Annotated[
+    list[int] | None, typer.Argument(metavar="ID", help="The ids that `list` shows.", min=1, max=LARGEST)
+]
 All = Annotated[bool, typer.Option("--all", help="All that there are.")]
 
 
@@ -101,14 +103,16 @@ def list_dead_letters() -> None:
     """Show the dead letters, oldest first."""
 
     async def shown(store: PageViewStore) -> int:
-        table = Table("id", "page", "views", "why", "tries", "since", box=None)
+        # Whatever is too long for its column is continued in the next line: a page has to be known exactly.
+        columns = (Column(name, overflow="fold") for name in ("id", "page", "views", "why", "tries", "since"))
+        table = Table(*columns, box=None)
         async for letter in _all_letters(store):
             # Where there is no page, the bytes as they came.
             page = repr(letter.entry)[1:] if letter.page is None else letter.page
             views = "" if letter.delta is None else f"{letter.delta:,}"
             since = f"{letter.created_at:%Y-%m-%d %H:%M:%S}"
-            table.add_row(str(letter.id), escape(page), views, escape(letter.reason), str(letter.deliveries), since)
-        console.print(table if table.row_count else "There are no dead letters.")
+            table.add_row(str(letter.id), _plain(page), views, _plain(letter.reason), str(letter.deliveries), since)
+        console.print(table if table.row_count else NONE, soft_wrap=not table.row_count)
         return 0
 
     _with_letters(shown)
@@ -120,7 +124,7 @@ def replay(ids: Letters = None, every: All = False) -> None:
 
     async def replayed(store: PageViewStore, letter: int) -> str:
         page, views = await store.replay(letter)
-        return f"Dead letter {letter}: {views:,} views of {page} are counted."
+        return f"Dead letter {letter}: {views:,} views of {_plain(page)} are counted."
 
     _each(ids, every, replayed)
 
@@ -142,15 +146,23 @@ def _each(ids: list[int] | None, every: bool, act: Callable[[PageViewStore, int]
 
     async def done(store: PageViewStore) -> int:
         failed = 0
-        for letter in ids or [letter.id async for letter in _all_letters(store)]:
+        letters = ids or [letter.id async for letter in _all_letters(store)]
+        if not letters:
+            console.print(NONE)
+        for letter in letters:
             try:
                 console.print(await act(store, letter))
             except (NotFound, Conflict) as error:
-                complaints.print(str(error), style="red")
+                complaints.print(_plain(str(error)), style="red")
                 failed += 1
         return failed
 
     _with_letters(done)
+
+
+def _plain(text: str) -> str:
+    """Somebody else's text, on one line: what a terminal would carry out is spelled out."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 async def _all_letters(store: PageViewStore) -> AsyncIterator[DeadLetter]:

@@ -27,19 +27,21 @@ from app.caching.intake import Cap, Intake
 from app.caching.observing import ObserveFlow
 from app.caching.receipts import Receipts
 from app.caching.scripts import run, script
-from app.caching.shards import GROUP, shards
+from app.caching.shards import COUNT, GROUP, shards
 from app.caching.totals import Load, Total, Totals
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits for the database: how many views, in how many bytes, and since when (None: none do). `young` are those
-    that were taken on within the time asked for. `flushers` carry them."""
+    that were taken on within the time asked for. `fill` is how full the fullest shard is; at 1 it takes nothing more.
+    `flushers` carry them."""
 
     views: int
     bytes: int
     oldest: timedelta | None
     young: int
+    fill: float
     flushers: int
 
 
@@ -59,7 +61,7 @@ class WriteBehind(Background):
         observe: ObserveFlow,
     ) -> None:
         super().__init__()
-        self._clock, self._breaker, self._shards = clock, breaker, shards(name)
+        self._clock, self._breaker, self._shards, self._cap = clock, breaker, shards(name), cap
         self._waiting = script(redis, "waiting")
         self._totals = Totals(redis, name, load, self, breaker)
         self._intake = Intake(redis, cap, clock=clock, breaker=breaker, taken=lambda taken: self.receipts.keep(taken))
@@ -110,12 +112,16 @@ class WriteBehind(Background):
                 for shard in self._shards
             )
         )
-        views, size, oldest, recent, names = zip(*answers, strict=True)
+        views, size, oldest, recent, names, entries = zip(*answers, strict=True)
         times = [int(first.split(b"-")[0]) for first in oldest if first]
         return Backlog(
             views=sum(map(int, views)),
             bytes=sum(map(int, size)),
             oldest=timedelta(milliseconds=max(0.0, now - min(times))) if times else None,
             young=sum(map(int, recent)),
+            fill=max(
+                max(map(int, entries)) / max(1, self._cap.entries // COUNT),
+                max(map(int, size)) / max(1, self._cap.bytes // COUNT),
+            ),
             flushers=len({name for each in names for name in each}),
         )

@@ -215,6 +215,9 @@ class PageViewStore:
                     for page, why in refused.items()
                 ]
                 await _keep(connection, letters, name, deliveries)
+                # They are in no total from now on, so those that are cached are told, as after a replay.
+                if told := [{"page": page} for page in refused if _unfit(page, 1) is None]:
+                    await connection.execute(CHANGED, told)
                 return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
         except DBAPIError:
             self._partitions.clear()  # It may be that somebody has dropped one.

@@ -76,7 +76,7 @@ async def page(store: StoredPageViews, limit: Limit = 50, after: AfterId = 0) ->
 
 
 @router.post(
-    "/{letter}/replay",
+    "/{letter:before}/replay",
     summary="Count a dead letter",
     responses=documented(404, 422, 503)
     | described(409, "It still cannot be counted.", "conflict", "Dead letter 7 is still refused: bigint out of range"),

@@ -315,8 +315,15 @@ async def test_a_letter_is_replayed_once_when_its_cause_is_gone(store: PageViewS
         await store.replay(letter)
 
 
+async def test_the_caches_are_told_what_is_in_no_total_any_more(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    await one_letter(store, sql)
+    rows = await sql.fetch("SELECT resource, key, version, done_at FROM outbox")
+    assert [tuple(row) for row in rows] == [("page_views", "poison", 0, None)]
+
+
 async def test_a_letter_that_is_still_refused_stays(store: PageViewStore, sql: asyncpg.Connection) -> None:
     letter = await one_letter(store, sql)
+    await sql.execute("TRUNCATE outbox")
     with pytest.raises(Conflict, match=f"Dead letter {letter} is still refused: Nobody may count this."):
         await store.replay(letter)
     assert [found.id for found in await letters(store)] == [letter]
@@ -337,6 +344,7 @@ async def test_a_replay_is_one_transaction_with_the_news_of_it(
 ) -> None:
     """It dies before COMMIT: the views are not counted, the letter is there, and the caches hear of nothing."""
     letter = await one_letter(store, sql)
+    await sql.execute("TRUNCATE outbox")
     await sql.execute(ALLOWS)
     async with (
         PostgresWire(endpoints.database_url) as wire,

@@ -434,6 +434,46 @@ BAD = [
             ("%F0%9F%98%80", WHOLE),
         )
     ),
+    *(
+        Bad(f"letter-{method}-{number[:24]}", method, target.format(number), 422, f"path.letter {says}")
+        for method, target in (
+            ("POST", "/write-behind/dead-letters/{}/replay"),
+            ("DELETE", "/write-behind/dead-letters/{}"),
+        )
+        for number, says in (
+            ("0", "must be at least 1"),
+            (str(2**63), "must be at most 9223372036854775807"),
+            ("9" * 5000, "is too large"),
+            ("-1", WHOLE),
+            ("007", WHOLE),
+            ("1.0", WHOLE),
+            ("abc", WHOLE),
+            ("1%0A", WHOLE),
+            ("%00", WHOLE),
+        )
+    ),
+    Bad("letter-replay-missing", "POST", "/write-behind/dead-letters/7/replay", 404, "There is no dead letter 7."),
+    Bad("letter-discard-missing", "DELETE", "/write-behind/dead-letters/7", 404, "There is no dead letter 7."),
+    Bad("letter-read", "GET", "/write-behind/dead-letters/7", 405, "does not take GET, but DELETE."),
+    Bad("letter-not-utf8", "DELETE", "/write-behind/dead-letters/7%FF", 400, "The URL is not UTF-8"),
+    *(
+        Bad(
+            f"letters-{name}-{number[:8]}",
+            "GET",
+            f"/write-behind/dead-letters?{name}={number}",
+            422,
+            f"query.{name} {says}",
+        )
+        for name, number, says in (
+            ("limit", "0", "must be at least 1"),
+            ("limit", "201", "must be at most 200"),
+            ("limit", "ten", WHOLE),
+            ("after", "-1", WHOLE),
+            ("after", "01", WHOLE),
+            ("after", str(2**63), "must be at most 9223372036854775807"),
+            ("after", "9" * 5000, "is too large"),
+        )
+    ),
     Bad("patch-id", "PATCH", f"/users/{2**63}", 422, "path.user_id must be at most", b'{"name": "New"}', JSON),
     Bad("delete-sku-nul", "DELETE", "/products/KETTLE-1%00", 422, "path.sku must not contain control characters"),
     Bad("delete-sku-break", "DELETE", "/products/KETTLE-1%0A", 422, "path.sku must not contain control characters"),

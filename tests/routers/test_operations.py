@@ -1,8 +1,12 @@
 """What an operator asks."""
 
 import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import urljoin
 
 import asyncpg
@@ -11,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
+from app.caching.shards import Shard, number, ulid
 from app.demo import add_demo_data
 from app.embedded import Endpoints
 from app.main import create_app
@@ -235,6 +240,212 @@ async def test_what_waits_cannot_be_told_without_redis(settings: Settings) -> No
         assert answer.headers["retry-after"] == "1"
         live = (await client.get("/strategies")).json()[3]["live"]
         assert (live["accepted"], live["backlog"], live["flushed"]) == (None, None, 0)
+
+
+HOME = Shard("views", number("home"))
+LATER = timedelta(hours=1)
+
+
+@asynccontextmanager
+async def holding_back(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application whose flusher carries nothing before the end."""
+    app = create_app(settings.model_copy(update={"flush_interval": LATER, "flush_views": 1_000_000_000}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        yield client
+
+
+async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
+    """What /write-behind says."""
+    answer = await client.get("/write-behind")
+    assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    return said
+
+
+async def gauges(client: httpx.AsyncClient) -> dict[str, float]:
+    """The samples of /metrics that have no labels, without the prefix of their names."""
+    families = text_string_to_metric_families((await client.get("/metrics")).text)
+    samples = [sample for family in families for sample in family.samples if not sample.labels]
+    return {sample.name.removeprefix("fourways_"): sample.value for sample in samples}
+
+
+async def taken_on(redis: Redis, ago: timedelta, views: int) -> None:
+    """Views of home that were taken on so long ago. Others of this page can only be younger."""
+    at = round((time.time() - ago.total_seconds()) * 1000)
+    deltas = f'{{"home": {views}}}'
+    await redis.xadd(HOME.stream, {"batch": ulid(at), "deltas": deltas, "views": views}, id=f"{at}-0")
+    await redis.incrby(HOME.backlog, views)
+    await redis.incrby(HOME.bytes, len(deltas))
+
+
+async def test_what_came_within_the_last_second_is_at_risk(settings: Settings, redis: Redis) -> None:
+    async with holding_back(settings) as client:
+        # The machine may stand still between the two.
+        async def new_ones_are_at_risk() -> bool:
+            await client.post("/page-views/home", json={"count": 40})
+            at_risk = (await status_of(client))["at_risk"]
+            assert at_risk["fsync"] == "everysec"
+            assert at_risk["views"] % 40 == 0
+            return bool(at_risk["views"])
+
+        async def none_is_at_risk() -> bool:
+            return bool((await status_of(client))["at_risk"]["views"] == 0)
+
+        await eventually(new_ones_are_at_risk)
+        waited = await eventually(none_is_at_risk)
+        status = await status_of(client)
+        assert status["backlog"] >= 40
+        assert status["oldest_seconds"] > max(waited, 0.99)
+        assert (await gauges(client))["views_at_risk"] == 0
+
+
+async def test_of_what_waits_the_younger_part_is_at_risk(settings: Settings, redis: Redis) -> None:
+    # A second as Redis counts it: what is to be young is so for an hour, and what is old was so before.
+    await taken_on(redis, timedelta(seconds=30), 3)
+    await taken_on(redis, timedelta(seconds=2), 5)
+    await taken_on(redis, -LATER, 7)
+    async with holding_back(settings) as client:
+        status = await status_of(client)
+        assert (status["backlog"], status["at_risk"]) == (15, {"fsync": "everysec", "views": 7})
+        assert 30 <= status["oldest_seconds"] < 90
+        told = await gauges(client)
+        assert (told["views_backlog"], told["views_at_risk"]) == (15, 7)
+        assert 30 <= told["views_backlog_oldest_seconds"] < 90
+
+
+async def test_how_much_is_at_risk_depends_on_when_redis_writes_to_its_disk(settings: Settings, redis: Redis) -> None:
+    await taken_on(redis, timedelta(seconds=30), 3)
+    await taken_on(redis, -LATER, 5)
+    async with holding_back(settings) as client:
+        try:
+            for fsync, views in (("always", 0), ("no", 8), ("everysec", 5)):
+                await redis.config_set("appendfsync", fsync)
+                assert (await status_of(client))["at_risk"] == {"fsync": fsync, "views": views}
+                assert (await gauges(client))["views_at_risk"] == views
+            await redis.config_set("appendonly", "no")
+            assert (await status_of(client))["at_risk"] == {"fsync": "off", "views": 8}
+            assert (await gauges(client))["views_at_risk"] == 8
+        finally:
+            await redis.config_set("appendfsync", "everysec")
+            await redis.config_set("appendonly", "yes")
+
+            async def is_written() -> bool:
+                found = await redis.info("persistence")
+                return not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]
+
+            await eventually(is_written)
+
+
+async def test_what_waits_is_told_in_bytes(settings: Settings) -> None:
+    async with holding_back(settings) as client:
+        await client.post("/page-views/home", json={"count": 40})
+        assert (await status_of(client))["backlog_bytes"] == len('{"home":40}')
+        # Another shard, and a page that is longer as JSON than as text.
+        assert number("docs") != HOME.number
+        await client.post("/page-views", json={"views": [{"page": "docs", "count": 7}]})
+        await client.post("/page-views/home%22", json={"count": 1})
+        expected = len('{"home":40}' + '{"docs":7}' + '{"home\\"":1}')
+        assert (await status_of(client))["backlog_bytes"] == expected
+        told = await gauges(client)
+        assert (told["views_backlog_bytes"], told["views_backlog"], told["views_accepted_total"]) == (expected, 48, 48)
+
+
+async def test_how_full_the_fullest_shard_is_can_be_seen(settings: Settings) -> None:
+    # Ten entries in each of the four shards, or a thousand bytes.
+    limits = {"backlog_entries": 40, "backlog_bytes": 4_000}
+    long = next(page for page in ("x" * length for length in range(900, 990)) if number(page) not in (0, 3))
+    assert (number("home"), number("docs")) == (0, 3)
+    async with holding_back(settings.model_copy(update=limits)) as client:
+        assert (await gauges(client))["views_backlog_fill"] == 0
+        for page, times, fill in (("home", 3, 0.3), ("docs", 5, 0.5), (long, 1, (len(long) + len('{"":1}')) / 1000)):
+            for _ in range(times):
+                assert (await client.post(f"/page-views/{page}")).status_code == 202
+            assert (await gauges(client))["views_backlog_fill"] == pytest.approx(fill)
+
+
+async def test_what_was_carried_weighs_nothing(client: httpx.AsyncClient) -> None:
+    await client.post("/page-views/home", json={"count": 40})
+
+    async def is_empty() -> bool:
+        return bool((await status_of(client))["backlog"] == 0)
+
+    await eventually(is_empty)
+    told = await gauges(client)
+    assert told["views_backlog_bytes"] == told["views_backlog"] == told["views_at_risk"] == 0
+    assert (told["views_accepted_total"], told["views_flushed_total"]) == (40, 40)
+
+
+async def test_what_redis_has_lost_and_a_process_still_has_is_told_as_recovered(
+    settings: Settings, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    async with holding_back(settings) as client:
+        await client.post("/page-views/home", json={"count": 40})
+        await redis.flushdb()
+
+        async def is_recovered() -> bool:
+            return bool((await status_of(client))["recovered"])
+
+        await eventually(is_recovered)
+        status = await status_of(client)
+        assert (status["recovered"], status["lost"], status["backlog"]) == (40, 0, 40)
+        told = await gauges(client)
+        assert (told["views_recovered_total"], told["views_lost_total"], told["views_backlog"]) == (40, 0, 40)
+    assert await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 40
+
+
+async def test_what_redis_has_lost_and_nobody_has_is_told_as_lost(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.caching.receipts.KEPT", 0)
+    monkeypatch.setattr("app.caching.receipts.CARRIED", timedelta(0))  # No flusher that has it already is waited for.
+    async with holding_back(settings) as client:
+        await client.post("/page-views/home", json={"count": 40})
+        await redis.flushdb()
+
+        async def is_lost() -> bool:
+            return bool((await status_of(client))["lost"])
+
+        await eventually(is_lost)
+        status = await status_of(client)
+        assert (status["recovered"], status["lost"], status["backlog"]) == (0, 40, 0)
+        told = await gauges(client)
+        assert (told["views_recovered_total"], told["views_lost_total"]) == (0, 40)
+
+
+async def test_dead_letters_and_the_views_in_them_are_told(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+    await sql.execute("ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> 'home')")
+    try:
+        await client.post("/page-views", json={"views": [{"page": "home", "count": 40}, {"page": "news", "count": 2}]})
+
+        async def is_told() -> bool:
+            return bool((await status_of(client))["dead_letters"] == 1 and not (await status_of(client))["backlog"])
+
+        await eventually(is_told)
+    finally:
+        await sql.execute("ALTER TABLE page_views DROP CONSTRAINT refused")
+    told = await gauges(client)
+    # What is dead was not carried.
+    assert (told["dead_letters"], told["views_dead_total"], told["views_flushed_total"]) == (1, 40, 2)
+    assert (await client.post("/write-behind/dead-letters/1/replay")).status_code == 200
+    assert ((await gauges(client))["dead_letters"], (await status_of(client))["dead_letters"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("store", "url"), [("redis", "redis://127.0.0.1:{}"), ("postgres", "postgresql://postgres@127.0.0.1:{}/postgres")]
+)
+async def test_without_one_store_metrics_tell_of_the_other(settings: Settings, store: str, url: str) -> None:
+    name = "redis_url" if store == "redis" else "database_url"
+    async with holding_back(settings.model_copy(update={name: url.format(free_port())})) as client:
+        told = await gauges(client)
+    of_redis = {"views_backlog", "views_backlog_bytes", "views_backlog_oldest_seconds", "views_at_risk"}
+    of_postgres = {"dead_letters"}
+    # A number that nobody knows is left out: 0 would say that all is well.
+    expected = of_postgres if store == "redis" else of_redis
+    assert (of_redis | of_postgres) & set(told) == expected
+    assert {"views_accepted_total", "views_lost_total", "views_recovered_total", "breaker_open"} < set(told)
 
 
 async def test_metrics_are_in_the_format_of_prometheus(client: httpx.AsyncClient, rows: Contents) -> None:

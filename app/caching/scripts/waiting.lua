@@ -1,7 +1,8 @@
 -- What waits in a stream.
 -- KEYS    stream, backlog, bytes
 -- ARGV    group, the time from which on views are young, in ms since the epoch; '-': all are, '+': none is
--- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers}
+-- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers, number of
+--         entries}
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 -- Where nothing is, what is counted was removed by hand.
 local views, bytes = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
@@ -16,4 +17,4 @@ local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
 if not consumers.err then -- Else nobody has begun to carry.
   for i, fields in ipairs(consumers) do names[i] = fields[2] end
 end
-return {views, bytes, oldest and oldest[1] or false, young, names}
+return {views, bytes, oldest and oldest[1] or false, young, names, redis.call('XLEN', KEYS[1])}

@@ -1,0 +1,261 @@
+"""`fourways dead-letters`, as a person runs it."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from app.embedded import Endpoints
+from tests.eventually import eventually
+from tests.open_directory import open_directory
+from tests.service import free_port
+from tests.terminal import terminal
+
+REFUSED = 'new row for relation "page_views" violates check constraint "refused"'
+NASTY = {
+    "[red]x[/red]": "[red]x[/red]",
+    "[/red] [link=file:///etc/passwd]x": "[/red] [link=file:///etc/passwd]x",
+    ":heart: :warning:": ":heart: :warning:",
+    "\x1b[2J\x1b[31mgone": r"\x1b[2J\x1b[31mgone",
+    "\x1b]0;title\x07": r"\x1b]0;title\x07",
+    "\x9b31mred": r"\x9b31mred",
+    "one\ntwo": r"one\ntwo",
+    "one\rtwo": r"one\rtwo",
+    "one\ttwo\x08\x0b\x0c": r"one\ttwo\x08\x0b\x0c",
+    "\u202eright to left": r"\u202eright to left",
+    "C:\\docs\\[x]": "C:\\docs\\[x]",
+    "grün/茶": "grün/茶",
+}
+"""Pages, and how they are shown: on one line, as they are, but for what a terminal would carry out."""
+
+
+class CommandLine:
+    """Runs `fourways dead-letters` with these stores."""
+
+    def __init__(self, directory: Path, endpoints: Endpoints) -> None:
+        self._directory, self._screens = directory, 0
+        self._environment = {
+            "REDIS_URL": endpoints.redis_url,
+            "DATABASE_URL": endpoints.database_url,
+            "FOURWAYS_DIRECTORY": str(directory / "data"),
+        }
+
+    async def says(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """The exit code, and what was printed."""
+        self._screens += 1
+        screen = self._directory / f"screen-{self._screens}"
+        async with terminal(
+            screen, "fourways", "dead-letters", *arguments, **{**self._environment, **environment}
+        ) as running:
+            code = await running.code()
+            assert "Traceback" not in running.screen, running.screen
+            return code, running.screen
+
+
+@pytest.fixture
+def fourways(endpoints: Endpoints) -> Iterator[CommandLine]:
+    with open_directory() as directory:
+        yield CommandLine(directory, endpoints)
+
+
+async def dead(sql: asyncpg.Connection, page: str | None = "home", delta: int | None = 3) -> int:
+    """A new dead letter."""
+    query = (
+        "INSERT INTO dead_letters (page, delta, reason, deliveries, created_at) "
+        "VALUES ($1, $2, 'bigint out of range', 2, '2025-01-02 03:04:05+00') RETURNING id"
+    )
+    return int(await sql.fetchval(query, page, delta))
+
+
+async def left(sql: asyncpg.Connection) -> list[int]:
+    """The ids of the letters that there are."""
+    return [int(row["id"]) for row in await sql.fetch("SELECT id FROM dead_letters ORDER BY id")]
+
+
+async def stored(sql: asyncpg.Connection) -> dict[str, int]:
+    """The views that Postgres has."""
+    return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
+
+
+async def test_each_command_says_what_it_does(fourways: CommandLine) -> None:
+    # Whatever the settings are.
+    answers = await asyncio.gather(
+        *(fourways.says(*arguments, "--help", PORT="0") for arguments in ((), ("replay",), ("discard",)))
+    )
+    assert [code for code, _screen in answers] == [0, 0, 0]
+    for (_code, screen), words in zip(
+        answers,
+        (
+            ("Page views that Postgres has refused", "Show the dead letters, oldest first.", "replay", "discard"),
+            ("Count the views of dead letters whose cause is gone", "ID", "--all", "All that there are."),
+            ("Remove dead letters. Their views are never counted.", "ID", "--all", "The ids that `list` shows."),
+        ),
+        strict=True,
+    ):
+        assert [word for word in words if word not in screen] == [], screen
+
+
+async def test_where_there_are_none_the_list_says_so(fourways: CommandLine) -> None:
+    assert await fourways.says("list") == (0, "There are no dead letters.\n")
+
+
+async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discarded(
+    fourways: CommandLine, sql: asyncpg.Connection
+) -> None:
+    await dead(sql, "docs/intro.html", 1_234_567)
+    await sql.execute(
+        "INSERT INTO dead_letters (entry, reason, deliveries) VALUES ($1, 'It is no batch of views.', 1)",
+        b"\xff\x1b[31m{",
+    )
+    # They are read by the two hundred.
+    await sql.execute(
+        "INSERT INTO dead_letters (page, delta, reason, deliveries) SELECT 'a', 1, 'x', 1 FROM generate_series(3, 401)"
+    )
+    code, screen = await fourways.says("list")
+    assert code == 0
+    head, *rows = screen.splitlines()
+    assert head.split() == ["id", "page", "views", "why", "tries", "since"]
+    assert [int(row.split()[0]) for row in rows] == [*range(1, 402)]
+    first = ["1", "docs/intro.html", "1,234,567", "bigint", "out", "of", "range", "2", "2025-01-02", "03:04:05"]
+    assert rows[0].split() == first
+    # Where there is no page, the bytes are shown, and no number.
+    assert rows[1].split()[:8] == ["2", r"'\xff\x1b[31m{'", "It", "is", "no", "batch", "of", "views."]
+    code, screen = await fourways.says("discard", "--all")
+    assert (code, screen.splitlines()) == (0, [f"Dead letter {letter} is discarded." for letter in range(1, 402)])
+    assert (await left(sql), await stored(sql)) == ([], {})
+
+
+async def test_a_page_is_shown_as_it_is_and_does_nothing_to_the_terminal(
+    fourways: CommandLine, sql: asyncpg.Connection
+) -> None:
+    letters = {await dead(sql, page): shown for page, shown in NASTY.items()}
+    code, screen = await fourways.says("list")
+    assert code == 0
+    assert len(screen.splitlines()) == 1 + len(letters)
+    for letter, shown in letters.items():
+        assert re.search(rf"^ *{letter}  +{re.escape(shown)}  +3 ", screen, re.MULTILINE), (shown, screen)
+    code, replayed = await fourways.says("replay", "--all")
+    assert code == 0
+    assert replayed.splitlines() == [
+        f"Dead letter {letter}: 3 views of {shown} are counted." for letter, shown in letters.items()
+    ]
+    for printed in (screen, replayed):
+        assert [letter for letter in printed if letter != "\n" and not letter.isprintable()] == []
+    assert await stored(sql) == dict.fromkeys(NASTY, 3)
+
+
+async def test_a_long_page_is_shown_whole(fourways: CommandLine, sql: asyncpg.Connection) -> None:
+    page = "".join(f"/{number}" for number in range(400))
+    await dead(sql, page)
+    code, screen = await fourways.says("list", COLUMNS="80")
+    head, *lines = screen.splitlines()
+    column = slice(head.index("page"), head.index("views"))
+    # Wherever it is broken into lines.
+    assert (code, "".join(line[column].strip() for line in lines)) == (0, page), screen
+
+
+async def test_named_letters_are_counted_and_one_that_is_not_there_is_told(
+    fourways: CommandLine, client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    for page, delta in (("home", 1), ("news", 2_000), ("home", 4), ("docs", 8)):
+        await dead(sql, page, delta)
+    for page in ("home", "news"):  # They are cached now.
+        assert (await client.get(f"/page-views/{page}")).json()["views"] == 0
+    code, screen = await fourways.says("replay", "1", "2", "7", "3")
+    assert (code, sorted(screen.splitlines())) == (
+        1,
+        [
+            "Dead letter 1: 1 views of home are counted.",
+            "Dead letter 2: 2,000 views of news are counted.",
+            "Dead letter 3: 4 views of home are counted.",
+            "There is no dead letter 7.",
+        ],
+    )
+    assert (await stored(sql), await left(sql)) == ({"home": 5, "news": 2000}, [4])
+
+    # An instance that serves is told by its relay.
+    async def is_seen() -> bool:
+        return [(await client.get(f"/page-views/{page}")).json()["views"] for page in ("home", "news")] == [5, 2000]
+
+    await eventually(is_seen)
+
+
+async def test_without_redis_all_letters_are_counted_but_those_that_cannot_be(
+    fourways: CommandLine, sql: asyncpg.Connection
+) -> None:
+    for page in ("home", "refused", None, "news"):
+        await dead(sql, page, None if page is None else 3)
+    await sql.execute("ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> 'refused')")
+    try:
+        code, screen = await fourways.says("replay", "--all", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    finally:
+        await sql.execute("ALTER TABLE page_views DROP CONSTRAINT refused")
+    assert (code, sorted(screen.splitlines())) == (
+        1,
+        [
+            "Dead letter 1: 3 views of home are counted.",
+            f"Dead letter 2 is still refused: {REFUSED}",
+            "Dead letter 3 holds no views that can be counted; it can only be discarded.",
+            "Dead letter 4: 3 views of news are counted.",
+        ],
+    )
+    assert (await stored(sql), await left(sql)) == ({"home": 3, "news": 3}, [2, 3])
+
+
+async def test_named_letters_are_discarded_and_one_that_is_not_there_is_told(
+    fourways: CommandLine, sql: asyncpg.Connection
+) -> None:
+    for page in ("home", None, "news"):
+        await dead(sql, page)
+    code, screen = await fourways.says("discard", "1", "7", "2")
+    assert (code, sorted(screen.splitlines())) == (
+        1,
+        ["Dead letter 1 is discarded.", "Dead letter 2 is discarded.", "There is no dead letter 7."],
+    )
+    assert (await left(sql), await stored(sql)) == ([3], {})
+
+
+async def test_whoever_names_none_or_both_is_told_to_choose_and_nothing_is_done(
+    fourways: CommandLine, sql: asyncpg.Connection
+) -> None:
+    letter = await dead(sql)
+    for code, screen in await asyncio.gather(
+        fourways.says("replay"), fourways.says("replay", str(letter), "--all"), fourways.says("discard")
+    ):
+        assert (code, "Name the ids of dead letters, or --all of them." in screen) == (2, True), screen
+    assert (await left(sql), await stored(sql)) == ([letter], {})
+
+
+async def test_what_is_no_id_is_refused_and_nothing_is_done(fourways: CommandLine, sql: asyncpg.Connection) -> None:
+    letter = str(await dead(sql))
+    for code, screen in await asyncio.gather(
+        fourways.says("discard", letter, "0"), fourways.says("replay", letter, "abc")
+    ):
+        assert (code, "Invalid value for " in screen) == (2, True), screen
+    assert (await left(sql), await stored(sql)) == ([1], {})
+
+
+async def test_an_id_that_is_too_large_is_refused(fourways: CommandLine) -> None:
+    for code, screen in await asyncio.gather(*(fourways.says(each, str(2**63)) for each in ("discard", "replay"))):
+        assert (code, "Invalid value for " in screen) == (2, True), screen
+
+
+async def test_all_of_none_says_that_there_are_none(fourways: CommandLine) -> None:
+    assert await fourways.says("replay", "--all") == (0, "There are no dead letters.\n")
+
+
+async def test_without_its_database_it_says_so(fourways: CommandLine) -> None:
+    nowhere = f"postgresql://127.0.0.1:{free_port()}/fourways"
+    for answer in await asyncio.gather(
+        fourways.says("list", DATABASE_URL=nowhere), fourways.says("replay", "1", DATABASE_URL=nowhere)
+    ):
+        assert answer == (1, "The database does not answer.\n")
+
+
+async def test_where_nothing_runs_it_says_what_to_start(fourways: CommandLine) -> None:
+    code, screen = await fourways.says("list", REDIS_URL="", DATABASE_URL="")
+    assert (code, screen.startswith("Nothing runs in "), "make run" in screen) == (1, True, True), screen
