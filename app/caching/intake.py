@@ -9,7 +9,7 @@ when it was not.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
-from app.caching.errors import BacklogFull, TotalOverflow
+from app.caching.errors import BacklogFull, CacheUnavailable, TotalOverflow
 from app.caching.group_commit import Addition
 from app.caching.scripts import run, script
 from app.caching.shards import COUNT, Shard, ulid
@@ -51,6 +51,12 @@ class Offer:
         """What it takes to keep it, more or less."""
         return sum(map(len, self.pages)) + sum(map(len, self.keys)) + 100 * len(self.pages) + 24 * len(self.items)
 
+    @property
+    def keyed(self) -> "Offer":
+        """The part of it that has idempotency keys."""
+        triples = [self.items[start : start + 3] for start in range(0, len(self.items), 3)]
+        return replace(self, items=[number for triple in triples if triple[2] for number in triple])
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -62,12 +68,20 @@ class Taken:
 
 
 class Intake:
-    """The calls that take batches on. `taken` is told of each."""
+    """The calls that take batches on. `taken` is told of each, and `doubtful` of those whose answer was lost."""
 
     def __init__(
-        self, redis: Redis, cap: Cap, *, clock: RedisClock, breaker: Breaker, taken: Callable[[Taken], None]
+        self,
+        redis: Redis,
+        cap: Cap,
+        *,
+        clock: RedisClock,
+        breaker: Breaker,
+        taken: Callable[[Taken], None],
+        doubtful: Callable[[Offer], None],
     ) -> None:
-        self._cap, self._clock, self._breaker, self._taken = cap, clock, breaker, taken
+        self._cap, self._clock, self._breaker = cap, clock, breaker
+        self._taken, self._doubtful = taken, doubtful
         self._script = script(redis, "accept")
 
     async def take(self, shard: Shard, additions: Sequence[Addition]) -> Mapping[str, int | None]:
@@ -94,7 +108,12 @@ class Intake:
             limits = (offer.batch, _ms(GUARD), _ms(KEY), _ms(TOTAL), *most, epoch)
             return [*names, *offer.keys], [*limits, len(offer.pages), *offer.pages, *offer.items]
 
-        answer: Any = await run(self._script, question, self._breaker)
+        try:
+            answer: Any = await run(self._script, question, self._breaker)
+        except CacheUnavailable:
+            if runs:
+                self._doubtful(offer)
+            raise
         if answer == b"full":
             raise BacklogFull(
                 f"{self._cap.entries:,} entries or {self._cap.bytes:,} bytes of page views wait for the database; no "

@@ -34,6 +34,8 @@ from app.caching.shards import Shard, shards, ulid_time
 
 logger = logging.getLogger(__name__)
 
+NOWHERE = "0-1"
+"""The id of an entry that no stream of this age has."""
 PAUSE = timedelta(seconds=1)
 YOUNG = timedelta(seconds=1)
 """Nobody looks for a younger entry: nearly all of them are on their way."""
@@ -49,7 +51,8 @@ TELLABLE = timedelta(hours=23)
 
 @dataclass(slots=True)
 class Receipt:
-    """A batch that was taken on as an `entry`. `offer` is None where it is not kept any more."""
+    """A batch that was taken on as an `entry`. `offer` is None where it is not kept any more. One that is in doubt has
+    no views that anybody was promised yet."""
 
     batch: str
     entry: str
@@ -112,12 +115,27 @@ class Receipts:
             self._drop(before)
         if taken.entry is None:
             return
-        if before is None:
+        if before is None or not before.views:
             self._observe(Flow.ACCEPTED, taken.views)
-        receipt = Receipt(taken.offer.batch, taken.entry, taken.views, taken.offer, time.monotonic())
-        receipts[receipt.batch] = receipt
+        self._hold(taken.offer, taken.entry, taken.views)
+
+    def doubt(self, offer: Offer) -> None:
+        """A batch was taken on, or not: its answer was lost, and its clients were told so.
+
+        What has no idempotency key is left at that. What has one must not be lost from here on:
+
+            a view is taken on, and the answer is lost
+                                                its client repeats it: the key is known, and it is told that all is well
+            Redis loses the view, and the key with it
+        """
+        if offer.keys and offer.batch not in self._receipts[offer.shard]:
+            self._hold(offer.keyed, NOWHERE, 0)
+
+    def _hold(self, offer: Offer, entry: str, views: int) -> None:
+        receipt = Receipt(offer.batch, entry, views, offer, time.monotonic())
+        self._receipts[offer.shard][offer.batch] = receipt
         self._offers.append(receipt)
-        self._bytes += taken.offer.bytes
+        self._bytes += offer.bytes
         while self._bytes > KEPT:
             self._drop(self._offers.popleft())
 
@@ -136,7 +154,7 @@ class Receipts:
     async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
         """Whether any of them has left the stream."""
         # First the stream, and then the ledger: an entry leaves the one when it is in the other.
-        question = ([shard.stream], [receipt.entry for receipt in some])
+        question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.batch)])
         present = await run(self._present, lambda run: question, self._breaker)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
         applied = await self._applied([receipt.batch for receipt in gone]) if gone else frozenset()
@@ -157,15 +175,17 @@ class Receipts:
             else:
                 # What its client has repeated meanwhile, under the same idempotency key, is not among them.
                 taken = self._receipts[shard].get(receipt.batch)
-                views = 0 if taken is None else taken.views
-                logger.warning("Redis has lost %d views, and %d were taken on again.", receipt.views, views)
-                self._observe(Flow.RECOVERED, views)
+                if receipt.views:
+                    views = 0 if taken is None else taken.views
+                    logger.warning("Redis has lost %d views, and %d were taken on again.", receipt.views, views)
+                    self._observe(Flow.RECOVERED, views)
                 return
         if receipt.gone_at is None:
             receipt.gone_at = now
         elif now - receipt.gone_at > CARRIED.total_seconds():
-            logger.error("Redis has lost %d views, and nobody has them any more.", receipt.views)
-            self._observe(Flow.LOST, receipt.views)
+            if receipt.views:
+                logger.error("Redis has lost %d views, and nobody has them any more.", receipt.views)
+                self._observe(Flow.LOST, receipt.views)
             self._forget(shard, receipt)
 
     def _age(self, receipt: Receipt) -> timedelta:

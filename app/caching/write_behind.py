@@ -64,7 +64,14 @@ class WriteBehind(Background):
         self._clock, self._breaker, self._shards, self._cap = clock, breaker, shards(name), cap
         self._waiting = script(redis, "waiting")
         self._totals = Totals(redis, name, load, self, breaker)
-        self._intake = Intake(redis, cap, clock=clock, breaker=breaker, taken=lambda taken: self.receipts.keep(taken))
+        self._intake = Intake(
+            redis,
+            cap,
+            clock=clock,
+            breaker=breaker,
+            taken=lambda taken: self.receipts.keep(taken),
+            doubtful=lambda offer: self.receipts.doubt(offer),
+        )
         self._additions = GroupCommit(name, self._intake.take, self)
 
         async def applied(batches: Sequence[str]) -> frozenset[str]:

@@ -535,3 +535,33 @@ async def test_a_group_that_was_deleted_loses_nothing(views: Views, redis: Redis
     assert views.flow[Flow.RECOVERED] == 0
     await views.carry()
     assert await stored(sql) == 5
+
+
+async def test_a_batch_whose_answer_was_lost_is_kept_for_who_repeats_it_and_for_nobody_else(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views are taken on, and the answer is lost, again and again: the clients are told that nobody knows
+    one repeats its call under its key, and is told that all is well · FLUSHALL, before they were carried
+
+    Whoever has no key cannot repeat, and may count once or not at all.
+    """
+    accept = views.counters._intake._script
+
+    async def lossy(*, keys: Sequence[str], args: Sequence[object]) -> object:
+        await accept(keys=keys, args=args)
+        raise RedisTimeout("The answer is lost.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(views.counters._intake, "_script", lossy)
+        asked = (views.counters.add("home", 5, "click-1"), views.counters.add("home", 2))
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in told] == [CacheUnavailable, CacheUnavailable]
+    assert await views.counters.add("home", 5, "click-1") is None
+    await redis.flushall()
+    await views.check()
+    await views.carry()
+    assert await stored(sql) == 5
+    assert await views.total() == 5
+    await views.check()
+    assert remembers_nothing(views)
+    assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (0, 0)

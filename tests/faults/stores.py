@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from app.embedded.redis_server import PROGRAMS as REDIS
 from app.embedded.redis_server import SOCKET as REDIS_SOCKET
 from app.embedded.redis_server import RedisServer
 from app.schema import migrate
+from tests.eventually import eventually
 
 PAUSE = 0.03
 """Seconds between two repetitions of a fault."""
@@ -52,7 +54,9 @@ class Stores:
         self._redis = RedisServer(self._redis_home, directory / "redis.log")
         account = postgres_account()
         self._postgres_home = make_home(postgres_directory(directory, account), POSTGRES_SOCKET, account)
-        self._postgres = PostgresServer(self._postgres_home, directory / "postgres.log")
+        self.postgres_log = directory / "postgres.log"
+        """What Postgres says, from its first start on."""
+        self._postgres = PostgresServer(self._postgres_home, self.postgres_log)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -78,12 +82,44 @@ class Stores:
 
     async def rewind_redis(self, lost: float) -> None:
         """As a power cut, or a failover: it restarts without what it was told in the last so many seconds."""
-        log = max(self._redis_home.directory.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
+        log = self._redis_log()
         before = log.stat().st_size
         await asyncio.sleep(lost)
         self._redis_process().kill()
         await asyncio.to_thread(self._redis.stop)
         os.truncate(log, before)
+        await asyncio.to_thread(self._redis.start)
+
+    async def shorten_redis(self, lost: int) -> None:
+        """The same, without the last so many bytes of its file: it may end in the middle of a command."""
+        self._redis_process().kill()
+        await asyncio.to_thread(self._redis.stop)
+        log = self._redis_log()
+        os.truncate(log, max(0, log.stat().st_size - lost))
+        await asyncio.to_thread(self._redis.start)
+        # Redis 6.2 leaves a MULTI without its EXEC in the file, when it was cut between the two, and at its next start
+        # would take all that it wrote behind it for a part of that transaction.
+        async with Redis.from_url(self._redis.url) as redis:
+
+            async def is_loaded() -> bool:
+                return not (await redis.info("persistence"))["loading"]
+
+            async def is_rewritten() -> bool:
+                told = await redis.info("persistence")
+                return not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]
+
+            await eventually(is_loaded)
+            await redis.bgrewriteaof()
+            await eventually(is_rewritten)
+
+    async def empty_redis(self) -> None:
+        """`kill -9`, and a restart without a file: as one that keeps none."""
+        self._redis_process().kill()
+        await asyncio.to_thread(self._redis.stop)
+        # Redis 7 keeps a list of its files beside them, which names some that must be there.
+        shutil.rmtree(self._redis_home.directory / "appendonlydir", ignore_errors=True)
+        for file in self._redis_home.directory.glob("*.aof"):
+            file.unlink()
         await asyncio.to_thread(self._redis.start)
 
     async def cut_redis(self, randomness: random.Random, times: int) -> None:
@@ -122,6 +158,9 @@ class Stores:
                 signal_process(process, signal.SIGQUIT)
         await asyncio.to_thread(self._postgres.stop)
         await asyncio.to_thread(self._postgres.start)
+
+    def _redis_log(self) -> Path:
+        return max(self._redis_home.directory.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
 
     def _redis_process(self) -> psutil.Process:
         (process,) = servers_in(self._redis_home.directory, REDIS)

@@ -1,7 +1,11 @@
--- Which of some entries are in the stream.
+-- Which of some batches are in the stream.
 -- KEYS    stream
--- ARGV    the ids
--- Returns for each entry 1 or 0
+-- ARGV    for each batch: the id of its entry, the batch
+-- Returns for each batch 1 or 0
 local present = {}
-for i, id in ipairs(ARGV) do present[i] = #redis.call('XRANGE', KEYS[1], id, id) end
+for i = 1, #ARGV, 2 do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  -- After FLUSHALL another batch may get the same id within the same millisecond.
+  present[(i + 1) / 2] = entry and entry[2][2] == ARGV[i + 1] and 1 or 0
+end
 return present

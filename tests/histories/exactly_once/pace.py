@@ -1,0 +1,40 @@
+"""An open loop: so many calls a second, whatever becomes of those before."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from tests.histories.exactly_once.application import Connection
+
+Call = Callable[[Connection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def paced(url: str, rate: float, call: Call) -> AsyncIterator[None]:
+    """Calls while the block lasts, each on a connection that nobody else uses; at its end, all were answered."""
+    idle: deque[Connection] = deque()
+    over = asyncio.Event()
+
+    async def one() -> None:
+        connection = idle.popleft() if idle else await Connection.to(url)
+        await call(connection)
+        idle.append(connection)
+
+    async def keep_pace(group: asyncio.TaskGroup) -> None:
+        began, number = time.monotonic(), 0
+        while not over.is_set():
+            group.create_task(one())
+            number += 1
+            # What falls behind is caught up with.
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_pace(group))
+            yield
+            over.set()
+    finally:
+        for connection in idle:
+            await connection.close()

@@ -1,0 +1,199 @@
+"""FLUSHALL in the middle: what was taken on is counted once all the same, for the processes that took it on remember
+it; what nobody remembers is counted as lost. The service goes on by itself.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from app.caching.shards import GROUP, number
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.faults.stores import Stores
+from tests.histories.exactly_once.application import Application, Connection
+from tests.histories.exactly_once.books import Books
+from tests.histories.exactly_once.crowd import enough, settled, visiting
+from tests.histories.exactly_once.ends import SHARDS, carried, stored
+
+HURRIED = "tests.histories.exactly_once.hurried:app"
+FORGETFUL = "tests.histories.exactly_once.forgetful:app"
+SLOW = {"FOURWAYS_FLUSH_INTERVAL": "1", "FOURWAYS_FLUSH_VIEWS": "1000000"}
+"""Something waits at nearly each moment."""
+SINGLY = {"FOURWAYS_FLUSH_VIEWS": "1"}
+"""A flusher that has something in hand reads no more."""
+TIMES = [2, pytest.param(30, marks=pytest.mark.prove)]
+
+
+@pytest.mark.parametrize("times", TIMES)
+async def test_what_a_flushall_takes_is_counted_once_all_the_same(
+    stores: Stores, capsys: pytest.CaptureFixture[str], times: int
+) -> None:
+    randomness, books = random.Random(times), Books()
+    endpoints = stores.endpoints
+    async with Application.running(endpoints.redis_url, endpoints.database_url, SLOW, app=HURRIED) as application:
+        async with (
+            visiting(f"flushed-{times}", application, endpoints, books, randomness),
+            Redis.from_url(endpoints.redis_url) as redis,
+        ):
+            for _ in range(times):
+                more = books.counted.total() + 1000
+                await eventually(lambda more=more: enough(books, more))  # type: ignore[misc]
+                books.loses()
+                await redis.flushall()
+                books.loses()
+            await eventually(lambda: enough(books, more + 1000))
+        took, found = await settled(application, endpoints, books)
+        said = await application.told()
+    with capsys.disabled():
+        print(
+            f"\nFLUSHALL {times} times: {books.counted.total():,} views answered, {said['recovered']} taken on again,"
+            f" {said['lost']} lost; {dict(books.counts)}; whole {books.whole_after:.1f} s after a loss; settled"
+            f" {took:.1f} s later",
+            end="",
+        )
+    assert books.wrong == []
+    assert books.check(found) == []
+    assert said["lost"] == 0
+
+
+async def test_recovered_says_how_much_a_flushall_has_taken(stores: Stores, postgres_wire: PostgresWire) -> None:
+    endpoints = stores.endpoints
+    async with (
+        _stopped_short(stores, postgres_wire, "recovered", HURRIED, workers=2) as (application, connection),
+        Redis.from_url(endpoints.redis_url) as redis,
+    ):
+        for each in range(100):
+            answer = await connection.post(f"/page-views/recovered/{each}", {"count": 7})
+            assert answer.status == 202
+        await redis.flushall()
+        postgres_wire.heal()
+        await eventually(lambda: _is_carried(stores, 700, "recovered/"))
+        # What the flushers had in hand was lost by Redis as well, and may have been counted before anybody noticed.
+        said = await application.told()
+        assert 700 <= said["recovered"] <= 700 + await _plugs(stores, "recovered")
+        assert said["lost"] == 0
+
+
+async def test_what_nobody_remembers_is_counted_as_lost(stores: Stores, postgres_wire: PostgresWire) -> None:
+    endpoints = stores.endpoints
+    async with (
+        _stopped_short(stores, postgres_wire, "lost", FORGETFUL, workers=1) as (application, connection),
+        Redis.from_url(endpoints.redis_url) as redis,
+    ):
+        for each in range(100):
+            answer = await connection.post(f"/page-views/lost/{each}", {"count": 7})
+            assert answer.status == 202
+        await redis.flushall()
+        postgres_wire.heal()
+
+        async def is_noticed() -> bool:
+            return bool((await application.told())["lost"] >= 700)
+
+        # It goes on meanwhile, and tells what Postgres has.
+        assert (await connection.post("/page-views/lost/0", {})).status == 202
+        await eventually(lambda: _is_carried(stores, 1, "lost/"))
+        assert (await connection.ask("/page-views/lost/0")).json()["views"] == 1
+        await eventually(is_noticed)
+        said = await application.told()
+        assert (said["recovered"], said["lost"]) == (0, 700)
+
+
+async def test_a_view_is_counted_that_was_answered_only_when_it_was_repeated(
+    stores: Stores, redis_wire: RedisWire, postgres_wire: PostgresWire
+) -> None:
+    """Who took it on was not told so: it has no answer to keep a receipt for. Who was asked again found its key."""
+    *_, page, witness = _pages_of_one_shard("unanswered")
+    endpoints = stores.endpoints
+    async with (
+        _stopped_short(stores, postgres_wire, "unanswered", HURRIED, workers=1, redis_url=redis_wire.url) as (_, one),
+        Redis.from_url(endpoints.redis_url) as redis,
+    ):
+        losses = [redis_wire.cut_after(f"^ACCEPT .*{page}") for _ in range(3)]
+        statuses = [(await one.post(f"/page-views/{page}", {}, key="once")).status for _ in range(2)]
+        assert all(lost.dropped.is_set() for lost in losses)
+        assert statuses == [503, 202]
+        assert (await one.post(f"/page-views/{witness}", {})).status == 202
+        await redis.flushall()
+        postgres_wire.heal()
+        assert await _counted_up_to(stores, witness) == {page: 1, witness: 1}
+
+
+@pytest.mark.prove
+async def test_views_with_keys_are_counted_although_somebody_removed_their_entries(
+    stores: Stores, postgres_wire: PostgresWire
+) -> None:
+    """What was taken from the stream by hand is taken on again; the keys that stand there are its own."""
+    *pages, witness = _pages_of_one_shard("removed")
+    async with (
+        _stopped_short(stores, postgres_wire, "removed", HURRIED, workers=1) as (_, one),
+        Redis.from_url(stores.endpoints.redis_url) as redis,
+    ):
+        for page in pages:
+            assert (await one.post(f"/page-views/{page}", {}, key="once")).status == 202
+        assert (await one.post(f"/page-views/{witness}", {})).status == 202
+        await redis.delete(*(shard.stream for shard in SHARDS))
+        postgres_wire.heal()
+        assert await _counted_up_to(stores, witness) == dict.fromkeys([*pages, witness], 1)
+
+
+@asynccontextmanager
+async def _stopped_short(
+    stores: Stores, postgres: PostgresWire, name: str, app: str, *, workers: int, redis_url: str | None = None
+) -> AsyncIterator[tuple[Application, Connection]]:
+    """An application without Postgres, each of whose flushers has views in hand, so that it reads no others."""
+    async with (
+        Application.running(
+            redis_url or stores.endpoints.redis_url, postgres.url, SINGLY, app=app, workers=workers
+        ) as application,
+        Redis.from_url(stores.endpoints.redis_url) as redis,
+    ):
+        connection = await Connection.to(application.url)
+        postgres.refuse()
+
+        async def all_have_some() -> bool:
+            assert (await connection.post(f"/page-views/{name}-plug", {})).status == 202
+            holders = [one for shard in SHARDS for one in await redis.xinfo_consumers(shard.stream, GROUP)]
+            names = [one["name"] for one in holders if one["pending"]]
+            return all(any(b"-%d-" % each.pid in name for name in names) for each in application.processes())
+
+        try:
+            await eventually(all_have_some)
+            yield application, connection
+        finally:
+            postgres.heal()
+            await connection.close()
+
+
+async def _is_carried(stores: Stores, views: int, begins: str) -> bool:
+    """Whether these pages have so many views, and nothing waits."""
+    found = await stored(stores.endpoints.database_url)
+    total = sum(views for page, views in found.items() if page.startswith(begins))
+    assert total <= views, found
+    return total == views and await carried(stores.endpoints.redis_url)
+
+
+async def _plugs(stores: Stores, name: str) -> int:
+    return (await stored(stores.endpoints.database_url))[f"{name}-plug"]
+
+
+def _pages_of_one_shard(name: str) -> list[str]:
+    """They are carried in the order in which they were taken on."""
+    return [page for page in (f"{name}/{each}" for each in range(60)) if number(page) == 0]
+
+
+async def _counted_up_to(stores: Stores, witness: str) -> dict[str, int]:
+    """What the pages of the same test have when the last one to be viewed is counted: what is not, never will be."""
+    found: dict[str, int] = {}
+
+    async def is_counted() -> bool:
+        nonlocal found
+        found = await stored(stores.endpoints.database_url)
+        return witness in found and await carried(stores.endpoints.redis_url)
+
+    await eventually(is_counted)
+    name = witness.partition("/")[0]
+    return {page: views for page, views in found.items() if page.startswith(f"{name}/")}

@@ -1,0 +1,80 @@
+"""Two instances, with three workers each, on the same hot pages: flushers that lock the same rows do not run into a
+deadlock, no client is told of an error, and the sums are exact.
+"""
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.stores import Stores
+from tests.histories.exactly_once.application import Application, Connection
+from tests.histories.exactly_once.ends import carried, psql, stored
+
+CALLS = [200, pytest.param(6_000, marks=pytest.mark.prove)]
+CLIENTS = 12
+PAGES = 200
+LATE = 0.02
+EAGER = {
+    # Each of the six flushes whatever it finds at once, so that they meet in Postgres.
+    "FOURWAYS_FLUSH_VIEWS": "1",
+    "FOURWAYS_FLUSH_INTERVAL": "0.001",
+    "FOURWAYS_REDIS_TIMEOUT": "30",
+    "FOURWAYS_DATABASE_TIMEOUT": "30",
+}
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+FLUSHES = "SELECT count(*) FROM applied"
+
+
+@pytest.mark.parametrize("calls", CALLS)
+async def test_two_instances_count_the_same_hot_pages_without_a_deadlock(
+    stores: Stores, postgres_wire: PostgresWire, capsys: pytest.CaptureFixture[str], calls: int
+) -> None:
+    endpoints, randomness = stores.endpoints, random.Random(calls)
+    counted, statuses = Counter[str](), Counter[int]()
+    pages = [f"hot-{calls}/{number}" for number in range(PAGES)]
+
+    async def view(url: str, own: random.Random) -> None:
+        connection = await Connection.to(url)
+        while statuses.total() < calls:
+            views = {page: own.randint(1, 3) for page in own.sample(pages, PAGES // 2)}
+            body = {"views": [{"page": page, "count": count} for page, count in views.items()]}
+            answer = await connection.post("/page-views", body)
+            statuses[answer.status] += 1
+            if answer.status == 202:
+                counted.update(views)
+        await connection.close()
+
+    async with psql(endpoints.database_url) as sql:
+        before, log = await sql.fetchval(DEADLOCKS), stores.postgres_log.read_text().count("deadlock detected")
+        batches = await sql.fetchval(FLUSHES)
+    async with (
+        Application.running(endpoints.redis_url, postgres_wire.url, EAGER) as one,
+        Application.running(endpoints.redis_url, postgres_wire.url, EAGER) as other,
+    ):
+        # A flush holds its rows for so long: behind one wait several, each with some rows in hand.
+        postgres_wire.delay(LATE)
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(view((one, other)[number % 2].url, random.Random(randomness.random())))
+        postgres_wire.heal()
+        took = await eventually(lambda: carried(endpoints.redis_url))
+        found = {page: views for page, views in (await stored(endpoints.database_url)).items() if page in counted}
+        consumers = (await one.told())["consumers"]
+    # What a session has counted is told when it ends.
+    async with psql(endpoints.database_url) as sql:
+        after, batches = await sql.fetchval(DEADLOCKS), await sql.fetchval(FLUSHES) - batches
+    with capsys.disabled():
+        print(
+            f"\nTwo instances: {statuses.total():,} calls, {counted.total():,} views of {PAGES} pages answered, in"
+            f" {batches:,} batches by {consumers} flushers; {after - before} deadlocks; carried {took:.1f} s later",
+            end="",
+        )
+    assert set(statuses) == {202}
+    assert found == counted
+    assert after == before
+    assert stores.postgres_log.read_text().count("deadlock detected") == log
+    assert consumers > 3, "Flushers of both have carried something."

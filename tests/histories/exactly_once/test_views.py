@@ -1,0 +1,114 @@
+"""Every view that was answered with 202 is counted exactly once, whatever dies; one that was answered with an error is
+counted once or not at all.
+
+Each seed is a storm of its own, on pages of its own: eight clients view pages, one or many at a time, with and without
+an Idempotency-Key, two read the totals, three worker processes answer, and things break meanwhile (`storm.py`).
+
+What is promised of totals while it lasts:
+
+- While Redis keeps what it has confirmed, a total is never less than what was answered or told before, by any worker to
+  any client, and never more than what was sent.
+- When Redis has lost something, a total may lack it until the process that took it on has noticed (it looks each
+  second) and taken it on again. It is never less than what Postgres had before, and never more than what was sent. How
+  long something was lacking is printed.
+- A call with an Idempotency-Key that is repeated after Redis has lost the key may count twice.
+
+With AOF `everysec`, `kill -9` of Redis alone may lose what it has confirmed: it belongs to the storms of loss.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.eventually import eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.faults.stores import Stores
+from tests.histories.exactly_once.application import Application
+from tests.histories.exactly_once.books import Books
+from tests.histories.exactly_once.crowd import enough, settled, visiting
+from tests.histories.exactly_once.ends import carried, stored
+from tests.histories.exactly_once.storm import Storm
+
+SAMPLE = (1, 8, 13)
+SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(36)]
+HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
+"""Shorter than the faults, so that what is given up is given up in the middle of them."""
+ENOUGH = 1000
+"""A storm that has counted fewer views than this proves little."""
+
+
+@pytest.fixture(scope="module")
+def past() -> list[Books]:
+    """Those of the rounds that are over."""
+    return []
+
+
+@pytest.fixture(scope="module")
+async def application(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Application]:
+    """It reaches its stores through wires only."""
+    async with Application.running(
+        redis_wire.url, postgres_wire.url, HASTY, app="tests.histories.exactly_once.hurried:app"
+    ) as application:
+        yield application
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_each_view_is_counted_exactly_once_whatever_dies(
+    stores: Stores,
+    redis_wire: RedisWire,
+    postgres_wire: PostgresWire,
+    application: Application,
+    past: list[Books],
+    capsys: pytest.CaptureFixture[str],
+    seed: int,
+) -> None:
+    randomness, books, loses = random.Random(seed), Books(), seed % 2 == 1
+    storm = Storm(
+        stores, redis_wire, postgres_wire, application, books, random.Random(randomness.random()), loses=loses
+    )
+    before = await application.told()
+    began = time.monotonic()
+    async with visiting(f"{seed}", application, stores.endpoints, books, randomness):
+        await storm.strike()
+        await eventually(lambda: enough(books, ENOUGH))
+        struck = time.monotonic()
+    took, found = await settled(application, stores.endpoints, books)
+    recovered = 0
+    if loses:
+        recovered = (await application.told())["recovered"] - before["recovered"]
+    elif not any(strike.fault == "all workers killed" for strike in storm.strikes):
+        # The numbers are those of one supervisor.
+        assert (await application.told())["recovered"] == before["recovered"], "Nothing was lost."
+    with capsys.disabled():
+        strikes = ", ".join(f"{strike.fault} ({strike.calls})" for strike in storm.strikes)
+        doubtful = (books.sent - books.counted).total()
+        counts = ", ".join(f"{number} {what}" for what, number in sorted(books.counts.items()))
+        print(
+            f"\nSeed {seed:2}: {strikes}: {books.counted.total():,} views answered, {doubtful} in doubt, {recovered}"
+            f" taken on again; {counts}; whole {books.whole_after:.1f} s after a loss; {struck - began:.1f} s, settled"
+            f" {took:.1f} s later",
+            end="",
+        )
+    assert books.wrong == []
+    assert books.check(found) == []
+    assert (await application.told())["lost"] == 0
+    past.append(books)
+    _check_worth(books, storm)
+
+
+async def test_nothing_was_counted_later(stores: Stores, application: Application, past: list[Books]) -> None:
+    """What Redis has lost and somebody remembers, what was late on a wire, what was taken over: all has its end."""
+    await application.stop()
+    assert await carried(stores.endpoints.redis_url)
+    found = await stored(stores.endpoints.database_url)
+    assert [wrong for books in past for wrong in books.check(found)] == []
+
+
+def _check_worth(books: Books, storm: Storm) -> None:
+    """A round proves nothing when most was refused, or nobody called while something was broken."""
+    assert books.counted.total() >= ENOUGH
+    assert books.counts["answered"] >= books.counts["calls"] / 4, books.counts
+    assert sum(strike.calls > 0 for strike in storm.strikes) >= len(storm.strikes) / 2, storm.strikes
