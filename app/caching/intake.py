@@ -102,8 +102,8 @@ class Intake:
             shard = offer.shard
             totals = (shard.total(page, run) for page in offer.pages)
             names = [shard.stream, shard.backlog, shard.bytes, shard.guard(offer.batch), shard.epoch, *totals]
-            # In another run than the first, the batch may have been counted and forgotten, too.
-            epoch = secrets.token_hex(8) if again or run != runs[0] else ""
+            # When this is no longer the first time, the batch may have been counted, and forgotten by Redis.
+            epoch = secrets.token_hex(8) if again or len(runs) > 1 else ""
             most = (max(1, self._cap.entries // COUNT), max(1, self._cap.bytes // COUNT))
             limits = (offer.batch, _ms(GUARD), _ms(KEY), _ms(TOTAL), *most, epoch)
             return [*names, *offer.keys], [*limits, len(offer.pages), *offer.pages, *offer.items]

@@ -13,7 +13,9 @@ SALVAGE = """
 CREATE FUNCTION salvage_views(pages text[], deltas bigint[])
 RETURNS TABLE (refused_page text, refused_delta bigint, reason text) LANGUAGE plpgsql AS $$
 BEGIN
-  FOR refused_page, refused_delta IN SELECT page, delta FROM unnest(pages, deltas) AS each (page, delta) ORDER BY page LOOP
+  FOR refused_page, refused_delta IN
+    SELECT page, delta FROM unnest(pages, deltas) AS each (page, delta) ORDER BY page
+  LOOP
     BEGIN
       INSERT INTO page_views AS counted (page, views) VALUES (refused_page, refused_delta)
       ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views;

@@ -2,6 +2,7 @@
 it; what nobody remembers is counted as lost. The service goes on by itself.
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching.shards import GROUP, number
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.faults.stores import Stores
@@ -138,6 +139,36 @@ async def test_views_with_keys_are_counted_although_somebody_removed_their_entri
         await redis.delete(*(shard.stream for shard in SHARDS))
         postgres_wire.heal()
         assert await _counted_up_to(stores, witness) == dict.fromkeys([*pages, witness], 1)
+
+
+async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_a_flushall(
+    stores: Stores, redis_wire: RedisWire
+) -> None:
+    """It was taken on and carried; Redis forgot that; a total was built; the repetition was taken on once more."""
+    endpoints, path = stores.endpoints, "/page-views/doubled"
+
+    async def is_stored() -> bool:
+        return (await stored(endpoints.database_url)).get("doubled") == 1
+
+    async with (
+        Application.running(
+            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
+        ) as application,
+        Redis.from_url(endpoints.redis_url) as redis,
+    ):
+        one, other = await Connection.to(application.url), await Connection.to(application.url)
+        lost = redis_wire.drop_reply("^ACCEPT .*doubled")
+        view = asyncio.create_task(one.post(path, {}))
+        await asyncio.wait_for(lost.dropped.wait(), PATIENCE)
+        await eventually(is_stored)
+        await redis.flushall()
+        assert (await other.ask(path)).json()["views"] == 1
+        assert (await view).status == 202
+        await eventually(lambda: carried(endpoints.redis_url))
+        told, found = (await other.ask(path)).json()["views"], await stored(endpoints.database_url)
+        await one.close()
+        await other.close()
+    assert (told, found["doubled"]) == (1, 1)
 
 
 @asynccontextmanager

@@ -1,0 +1,166 @@
+"""What becomes of it as it grows: the cost of a hit with one key and with very many, the bytes of an entry in Redis,
+and how long a start takes.
+
+Each number of keys has a database of its own in Redis, so that all can be measured in turns.
+"""
+
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict
+from redis.asyncio import Redis
+
+from app.caching import Breaker, Lifetimes, Outcome, ReadThrough, RedisClock, Region, open_redis
+from tests.benchmarks.measurement import Goal, Result, Sample, Table, Variant, WrongAnswer, compared, interleave, rates
+from tests.benchmarks.stage import Stage, on, processors, service
+from tests.benchmarks.tasks import hammer
+from tests.conftest import empty
+from tests.settled import settled
+
+QUESTION = "Does a hit cost the same when there are many keys, and what does an entry cost in Redis?"
+HOUR = timedelta(hours=1)
+FEW = (1, 1_000)
+AT_ONCE = 500
+ASKED = 50_000
+"""So many of the keys are asked for, spread over all."""
+ALLOWANCE = 200
+START = timedelta(seconds=1.5)
+DESCRIPTION = "Enamel, red. Whistles. " * 10
+
+
+class Thing(BaseModel):
+    """Some 300 bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    description: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A cache over a database of its own in Redis."""
+
+    redis: Redis
+    things: ReadThrough[str, Thing]
+
+    async def memory(self) -> int:
+        """The bytes that Redis uses, in all its databases."""
+        return int((await self.redis.info("memory"))["used_memory"])
+
+    async def fill(self, keys: Sequence[str], stage: Stage) -> None:
+        """Has all keys in the cache."""
+        for start in range(0, len(keys), AT_ONCE):
+            stage.report(f"filling {len(keys):,} keys: {start:,}")
+            await self.things.get_many(keys[start : start + AT_ONCE])
+
+
+def thing(key: str) -> Thing:
+    """What the database would answer."""
+    return Thing(name=f"Thing {key}", description=DESCRIPTION, version=int(key))
+
+
+async def load(keys: Sequence[str]) -> dict[str, Thing]:
+    """A database that costs nothing."""
+    return {key: thing(key) for key in keys}
+
+
+async def measure(stage: Stage) -> Result:
+    """One key, a thousand, and very many, in turns; then some starts."""
+    await empty(stage.endpoints)
+    variants, payload, beyond = [], 0.0, 0.0
+    async with AsyncExitStack() as stack:
+        for database, size in enumerate((*FEW, stage.size.keys), 1):
+            cache = await stack.enter_async_context(_cache(stage, database))
+            keys = [f"{number:07}" for number in range(1, size + 1)]
+            before = await cache.memory()
+            await cache.fill(keys, stage)
+            if await cache.redis.dbsize() != size:
+                raise WrongAnswer(f"There are {await cache.redis.dbsize():,} keys in Redis, and not {size:,}.")
+            payload = sum(len(thing(key).model_dump_json()) for key in keys) / size
+            beyond = (await cache.memory() - before) / size - payload
+            variants.append(_variant(stage, cache, keys[:: max(1, size // ASKED)], f"{size:,} key{'s' * (size > 1)}"))
+        rounds = await interleave(variants, stage.size.rounds, stage.report)
+    async with Redis.from_url(stage.endpoints.redis_url) as redis:
+        await redis.flushall()
+    starts = [await _start(stage) for _ in range(stage.size.rounds)]
+    one, thousand, many = (variant.name for variant in variants)
+    return Result(
+        "growth",
+        QUESTION,
+        [
+            Goal(
+                f"CPU of a hit with {many}, times that with {thousand}", rounds.ratio(many, thousand, _cpu), 1.1, True
+            ),
+            Goal("bytes of an entry in Redis, beyond its payload", [beyond], ALLOWANCE, True),
+            Goal("seconds of a start, with the servers up", starts, START.total_seconds(), True),
+        ],
+        [
+            compared("64 tasks", rounds, one, unit="hits/s"),
+            Table(
+                "An entry, and a start",
+                ["", "figure"],
+                [
+                    ["payload, bytes", f"{payload:.0f}"],
+                    [f"all of an entry, bytes of Redis' memory, with {many}", f"{payload + beyond:.0f}"],
+                    ["a start, seconds", f"{median(starts):.2f}"],
+                ],
+            ),
+        ],
+        rates("Hits in the library, hits/s of one process at 64 tasks", rounds),
+        {"64 tasks": rounds},
+    )
+
+
+@asynccontextmanager
+async def _cache(stage: Stage, database: int) -> AsyncIterator[Cache]:
+    breaker, clock = Breaker(loads=4), RedisClock()
+    # Nobody writes here, so there is no relay, and Redis is believed for ever.
+    breaker.reachable = True
+    breaker.close(breaker.losses, math.inf)
+    url = stage.endpoints.redis_url.replace("db=0", f"db={database}")
+    async with (
+        open_redis(url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker) as redis,
+        Region[str, Thing](
+            redis,
+            "things",
+            Thing,
+            lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),
+            clock=clock,
+            breaker=breaker,
+            observe=lambda *_: None,
+            settled=settled,
+        ) as region,
+    ):
+        yield Cache(redis, ReadThrough(region, load))
+
+
+def _cpu(sample: Sample) -> float | None:
+    return sample.cpu_each
+
+
+def _variant(stage: Stage, cache: Cache, keys: Sequence[str], name: str) -> Variant:
+    async def get(key: str) -> None:
+        reading = await cache.things.get(key)
+        if reading.outcome is not Outcome.HIT or reading.version != int(key):
+            raise WrongAnswer(f"{key} was answered with {reading}.")
+
+    async def turn() -> Sample:
+        return await hammer(get, keys, tasks=64, turn=stage.size.turn / 2)
+
+    return Variant(name, turn)
+
+
+async def _start(stage: Stage) -> float:
+    """Seconds from the command to the first answer that says that it is ready."""
+    first, others = processors()
+    with on([*first, *others]):
+        began = time.perf_counter()
+        async with service(stage):
+            return time.perf_counter() - began

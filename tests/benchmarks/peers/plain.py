@@ -1,0 +1,37 @@
+"""The base of all ratios: a FastAPI route that answers what `GET` in Redis has, and nothing else."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Response
+from redis.asyncio import Redis
+
+redis = Redis.from_url(os.environ["REDIS_URL"])
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Closes the client at the end; it connects by itself."""
+    yield
+    await redis.aclose()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/products/{sku}")
+async def read(sku: str) -> Response:
+    """One GET, and the bytes as they are."""
+    return Response(await redis.get(f"plain:{sku}"), media_type="application/json")
+
+
+@app.get("/products")
+async def read_many(sku: Annotated[list[str], Query()]) -> Response:
+    """One MGET, and the bytes as they are."""
+    found = await redis.mget([f"plain:{one}" for one in sku])
+    return Response(
+        b'{"items":[' + b",".join(payload for payload in found if isinstance(payload, bytes)) + b'],"missing":[]}',
+        media_type="application/json",
+    )

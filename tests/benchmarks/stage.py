@@ -1,0 +1,147 @@
+"""Where the measurements happen: the servers, who may use which processor, how long and how often.
+
+    first processor    what is measured: this process, and the services that it starts
+    the others         Redis, Postgres, and whoever makes the load
+
+With one processor there is nothing to divide, and the figures are worth less.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+
+from app.embedded import Endpoints
+from app.metrics import Metrics
+from app.settings import Settings
+from app.wiring import Resources, open_resources
+from tests.benchmarks.measurement import WrongAnswer
+from tests.eventually import eventually
+from tests.service import REPOSITORY, Service, free_port, serving
+
+HOUR = "3600"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int
+    turn: timedelta
+    keys: int
+    """Of the largest cache."""
+    batch: int
+    """Rows of a batch import."""
+
+
+FULL = Size(rounds=5, turn=timedelta(seconds=2), keys=1_000_000, batch=2_000)
+QUICK = Size(rounds=3, turn=timedelta(seconds=1), keys=20_000, batch=300)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a measurement is given. `report` is told what goes on."""
+
+    endpoints: Endpoints
+    size: Size
+    report: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A service that runs, and the process that serves."""
+
+    url: str
+    process: psutil.Process
+
+    def cpu(self) -> timedelta:
+        """The processor time that it has used, in user and in system mode."""
+        times = self.process.cpu_times()
+        return timedelta(seconds=times.user + times.system)
+
+
+def processors() -> tuple[Sequence[int], Sequence[int]]:
+    """Those for what is measured, and those for all others."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return [first], others or [first]
+
+
+@contextmanager
+def on(processors: Sequence[int]) -> Iterator[None]:
+    """Whatever is started in this block runs on these processors."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def settings(endpoints: Endpoints) -> Settings:
+    """The application's own, but that nothing becomes stale in the middle of a measurement."""
+    return Settings(
+        _env_file=None,
+        redis_url=endpoints.redis_url,
+        database_url=endpoints.database_url,
+        products_ttl=timedelta(hours=1),
+        inventory_ttl=timedelta(hours=1),
+    )
+
+
+@asynccontextmanager
+async def library(stage: Stage) -> AsyncIterator[Resources]:
+    """What the application opens, in this process, and believing Redis: its parts without HTTP."""
+    async with open_resources(settings(stage.endpoints), Metrics()) as resources:
+
+        async def believed() -> bool:
+            return resources.breaker.closed
+
+        await eventually(believed)
+        yield resources
+
+
+@asynccontextmanager
+async def service(stage: Stage) -> AsyncIterator[Server]:
+    """The application, as it is run."""
+    stage.report("starting the service")
+    lifetimes = {"FOURWAYS_PRODUCTS_TTL": HOUR, "FOURWAYS_INVENTORY_TTL": HOUR}
+    async with serving(stage.endpoints.redis_url, stage.endpoints.database_url, workers=1, **lifetimes) as running:
+        yield Server(running.url, psutil.Process(running.process.pid))
+
+
+@asynccontextmanager
+async def peer(stage: Stage, module: str) -> AsyncIterator[Server]:
+    """A service of `peers/`, run in the same way."""
+    stage.report(f"starting {module}")
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uvicorn", f"tests.benchmarks.peers.{module}:app", "--port", str(port),
+        "--no-access-log", "--log-level", "warning",
+        cwd=REPOSITORY,
+        env={**os.environ, "REDIS_URL": stage.endpoints.redis_url, "DATABASE_URL": stage.endpoints.database_url},
+    )  # fmt: skip
+    running = Service(f"http://127.0.0.1:{port}", process)
+    try:
+        async with running.client() as client:
+            await eventually(lambda: _answers(client, process))
+        yield Server(running.url, psutil.Process(process.pid))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _answers(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> bool:
+    if process.returncode is not None:
+        raise WrongAnswer("A peer ended by itself.")
+    try:
+        await client.get("/")
+    except httpx.TransportError:
+        return False
+    return True
