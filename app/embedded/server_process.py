@@ -95,10 +95,9 @@ class ServerProcess:
 
     def wait_for_end(self) -> None:
         """An error if it still lives at the deadline."""
-        over = wait_until(lambda: not self.lives(), STOP_SECONDS)
-        self._reap()
-        if not over:
+        if not wait_until(lambda: not self.lives(), STOP_SECONDS):
             raise EmbeddedError(f"{self._name} ({self._who()}) did not stop in {STOP_SECONDS:.0f} s; see {self._log}.")
+        self._reap()
 
     def let_go(self) -> None:
         """Leave the server to the other processes of the app, which go on using it."""
@@ -106,8 +105,9 @@ class ServerProcess:
             self._child.returncode = 0  # Else Popen warns that a child still runs, which is what is wanted here.
 
     def _reap(self) -> None:
+        # Nobody holds the lock: it is ending, though the system may not have said so yet.
         if self._child is not None:
-            self._child.poll()
+            self._child.wait()
 
     def _who(self) -> str:
         processes = servers_in(self._directory, self._programs)

@@ -11,10 +11,8 @@ local entry = again and string.match(taken or '', '^%d+%-%d+')
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then taken = nil end
 if not taken then
   local length = redis.call('XLEN', KEYS[1])
-  -- Somebody has emptied the stream by hand: what was counted of it is gone, too.
-  if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
   if length >= tonumber(ARGV[5]) then return 'full' end
-  if tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[6]) then return 'full' end
+  if length > 0 and tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[6]) then return 'full' end
   local sums, views, fresh = {}, 0, {}
   for i = 9 + pages, #ARGV, 3 do
     local page, delta, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), KEYS[5 + pages + tonumber(ARGV[i + 2])]
@@ -37,6 +35,9 @@ if not taken then
   if views > 0 then
     local number, json = string.format('%.0f', views), '{' .. table.concat(deltas, ',') .. '}'
     taken = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', number) .. ' ' .. number
+    -- Somebody has emptied the stream by hand: what was counted of it is gone, too. (Not before the first command that
+    -- takes memory: after any other write a Redis whose memory is full would take that one, too.)
+    if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
     redis.call('INCRBY', KEYS[2], number)
     redis.call('INCRBY', KEYS[3], #json)
   end
