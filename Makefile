@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove check lock psql redis-cli clean
+.PHONY: help run test prove bench check lock psql redis-cli clean
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -19,6 +19,9 @@ test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
 prove: $(VENV)/dev ## Run the long proofs in full: kills by the dozen, 100,000 order lines
 	@$(BIN)/pytest -m prove
 
+bench: $(VENV)/bench ## Measure the speed beside peers, in turns (ONLY=hit_over_http)
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
+
 check: $(VENV)/dev ## Run the static checks
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -26,7 +29,7 @@ check: $(VENV)/dev ## Run the static checks
 	@$(BIN)/lint-imports
 
 lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write down their hashes
-	@for extra in runtime embedded dev; do \
+	@for extra in runtime embedded dev bench; do \
 	  printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	    --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	    $$([ $$extra = runtime ] || echo "--extra $$extra --constraint locks/runtime.txt") \
@@ -55,6 +58,10 @@ $(VENV)/run: locks/embedded.txt pyproject.toml
 $(VENV)/dev: locks/dev.txt pyproject.toml
 	$(call install,locks/dev.txt)
 	@touch $@ $(VENV)/run
+
+$(VENV)/bench: locks/bench.txt pyproject.toml
+	$(call install,locks/bench.txt)
+	@touch $@ $(VENV)/dev $(VENV)/run
 
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in `make PYTHON=python3.12 run`.")'
