@@ -311,7 +311,10 @@ class Flusher:
         for shard in self._shards.values():
             of_shard = [entry for entry in entries if entry.shard == shard]
             if of_shard:
-                words = (word for entry in of_shard for word in (entry.id, entry.views, len(entry.raw)))
+                each = [
+                    (entry.id, entry.batch.id if entry.batch else "", entry.views, len(entry.raw)) for entry in of_shard
+                ]
+                words = (word for words in each for word in words)
                 args = [GROUP, secrets.token_hex(8), *words]
                 views = int(await run(self._acknowledge, partial(_question, shard, of_shard, args), self._breaker))
                 # Each entry leaves the stream once, whoever carries it; one with dead letters is alone here.

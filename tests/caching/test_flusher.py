@@ -510,6 +510,20 @@ async def test_an_entry_of_another_time_becomes_letters_once(
     }
 
 
+async def test_an_entry_of_a_new_stream_is_not_forgotten_in_place_of_one_that_had_its_id(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """The flusher has gathered an entry · FLUSHALL · another entry gets its id, within the same ms · the first is
+    counted, and would be forgotten"""
+    await wait(redis, {"home": 1})
+    ((entry, _fields),) = await redis.xrange(HOME.stream)
+    await views.flusher._gather()
+    await redis.flushall()
+    await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": '{"home": 5}', "views": 5}, id=entry)
+    await views.carry()
+    assert await stored(sql) == 6
+
+
 async def test_a_stream_that_is_lost_while_poison_is_in_hand_does_not_hold_up_the_flusher(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
