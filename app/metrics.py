@@ -43,6 +43,7 @@ class Metrics:
             return Counter(f"fourways_{name}", text, labels, registry=self._registry)
 
         self._events = counter("cache_events", "What happened in a cache, by resource.", "resource", "event")
+        self._children: dict[tuple[str, str], Counter] = {}
         self._queries = counter("database_queries", "Statements sent to Postgres, by resource.", "resource")
         self._load_seconds = Histogram(
             "fourways_load_seconds", "How long a load from Postgres took.", ["resource"], registry=self._registry
@@ -77,7 +78,11 @@ class Metrics:
 
     def observe(self, resource: str, event: str, took: timedelta) -> None:
         """A cache reports what happened in it. A load is measured as well."""
-        self._events.labels(resource, event).inc()
+        # A look into a dict: to find a child by its labels takes a third of what a hit takes in all.
+        child = self._children.get((resource, event))
+        if child is None:
+            child = self._children[resource, event] = self._events.labels(resource, event)
+        child.inc()
         if event == "loaded":
             self._load_seconds.labels(resource).observe(took.total_seconds())
 

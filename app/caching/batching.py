@@ -33,26 +33,43 @@ class Batching(Generic[K, R]):
     def __init__(self, call: Callable[[Sequence[K]], Awaitable[Sequence[R]]], start: Start) -> None:
         self._call, self._start = call, start
         self._waiting: dict[K, list[asyncio.Future[R]]] = {}
+        self._alone = False
 
     def ask(self, key: K) -> asyncio.Future[R]:
         """The result for `key`, of a call that is sent later than this: it is never older than the question."""
-        loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._send)
+            # A task begins at the end of this tick, when all who ask in it have asked.
+            self._start(self._send())
         # A future for each caller: a shared one would be cancelled for all when one caller is.
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
         return future
 
-    def _send(self) -> None:
+    async def ask_here(self, key: K) -> R:
+        """The same, for a call that may be broken off with its caller: it needs no task where nobody else asks.
+
+        Whoever was alone with the last call is likely to be alone with this one.
+        """
+        if not self._alone:
+            return await self.ask(key)
+        self._alone = False  # Whoever comes while this is under way joins others.
+        (answer,) = await self._call([key])
+        self._alone = True
+        return answer
+
+    async def _send(self) -> None:
         waiting, self._waiting = self._waiting, {}
         keys = list(waiting)
-        for start in range(0, len(keys), LARGEST):
+        self._alone = len(keys) == 1 == len(waiting[keys[0]])
+        for start in range(LARGEST, len(keys), LARGEST):
             self._start(self._answer(keys[start : start + LARGEST], waiting))
+        await self._answer(keys[:LARGEST], waiting)
 
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:
-            answers = list(zip(keys, await self._call(keys), strict=True))
+            answers = await self._call(keys)
+            if len(answers) != len(keys):
+                raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
         except BaseException as error:
             for key in keys:
                 for future in waiting[key]:
@@ -61,7 +78,7 @@ class Batching(Generic[K, R]):
             if not isinstance(error, Exception):
                 raise
         else:
-            for key, result in answers:
+            for key, result in zip(keys, answers, strict=True):
                 for future in waiting[key]:
                     if not future.done():
                         future.set_result(result)

@@ -9,7 +9,7 @@ What can go wrong: a call that fails, fails for all its additions.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from app.caching.background import Background
 from app.caching.errors import CacheUnavailable, TotalOverflow
@@ -20,7 +20,7 @@ MOST_ADDITIONS = 5_000
 """What one call takes at most: more would hold up everybody else in Redis."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Addition:
     """So many views of a page, which is told the page's total, or None where that is not cached."""
 
@@ -30,17 +30,10 @@ class Addition:
     told: "asyncio.Future[int | None]"
 
 
-@dataclass(slots=True)
-class Lane:
-    """What waits for the next call of a shard."""
-
-    shard: Shard
-    waiting: list[Addition] = field(default_factory=list)
-    under_way: bool = False
-
-
-Accept = Callable[[Shard, Sequence[Addition]], Awaitable[Mapping[str, int | None]]]
-"""Takes additions of one shard on, all or none, and answers the totals of their pages."""
+Taken = Mapping[str, int | None]
+"""The totals of the pages of a batch that was taken on."""
+Accept = Callable[[Mapping[Shard, Sequence[Addition]]], Awaitable[Mapping[Shard, Taken | Exception]]]
+"""Takes batches on, each or nothing of it, and answers their totals, or why it has not."""
 
 
 class GroupCommit:
@@ -48,49 +41,56 @@ class GroupCommit:
 
     def __init__(self, name: str, accept: Accept, background: Background) -> None:
         self._accept, self._background = accept, background
-        self._lanes = [Lane(shard) for shard in shards(name)]
+        self._waiting: dict[Shard, list[Addition]] = {shard: [] for shard in shards(name)}
+        self._shards = list(self._waiting)
+        self._under_way = False
 
     def ask(self, page: str, count: int, key: str | None) -> "asyncio.Future[int | None]":
         """The page's total, when the addition was taken on."""
-        lane = self._lanes[number(page)]
-        addition = Addition(page, count, key, asyncio.get_running_loop().create_future())
-        lane.waiting.append(addition)
-        if not lane.under_way:
-            lane.under_way = True
-            self._background.start(self._drain(lane))
-        return addition.told
+        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._waiting[self._shards[number(page)]].append(Addition(page, count, key, told))
+        if not self._under_way:
+            self._under_way = True
+            self._background.start(self._drain())
+        return told
 
-    async def _drain(self, lane: Lane) -> None:
+    async def _drain(self) -> None:
         try:
-            while lane.waiting:
-                batch = _batch(lane.waiting)
-                del lane.waiting[: len(batch)]
-                error = await self._commit(lane.shard, batch)
-                if error is not None:
-                    # Redis is away. Those who wait behind would learn it one call after the other.
-                    _tell(lane.waiting, error)
-                    lane.waiting.clear()
+            while any(self._waiting.values()):
+                # Whoever was told a moment ago may have more to add, and then it comes with this call.
+                await asyncio.sleep(0)
+                batches = {shard: _batch(waiting) for shard, waiting in self._waiting.items() if waiting}
+                for shard, batch in batches.items():
+                    del self._waiting[shard][: len(batch)]
+                await self._commit(batches)
         finally:
-            lane.under_way = False
+            self._under_way = False
 
-    async def _commit(self, shard: Shard, batch: Sequence[Addition]) -> CacheUnavailable | None:
+    async def _commit(self, batches: Mapping[Shard, Sequence[Addition]]) -> None:
         try:
-            totals = await self._accept(shard, batch)
-        except TotalOverflow as error:
-            # Nothing was taken on. One page that is full must not refuse the others.
-            _tell([addition for addition in batch if addition.page == error.page], error)
-            others = [addition for addition in batch if addition.page != error.page]
-            return await self._commit(shard, others) if others else None
-        except CacheUnavailable as error:
-            _tell(batch, error)
-            return error
+            answers = await self._accept(batches)
         except Exception as error:  # noqa: BLE001  # Whatever it is: nobody else would tell those who wait.
-            _tell(batch, error)
-            return None
-        for addition in batch:
-            if not addition.told.done():
-                addition.told.set_result(totals[addition.page])
-        return None
+            answers = dict.fromkeys(batches, error)
+        others: dict[Shard, Sequence[Addition]] = {}
+        for shard, batch in batches.items():
+            answer = answers[shard]
+            if isinstance(answer, TotalOverflow):
+                # Nothing was taken on. One page that is full must not refuse the others.
+                _tell([addition for addition in batch if addition.page == answer.page], answer)
+                others[shard] = [addition for addition in batch if addition.page != answer.page]
+            elif isinstance(answer, Exception):
+                _tell(batch, answer)
+                if isinstance(answer, CacheUnavailable):
+                    # Redis is away. Those who wait behind would learn it one call after the other.
+                    _tell(self._waiting[shard], answer)
+                    self._waiting[shard].clear()
+            else:
+                for addition in batch:
+                    if not addition.told.done():
+                        addition.told.set_result(answer[addition.page])
+        others = {shard: batch for shard, batch in others.items() if batch}
+        if others:
+            await self._commit(others)
 
 
 def _tell(additions: Sequence[Addition], error: Exception) -> None:

@@ -7,19 +7,21 @@ What can go wrong: `CacheUnavailable`, when the batch may have been taken on or 
 when it was not.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
-from app.caching.errors import BacklogFull, CacheUnavailable, TotalOverflow
+from app.caching.errors import BacklogFull, CacheError, CacheUnavailable, TotalOverflow
 from app.caching.group_commit import Addition
-from app.caching.scripts import run, script
+from app.caching.scripts import run_all, script
 from app.caching.shards import COUNT, Shard, ulid
 from app.caching.totals import TOTAL
 
@@ -38,24 +40,25 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A batch that wants to be taken on: its `items` are (page, delta, key), by place, from 1; key 0 is none."""
+    """A batch that wants to be taken on: `sums` are the views without a key, by page; `items` those with one, as [page,
+    views, key], where page and key are places in `pages` and `keys`, from 1."""
 
     shard: Shard
     batch: str
     pages: Sequence[str]
     keys: Sequence[str]
-    items: Sequence[int]
+    sums: Mapping[str, int]
+    items: Sequence[tuple[int, int, int]]
 
     @property
     def bytes(self) -> int:
         """What it takes to keep it, more or less."""
-        return sum(map(len, self.pages)) + sum(map(len, self.keys)) + 100 * len(self.pages) + 24 * len(self.items)
+        return sum(map(len, self.pages)) + sum(map(len, self.keys)) + 200 * len(self.pages) + 80 * len(self.items)
 
     @property
     def keyed(self) -> "Offer":
         """The part of it that has idempotency keys."""
-        triples = [self.items[start : start + 3] for start in range(0, len(self.items), 3)]
-        return replace(self, items=[number for triple in triples if triple[2] for number in triple])
+        return replace(self, sums={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,60 +87,75 @@ class Intake:
         self._taken, self._doubtful = taken, doubtful
         self._script = script(redis, "accept")
 
-    async def take(self, shard: Shard, additions: Sequence[Addition]) -> Mapping[str, int | None]:
-        """Takes additions of one shard on, and answers the totals of their pages, None where none is cached."""
-        offer = _offer(shard, ulid(self._clock.now()), additions)
-        totals = await self._call(offer, again=False)
-        return {page: None if total is None else int(total) for page, total in zip(offer.pages, totals, strict=True)}
+    async def take(
+        self, batches: Mapping[Shard, Sequence[Addition]]
+    ) -> Mapping[Shard, Mapping[str, int | None] | CacheError]:
+        """Takes batches on, and answers the totals of their pages, None where none is cached, or why it has not."""
+        offers = [_offer(shard, ulid(self._clock.now()), batch) for shard, batch in batches.items()]
+        return dict(zip(batches, await self._call(offers, again=False), strict=True))
 
     async def take_again(self, offer: Offer) -> None:
         """Takes on what Redis has lost."""
-        await self._call(offer, again=True)
+        (answer,) = await self._call([offer], again=True)
+        if isinstance(answer, CacheError):
+            raise answer
 
-    async def _call(self, offer: Offer, *, again: bool) -> Sequence[bytes | None]:
-        runs: list[str | None] = []
+    async def _call(self, offers: Sequence[Offer], *, again: bool) -> Sequence[Mapping[str, int | None] | CacheError]:
+        asked: set[str] = set()
 
-        def question(run: str | None) -> tuple[list[str], list[str | int]]:
-            runs.append(run)
+        def question(offer: Offer, run: str | None) -> tuple[list[str], list[str | int]]:
             shard = offer.shard
             totals = (shard.total(page, run) for page in offer.pages)
             names = [shard.stream, shard.backlog, shard.bytes, shard.guard(offer.batch), shard.epoch, *totals]
             # When this is no longer the first time, the batch may have been counted, and forgotten by Redis.
-            epoch = secrets.token_hex(8) if again or len(runs) > 1 else ""
+            epoch = secrets.token_hex(8) if again or offer.batch in asked else ""
+            asked.add(offer.batch)
             most = (max(1, self._cap.entries // COUNT), max(1, self._cap.bytes // COUNT))
-            limits = (offer.batch, _ms(GUARD), _ms(KEY), _ms(TOTAL), *most, epoch)
-            return [*names, *offer.keys], [*limits, len(offer.pages), *offer.pages, *offer.items]
+            limits = (offer.batch, *LIFETIMES, *most, epoch)
+            return [*names, *offer.keys], [*limits, *map(_json, (offer.pages, offer.sums, offer.items))]
 
-        try:
-            answer: Any = await run(self._script, question, self._breaker)
-        except CacheUnavailable:
-            if runs:
+        questions = [partial(question, offer) for offer in offers]
+        answers = await run_all(self._script, questions, self._breaker)
+        return [
+            self._answer(offer, answer, offer.batch in asked) for offer, answer in zip(offers, answers, strict=True)
+        ]
+
+    def _answer(self, offer: Offer, answer: Any, asked: bool) -> Mapping[str, int | None] | CacheError:
+        if isinstance(answer, CacheUnavailable):
+            if asked:
                 self._doubtful(offer)
-            raise
+            return answer
         if answer == b"full":
-            raise BacklogFull(
+            return BacklogFull(
                 f"{self._cap.entries:,} entries or {self._cap.bytes:,} bytes of page views wait for the database; no "
                 "more are taken."
             )
         if isinstance(answer, int):
-            raise TotalOverflow(offer.pages[answer - 1])
+            return TotalOverflow(offer.pages[answer - 1])
         entry, views = answer[0].decode().split()
         self._taken(Taken(offer, None if entry == "-" else entry, int(views)))
-        totals: Sequence[bytes | None] = answer[1]
-        return totals
+        return {page: None if total is None else int(total) for page, total in zip(offer.pages, answer[1], strict=True)}
 
 
 def _offer(shard: Shard, batch: str, additions: Sequence[Addition]) -> Offer:
-    pages = {page: place for place, page in enumerate(dict.fromkeys(addition.page for addition in additions), 1)}
+    pages: dict[str, int] = {}
     keys: dict[str, int] = {}
-    items: list[int] = []
+    sums: dict[str, int] = {}
+    items: list[tuple[int, int, int]] = []
     for addition in additions:
-        place = 0
-        if addition.key is not None:
-            place = keys.setdefault(shard.key(addition.page, addition.key), len(keys) + 1)
-        items += (pages[addition.page], addition.count, place)
-    return Offer(shard, batch, list(pages), list(keys), items)
+        page, count, key = addition.page, addition.count, addition.key
+        place = pages.setdefault(page, len(pages) + 1)
+        if key is None:
+            sums[page] = sums.get(page, 0) + count
+        else:
+            items.append((place, count, keys.setdefault(shard.key(page, key), len(keys) + 1)))
+    return Offer(shard, batch, list(pages), list(keys), sums, items)
 
 
 def _ms(duration: timedelta) -> int:
     return round(duration / timedelta(milliseconds=1))
+
+
+LIFETIMES = _ms(GUARD), _ms(KEY), _ms(TOTAL)
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -1,6 +1,6 @@
 """The values of one kind under one name in Redis, and the rules that keep them true.
 
-    users:{42}          "<schema> <version> <stored at> <fresh until> <load cost> <CRC-32> <JSON>", times in Redis' ms
+    users:{42}          "<schema> <version> <stored at> <fresh for> <load cost> <CRC-32> <JSON>", times in Redis' ms
     users:{42}:lease    the token of whoever may load it now
     users:{42}:floor    the newest version known to be invalidated
 
@@ -14,7 +14,6 @@ What can go wrong: `CacheUnavailable`, from nearly every method, when Redis does
 (`Breaker`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
 """
 
-import asyncio
 import hashlib
 import json
 import random
@@ -22,7 +21,7 @@ import secrets
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -48,7 +47,8 @@ was deleted and created again with a lower version."""
 JITTER = 0.1
 """Entries that were filled together do not expire together: each lives up to a tenth less than it might."""
 
-FORMAT = "2"
+NO_TIME = timedelta(0)
+FORMAT = "3"
 """Changes with the header: what was written with another one is a miss."""
 
 
@@ -88,7 +88,8 @@ class Region(Background, Generic[K, V]):
         self._lifetimes = lifetimes
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema_of_all_runs = hashlib.sha256((FORMAT + schema).encode())
-        self._words: dict[str | None, bytes] = {}
+        self._run: str | None = ""  # Nobody's.
+        self._word = b""
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
         self._revoke = script(redis, "revoke")
@@ -101,15 +102,22 @@ class Region(Background, Generic[K, V]):
         """The fresh value under `key`, None when there is none: one GET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        verified = self.breaker.verified
-        return self._hit(await self._gets.ask(key), verified)
+        return self._hit(await self._gets.ask_here(key))
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """The same for many keys, in their order: one MGET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        verified = self.breaker.verified
-        return [self._hit(raw, verified) for raw in await asyncio.gather(*map(self._gets.ask, keys))]
+        asked = [self._gets.ask(key) for key in keys]
+        # One after the other, though all are under way: the first that is answered tells of nearly all the others, and
+        # to gather them would cost more than to ask.
+        try:
+            return [self._hit(await future) for future in asked]
+        except BaseException:
+            for future in asked:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # The same one: it is not to be reported as if nobody had heard of it.
+            raise
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
@@ -148,7 +156,7 @@ class Region(Background, Generic[K, V]):
             # Perhaps it never arrived, and the next reader would wait until the lease ends.
             self.start(self._release_all([key], token))
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
-        return replace(reading, stored=fill is Fill.STORED), fill
+        return reading._replace(stored=fill is Fill.STORED), fill
 
     async def revoke(self, key: K, token: str) -> None:
         """Takes the value and its lease away for a writer, who is about to commit."""
@@ -183,7 +191,7 @@ class Region(Background, Generic[K, V]):
         payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
         return Reading(payload, version, outcome, self._type)
 
-    def report(self, event: Event, took: timedelta = timedelta(0)) -> None:
+    def report(self, event: Event, took: timedelta = NO_TIME) -> None:
         """Tells the owner of this region what happened."""
         self._observe(self._name, event, took)
 
@@ -192,51 +200,45 @@ class Region(Background, Generic[K, V]):
         """The first word of the header. It is of one run of Redis: what another one has kept may have been invalidated
         since, and brought back by a restart."""
         run = self.breaker.run
-        if run not in self._words:
+        if run != self._run:
             whole = self._schema_of_all_runs.copy()
             whole.update(str(run).encode())
-            self._words = {run: whole.hexdigest()[:8].encode()}
-        return self._words[run]
+            self._run, self._word = run, whole.hexdigest()[:8].encode()
+        return self._word
 
     def _key(self, key: K) -> str:
         return f"{self._name}:{{{key}}}"
 
-    def _hit(self, raw: bytes | None, verified: bool) -> Reading[V] | None:
-        reading = self._parse(raw, Outcome.HIT, verified)
-        if reading is None and raw is not None:
-            self.report(Event.FOREIGN)
-        if reading is None or reading.ttl <= timedelta(0):
+    def _hit(self, reading: Reading[V] | None) -> Reading[V] | None:
+        if reading is None or reading.ttl_ms <= 0:
             return None
-        self.report(Event.HIT)
+        self._observe(self._name, Event.HIT, NO_TIME)
         return reading
 
     def _parse(self, raw: bytes | None, outcome: Outcome, verified: bool) -> Reading[V] | None:
-        words = (raw or b"").split(b" ", 6)
-        if len(words) != 7 or words[0] != self._schema or words[5] != _checksum(words[6]):
-            return None
         try:
-            version, stored_at, fresh_until, cost = map(int, words[1:5])
+            schema, word, stored_at, fresh_for, cost, checksum, payload = (raw or b"").split(b" ", 6)
+            if schema != self._schema or int(checksum, 16) != zlib.crc32(payload):
+                return None
+            version, age, ttl = int(word), self._clock.now() - int(stored_at), int(fresh_for)
+            # Our copy of Redis' clock is off by what an answer took: nothing is younger than nothing.
+            times = (age, ttl - age, int(cost)) if age > 0 else (0.0, ttl - age, int(cost))
         except ValueError:
             return None
-        now = self._clock.now()
-        # Our copy of Redis' clock is off by what an answer took: nothing is younger than nothing.
-        age, ttl = timedelta(milliseconds=max(0, now - stored_at)), timedelta(milliseconds=fresh_until - now)
-        payload = words[6] if version else None
-        return Reading(
-            payload,
-            version,
-            outcome,
-            self._type,
-            age=age,
-            ttl=ttl,
-            cost=timedelta(milliseconds=cost),
-            verified=verified,
-        )
+        return Reading(payload if version else None, version, outcome, self._type, *times, False, verified)
 
-    async def _get_all(self, keys: Sequence[K]) -> Sequence[bytes | None]:
-        # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.
+    async def _get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | None]:
+        verified = self.breaker.verified
         names = [self._key(key) for key in keys]
-        return cast("list[bytes | None]", await self._ask(lambda: self._redis.mget(names)))
+        # redis-py's own type allows text, which a client gets that asked for decoded answers; open_redis does not.
+        found = cast("list[bytes | None]", await self._ask(lambda: self._redis.mget(names)))
+        readings = []
+        for raw in found:
+            reading = None if raw is None else self._parse(raw, Outcome.HIT, verified)
+            if reading is None and raw is not None:
+                self.report(Event.FOREIGN)
+            readings.append(reading)
+        return readings
 
     async def _lookup_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
         token, verified = secrets.token_hex(8), self.breaker.verified

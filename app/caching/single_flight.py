@@ -27,7 +27,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -63,7 +63,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(self, region: Region[K, V]) -> None:
         self._region = region
         self._loads: dict[tuple[K, str], asyncio.Task[Landing[V]]] = {}
-        self._pauses: dict[K, asyncio.Task[None]] = {}
+        self._watches: dict[K, list[asyncio.Future[Reading[V] | Lease[V]]]] = {}
         self._bypasses: dict[K, asyncio.Task[V | Locked[V] | None]] = {}
         self._refreshes: dict[K, asyncio.Task[None]] = {}
 
@@ -90,7 +90,7 @@ class SingleFlight(Generic[K, V]):
         """Perhaps loads `key` anew, behind the back of whoever hit it: the nearer its end and the longer its load, the
         likelier."""
         # No draw is worth more than 37 loads: for nearly every hit the first comparison is all there is.
-        if hit.ttl < hit.cost * 37 and hit.ttl < hit.cost * -math.log(1 - random.random()):
+        if hit.ttl_ms < hit.cost_ms * 37 and hit.ttl_ms < hit.cost_ms * -math.log(1 - random.random()):
             self._shared(self._refreshes, key, lambda: self._refresh(key, load))
 
     async def _refresh(self, key: K, load: Load[K, V]) -> None:
@@ -106,38 +106,83 @@ class SingleFlight(Generic[K, V]):
         try:
             answer = await self._region.lookup(key)
             while isinstance(answer, Lease):
-                if answer.writers:
+                lease = answer
+                if lease.writers:
                     # It has taken the value away, and may commit at any moment: there is nothing to wait for.
                     return await self._bypass(key, load, Outcome.LOCKED)
-                landing = await self._landing(key, answer, load, deadline)
-                if isinstance(landing, Reading):
-                    return landing
-                answer = await self._region.lookup(key)
+                try:
+                    if self._is_ours(key, lease):
+                        landing = await self._landing(key, lease, load, deadline)
+                        if landing is not None:
+                            return landing
+                        answer = await self._region.lookup(key)
+                    else:
+                        answer = await self._news(key, deadline)
+                except CacheUnavailable:
+                    raise
+                except Exception:
+                    if lease.old is None:
+                        raise
+                    return lease.old
                 outcome = Outcome.COLLAPSED
         except CacheUnavailable:
             return await self._bypass(key, load, Outcome.BYPASSED)
-        return replace(answer, outcome=outcome)
+        return answer._replace(outcome=outcome)
+
+    def _is_ours(self, key: K, lease: Lease[V]) -> bool:
+        """Whether the load under this lease is for this process to make, or is under way in it."""
+        return lease.granted or (key, lease.token) in self._loads
 
     async def _landing(self, key: K, lease: Lease[V], load: Load[K, V], deadline: float) -> Reading[V] | None:
         """What the load under this lease brings for a reader that met it; None: ask again."""
         flight = (key, lease.token)
-        try:
-            if not lease.granted and flight not in self._loads:
-                await self._until(deadline, self._pause(key), key)
-                return None
-            leads = flight not in self._loads
-            landing = await self._until(deadline, self._load(flight, load), key)
-        except Exception:
-            if lease.old is None:
-                raise
-            return lease.old
+        leads = flight not in self._loads
+        landing = await self._until(deadline, self._load(flight, load), key)
         # Whoever was granted the lease asked before the load began: its result is theirs even if a write came between.
         # Whoever joined later may have started after that write was answered, and asks again.
         if not lease.granted and not landing.shared:
             return None
-        return landing.reading if leads else replace(landing.reading, outcome=Outcome.COLLAPSED)
+        return landing.reading if leads else landing.reading._replace(outcome=Outcome.COLLAPSED)
 
-    async def _until(self, deadline: float, task: asyncio.Task[T], key: K) -> T:
+    async def _news(self, key: K, deadline: float) -> Reading[V] | Lease[V]:
+        """What a lookup says of a key that another process loads, when it is time to do something about it."""
+        news: asyncio.Future[Reading[V] | Lease[V]] = asyncio.get_running_loop().create_future()
+        if key in self._watches:
+            self._watches[key].append(news)
+        else:
+            self._watches[key] = [news]
+            self._region.start(self._watch(key))
+        try:
+            return await self._until(deadline, news, key)
+        finally:
+            news.cancel()  # Nobody waits for it any more.
+
+    async def _watch(self, key: K) -> None:
+        """Asks again and again, once for all readers of this process who wait for a key."""
+        while self._watches[key]:
+            await asyncio.sleep(POLL.total_seconds() * (0.5 + random.random()))
+            # Whoever begins to wait from here on may have started after a write that this lookup does not see.
+            waiting, self._watches[key] = [news for news in self._watches[key] if not news.done()], []
+            if not waiting:
+                continue
+            try:
+                answer = await self._region.lookup(key)
+            except Exception as error:  # noqa: BLE001  # Those who wait raise it.
+                for news in waiting:
+                    if not news.done():
+                        news.set_exception(error)
+                continue
+            if isinstance(answer, Lease) and not (answer.writers or self._is_ours(key, answer) or self._region.closing):
+                self._watches[key] += waiting
+                continue
+            if isinstance(answer, Lease) and answer.granted and all(news.done() for news in waiting):
+                await self._region.release(key, answer.token)
+            for news in waiting:
+                if not news.done():
+                    news.set_result(answer)
+        del self._watches[key]
+
+    async def _until(self, deadline: float, task: asyncio.Future[T], key: K) -> T:
         # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
         if not done or self._region.closing:
@@ -146,10 +191,6 @@ class SingleFlight(Generic[K, V]):
 
     def _load(self, flight: tuple[K, str], load: Load[K, V]) -> asyncio.Task[Landing[V]]:
         return self._shared(self._loads, flight, lambda: self._fly(*flight, load))
-
-    def _pause(self, key: K) -> asyncio.Task[None]:
-        # All who wait for a key in this process wake in one tick, and so ask Redis once.
-        return self._shared(self._pauses, key, lambda: asyncio.sleep(POLL.total_seconds() * (0.5 + random.random())))
 
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
         began = time.monotonic()

@@ -65,7 +65,7 @@ class Totals:
 
     async def get(self, page: str) -> Total:
         """The views of a page, with those that wait. Raises CacheUnavailable, Behind, and what `load` raises."""
-        views = await self._hot.ask(page)
+        views = await self._hot.ask_here(page)
         if views is not None:
             return Total(views, cached=True)
         return Total(await self._cold[number(page)].ask(page), cached=False)

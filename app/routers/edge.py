@@ -10,7 +10,6 @@ place of what was done.
 
 from urllib.parse import unquote_to_bytes
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,8 +54,8 @@ def _is_utf8(scope: Scope) -> bool:
 
 def _declared_length(scope: Scope) -> int:
     # The server has checked its form, and counts what really comes.
-    length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isascii() and length.isdigit() else 0
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(length) if length.isdigit() else 0
 
 
 def _limited(receive: Receive) -> Receive:

@@ -8,11 +8,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
 from app.routers.answers import CHANGED, ETAG, READ, Expected, IfNoneMatch, JsonOnly, answer, header, written
+from app.routers.direct_route import DirectRoute, direct
 from app.routers.parameters import IdempotencyKey, SkuPath
 from app.routers.problems import Responses, described, documented
 from app.wiring import CachedInventory
 
-router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
+router = APIRouter(prefix="/inventory", tags=["inventory: write-through"], route_class=DirectRoute)
 
 CREATED: Responses = {
     201: {
@@ -140,6 +141,7 @@ async def put(
     summary="Read how many there are",
     responses=READ | documented(422, 503) | NO_STOCK,
 )
+@direct(lambda resources: resources.inventory)
 async def read(sku: SkuPath, inventory: CachedInventory, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache, which loads itself; from the database while somebody changes it. Never what is not committed."""
     reading = await inventory.get(sku)

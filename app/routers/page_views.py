@@ -6,12 +6,13 @@ from fastapi import APIRouter, Body, Header, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
-from app.routers.answers import TAGS, JsonOnly, header, matches
+from app.routers.answers import TAGS, Json, JsonOnly, header, matches
+from app.routers.direct_route import DirectRoute, direct
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.problems import Responses, described, documented
 from app.wiring import CachedPageViews, StoredPageViews
 
-router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
+router = APIRouter(prefix="/page-views", tags=["page views: write-behind"], route_class=DirectRoute)
 
 LONGEST_PAGE = 2048
 
@@ -141,17 +142,19 @@ async def top(
 @router.post(
     "/{page:anything}",
     status_code=202,
+    response_model=AcceptedView,
     dependencies=[JsonOnly],
     summary="Count a view",
     response_description="It is taken on.",
     responses=documented(415, 422) | NOT_TAKEN,
 )
+@direct(lambda resources: resources.page_views)
 async def count(
     page: PagePath,
     page_views: CachedPageViews,
     body: Annotated[View | None, Body(examples=[{"count": 3}])] = None,
     idempotency_key: IdempotencyKey = None,
-) -> AcceptedView:
+) -> Response:
     """Taken on in Redis; it is in Postgres a moment later, exactly once. Without a body it is one view.
 
     `views` is null when the total is not cached and cannot be told now; the view is taken on all the same.
@@ -162,7 +165,7 @@ async def count(
             views = (await page_views.get(page)).views
         except (TargetUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
-    return AcceptedView(page=page, views=views)
+    return Json(AcceptedView(page=page, views=views).model_dump_json().encode(), 202)
 
 
 @router.get(
@@ -171,6 +174,7 @@ async def count(
     summary="Read the views of a page",
     responses=READ | documented(422, 503),
 )
+@direct(lambda resources: resources.page_views)
 async def read(page: PagePath, page_views: CachedPageViews, if_none_match: IfNoneMatch = None) -> Response:
     """Exact, with those that wait; 0 for a page that nobody has seen."""
     total = await page_views.get(page)

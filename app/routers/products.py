@@ -8,11 +8,12 @@ from pydantic import BaseModel
 
 from app.products.models import NewProduct, Product, ProductPatch, Sku
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.direct_route import DirectRoute, direct
 from app.routers.parameters import AfterSku, Limit, SkuPath
 from app.routers.problems import documented
 from app.wiring import CachedProducts
 
-router = APIRouter(prefix="/products", tags=["products: read-through"])
+router = APIRouter(prefix="/products", tags=["products: read-through"], route_class=DirectRoute)
 
 
 class ProductPage(BaseModel):
@@ -78,6 +79,7 @@ async def read_many(
     summary="Read a product",
     responses=READ | documented(404, 422, 503),
 )
+@direct(lambda resources: resources.products)
 async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
     reading = await products.get(sku)

@@ -6,12 +6,13 @@ from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel
 
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.direct_route import DirectRoute, direct
 from app.routers.parameters import AfterId, Limit, UserId
 from app.routers.problems import documented
 from app.users.models import NewUser, User, UserPatch
 from app.wiring import CachedUsers
 
-router = APIRouter(prefix="/users", tags=["users: cache-aside"])
+router = APIRouter(prefix="/users", tags=["users: cache-aside"], route_class=DirectRoute)
 
 
 class UserPage(BaseModel):
@@ -48,6 +49,7 @@ async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Use
     summary="Read a user",
     responses=READ | documented(404, 422, 503),
 )
+@direct(lambda resources: resources.users)
 async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch = None) -> Response:
     """From the cache; on a miss from the database, once for all who ask. `Cache-Status` says which."""
     reading = await users.get(user_id)

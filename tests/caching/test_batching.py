@@ -1,7 +1,8 @@
 """The calls of one tick become one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,39 @@ async def test_who_goes_away_takes_nobody_along(doubling: Doubling) -> None:
     doubling.gate.set()
     assert await stays == 14
     assert gone.cancelled()
+
+
+async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None:
+    started: list[asyncio.Task[None]] = []
+
+    def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        started.append(asyncio.create_task(work))
+        return started[-1]
+
+    batching = Batching(doubling, start)
+    doubling.gate.set()
+    assert [await batching.ask_here(7), await batching.ask_here(7), await batching.ask_here(8)] == [14, 14, 16]
+    assert (doubling.calls, len(started)) == ([[7], [7], [8]], 1)
+    doubling.gate.clear()
+    # Whoever comes while it is under way joins others.
+    alone, *others = [asyncio.create_task(batching.ask_here(key)) for key in (1, 2, 3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    doubling.gate.set()
+    assert await asyncio.gather(alone, *others) == [2, 4, 6]
+    assert (doubling.calls[3:], len(started)) == ([[1], [2, 3]], 2)
+
+
+async def test_whoever_asks_alone_may_go_away(doubling: Doubling) -> None:
+    batching = Batching(doubling, asyncio.create_task)
+    doubling.gate.set()
+    await batching.ask_here(7)
+    doubling.gate.clear()
+    doubling.called.clear()
+    gone = asyncio.create_task(batching.ask_here(7))
+    await doubling.called.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    doubling.gate.set()
+    assert await batching.ask_here(8) == 16

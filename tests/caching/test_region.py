@@ -1,6 +1,7 @@
 """The rules of a region: who may fill, and what an invalidation forgets."""
 
 import asyncio
+import time
 import zlib
 from collections import Counter
 from datetime import timedelta
@@ -50,10 +51,11 @@ async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: R
     await fill(region, await leased(region), 7)
     raw = await redis.get("things:{1}")
     assert isinstance(raw, bytes)
-    schema, version, stored_at, fresh_until, cost, checksum, payload = raw.split(b" ", 6)
+    schema, version, stored_at, fresh_for, cost, checksum, payload = raw.split(b" ", 6)
     assert (len(schema), version, cost, payload) == (8, b"7", b"1", b'{"name":"thing","version":7}')
     assert int(checksum, 16) == zlib.crc32(payload)
-    assert int(stored_at) < int(fresh_until)
+    assert abs(int(stored_at) / 1000 - time.time()) < 60
+    assert 0.9 * LIFETIMES.fresh <= timedelta(milliseconds=int(fresh_for)) <= LIFETIMES.fresh
 
 
 async def test_values_of_one_moment_do_not_expire_together(region: Region[int, Thing]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from app.embedded import Endpoints
 from tests.outages.instance import Pair, fresh_stores, recovered, two_running
 
-SHORT = {"FOURWAYS_USERS_TTL": "1", "FOURWAYS_PRODUCTS_TTL": "1"}
+SHORT = {"FOURWAYS_USERS_TTL": "2", "FOURWAYS_PRODUCTS_TTL": "2"}
 """A test waits until these are stale."""
 
 

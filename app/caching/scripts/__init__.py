@@ -39,24 +39,63 @@ Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
 """The keys and the args of a script, for one run of Redis."""
 
 
-async def run(script: AsyncScript, question: Question, breaker: Breaker) -> Any:
+async def run(script: Script, question: Question, breaker: Breaker) -> Any:
     """The answer of a script that may run again without harm. An answer that got lost tells nothing, so it is repeated;
     so is one to a question that was meant for a run of Redis which is over.
 
     Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
     """
+    (answer,) = await run_all(script, [question], breaker)
+    if isinstance(answer, CacheUnavailable):
+        raise answer
+    return answer
+
+
+async def run_all(script: Script, questions: Sequence[Question], breaker: Breaker) -> Sequence[Any]:
+    """The same for many questions, in one round trip. CacheUnavailable stands where an answer would."""
+    answers: list[Any] = [None] * len(questions)
+    waiting = list(range(len(questions)))
     why = f"Redis is not asked for page views: {breaker.why}"
     for _attempt in range(ATTEMPTS):
-        if not breaker.reachable:
+        if not waiting or not breaker.reachable:
             break
         run = breaker.run
-        try:
-            keys, args = question(run)
-            answer = await script(keys=keys, args=args)
-        except REDIS_DOWN as error:
-            why = f"Redis did not answer for page views: {error}"
-            continue
-        if run == breaker.run:
-            return answer
-        why = "Redis has restarted"
-    raise CacheUnavailable(f"{why}.")
+        asked = [questions[place](run) for place in waiting]
+        again = []
+        for place, answer in zip(waiting, await _ask(script, asked), strict=True):
+            answers[place] = answer
+            if isinstance(answer, REDIS_DOWN):
+                why = f"Redis did not answer for page views: {answer}"
+                again.append(place)
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif run != breaker.run:
+                why = "Redis has restarted"
+                again.append(place)
+        waiting = again
+    for place in waiting:
+        answers[place] = CacheUnavailable(f"{why}.")
+    return answers
+
+
+async def _ask(script: Script, asked: Sequence[tuple[Sequence[str | bytes], Sequence[Any]]]) -> Sequence[Any]:
+    if len(asked) == 1:
+        return [await _answer(script, *asked[0])]
+    pipeline = script.registered_client.pipeline(transaction=False)
+    for keys, args in asked:
+        pipeline.evalsha(script.sha, len(keys), *keys, *args)
+    try:
+        answers = await pipeline.execute(raise_on_error=False)
+    except REDIS_DOWN as error:
+        return [error] * len(asked)
+    return [
+        await _answer(script, *question) if isinstance(answer, NoScriptError) else answer
+        for question, answer in zip(asked, answers, strict=True)
+    ]
+
+
+async def _answer(script: Script, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
+    try:
+        return await script(keys=keys, args=args)
+    except REDIS_DOWN as error:
+        return error

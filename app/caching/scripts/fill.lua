@@ -16,7 +16,7 @@ for i = 0, #KEYS / 3 - 1 do
     if version ~= '0' and tonumber(version) < (tonumber(known or 0) or 0) then
       answers[i + 1] = 'below'
     else
-      local header = string.format('%s %s %.0f %.0f %s ', ARGV[1], version, now, now + fresh, cost)
+      local header = string.format('%s %s %.0f %s %s ', ARGV[1], version, now, fresh, cost)
       redis.call('SET', value, header .. payload, 'PX', keep)
       answers[i + 1] = 'stored'
     end

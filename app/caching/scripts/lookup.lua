@@ -11,7 +11,7 @@ for i = 1, #KEYS, 2 do
   local schema, version, stored, fresh, cost = string.match(value or '', '^(%S+) (%d+) (%d+) (%d+) (%d+) ')
   local readable = schema == ARGV[2] and math.max(#version, #stored, #fresh, #cost) < 17
   local holder = redis.call('MGET', KEYS[i + 1])[1]
-  if readable and tonumber(fresh) > now then
+  if readable and tonumber(stored) + tonumber(fresh) > now then
     answers[#answers + 1] = {'entry', value}
   elseif holder then
     answers[#answers + 1] = {'wait', holder, value}
