@@ -516,10 +516,10 @@ async def test_an_entry_of_a_new_stream_is_not_forgotten_in_place_of_one_that_ha
     """The flusher has gathered an entry · FLUSHALL · another entry gets its id, within the same ms · the first is
     counted, and would be forgotten"""
     await wait(redis, {"home": 1})
-    ((entry, _fields),) = await redis.xrange(HOME.stream)
+    entries: Any = await redis.xrange(HOME.stream)
     await views.flusher._gather()
     await redis.flushall()
-    await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": '{"home": 5}', "views": 5}, id=entry)
+    await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": '{"home": 5}', "views": 5}, id=entries[0][0])
     await views.carry()
     assert await stored(sql) == 6
 
