@@ -28,6 +28,7 @@ from tests.benchmarks.stage import FULL, QUICK, Stage, on, processors
 
 QUESTIONS = (
     "hit_over_http",
+    "steps",
     "hit_in_library",
     "many_keys",
     "stampede",

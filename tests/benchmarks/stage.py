@@ -116,7 +116,7 @@ async def service(stage: Stage) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def peer(stage: Stage, module: str) -> AsyncIterator[Server]:
+async def peer(stage: Stage, module: str, **environment: str) -> AsyncIterator[Server]:
     """A service of `peers/`, run in the same way."""
     stage.report(f"starting {module}")
     port = free_port()
@@ -124,7 +124,12 @@ async def peer(stage: Stage, module: str) -> AsyncIterator[Server]:
         sys.executable, "-m", "uvicorn", f"tests.benchmarks.peers.{module}:app", "--port", str(port),
         "--no-access-log", "--log-level", "warning",
         cwd=REPOSITORY,
-        env={**os.environ, "REDIS_URL": stage.endpoints.redis_url, "DATABASE_URL": stage.endpoints.database_url},
+        env={
+            **os.environ,
+            "REDIS_URL": stage.endpoints.redis_url,
+            "DATABASE_URL": stage.endpoints.database_url,
+            **environment,
+        },
     )  # fmt: skip
     running = Service(f"http://127.0.0.1:{port}", process)
     try:

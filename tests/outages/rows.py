@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from tests.keyed import Keyed
 
 PIECES = 1_000_000
@@ -41,3 +43,8 @@ async def made(connection: Keyed, name: str, number: int = 5) -> Rows:
         products.append(f"/products/{sku}")
         stocks.append(f"/inventory/{sku}")
     return Rows(users, products, stocks, f"/page-views/{name}")
+
+
+async def is_relayed(sql: asyncpg.Connection) -> bool:
+    """Whether Redis was told of all changes. Until it was, it is not believed without Postgres."""
+    return not await sql.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE done_at IS NULL)")

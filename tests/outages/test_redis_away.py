@@ -11,7 +11,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.keyed import Keyed
 from tests.outages.instance import Instance, Pair, is_carried
 from tests.outages.load import LONGEST, READS, Load
-from tests.outages.rows import made
+from tests.outages.rows import is_relayed, made
 
 TURNS = 4
 """So many reads of one instance may pass by Redis at the same time: half of its connections to Postgres."""
@@ -126,7 +126,9 @@ async def test_a_write_at_an_instance_that_lost_redis_is_what_the_other_one_read
         print(f"\nRedis: {fault} for one of two; its writes took {min(took):.2f} to {max(took):.2f} s")
 
 
-async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_verified_its_hits(pair: Pair) -> None:
+async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_verified_its_hits(
+    pair: Pair, sql: asyncpg.Connection
+) -> None:
     """A has lost Redis, and B has lost Postgres. There is no way left from A to B:
 
     A commits, cannot tell Redis, waits until the trust of all others has ended, and answers
@@ -137,6 +139,7 @@ async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_
     rows = await made(without_redis.connection, "crossed", 1)
     for path in (rows.users[0], rows.products[0]):
         assert (await without_postgres.connection.ask(path)).status == 200
+    await eventually(lambda: is_relayed(sql))
     without_redis.redis.refuse()
     without_postgres.postgres.refuse()
     await eventually(lambda: _is_open(without_redis))

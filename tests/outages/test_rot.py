@@ -14,7 +14,7 @@ from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.keyed import Keyed
 from tests.outages.instance import Instance, Pair
-from tests.outages.rows import PIECES, made
+from tests.outages.rows import PIECES, is_relayed, made
 
 RESOURCES = ["users", "products", "inventory"]
 REGIONS = {"users": "users", "products": "products", "inventory": "stock"}
@@ -134,7 +134,7 @@ async def test_what_is_no_value_of_ours_is_counted_and_loaded_anew(
     rows = await made(instance.connection, f"rot-{resource}-{rot.replace(' ', '-')}", 1)
     path = rows.one_of_each[RESOURCES.index(resource)]
     # The relay has yet to carry that it was made. If that came between, it would void the lease of a load.
-    await eventually(lambda: _is_relayed(sql))
+    await eventually(lambda: is_relayed(sql))
     key = f"{REGIONS[resource]}:{{{path.rpartition('/')[2]}}}"
     good = await instance.connection.ask(path)
     value = await redis.get(key)
@@ -159,10 +159,6 @@ async def test_what_is_no_value_of_ours_is_counted_and_loaded_anew(
     for each in pair:
         again = await each.connection.ask(path)
         assert (again.json(), "; hit; " in again.headers["cache-status"]) == (good.json(), True)
-
-
-async def _is_relayed(sql: asyncpg.Connection) -> bool:
-    return not await sql.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE done_at IS NULL)")
 
 
 async def _foreign(instance: Instance, resource: str) -> float:
