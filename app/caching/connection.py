@@ -5,7 +5,7 @@ Each value below is chosen against one of those defaults:
 
     retries=0                a lost reply must not apply a command twice; who may retry knows it better than the client
     socket_timeout           a silent Redis costs one short wait, not one per attempt
-    BlockingConnectionPool   a burst waits for a connection; the ordinary pool raises at once when it is empty
+    a pool that waits        a burst waits for a connection; the ordinary pool raises at once when it is empty
     protocol=2               with RESP3, redis-py 8.1.0 hands out connections that Redis closed while they were idle
 """
 
@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
@@ -22,6 +23,29 @@ from redis.utils import str_if_bytes
 
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
+
+
+class Pool(BlockingConnectionPool):
+    """A pool that waits for a connection only where it has to. redis-py's own takes a lock and starts a timer for each
+    command, which is a quarter of what a lone GET costs."""
+
+    _in_line = 0
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
+        """A connection: at once, where one is free and nobody was here before."""
+        if self._in_line or not self._available_connections:
+            self._in_line += 1
+            try:
+                return cast("AbstractConnection", await super().get_connection())  # type: ignore[no-untyped-call]
+            finally:
+                self._in_line -= 1
+        connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
 
 
 @asynccontextmanager
@@ -51,7 +75,7 @@ async def open_redis(
             info = str_if_bytes(await connection.read_response())
             breaker.meet("-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE)))
 
-    pool = BlockingConnectionPool.from_url(
+    pool = Pool.from_url(
         url,
         max_connections=connections,
         timeout=timeout.total_seconds(),
