@@ -29,16 +29,10 @@ class Pool(BlockingConnectionPool):
     """A pool that waits for a connection only where it has to. redis-py's own takes a lock and starts a timer for each
     command, which is a quarter of what a lone GET costs."""
 
-    _in_line = 0
-
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
-        """A connection: at once, where one is free and nobody was here before."""
-        if self._in_line or not self._available_connections:
-            self._in_line += 1
-            try:
-                return cast("AbstractConnection", await super().get_connection())  # type: ignore[no-untyped-call]
-            finally:
-                self._in_line -= 1
+        """A connection: at once, where one is free."""
+        if not self._available_connections:
+            return cast("AbstractConnection", await super().get_connection())  # type: ignore[no-untyped-call]
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
         try:
             await self.ensure_connection(connection)
