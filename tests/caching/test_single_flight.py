@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching import CacheAside, Event, LoadTimeout, Outcome, Region, single_flight
+from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight
 from app.caching.lease import Fill, Lease
 from tests.caching.conftest import NewRegion, Source, Thing
 from tests.eventually import eventually
@@ -375,3 +375,85 @@ async def filled(region: Region[int, Thing], value: Thing, cost: timedelta) -> N
     assert isinstance(lease, Lease)
     _reading, fill = await region.fill(1, lease.token, value, cost)
     assert fill is Fill.STORED
+
+
+async def test_readers_who_wait_for_another_process_ask_together(new_region: NewRegion, source: Source) -> None:
+    source.rows[1] = OLD
+    source.hold()
+    there, here = CacheAside(new_region()), new_region()
+    leader = asyncio.create_task(there.get(1, source.get))
+    await source.read.wait()
+    asked = _counting(here)
+    readers = [asyncio.create_task(CacheAside(here).get(1, source.get)) for _ in range(100)]
+    await eventually(_reaches(asked, 103))  # Each once at first, and all of them three times together.
+    assert not any(reader.done() for reader in readers)
+    source.open.set()
+    assert {(await reader).value for reader in readers} == {(await leader).value} == {OLD}
+    assert source.asked == {1: 1}
+
+
+async def test_a_reader_who_begins_to_wait_is_not_answered_by_a_lookup_that_was_sent_before(
+    new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loads, R1 waits for it
+
+    R1 and all who wait here look again, and are answered: the old row. It is on its way
+                                        W commits the new row, invalidates, and answers; C loads it
+    R2 begins to wait for C; it would be woken with the old row, though it started after W was answered
+    """
+    source.rows[1] = OLD
+    source.hold()
+    regions = [new_region() for _ in range(3)]
+    away, here, third = map(CacheAside, regions)
+    region = regions[1]
+    first_load = asyncio.create_task(away.get(1, source.get))
+    await source.read.wait()
+    looked_up, on_its_way, arrive = region.lookup, asyncio.Event(), asyncio.Event()
+
+    async def lookup(key: int) -> Reading[Thing] | Lease[Thing]:
+        answer = await looked_up(key)
+        if isinstance(answer, Reading) and not on_its_way.is_set():
+            on_its_way.set()
+            await arrive.wait()
+        return answer
+
+    monkeypatch.setattr(region, "lookup", lookup)
+    asked = _counting(region)
+    r1 = asyncio.create_task(here.get(1, source.get))
+    await eventually(_reaches(asked, 1))
+    source.open.set()
+    await first_load
+    await on_its_way.wait()
+    source.hold()
+    source.rows[1] = NEW
+    await away.invalidate(1, NEW.version)
+    second_load = asyncio.create_task(third.get(1, source.get))
+    await source.read.wait()
+    before = asked[1]
+    r2 = asyncio.create_task(here.get(1, source.get))
+    await eventually(_reaches(asked, before + 1))
+    arrive.set()
+    assert (await r1).value == OLD  # It started before W was answered.
+    source.open.set()
+    assert (await r2).value == (await second_load).value == NEW
+
+
+def _counting(region: Region[int, Thing]) -> Counter[int]:
+    """Counts the lookups of a region from here on, by their key."""
+    asked: Counter[int] = Counter()
+    lookup = region.lookup
+
+    async def counted(key: int) -> Reading[Thing] | Lease[Thing]:
+        answer = await lookup(key)
+        asked[key] += 1
+        return answer
+
+    region.lookup = counted  # type: ignore[method-assign]
+    return asked
+
+
+def _reaches(asked: Counter[int], number: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return asked[1] >= number
+
+    return reached
