@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight
 from app.caching.lease import Fill, Lease
 from tests.caching.conftest import NewRegion, Source, Thing
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 
 OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
 
@@ -436,6 +436,24 @@ async def test_a_reader_who_begins_to_wait_is_not_answered_by_a_lookup_that_was_
     assert (await r1).value == OLD  # It started before W was answered.
     source.open.set()
     assert (await r2).value == (await second_load).value == NEW
+
+
+async def test_whoever_waits_for_another_process_does_not_hold_up_the_end(
+    new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_flight, "PATIENCE", timedelta(hours=1))
+    source.hold()
+    there, region = CacheAside(new_region()), new_region()
+    leader = asyncio.create_task(there.get(1, source.get))
+    await source.read.wait()
+    asked = _counting(region)
+    reader = asyncio.create_task(CacheAside(region).get(1, source.get))
+    await eventually(_reaches(asked, 2))
+    await asyncio.wait_for(region.__aexit__(), PATIENCE)
+    with pytest.raises(LoadTimeout):
+        await reader
+    source.open.set()
+    assert (await leader).payload is None
 
 
 def _counting(region: Region[int, Thing]) -> Counter[int]:
