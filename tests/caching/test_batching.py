@@ -97,10 +97,10 @@ async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None
     assert [await batching.ask_here(7), await batching.ask_here(7), await batching.ask_here(8)] == [14, 14, 16]
     assert (doubling.calls, len(started)) == ([[7], [7], [8]], 1)
     doubling.gate.clear()
+    doubling.called.clear()
     # Whoever comes while it is under way joins others.
     alone, *others = [asyncio.create_task(batching.ask_here(key)) for key in (1, 2, 3)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await doubling.called.wait()
     doubling.gate.set()
     assert await asyncio.gather(alone, *others) == [2, 4, 6]
     assert (doubling.calls[3:], len(started)) == ([[1], [2, 3]], 2)
