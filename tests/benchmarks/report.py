@@ -55,7 +55,7 @@ class Machine:
 def show(console: Console, result: Result) -> None:
     """Prints a result."""
     console.print(f"\n{result.question}", style="bold")
-    for table in (*result.tables, _goals(result.goals)):
+    for table in (*result.tables, *_goals(result.goals)):
         printed = Printed(*table.columns, title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
         for column in printed.columns[1:]:
             column.justify = "right"
@@ -92,7 +92,7 @@ def publish(document: Path, machine: Machine, results: Sequence[Result]) -> None
     document.write_text(text)
 
 
-def _goals(goals: Sequence[Goal]) -> Table:
+def _goals(goals: Sequence[Goal]) -> Sequence[Table]:
     rows = [
         [
             goal.text,
@@ -102,12 +102,12 @@ def _goals(goals: Sequence[Goal]) -> Table:
         ]
         for goal in goals
     ]
-    return Table("Goals (least / median / largest of the rounds)", ["", "figure", "goal", ""], rows)
+    return [Table("Goals (least / median / largest of the rounds)", ["", "figure", "goal", ""], rows)] if rows else []
 
 
 def _markdown(document: Path, result: Result) -> str:
     parts = [f"![{result.chart.title}]({document.stem}/{result.name}.svg)"]
-    for table in (*result.tables, _goals(result.goals)):
+    for table in (*result.tables, *_goals(result.goals)):
         lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
         parts.append(f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts)

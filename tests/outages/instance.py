@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
+
 from app.embedded import Endpoints
 from app.schema import migrate
 from tests.conftest import empty
@@ -14,10 +16,13 @@ from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.fresh_database import fresh_database
 from tests.keyed import Keyed
+from tests.outages.rows import is_relayed
 from tests.service import Service, serving
 
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}
 """Uvicorn closes a connection that was idle for 5 s; here some are idle for the length of an outage."""
+LOOK = r"max\(outbox\.id\)"
+"""How a relay begins a poll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +101,17 @@ async def recovered(instances: Sequence[Instance]) -> float:
         return all([(await instance.readiness())[1]["status"] == "ready" for instance in instances])
 
     return await eventually(are_ready)
+
+
+async def all_told(instances: Sequence[Instance], sql: asyncpg.Connection) -> None:
+    """Returns when Redis was told of all changes, and each relay knows: it may have looked while another one had yet to
+    tell of some, and without Postgres it does not believe Redis then."""
+    await eventually(lambda: is_relayed(sql))
+    looks = [instance.postgres.count(LOOK) for instance in instances]
+
+    async def have_looked() -> bool:
+        return all(
+            instance.postgres.count(LOOK) >= before + 2 for instance, before in zip(instances, looks, strict=True)
+        )
+
+    await eventually(have_looked)

@@ -22,9 +22,9 @@ from tests.eventually import PATIENCE, eventually
 from tests.keep_alive import Answer
 from tests.keyed import Keyed
 from tests.open_directory import open_directory
-from tests.outages.instance import Instance, Pair, is_carried, recovered, running
+from tests.outages.instance import Instance, Pair, all_told, is_carried, recovered, running
 from tests.outages.load import LONGEST, Load
-from tests.outages.rows import Rows, is_relayed, made
+from tests.outages.rows import Rows, made
 
 
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
@@ -35,7 +35,7 @@ async def test_without_postgres_what_is_cached_is_read_and_the_rest_is_told_to_c
     page = f"{rows.page}/cached"
     assert (await pair[0].connection.post(page, {"count": 3})).json()["views"] == 3
     before = {path: (await pair[0].connection.ask(path)).json() for path in (*rows.one_of_each, page)}
-    await eventually(lambda: is_relayed(sql))
+    await all_told(pair, sql)
     for instance in pair:
         getattr(instance.postgres, fault)()
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.eventually import PATIENCE, eventually
 from tests.keyed import Keyed
-from tests.outages.instance import Instance, Pair, is_carried
+from tests.outages.instance import Instance, Pair, all_told, is_carried
 from tests.outages.load import LONGEST, READS, Load
-from tests.outages.rows import is_relayed, made
+from tests.outages.rows import made
 
 TURNS = 4
 """So many reads of one instance may pass by Redis at the same time: half of its connections to Postgres."""
@@ -139,7 +139,7 @@ async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_
     rows = await made(without_redis.connection, "crossed", 1)
     for path in (rows.users[0], rows.products[0]):
         assert (await without_postgres.connection.ask(path)).status == 200
-    await eventually(lambda: is_relayed(sql))
+    await all_told(pair, sql)
     without_redis.redis.refuse()
     without_postgres.postgres.refuse()
     await eventually(lambda: _is_open(without_redis))
