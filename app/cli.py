@@ -318,6 +318,7 @@ def _run(workers: int, listener: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
+        http="app.one_write:OneWrite",
     )
     if workers == 1:
         _Server(config).run(sockets=[listener])

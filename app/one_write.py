@@ -3,8 +3,8 @@
     uvicorn      head: write · body: write      two system calls, and each may wake the client
     here         head, body: write              what is written in one tick of the event loop leaves together
 
-Two fifths of what a hit costs over HTTP were spent in those two calls. `fourways serve` uses it; for uvicorn's own command line it
-is `uvicorn app.main:app --http app.one_write:OneWrite`.
+Two fifths of what a hit costs over HTTP are spent in those two calls. `fourways serve` uses it; the command line of uvicorn
+knows no class but its own.
 
 What can go wrong: nothing is held longer than to the end of the tick, so what is streamed leaves as before.
 """
