@@ -1,4 +1,4 @@
-"""The commands: `fourways serve`, `fourways demo` and `fourways dead-letters`."""
+"""The commands: `fourways serve`, `fourways demo`, `fourways dead-letters` and `fourways lab`."""
 
 import asyncio
 import logging
@@ -23,6 +23,7 @@ from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, Endpoints, embedded_servers, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
+from app.lab.commands import lab
 from app.page_views.store import LARGEST, DeadLetter, PageViewStore
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError, read_settings
@@ -41,6 +42,7 @@ dead_letters = typer.Typer(
     no_args_is_help=True,
 )
 commands.add_typer(dead_letters, name="dead-letters")
+commands.add_typer(lab, name="lab")
 
 NONE = "There are no dead letters."
 GRACE = 10
@@ -316,6 +318,7 @@ def _run(workers: int, listener: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
+        http="app.one_write:OneWrite",
     )
     if workers == 1:
         _Server(config).run(sockets=[listener])

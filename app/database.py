@@ -71,6 +71,7 @@ class Database:
         timeout: timedelta,
         within: timedelta | None,
         counted: Callable[[str], None],
+        committed: Callable[[str], None],
     ) -> None:
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
@@ -86,6 +87,7 @@ class Database:
         self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
         self._patience = timeout.total_seconds()
         self._within = self._patience * 0.45 if within is None else within.total_seconds()
+        self._committed = committed
         self._silent_until = float("-inf")
         self._failures = 0
 
@@ -122,6 +124,7 @@ class Database:
                 raise OutcomeUnknown(
                     "The database was lost while it committed: the change may be made, or not."
                 ) from error
+            self._committed(resource)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
@@ -249,13 +252,17 @@ async def open_database(
     timeout: timedelta,
     within: timedelta | None = None,
     counted: Callable[[str], None],
+    committed: Callable[[str], None] = lambda resource: None,
 ) -> AsyncIterator[Database]:
-    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement.
+    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement, and
+    `committed` that of each transaction.
 
     `timeout` bounds a statement and the waits before it. `within` bounds what is done on a connection in all; where
     nothing else is said it is less than half of that, for a client waits.
     """
-    database = Database(url, connections=connections, timeout=timeout, within=within, counted=counted)
+    database = Database(
+        url, connections=connections, timeout=timeout, within=within, counted=counted, committed=committed
+    )
     try:
         yield database
     finally:

@@ -45,6 +45,7 @@ class Metrics:
         self._events = counter("cache_events", "What happened in a cache, by resource.", "resource", "event")
         self._children: dict[tuple[str, str], Counter] = {}
         self._queries = counter("database_queries", "Statements sent to Postgres, by resource.", "resource")
+        self._commits = counter("database_commits", "Changes that requests have committed, by resource.", "resource")
         self._load_seconds = Histogram(
             "fourways_load_seconds", "How long a load from Postgres took.", ["resource"], registry=self._registry
         )
@@ -65,6 +66,7 @@ class Metrics:
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
         flushes = counter("view_flushes", "Flushes of page views.", "result")
         self._flow: dict[str, Counter] = {
+            "read": counter("views_read", "Totals of page views that were asked for."),
             "accepted": counter("views_accepted", "Page views that were taken on."),
             "flushed": counter("views_flushed", "Page views that were carried to Postgres."),
             "rows": counter("view_rows_written", "Rows that those took: views per row is the coalescing."),
@@ -98,6 +100,10 @@ class Metrics:
     def count_query(self, resource: str) -> None:
         """A statement was sent to Postgres."""
         self._queries.labels(resource).inc()
+
+    def count_commit(self, resource: str) -> None:
+        """A request has changed something in Postgres."""
+        self._commits.labels(resource).inc()
 
     def count_relayed(self, changes: int, failures: int) -> None:
         """The relay carried so many changes, and failed so many times."""

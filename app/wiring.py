@@ -104,6 +104,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             connections=settings.database_connections,
             timeout=settings.database_timeout,
             counted=metrics.count_query,
+            committed=metrics.count_commit,
         ) as database,
         # The relay and the flusher must not wait behind requests, or under load caches would rot and views pile up.
         open_database(

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ import httpx
 from tests.eventually import PATIENCE, eventually
 
 REPOSITORY = Path(__file__).parent.parent
+UVICORN = ("-m", "uvicorn", "app.main:app", "--no-access-log", "--log-level", "warning")
+FOURWAYS = ("-c", "from app.cli import main; main()", "serve")
+"""Two ways to run it. Both are told their port by the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,19 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, database_url: str, *, workers: int = 1, **settings: str) -> AsyncIterator[Service]:
-    """`uvicorn app.main:app` with these stores, ready to serve; stopped by SIGTERM at the end.
+async def serving(
+    redis_url: str, database_url: str, *, command: Sequence[str] = UVICORN, workers: int = 1, **settings: str
+) -> AsyncIterator[Service]:
+    """The command with these stores, ready to serve; stopped by SIGTERM at the end.
 
     `settings` are further environment variables.
     """
-    port = free_port()
-    environment = {**os.environ, "REDIS_URL": redis_url, "DATABASE_URL": database_url, **settings}
+    port = str(free_port())
+    stores = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
+    environment = {**os.environ, **stores, "PORT": port, "UVICORN_PORT": port, **settings}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--workers", str(workers),
-        "--no-access-log", "--log-level", "warning",
-        cwd=REPOSITORY, env=environment,
-    )  # fmt: skip
+        sys.executable, *command, "--workers", str(workers), cwd=REPOSITORY, env=environment
+    )
     try:
         service = Service(f"http://127.0.0.1:{port}", process)
         await ready(service)

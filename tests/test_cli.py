@@ -49,9 +49,8 @@ class Home:
         async with self.runs("serve", *arguments) as running, self.client() as client:
             await running.shows("Fourways serves at")
 
-            async def is_ready() -> (
-                bool
-            ):  # Where there is more to do than the machine can, trust may lapse for a moment.
+            async def is_ready() -> bool:
+                # Where there is more to do than the machine can, trust may lapse for a moment.
                 return bool((await client.get("/health/ready")).json()["status"] == "ready")
 
             await eventually(is_ready)

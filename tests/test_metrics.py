@@ -29,14 +29,16 @@ def test_a_load_is_measured_and_nothing_else_is() -> None:
     assert _samples(metrics.text(), "fourways_load_seconds_count") == {"users": 1}
 
 
-def test_queries_and_relayed_changes_are_counted() -> None:
+def test_queries_commits_and_relayed_changes_are_counted() -> None:
     metrics = Metrics()
     metrics.count_query("users")
     metrics.count_query("users")
     metrics.count_query("outbox")
     metrics.count_relayed(3, 0)
     metrics.count_relayed(0, 1)
+    metrics.count_commit("users")
     assert metrics.totals("database_queries") == {"users": 2, "outbox": 1}
+    assert metrics.totals("database_commits") == {"users": 1}
     assert _samples(metrics.text(), "fourways_outbox_relayed_total") == {"": 3}
     assert _samples(metrics.text(), "fourways_outbox_failures_total") == {"": 1}
 

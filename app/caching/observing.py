@@ -35,6 +35,7 @@ Observe = Callable[[str, Event, timedelta], None]
 class Flow(StrEnum):
     """What can happen on write-behind's way to the database; counted in views, where nothing else is said."""
 
+    READ = "read"  # So many totals were asked for.
     ACCEPTED = "accepted"
     FLUSHED = "flushed"
     ROWS = "rows"  # So many rows took them.

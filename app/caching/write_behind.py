@@ -24,7 +24,7 @@ from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
 from app.caching.group_commit import GroupCommit
 from app.caching.intake import Cap, Intake
-from app.caching.observing import ObserveFlow
+from app.caching.observing import Flow, ObserveFlow
 from app.caching.receipts import Receipts
 from app.caching.scripts import run, script
 from app.caching.shards import COUNT, GROUP, shards
@@ -62,6 +62,7 @@ class WriteBehind(Background):
     ) -> None:
         super().__init__()
         self._clock, self._breaker, self._shards, self._cap = clock, breaker, shards(name), cap
+        self._observe = observe
         self._waiting = script(redis, "waiting")
         self._totals = Totals(redis, name, load, self, breaker)
         self._intake = Intake(
@@ -99,6 +100,7 @@ class WriteBehind(Background):
 
     async def get(self, page: str) -> Total:
         """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable."""
+        self._observe(Flow.READ, 1)
         return await self._totals.get(page)
 
     async def forget(self, page: str) -> None:

@@ -10,11 +10,12 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from app.advice import Traffic
 from app.caching import CacheUnavailable, Fsync, Outcome, fsync
 from app.errors import DatabaseUnavailable
 from app.readiness import readiness
 from app.routers.problems import documented
-from app.routers.strategies import STRATEGIES, LiveStrategy, Reads, Writes
+from app.routers.strategies import CACHED, STRATEGIES, LiveStrategy, Reads, Writes, advised
 from app.wiring import AllResources, Resources
 
 router = APIRouter(tags=["operations"], responses=documented())
@@ -56,12 +57,32 @@ async def index() -> str:
 
 @router.get("/strategies", summary="The strategies, with live figures")
 async def strategies(resources: AllResources) -> list[LiveStrategy]:
-    """What each strategy is, when to use it, when to avoid it, what it is never for, and what it did here so far."""
-    live: dict[str, Reads | Writes] = {name: _reads(resources, name) for name in ("users", "products", "inventory")}
-    live["page-views"] = await _writes(resources)
+    """What each strategy is, when to use it, when to avoid it, what it is never for, what it did here so far, and
+    which one its traffic suggests. Nothing is ever switched."""
+    live: dict[str, Reads | Writes] = {f"/{name}": _reads(resources, name) for name in CACHED}
+    traffic = {f"/{name}": _traffic(resources, name) for name in CACHED}
+    live["/page-views"] = await _writes(resources)
+    traffic["/page-views"] = _views(resources)
     return [
-        LiveStrategy(**strategy.model_dump(), live=live[strategy.resource.removeprefix("/")]) for strategy in STRATEGIES
+        LiveStrategy(
+            **strategy.model_dump(),
+            live=live[strategy.resource],
+            advice=advised(strategy, traffic[strategy.resource]),
+        )
+        for strategy in STRATEGIES
     ]
+
+
+def _traffic(resources: Resources, resource: str) -> Traffic:
+    events = resources.metrics.totals("cache_events", resource=resource)
+    commits = resources.metrics.totals("database_commits")
+    return Traffic(reads=sum(int(events.get(outcome, 0)) for outcome in Outcome), writes=int(commits.get(resource, 0)))
+
+
+def _views(resources: Resources) -> Traffic:
+    return Traffic(
+        reads=int(resources.metrics.total("views_read")), writes=int(resources.metrics.total("views_accepted"))
+    )
 
 
 def _reads(resources: Resources, resource: str) -> Reads:

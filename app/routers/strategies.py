@@ -1,6 +1,14 @@
-"""The strategies as data: what each one is, when to use it, and when not."""
+"""The strategies as data: what each one is, when to use it, and when not; and what the traffic suggests.
+
+What can go wrong: a suggestion from little traffic; it says how sure it is. Nothing is ever switched by it.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.advice import Choice, Loss, Needs, Sure, Traffic, advise
 
 
 class Reads(BaseModel):
@@ -45,10 +53,30 @@ class Strategy(BaseModel):
     never_for: list[str]
 
 
+class Advised(BaseModel):
+    """What the traffic of a resource suggests, by the article's decision tree. Nothing is switched by it."""
+
+    configured: Choice
+    suggested: Choice
+    verdict: str = Field(description="What to make of it, where the two differ, and where they do not.")
+    sure: Sure
+    why: str = Field(description="Why it is so sure.")
+    reasons: list[str] = Field(description="Each question of the tree, its answer, and what the article makes of it.")
+    reads: int = Field(description="Since the service started, all workers together.")
+    writes: int = Field(
+        description="The same: changes over HTTP that were committed, and of page views each that was taken on. What "
+        "others write in SQL is not counted."
+    )
+    stale_seconds: float | None = Field(description="How old an answer may be; 0: never, null: any age.")
+    loss: Loss = Field(description="What it means to lose what is in the cache.")
+    counts: bool = Field(description="Whether writes add to a number.")
+
+
 class LiveStrategy(Strategy):
-    """One strategy, and how it does."""
+    """One strategy, how it does, and whether it is the one that its traffic suggests."""
 
     live: Reads | Writes
+    advice: Advised
 
 
 STRATEGIES = (
@@ -132,3 +160,48 @@ STRATEGIES = (
         ],
     ),
 )
+
+CACHED = ("users", "products", "inventory")
+"""The resources whose cache reports how each read went."""
+
+NEEDS: Mapping[str, Needs] = {
+    "/users": Needs(timedelta(0), Loss.NOTHING),
+    "/products": Needs(timedelta(0), Loss.NOTHING),
+    # Somebody acts on it: what is sold twice costs money.
+    "/inventory": Needs(timedelta(0), Loss.REVENUE, counts=True),
+    "/page-views": Needs(timedelta(0), Loss.DASHBOARD, counts=True),
+}
+"""What the data of each resource must have, by the promises that the service makes."""
+
+
+def advised(strategy: Strategy, traffic: Traffic) -> Advised:
+    """What `traffic` suggests for the resource of `strategy`, beside what is configured."""
+    needs, configured = NEEDS[strategy.resource], Choice(strategy.name)
+    advice = advise(needs, traffic)
+    return Advised(
+        configured=configured,
+        suggested=advice.strategy,
+        verdict=_verdict(configured, advice.strategy),
+        sure=advice.sure,
+        why=advice.why,
+        reasons=list(advice.reasons),
+        reads=traffic.reads,
+        writes=traffic.writes,
+        stale_seconds=None if needs.stale is None else needs.stale.total_seconds(),
+        loss=needs.loss,
+        counts=needs.counts,
+    )
+
+
+def _verdict(configured: Choice, suggested: Choice) -> str:
+    if configured is suggested:
+        return "What is configured is what is suggested."
+    if {configured, suggested} == {Choice.CACHE_ASIDE, Choice.READ_THROUGH}:
+        return (
+            "The two cost the same: read-through is for what many places read, or many keys at once, and cache-aside "
+            "is the simpler one otherwise. There is no reason to change."
+        )
+    return (
+        f"With such traffic {suggested} would cost less than {configured}; `fourways lab advise` measures how much, "
+        "on a trace of yours."
+    )

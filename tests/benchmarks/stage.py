@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.wiring import Resources, open_resources
 from tests.benchmarks.measurement import WrongAnswer
 from tests.eventually import eventually
-from tests.service import REPOSITORY, Service, free_port, serving
+from tests.service import FOURWAYS, REPOSITORY, Service, free_port, serving
 
 HOUR = "3600"
 
@@ -108,10 +108,11 @@ async def library(stage: Stage) -> AsyncIterator[Resources]:
 
 @asynccontextmanager
 async def service(stage: Stage) -> AsyncIterator[Server]:
-    """The application, as it is run."""
+    """The application, as `fourways serve` runs it."""
     stage.report("starting the service")
+    stores = (stage.endpoints.redis_url, stage.endpoints.database_url)
     lifetimes = {"FOURWAYS_PRODUCTS_TTL": HOUR, "FOURWAYS_INVENTORY_TTL": HOUR}
-    async with serving(stage.endpoints.redis_url, stage.endpoints.database_url, workers=1, **lifetimes) as running:
+    async with serving(*stores, command=FOURWAYS, **lifetimes) as running:
         yield Server(running.url, psutil.Process(running.process.pid))
 
 

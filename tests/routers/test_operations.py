@@ -140,6 +140,69 @@ async def test_the_live_figures_of_write_behind_tell_what_merging_saved(client: 
     assert live["database_queries"] > 0
 
 
+async def _advice(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+    return [strategy["advice"] for strategy in (await client.get("/strategies")).json()]
+
+
+async def test_nothing_is_advised_with_confidence_before_there_was_traffic(client: httpx.AsyncClient) -> None:
+    users, products, inventory, page_views = await _advice(client)
+    assert [each["configured"] for each in (users, products, inventory, page_views)] == [
+        "cache-aside",
+        "read-through",
+        "write-through",
+        "write-behind",
+    ]
+    assert [(each["reads"], each["writes"]) for each in (users, products, inventory, page_views)] == [(0, 0)] * 4
+    assert (page_views["sure"], page_views["why"]) == ("low", "Nothing was read or written yet.")
+    # Of stock the needs alone decide.
+    assert (inventory["suggested"], inventory["sure"], inventory["loss"]) == ("write-through", "high", "revenue")
+    assert inventory["verdict"] == "What is configured is what is suggested."
+
+
+async def test_what_the_traffic_suggests_stands_beside_what_is_configured(
+    client: httpx.AsyncClient, rows: Contents
+) -> None:
+    for _ in range(3):
+        await client.get("/products/KETTLE-1")
+    await client.post("/page-views", json={"views": [{"page": "home", "count": 50}, {"page": "news"}]})
+    await client.get("/page-views/home")
+    users, products, _inventory, page_views = await _advice(client)
+    assert (users["suggested"], users["stale_seconds"], users["counts"]) == ("cache-aside", 0, False)
+    assert (products["suggested"], products["reads"]) == ("cache-aside", 3)
+    assert products["verdict"].startswith("The two cost the same: read-through is for")
+    assert (page_views["suggested"], page_views["reads"], page_views["writes"]) == ("write-behind", 1, 51)
+    assert page_views["reasons"][1].endswith("(1 reads to 51 writes.)")
+
+
+async def test_counters_that_are_only_read_do_not_need_write_behind(client: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await client.get("/page-views/home")
+    page_views = (await _advice(client))[3]
+    assert (page_views["suggested"], page_views["sure"]) == ("cache-aside", "low")
+    assert page_views["verdict"].startswith("With such traffic cache-aside would cost less than write-behind;")
+    # It only says so.
+    answer = await client.post("/page-views/home")
+    assert answer.status_code == 202
+    assert (await client.get("/strategies")).json()[3]["name"] == "write-behind"
+
+
+async def test_a_write_is_what_was_committed_and_not_what_was_refused(
+    client: httpx.AsyncClient, rows: Contents
+) -> None:
+    before = [each["writes"] for each in await _advice(client)]
+    user = (await client.post("/users", json={"name": "Ada", "email": "ada@new.example"})).json()["id"]
+    assert (await client.post("/users", json={"name": "Ada", "email": "ada@new.example"})).status_code == 409
+    assert (await client.patch(f"/users/{user}", json={"name": "Bo"}, headers={"If-Match": '"1"'})).status_code == 412
+    assert (await client.patch(f"/users/{user}", json={"name": "Bo"})).status_code == 200
+    assert (await client.delete(f"/users/{user}")).status_code == 204
+    assert (await client.delete(f"/users/{user}")).status_code == 404
+    assert (await client.put("/inventory/NEW", json={"quantity": 3})).status_code == 201
+    assert (await client.post("/inventory/NEW/adjustments", json={"delta": -4})).status_code == 409
+    assert (await client.post("/inventory/NEW/adjustments", json={"delta": -3})).status_code == 200
+    writes = [each["writes"] for each in await _advice(client)]
+    assert [after - earlier for after, earlier in zip(writes, before, strict=True)] == [3, 0, 2, 0]
+
+
 PARTS = ("redis", "postgres", "relay", "flusher", "receipts", "breaker", "eviction", "persistence")
 FIELDS = [
     "backlog",

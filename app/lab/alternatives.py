@@ -1,0 +1,31 @@
+"""Who is billed for an advice: no cache at all, our four, and the TTL alone, kept for as long as the needs allow."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from app.advice import SHORTEST, Choice, Needs
+from app.lab.comparison.contestant import CONTESTANTS, Contestant
+from app.lab.published import TtlOnly
+from app.lab.strategy import Strategy, Table
+
+SLACK = timedelta(seconds=1)
+"""An entry is as old as its load took when its TTL begins. Redis is told it in whole seconds, so this is the least."""
+NO_CACHE = "no cache"
+
+
+def alternatives(needs: Needs) -> Sequence[Contestant]:
+    """The contestants. Where the needs leave no use for a TTL alone, it is billed with the TTL of the others."""
+
+    def ttl_only(redis: Redis, table: Table, prefix: str, ttl: timedelta) -> Strategy:
+        if needs.stale is not None and needs.stale >= SHORTEST:
+            ttl = min(ttl, max(SHORTEST, needs.stale - SLACK))
+        return TtlOnly(redis, table, prefix, ttl)
+
+    return [
+        replace(contestant, make=ttl_only) if contestant.name == Choice.TTL_ONLY else contestant
+        for contestant in CONTESTANTS
+        if contestant.name in (NO_CACHE, *Choice)
+    ]

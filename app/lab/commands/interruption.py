@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM. Before anything is started they end the command at once; later they set an event.
+
+What was started is stopped on the way out, and what was found until then is told.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Self
+
+import typer
+
+INTERRUPTED = 130
+"""What a shell expects of a command that Ctrl-C has ended."""
+
+
+class Interruption:
+    """In its block, both signals are heard by it."""
+
+    def __init__(self) -> None:
+        self._deferred = self._asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED)
+
+    def defer(self) -> None:
+        """From now on it waits for `telling`."""
+        self._deferred = True
+
+    @contextmanager
+    def telling(self, stop: asyncio.Event) -> Iterator[asyncio.Event]:
+        """Sets `stop` when a signal comes, or has come."""
+        self._loop, self._stop = asyncio.get_running_loop(), stop
+        if self._asked:
+            stop.set()
+        try:
+            yield stop
+        finally:
+            self._loop = self._stop = None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        elif not self._deferred:
+            raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""One trace, played against each strategy in turns, and the bill."""

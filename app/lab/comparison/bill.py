@@ -1,0 +1,167 @@
+"""What a strategy costs, and what it gets wrong: one line of the comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from app.lab.comparison.bench import Costs, Judged
+from app.lab.comparison.contestant import Contestant
+from app.lab.comparison.oracle import Verdict
+from app.lab.comparison.replay import Tally
+from app.lab.strategy import Holds
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long operations took: half of them no longer than `p50`, and so on; None when there were none."""
+
+    mean: timedelta | None = None
+    p50: timedelta | None = None
+    p99: timedelta | None = None
+    p999: timedelta | None = None
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Latency":
+        """The nearest-rank percentiles: each is a time that was measured."""
+        if not seconds:
+            return cls()
+        ranked = sorted(seconds)
+
+        def percentile(share: float) -> timedelta:
+            return timedelta(seconds=ranked[min(len(ranked) - 1, int(share * len(ranked)))])
+
+        return cls(timedelta(seconds=sum(ranked) / len(ranked)), percentile(0.5), percentile(0.99), percentile(0.999))
+
+    def as_json(self) -> dict[str, float | None]:
+        """In milliseconds."""
+        named = {"mean": self.mean, "p50": self.p50, "p99": self.p99, "p999": self.p999}
+        return {name: None if took is None else round(took / MILLISECOND, 3) for name, took in named.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One contestant's. The replay is what was asked for. The two drills provoke what a quiet run may hide; each is
+    None where it was not run."""
+
+    contestant: Contestant
+    holds: Holds
+    reads: int
+    writes: int
+    errors: int
+    first_error: str
+    hit_ratio: float | None
+    """The share of reads for which the database was not asked; None without reads."""
+    database_reads: int
+    database_writes: int
+    redis_round_trips: int
+    redis_bytes: int
+    read_latency: Latency
+    write_latency: Latency
+    coalescing: float | None
+    """Acknowledged writes for each row that was written; None where none was."""
+    replay: Verdict
+    contention: Verdict | None = None
+    crash: Verdict | None = None
+    finals: dict[str, int] = field(default_factory=dict)
+    """What the database has at the end of each key that was written."""
+
+    @property
+    def name(self) -> str:
+        """The contestant's."""
+        return self.contestant.name
+
+    @property
+    def whole(self) -> Verdict:
+        """The replay and both drills together."""
+        return self.replay + (self.contention or Verdict()) + (self.crash or Verdict())
+
+    @property
+    def stale_reads(self) -> int:
+        """Of the replay and the drills, as the three below."""
+        return self.whole.stale
+
+    @property
+    def longest_stale(self) -> timedelta:
+        """How old the oldest answer was."""
+        return self.whole.longest_stale
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged writes that the database does not have."""
+        return self.whole.lost
+
+    @property
+    def doubled(self) -> int:
+        """Writes that it has more than once: counts added again, values that came back over a newer one."""
+        return self.whole.doubled
+
+    @property
+    def cost(self) -> float:
+        """The mean time of an operation of this mix, in milliseconds: what is left to compare among the correct."""
+        means = [(self.read_latency.mean, self.reads), (self.write_latency.mean, self.writes)]
+        played = sum(count for mean, count in means if mean is not None)
+        spent = sum(mean / MILLISECOND * count for mean, count in means if mean is not None)
+        return spent / played if played else 0.0
+
+    def as_json(self) -> dict[str, object]:
+        """Durations in milliseconds."""
+        whole = self.whole
+        return {
+            "name": self.name,
+            "kind": self.contestant.kind.name.lower(),
+            "holds": self.holds.value,
+            "copy": self.contestant.copy,
+            "about": self.contestant.about,
+            "reads": self.reads,
+            "writes": self.writes,
+            "errors": self.errors,
+            "first_error": self.first_error or None,
+            "hit_ratio": None if self.hit_ratio is None else round(self.hit_ratio, 4),
+            "database_reads": self.database_reads,
+            "database_writes": self.database_writes,
+            "redis_round_trips": self.redis_round_trips,
+            "redis_bytes": self.redis_bytes,
+            "read_ms": self.read_latency.as_json(),
+            "write_ms": self.write_latency.as_json(),
+            "mean_ms": round(self.cost, 3),
+            "coalescing": None if self.coalescing is None else round(self.coalescing, 2),
+            **_judged(whole),
+            "in_replay": _judged(self.replay),
+            "under_contention": None if self.contention is None else _judged(self.contention),
+            "after_crash": None if self.crash is None else _judged(self.crash),
+        }
+
+
+def make_bill(contestant: Contestant, holds: Holds, tally: Tally, costs: Costs, judged: Judged) -> Bill:
+    """Adds up what was measured."""
+    reads = len(tally.reads)
+    return Bill(
+        contestant=contestant,
+        holds=holds,
+        reads=reads,
+        writes=tally.acknowledged,
+        errors=tally.errors,
+        first_error=tally.first_error,
+        hit_ratio=max(0.0, 1 - costs.asked / reads) if reads else None,
+        database_reads=costs.reads,
+        database_writes=costs.writes,
+        redis_round_trips=costs.traffic.round_trips,
+        redis_bytes=costs.traffic.bytes,
+        read_latency=Latency.of(tally.reads),
+        write_latency=Latency.of(tally.writes),
+        coalescing=tally.acknowledged / judged.rows if judged.rows else None,
+        replay=judged.verdict,
+        finals=judged.finals,
+    )
+
+
+def _judged(verdict: Verdict) -> dict[str, object]:
+    return {
+        "stale_reads": verdict.stale,
+        "longest_stale_ms": round(verdict.longest_stale / MILLISECOND, 3),
+        "uncommitted_reads": verdict.uncommitted,
+        "lost_writes": verdict.lost,
+        "doubled_writes": verdict.doubled,
+    }

@@ -1,0 +1,53 @@
+"""Who takes part in a comparison, by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.lab.published import PUBLISHED
+from app.lab.strategy import Make
+
+
+class Kind(StrEnum):
+    """Where a contestant comes from."""
+
+    NONE = "no cache"
+    OURS = "ours"
+    PUBLISHED = "published"
+    REPAIRED = "repaired"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A way to cache. `about` is a line for a person; `copy`, whether to copy it; `make` is None for what
+    `app/lab/bench.py` makes."""
+
+    name: str
+    kind: Kind
+    about: str
+    copy: bool
+    make: Make | None = None
+
+    @property
+    def later(self) -> bool:
+        """Whether the database gets what is written after it was acknowledged."""
+        return self.name.startswith("write-behind")
+
+
+CONTESTANTS: Sequence[Contestant] = (
+    Contestant("no cache", Kind.NONE, "Every read and every write asks the database.", True),
+    Contestant("cache-aside", Kind.OURS, "Database, then invalidate; a fill needs a lease.", True),
+    Contestant("read-through", Kind.OURS, "The same, and the cache loads itself: many misses, one query.", True),
+    Contestant("write-through", Kind.OURS, "Both stores or neither, under the row's lock.", True),
+    Contestant("write-behind", Kind.OURS, "Counts in Redis now, in the database soon, each exactly once.", True),
+    *(
+        Contestant(
+            variant.name,
+            Kind.REPAIRED if variant.copy and "TTL" not in variant.name else Kind.PUBLISHED,
+            variant.defect,
+            variant.copy,
+            variant.make,
+        )
+        for variant in PUBLISHED.values()
+    ),
+)

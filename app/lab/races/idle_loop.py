@@ -1,0 +1,65 @@
+"""An event loop that says when nothing moves any more, and whose time passes only when it is told.
+
+    idle        no callback is ready, and nobody waits for a socket: every task waits for a timer, or for a decision
+    advance     the time goes on, and what is due wakes
+
+A thousand schedules are then explored without one sleep, and two runs take the same turns. (The event loops of
+deterministic simulation: Zhou et al., "FoundationDB", SIGMOD 2021.)
+
+What can go wrong: a wait for a socket that nobody has declared as `busy` is taken for idleness.
+"""
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable
+
+
+class IdleSelector(selectors.DefaultSelector):
+    """Asked for the next event when no callback is ready, it tells that to whoever waits for it, unless it is busy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy: Callable[[], bool] = lambda: False
+        self.told: Callable[[float | None], None] | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As any selector's. The loop asks with a timeout of 0 while callbacks are ready."""
+        if self.told is not None and (timeout is None or timeout > 0) and not self.busy():
+            told, self.told = self.told, None
+            told(timeout)
+            timeout = 0
+        return super().select(timeout)
+
+
+class IdleLoop(asyncio.SelectorEventLoop):
+    """The loop."""
+
+    def __init__(self) -> None:
+        self._idle_selector = IdleSelector()
+        self._ahead = 0.0
+        self._stands_at: float | None = None
+        super().__init__(self._idle_selector)
+
+    def time(self) -> float:
+        """Seconds. While the time stands still, always the same."""
+        return time.monotonic() + self._ahead if self._stands_at is None else self._stands_at
+
+    def stop_time(self) -> None:
+        """From here on the time passes by `advance` only."""
+        self._stands_at = self.time()
+
+    def start_time(self) -> None:
+        """From here on the time passes by itself again."""
+        self._ahead, self._stands_at = self.time() - time.monotonic(), None
+
+    def advance(self, seconds: float) -> None:
+        """So many seconds pass."""
+        self._stands_at = self.time() + seconds
+
+    async def idle(self, busy: Callable[[], bool]) -> float | None:
+        """Returns when nothing moves, and `busy` says that nobody waits for a socket. Answers in how many seconds the
+        next timer is due, None when there is none."""
+        waiting: asyncio.Future[float | None] = self.create_future()
+        self._idle_selector.busy, self._idle_selector.told = busy, waiting.set_result
+        return await waiting

@@ -1,0 +1,240 @@
+"""A table with one number under each key, whose every statement is a step of a schedule.
+
+    rows        key, value, version
+    outbox      each change of a row, written in its transaction, for whoever carries invalidations
+    applied     the ledger of batches that were counted
+
+The tables are in a schema of their own, which is gone afterwards. A connection stands for a process: one statement at a
+time, and at most one transaction.
+
+What can go wrong: two statements that wait for each other would wait in Postgres, where the gate does not see it. So
+the lock of a row is tried for, and whoever does not get it tries again when somebody has given one back.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import asyncpg
+
+from app.lab.races.gate import Gate
+from app.lab.strategy import Row
+
+T = TypeVar("T")
+
+TABLES = """
+CREATE SEQUENCE versions START 2;
+CREATE TABLE rows (key text PRIMARY KEY, value bigint NOT NULL, version bigint NOT NULL);
+CREATE TABLE outbox (id bigserial PRIMARY KEY, key text NOT NULL, version bigint NOT NULL, done bool NOT NULL);
+CREATE TABLE applied (batch text PRIMARY KEY);
+"""
+
+CHANGE = """
+WITH changed AS (
+  UPDATE rows SET value = {value}, version = nextval('versions') WHERE key = $1 RETURNING key, value, version
+), told AS (INSERT INTO outbox (key, version, done) SELECT key, version, false FROM changed)
+SELECT value, version FROM changed
+"""
+SAVE, ADD = CHANGE.format(value="$2"), CHANGE.format(value="value + $2")
+
+APPLY = """
+WITH fresh AS (INSERT INTO applied SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING batch),
+sums AS (
+  SELECT key, sum(delta)::bigint AS delta FROM unnest($1::text[], $2::text[], $3::bigint[]) AS new (batch, key, delta)
+  JOIN fresh USING (batch) GROUP BY key
+)
+UPDATE rows SET value = value + delta FROM sums WHERE sums.key = rows.key
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of the outbox."""
+
+    id: int
+    key: str
+    version: int
+
+
+@asynccontextmanager
+async def schema(database_url: str) -> AsyncIterator[str]:
+    """The name of a schema with the tables, until the block ends."""
+    name = f"fourways_races_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(f"CREATE SCHEMA {name}")
+        try:
+            await connection.execute(f"SET search_path TO {name}")
+            await connection.execute(TABLES)
+            yield name
+        finally:
+            await connection.execute(f"DROP SCHEMA {name} CASCADE")
+    finally:
+        await connection.close()
+
+
+class SteppedTable:
+    """The table as one actor sees it. `commits` is told each value that was committed, and its version."""
+
+    def __init__(
+        self, connection: asyncpg.Connection, gate: Gate, actor: int, commits: Callable[[int, int], None]
+    ) -> None:
+        self._connection, self._gate, self._actor, self._commits = connection, gate, actor, commits
+
+    async def load(self, key: str) -> Row | None:
+        """The row of `key`."""
+        return await self._step("SELECT", lambda: self._load(key))
+
+    async def load_shared(self, key: str) -> tuple[Row | None, bool]:
+        """The row, read after a try at sharing the lock of its writers, and whether that was to be had."""
+
+        async def load() -> tuple[Row | None, bool]:
+            async with self._connection.transaction():
+                shared = await self._connection.fetchval("SELECT pg_try_advisory_xact_lock_shared(hashtext($1))", key)
+                return await self._load(key), bool(shared)
+
+        return await self._step("SELECT, sharing the lock", load)
+
+    async def save(self, key: str, value: int) -> Row | None:
+        """Sets its value, and answers the new row; None when there is none."""
+        return await self._step(f"UPDATE to {value}", lambda: self._change(SAVE, key, value))
+
+    async def add(self, key: str, count: int) -> Row | None:
+        """Adds to its value, and answers the new row; None when there is none."""
+        return await self._step(f"UPDATE by {count}", lambda: self._change(ADD, key, count))
+
+    async def save_many(self, values: dict[str, int]) -> None:
+        """Sets many values in one transaction."""
+
+        async def save() -> None:
+            async with self._connection.transaction():
+                for key, value in values.items():
+                    await self._change(SAVE, key, value)
+
+        await self._step(f"UPDATE to {', '.join(map(str, values.values()))}", save)
+
+    async def save_locked(self, key: str, value: int, revoke: Callable[[], Awaitable[None]]) -> Row | None:
+        """Sets its value under the row's lock; `revoke` goes out with the change, and before COMMIT both are back."""
+        await self._lock(key)
+        try:
+            row, revoked = await asyncio.gather(
+                self._step(f"UPDATE to {value}", lambda: self._change(SAVE, key, value, committed=False)),
+                revoke(),
+                return_exceptions=True,
+            )
+            for outcome in (revoked, row):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        except Exception:
+            await self._step("ROLLBACK", self.roll_back)
+            raise
+        assert row is None or isinstance(row, Row)
+
+        async def commit() -> None:
+            await self._connection.execute("COMMIT")
+            if row is not None:
+                self._commits(row.value, row.version)
+            self._gate.unlock()
+
+        await self._step("COMMIT", commit)
+        return row
+
+    async def undone(self) -> list[Change]:
+        """The changes that nobody has carried yet, the oldest first."""
+
+        async def undone() -> list[Change]:
+            rows = await self._connection.fetch("SELECT id, key, version FROM outbox WHERE NOT done ORDER BY id")
+            return [Change(**row) for row in rows]
+
+        return await self._step("SELECT from the outbox", undone)
+
+    async def done(self, changes: Sequence[Change]) -> None:
+        """They were carried."""
+        ids = [change.id for change in changes]
+
+        async def done() -> None:
+            await self._connection.execute("UPDATE outbox SET done = true WHERE id = ANY($1::bigint[])", ids)
+
+        await self._step("UPDATE the outbox", done)
+
+    async def apply(self, batches: Mapping[str, Mapping[str, int]]) -> int:
+        """Counts those batches that are new, in one transaction, and answers how many rows that changed."""
+        each = [(batch, key, delta) for batch, deltas in batches.items() for key, delta in deltas.items()]
+
+        async def apply() -> int:
+            columns = [list(column) for column in zip(*each, strict=True)]
+            return int((await self._connection.execute(APPLY, *columns)).split()[-1])
+
+        return await self._step("count batches that are new", apply)
+
+    async def standing(self, keys: Sequence[str], batches: Sequence[str]) -> tuple[dict[str, int], frozenset[str]]:
+        """The values of keys, and which of some batches were counted: from one snapshot."""
+
+        async def standing() -> tuple[dict[str, int], frozenset[str]]:
+            async with self._connection.transaction(isolation="repeatable_read"):
+                rows = await self._connection.fetch(
+                    "SELECT key, value FROM rows WHERE key = ANY($1::text[])", list(keys)
+                )
+                counted = await self._connection.fetch(
+                    "SELECT batch FROM applied WHERE batch = ANY($1::text[])", list(batches)
+                )
+            return {row["key"]: row["value"] for row in rows}, frozenset(row["batch"] for row in counted)
+
+        return await self._step("SELECT with the ledger", standing)
+
+    async def reset(self, key: str) -> None:
+        """As before each schedule: one row of value 0, and nothing else."""
+        await self._connection.execute("DELETE FROM rows; DELETE FROM outbox; DELETE FROM applied")
+        await self._connection.execute("INSERT INTO rows VALUES ($1, 0, 1)", key)
+
+    async def roll_back(self) -> None:
+        """Gives up the transaction, if there is one: as Postgres does when the connection of a dead process ends."""
+        if self._connection.is_in_transaction():
+            await self._connection.execute("ROLLBACK")
+        self._gate.unlock()
+
+    async def _lock(self, key: str) -> None:
+        async def lock() -> bool:
+            await self._connection.execute("BEGIN")
+            if await self._connection.fetchval("SELECT pg_try_advisory_xact_lock(hashtext($1))", key):
+                return True
+            await self._connection.execute("ROLLBACK")
+            return False
+
+        try:
+            while not await self._step("BEGIN, lock the row", lock):
+                await self._gate.unlocked()
+        except ConnectionError:
+            await self._gate.pass_by(self._actor, self.roll_back)  # Postgres sees that the connection is broken.
+            raise
+
+    async def _load(self, key: str) -> Row | None:
+        row = await self._connection.fetchrow("SELECT value, version FROM rows WHERE key = $1", key)
+        return None if row is None else Row(**row)
+
+    async def _change(self, statement: str, key: str, value: int, *, committed: bool = True) -> Row | None:
+        row = await self._connection.fetchrow(statement, key, value)
+        if row is not None and committed:
+            self._commits(row["value"], row["version"])
+        return None if row is None else Row(**row)
+
+    async def _step(self, text: str, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._gate.step(
+            self._actor, text, call, lambda: ConnectionError("The answer of the database is lost."), show=_shown
+        )
+
+
+def _shown(answer: object) -> str:
+    match answer:
+        case Row(value=value), shared:
+            return f"{value}" if shared else f"{value}, locked"
+        case Row(value=value):
+            return str(value)
+        case False:
+            return "somebody has it"
+        case list() as changes:
+            return f"{len(changes)} changes" if changes else "nothing"
+    return ""

@@ -1,0 +1,125 @@
+"""The lines of a text file, plain or gzipped, or of standard input.
+
+    with open_lines(Path("access.log.gz")) as lines:
+        for line in lines: ...              # they end with \\n, whether the file has \\n, \\r\\n, \\r or all of them
+
+Each line is bounded, so that a file without any line ends does not fill the memory. Bytes that are no UTF-8 stay
+readable, as \\xff; a byte order mark is dropped. What is not text at all is refused.
+"""
+
+import gzip
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from app.lab.traces.trace_error import TraceError
+
+STANDARD_INPUT = Path("-")
+LONGEST = 65_536
+"""Characters of a line. Web servers refuse longer requests by far."""
+GZIP = b"\x1f\x8b"
+"""How each gzip file begins (RFC 1952, section 2.3.1)."""
+SAMPLE = 8_192
+"""Bytes that tell whether a file is text."""
+
+
+class Lines:
+    """An iterator over the lines; `number` is the one that it gave last, from 1."""
+
+    def __init__(self, text: io.TextIOWrapper, counted: "_Counted", total: int | None) -> None:
+        self._text, self._counted = text, counted
+        self.total = total
+        self.number = 0
+
+    @property
+    def done(self) -> int:
+        """The bytes read so far, of `total`; both as they are stored. The total is None where nobody knows it."""
+        return self._counted.count
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = self._text.readline(LONGEST + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TraceError(f"The gzip file is broken after line {self.number:,}: {error}.") from None
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) > LONGEST and not line.endswith("\n"):
+            raise TraceError(f"Line {self.number:,} is longer than {LONGEST:,} characters.")
+        if "\0" in line:
+            raise TraceError(f"Line {self.number:,} has a zero byte: this is binary, and not a trace.")
+        return line
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Lines]:
+    """The lines of the file at `path`, or of standard input for `-`.
+
+    Raises TraceError where it cannot be read, is empty, or is not text.
+    """
+    with ExitStack() as stack:
+        try:
+            stored = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
+            start = stored.read(len(GZIP))
+        except OSError as error:
+            raise TraceError(f"{path} cannot be read: {error.strerror}.") from None
+        counted = _Counted(start, stored)
+        plain: io.RawIOBase = counted
+        if start == GZIP:
+            # It is a raw stream in all but its declared type.
+            plain = cast(io.RawIOBase, gzip.GzipFile(fileobj=io.BufferedReader(counted)))
+        content = io.BufferedReader(plain)
+        try:
+            _refuse_binary(content.peek(SAMPLE)[:SAMPLE])
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TraceError(f"The gzip file is broken: {error}.") from None
+        text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="backslashreplace", newline=None)
+        yield Lines(text, counted, _size(stored))
+
+
+def _refuse_binary(sample: bytes) -> None:
+    if not sample:
+        raise TraceError("The trace is empty.")
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise TraceError("The trace is UTF-16: save it as UTF-8.")
+    letters = sample.decode(errors="replace").removeprefix("\ufeff")
+    strange = sum(letter == "\ufffd" or not (letter.isprintable() or letter.isspace()) for letter in letters)
+    # A log may have some bytes of another encoding. Compressed data and pictures have little else.
+    if "\0" in letters or strange > len(letters) // 10:
+        raise TraceError("This is binary, and not a trace.")
+
+
+def _size(stored: BinaryIO) -> int | None:
+    try:
+        status = os.fstat(stored.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+class _Counted(io.RawIOBase):
+    """What was read to look at it, and then the rest. Counts the bytes."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start, self._rest = start, rest
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # A buffer is longer than these few bytes.
+        found = self._start + self._rest.read(len(buffer) - len(self._start))
+        self._start = b""
+        buffer[: len(found)] = found
+        self.count += len(found)
+        return len(found)

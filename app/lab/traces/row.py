@@ -1,0 +1,10 @@
+"""What a reader finds in one line of a trace."""
+
+from app.lab.traces.operation import Kind
+
+Row = tuple[Kind, str, float | None]
+"""What is done, with which key, and when: seconds since any moment that the trace chose. A tuple, because there are
+millions."""
+
+LONGEST_KEY = 1_024
+"""Bytes of a key in UTF-8. Redis takes more, but an index of Postgres does not take much more."""

@@ -1,0 +1,7 @@
+"""What is wrong with a trace."""
+
+from app.errors import FourwaysError
+
+
+class TraceError(FourwaysError):
+    """A file that is no trace, or is broken: a sentence with the line that it is about."""

@@ -1,0 +1,175 @@
+"""`fourways lab compare`, as a person runs it."""
+
+import gzip
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.embedded import Endpoints
+from app.lab.comparison.bench import PREFIX
+from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
+from app.lab.comparison.contestant import CONTESTANTS
+from app.lab.comparison.table import SCHEMA
+from tests.eventually import eventually
+from tests.lab.commands import command
+from tests.terminal import terminal
+
+SMALL = ("--workload", "ycsb-a", "--requests", "60", "--keys", "10", "--quick")
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """`fourways lab compare` with these."""
+    return command.run("compare", *arguments)
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_table_names_every_strategy_and_what_each_column_tests() -> None:
+    code, printed, _complaints = run(*SMALL)
+    assert code == 0
+    for contestant in CONTESTANTS:
+        assert contestant.name in printed
+    for column in COLUMNS:
+        assert column.claim in printed
+    for words in TABLE_OF_FOUR:
+        assert re.search(rf"{words.strategy} +{words.stale_risk} .* {words.write_latency}", printed)
+
+
+@pytest.mark.usefixtures("stores")
+def test_json_is_all_that_is_printed() -> None:
+    code, printed, _complaints = run(*SMALL, "--json")
+    assert code == 0
+    answer = json.loads(printed)
+    assert answer["trace"]["reads"] + answer["trace"]["writes"] == answer["replayed"]["operations"] == 60
+    assert answer["replayed"]["complete"] is True
+    assert [strategy["name"] for strategy in answer["strategies"]] == [each.name for each in CONTESTANTS]
+    for strategy in answer["strategies"]:
+        assert strategy["kind"] in ("none", "ours", "published", "repaired")
+        assert strategy["reads"] + strategy["writes"] == 60
+        assert {"hit_ratio", "database_reads", "database_writes", "redis_round_trips", "redis_bytes"} <= strategy.keys()
+        assert {"p50", "p99", "p999"} <= strategy["read_ms"].keys()
+        assert {
+            "stale_reads",
+            "longest_stale_ms",
+            "uncommitted_reads",
+            "lost_writes",
+            "doubled_writes",
+        } <= strategy.keys()
+
+
+class Links(HTMLParser):
+    """What a page would fetch, and the elements that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.elements: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.fetched += [str(value) for name, value in attributes if name in ("src", "href")]
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    trace = tmp_path / "<b>.csv"
+    trace.write_text("op,key\nread,a\nwrite,a\nread,b\n")
+    code, _printed, _complaints = run("--trace", str(trace), "--quick", "--html", str(tmp_path / "page.html"))
+    assert code == 0
+    text = (tmp_path / "page.html").read_text()
+    links = Links()
+    links.feed(text)
+    assert links.fetched == []
+    assert "script" not in links.elements
+    assert links.elements.count("svg") == 4
+    assert "b" not in links.elements
+    assert "http" not in text
+    assert "$" not in text
+    for words in TABLE_OF_FOUR:
+        assert words.reads_from in text
+        assert words.complexity in text
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_trace_of_which_only_the_first_part_is_played_is_counted_as_a_whole(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    trace.write_bytes(gzip.compress(b"op,key\n" + b"read,a\nwrite,b\n" * 50))
+    _code, printed, _complaints = run("--trace", str(trace), "--requests", "10", "--quick", "--json")
+    answer = json.loads(printed)
+    assert (answer["trace"]["reads"], answer["trace"]["writes"], answer["trace"]["keys"]) == (50, 50, 2)
+    assert (answer["replayed"]["reads"], answer["replayed"]["writes"], answer["replayed"]["keys"]) == (5, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "Name a --trace or a --workload."),
+        (("--trace", "a", "--workload", "ycsb-a"), "Name a --trace or a --workload."),
+        (("--workload", "ycsb-z"), "There is no workload 'ycsb-z'."),
+        (("--workload", "ycsb-a", "--ratio", "much"), "much"),
+        (("--workload", "ycsb-a", "--warm-up", "4000"), "A warm-up of 4,000 leaves nothing of 4,000 requests"),
+        (("--trace", "a", "--keys", "7"), "--keys, --alpha and --ratio are of a --workload"),
+        (("--workload", "ycsb-a", "--html", "/nowhere/page.html"), "There is no directory /nowhere for page.html."),
+        (("--trace", "/nowhere/trace"), "/nowhere/trace"),
+    ],
+)
+@pytest.mark.usefixtures("stores")
+def test_what_cannot_be_done_is_told_in_a_sentence(arguments: tuple[str, ...], complaint: str) -> None:
+    code, printed, complaints = run(*arguments)
+    assert code in (1, 2)
+    assert complaint in complaints
+    assert "Traceback" not in complaints
+    assert printed == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01\x02" * 100, b"colour,size\nred,7\n"])
+@pytest.mark.usefixtures("stores")
+def test_a_bad_trace_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    trace = tmp_path / "trace"
+    trace.write_bytes(content)
+    code, printed, complaints = run("--trace", str(trace))
+    assert code == 1
+    assert complaints.strip().endswith(".")
+    assert printed == ""
+
+
+async def test_ctrl_c_leaves_a_partial_report_and_nothing_else(
+    endpoints: Endpoints, directory: Path, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    async def plays() -> bool:
+        return bool([key async for key in redis.scan_iter(match=f"{PREFIX}replay:*", count=1_000)])
+
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
+    command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000")
+    async with terminal(directory / "screen", *command, **stores) as running:
+        await eventually(plays)
+        tree = running.tree()
+        running.ctrl_c()
+        assert await running.code() == 130
+        await tree.gone()
+    assert "It was interrupted: this is what was measured until then." in running.screen
+    assert "cache-aside" in running.screen
+    assert "Traceback" not in running.screen
+    assert not [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
+    assert await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", SCHEMA) == 0
+
+
+async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
+    async with terminal(directory / "screen", "fourways", "lab", "compare", *SMALL, TMPDIR=str(directory)) as running:
+        seen = running.tree()
+
+        async def both_run() -> bool:
+            nonlocal seen
+            seen = running.tree()
+            return {"redis-server", "postgres"} <= seen.names()
+
+        await eventually(both_run)
+        assert await running.code() == 0
+        await seen.gone()
+    assert "write-behind, dirty keys" in running.screen
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look

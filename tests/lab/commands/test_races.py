@@ -1,0 +1,136 @@
+"""`fourways lab races`, as a person runs it."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.embedded import Endpoints
+from app.lab.anomaly import Anomaly
+from app.lab.commands import races
+from app.lab.races.cases import CASES, Case
+from tests.eventually import eventually
+from tests.lab.commands.command import run
+from tests.terminal import terminal
+
+LONG = ("--time", "300")
+"""The number of schedules is the bound."""
+PUBLISHED, REPAIRED, OURS = "cache-aside, as published", "write-behind, dirty keys compared", "cache-aside"
+
+
+@pytest.mark.usefixtures("stores")
+def test_what_was_published_is_told_as_a_timeline_and_what_passed_in_a_line() -> None:
+    chosen = ("--case", PUBLISHED, "--case", REPAIRED, "--case", OURS)
+    code, printed, complaints = run("races", *chosen, *LONG, "--schedules", "100")
+    assert code == 0, complaints
+    assert "cache-aside, as published: A slow reader keeps the old row after the invalidation.\n\nreader  " in printed
+    assert "\nGET k → nothing\nSELECT → 0\n" in printed
+    assert re.search(r"\n {50,}UPDATE to 1 → 1\n", printed)
+    assert "\nstale: In the end a read answers 0, and the database has 1.\n" in printed
+    assert "cache-aside: 100 schedules passed.\n" in printed
+    assert "write-behind, dirty keys compared: 100 schedules passed.\n" in printed
+    assert re.search(r"cache-aside, as published +published +\d+ .* fails: stale", printed)
+    assert re.search(r"write-behind, dirty keys compared +repaired +100 .* passed", printed)
+    assert re.search(r"cache-aside +ours +100 .* passed", printed)
+    assert "All is as told" in complaints
+
+
+@pytest.mark.usefixtures("stores")
+def test_json_is_all_that_is_printed_and_one_seed_tells_the_same_twice() -> None:
+    chosen = ("races", "--case", "write-behind, list", "--case", OURS, *LONG, "--schedules", "200", "--seed", "7")
+    code, printed, _complaints = run(*chosen, "--json")
+    answer = json.loads(printed)
+    assert (code, answer["seed"], answer["complete"], answer["as_told"]) == (0, 7, True, True)
+    published, ours = answer["cases"]
+    assert (published["name"], published["ours"], published["copy"]) == ("write-behind, list", False, False)
+    assert published["shows"] == sorted(failure["anomaly"] for failure in published["failures"])
+    assert published["defect"].startswith("A flusher that dies")
+    sizes = [(each["preemptions"] + each["faults"], each["faults"]) for each in published["failures"]]
+    assert sizes == sorted(sizes)
+    assert published["failures"][0]["timeline"][0].split() == ["reader", "writer", "flusher"]
+    assert (ours["name"], ours["ours"], ours["copy"], ours["schedules"]) == (OURS, True, True, 200)
+    assert (ours["defect"], ours["failures"]) == (None, [])
+    assert run(*chosen, "--json") == (code, printed, _complaints)
+
+
+def _case(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+@pytest.mark.parametrize(
+    ("case", "complaint"),
+    [
+        (replace(_case(PUBLISHED), shows=frozenset()), r"cache-aside, as published shows what it should not: stale\."),
+        (
+            replace(_case(OURS), shows=frozenset({Anomaly.LOST})),
+            r"cache-aside did not show, in \d+ schedules: lost\.",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("stores")
+def test_what_is_otherwise_than_told_is_a_failure(case: Case, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(races, "CASES", (case,))
+    code, printed, complaints = run("races", *LONG, "--schedules", "30", "--json")
+    assert code == 1
+    assert re.search(complaint, complaints)
+    assert json.loads(printed)["as_told"] is False
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_case_that_is_not_there_is_told_with_those_that_are() -> None:
+    code, printed, complaints = run("races", "--case", "cash-aside")
+    assert (code, printed) == (2, "")
+    assert "There is no case 'cash-aside'. There are: cache-aside, as published; " in complaints
+
+
+def test_a_store_that_is_not_there_is_told_in_a_sentence(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", servers.redis_url)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    code, printed, complaints = run("races", "--case", OURS)
+    assert (code, printed) == (1, "")
+    assert "A store does not answer: " in complaints
+    assert "Traceback" not in complaints
+
+
+async def test_ctrl_c_leaves_what_was_found_and_nothing_else(
+    endpoints: Endpoints, directory: Path, sql: asyncpg.Connection, redis: Redis
+) -> None:
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
+    chosen = ("--case", PUBLISHED, "--case", OURS, "--schedules", "1000000", "--time", "3600")
+    async with terminal(directory / "screen", "fourways", "lab", "races", *chosen, **stores) as running:
+        await running.shows("In the end a read answers 0")
+
+        async def ours_is_explored() -> bool:
+            return bool(await redis.keys("races:*"))
+
+        await eventually(ours_is_explored)
+        tree = running.tree()
+        running.ctrl_c()
+        assert await running.code() == 130
+        await tree.gone()
+    assert "It was interrupted: 1 of 2 cases were explored until then." in running.screen
+    assert "Traceback" not in running.screen
+    assert not await redis.keys("*")
+    assert not await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fourways_races%'")
+
+
+async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
+    chosen = ("--case", PUBLISHED)
+    async with terminal(directory / "screen", "fourways", "lab", "races", *chosen, TMPDIR=str(directory)) as running:
+        seen = running.tree()
+
+        async def both_run() -> bool:
+            nonlocal seen
+            seen = running.tree()
+            return {"redis-server", "postgres"} <= seen.names()
+
+        await eventually(both_run)
+        assert await running.code() == 0
+        await seen.gone()
+    assert "fails: stale" in running.screen
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look

@@ -1,0 +1,107 @@
+"""The drill under contention: what it makes of the published, of ours, and of ours with something left out."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from app.embedded import Endpoints
+from app.lab.comparison import contention
+from app.lab.comparison.contention import DRILLED, RUN, contend
+from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
+from app.lab.comparison.contestants import Aside, Both, Through
+from app.lab.comparison.oracle import Verdict
+from app.lab.comparison.table import Pool, add_rows
+from app.lab.published import PUBLISHED
+
+FINE = Verdict()
+TTL = timedelta(minutes=5)
+
+
+async def drilled(
+    endpoints: Endpoints, pool: Pool, contestants: Sequence[Contestant], seed: int = 1
+) -> dict[str, Verdict]:
+    for each in contestants:
+        await add_rows(pool, f"{RUN}/{each.name}/", DRILLED, cached=each.kind is Kind.OURS)
+    return await contend(endpoints, contestants, ttl=TTL, seed=seed, stop=asyncio.Event(), progress=lambda played: None)
+
+
+def named(*names: str) -> list[Contestant]:
+    return [contestant for contestant in CONTESTANTS if contestant.name in names]
+
+
+async def test_the_published_are_stale_or_lose_and_ours_and_the_repaired_are_right_in_one_run(
+    lab_endpoints: Endpoints, pool: Pool
+) -> None:
+    found = await drilled(lab_endpoints, pool, CONTESTANTS)
+    assert found.keys() == {contestant.name for contestant in CONTESTANTS}
+    for contestant in CONTESTANTS:
+        if contestant.kind is not Kind.PUBLISHED:
+            assert found[contestant.name] == FINE, contestant.name
+        elif "dirty" in contestant.name:
+            assert found[contestant.name].lost > 0
+        else:
+            assert found[contestant.name].stale > 0, contestant.name
+    for name in ("write-through, concurrent", "write-through, concurrent with catch"):
+        assert found[name].uncommitted > 0, name
+    assert {name for name, verdict in found.items() if verdict != FINE} == {
+        name for name, variant in PUBLISHED.items() if variant.shows
+    }
+
+
+@pytest.mark.parametrize("name", ["cache-aside, as published", "cache-aside with SETNX", "write-behind, list"])
+async def test_the_race_alone_leaves_the_old_row_in_the_cache_of_the_published(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(contention, "ROUNDS", 0)
+    found = await drilled(lab_endpoints, pool, named(name, "cache-aside", "read-through", "write-through"))
+    assert found.pop(name).stale == contention.RACED
+    assert set(found.values()) == {FINE}
+
+
+async def test_told_to_stop_it_ends_with_what_it_has(lab_endpoints: Endpoints, pool: Pool) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    found = await contend(
+        lab_endpoints, named("no cache", "cache-aside"), ttl=TTL, seed=1, stop=stop, progress=lambda played: None
+    )
+    assert set(found.values()) == {FINE}
+
+
+async def _saved_and_not_invalidated(self: Aside | Through, key: str, value: int) -> None:
+    await self._table.save(key, value)
+
+
+async def _invalidated_and_then_saved(self: Aside | Through, key: str, value: int) -> None:
+    row = await self._table.load(key)
+    assert row is not None
+    await self._cache.invalidate(key, row.version)
+    await self._table.save(key, value)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Aside, "cache-aside"), (Through, "read-through")])
+@pytest.mark.parametrize("write", [_saved_and_not_invalidated, _invalidated_and_then_saved])
+async def test_whoever_forgets_to_invalidate_or_does_it_too_early_is_accused(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, write: object
+) -> None:
+    monkeypatch.setattr(kind, "_write", write)
+    found = await drilled(lab_endpoints, pool, named(name, "no cache"))
+    assert found[name].stale > 0
+    assert found["no cache"] == FINE
+
+
+async def test_a_write_through_that_acknowledges_before_its_commit_is_accused(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: set[asyncio.Task[None]] = set()
+    right = Both.write
+
+    async def write(self: Both, key: str, value: int) -> None:
+        tasks.add(asyncio.create_task(right(self, key, value)))
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Both, "write", write)
+    found = await drilled(lab_endpoints, pool, named("write-through"))
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert found["write-through"].stale > 0

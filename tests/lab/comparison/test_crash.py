@@ -1,0 +1,83 @@
+"""The drill with a killed process: who loses what was acknowledged, who counts it twice, and who does neither."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.embedded import Endpoints
+from app.lab.comparison import crash
+from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
+from app.lab.comparison.crash import DRILLED, RUN, Killed, take_over, write_and_die
+from app.lab.comparison.oracle import Verdict
+from app.lab.comparison.table import Pool, add_rows
+from app.page_views import store
+
+FINE = Verdict()
+TTL = timedelta(minutes=5)
+
+
+async def killed_and_taken_over(
+    endpoints: Endpoints, pool: Pool, contestants: Sequence[Contestant]
+) -> tuple[Killed, dict[str, Verdict]]:
+    for each in contestants:
+        await add_rows(pool, f"{RUN}/{each.name}/", DRILLED, cached=each.kind is Kind.OURS)
+    killed = await write_and_die(endpoints, contestants, TTL, asyncio.Event())
+    return killed, await take_over(endpoints, contestants, TTL, killed, asyncio.Event())
+
+
+def named(*names: str) -> list[Contestant]:
+    return [contestant for contestant in CONTESTANTS if contestant.name in names]
+
+
+async def test_what_the_published_had_in_their_hands_is_lost_and_ours_lose_nothing_in_one_run(
+    lab_endpoints: Endpoints, pool: Pool
+) -> None:
+    killed, found = await killed_and_taken_over(lab_endpoints, pool, CONTESTANTS)
+    for contestant in CONTESTANTS:
+        assert killed.acknowledged(contestant.name) >= crash.ENOUGH, contestant.name
+        if contestant.kind is not Kind.PUBLISHED:
+            assert found[contestant.name] == FINE, contestant.name
+        assert found[contestant.name].doubled == 0, contestant.name
+    assert found["write-behind, list"].lost > 0
+    assert found["write-behind, stream"].lost > 0
+    # What the cache has, and the database never got.
+    assert found["write-through, concurrent"].uncommitted > 0
+    assert found["write-through, concurrent with catch"].uncommitted > 0
+
+
+async def test_a_write_behind_without_its_ledger_is_accused_of_doubling(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The child has committed a batch, and died before it could take it off the stream. It comes to the parent again.
+    right = store.PageViewStore.apply
+
+    async def apply(self: store.PageViewStore, batches: Sequence[Any]) -> int:
+        await pool.execute("TRUNCATE applied")
+        return await right(self, batches)
+
+    monkeypatch.setattr(store.PageViewStore, "apply", apply)
+    _killed, found = await killed_and_taken_over(lab_endpoints, pool, named("no cache", "write-behind"))
+    assert found["write-behind"].doubled > 0
+    assert found["no cache"] == FINE
+
+
+async def test_a_write_behind_that_takes_off_the_stream_what_it_has_not_committed_is_accused_of_losing(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def apply(self: store.PageViewStore, batches: Sequence[Any]) -> int:
+        return len(batches)
+
+    monkeypatch.setattr(store.PageViewStore, "apply", apply)
+    _killed, found = await killed_and_taken_over(lab_endpoints, pool, named("write-behind"))
+    assert found["write-behind"].lost > 0
+
+
+async def test_told_to_stop_the_child_is_gone_at_once(lab_endpoints: Endpoints, pool: Pool) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    killed = await write_and_die(lab_endpoints, named("no cache"), TTL, stop)
+    assert killed.acknowledged("no cache") < crash.ENOUGH
+    assert await take_over(lab_endpoints, named("no cache"), TTL, killed, stop) == {}

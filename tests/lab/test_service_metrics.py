@@ -1,0 +1,82 @@
+"""The traffic of a running service, from the text of its /metrics."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.advice import Traffic
+from app.lab.service_metrics import MetricsError, parse_metrics, read_metrics
+
+OURS = """\
+# TYPE fourways_cache_events_total counter
+fourways_cache_events_total{event="hit",resource="users"} 70.0
+fourways_cache_events_total{event="miss",resource="users"} 20.0
+fourways_cache_events_total{event="stored",resource="users"} 20.0
+fourways_cache_events_total{event="invalidated",resource="users"} 9.0
+fourways_cache_events_total{event="locked",resource="inventory"} 1.0
+# TYPE fourways_database_commits_total counter
+fourways_database_commits_total{resource="users"} 4.0
+fourways_database_commits_total{resource="page_views"} 3.0
+# TYPE fourways_views_read_total counter
+fourways_views_read_total 5.0
+# TYPE fourways_views_accepted_total counter
+fourways_views_accepted_total 600.0
+"""
+
+
+def test_reads_are_the_outcomes_and_writes_what_was_committed_or_taken_on() -> None:
+    assert parse_metrics(OURS) == {
+        "/users": Traffic(90, 4),
+        "/products": Traffic(0, 0),
+        "/inventory": Traffic(1, 0),
+        "/page-views": Traffic(5, 600),
+    }
+
+
+async def test_a_service_that_has_just_begun_has_no_traffic(client: httpx.AsyncClient) -> None:
+    assert set(parse_metrics((await client.get("/metrics")).text).values()) == {Traffic(0, 0)}
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Another program's page, or none."""
+
+    def do_GET(self) -> None:
+        self.send_response(404 if self.path == "/none" else 200)
+        self.end_headers()
+        self.wfile.write({"/binary": b"\xff\xfe\x00"}.get(self.path, b"<html>Hello</html>"))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # so it is called there
+        """It is no news."""
+
+
+@pytest.fixture
+def another() -> Iterator[str]:
+    """The address of another program."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/page", "not as Fourways does."),
+        ("/binary", "not as Fourways does."),
+        ("/none", "does not answer: Not Found."),
+    ],
+)
+def test_what_is_not_a_service_of_ours_is_told(another: str, path: str, sentence: str) -> None:
+    with pytest.raises(MetricsError, match=sentence):
+        read_metrics(another + path)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/metrics", "file:///etc/hostname", ""])
+def test_what_is_no_address_is_told(url: str) -> None:
+    with pytest.raises(MetricsError, match="is no address of /metrics"):
+        read_metrics(url)
