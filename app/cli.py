@@ -319,6 +319,7 @@ def _run(workers: int, listener: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
         http="app.one_write:OneWrite",
+        proxy_headers=False,  # Nothing here asks who the client is, and looking costs every request.
     )
     if workers == 1:
         _Server(config).run(sockets=[listener])
