@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.resources = await stack.enter_async_context(open_resources(stores, Metrics()))
             await _report(app.state.resources)
             stack.enter_context(_ended_with_supervisor())
-            stack.enter_context(_settled_garbage())
+            stack.enter_context(settled_garbage())
             yield
 
     app = FastAPI(
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @contextmanager
-def _settled_garbage() -> Iterator[None]:
+def settled_garbage() -> Iterator[None]:
     """Tells the collector that what is there now will stay, and to look less often for what comes: most of its work at
     a request was to walk through the application's own modules."""
     thresholds = gc.get_threshold()

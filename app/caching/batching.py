@@ -42,17 +42,24 @@ class Batching(Generic[K, R]):
             self._start(self._send())
         # A future for each caller: a shared one would be cancelled for all when one caller is.
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(future)
+        others = self._waiting.get(key)
+        if others is None:
+            self._waiting[key] = [future]
+        else:
+            others.append(future)
         return future
 
-    async def ask_here(self, key: K) -> R:
+    def ask_here(self, key: K) -> Awaitable[R]:
         """The same, for a call that may be broken off with its caller: it needs no task where nobody else asks.
 
         Whoever was alone with the last call is likely to be alone with this one.
         """
         if not self._alone:
-            return await self.ask(key)
+            return self.ask(key)
         self._alone = False  # Whoever comes while this is under way joins others.
+        return self._ask_alone(key)
+
+    async def _ask_alone(self, key: K) -> R:
         (answer,) = await self._call([key])
         self._alone = True
         return answer

@@ -14,6 +14,7 @@ and the rest is kept as dead letters.
 What can go wrong: Redis or the database away: the flusher waits, and goes on by itself.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK = timedelta(milliseconds=200)
 """How long one read waits for entries: the flusher sees within this time that it shall stop."""
+PAUSE = timedelta(milliseconds=5)
+"""How long it lets more come between two reads."""
 ABANDONED = timedelta(seconds=10)
 """An entry that was not acknowledged for this long is taken over: much longer than a flush may take."""
 RETIRED = timedelta(minutes=1)
@@ -219,6 +222,9 @@ class Flusher:
                 if not self._held:
                     break
                 deadline = time.monotonic() + self._interval.total_seconds()
+            if came:
+                # A read ends with the first entry that comes. Under load each would bring one or two.
+                await asyncio.sleep(min(PAUSE, self._interval).total_seconds())
 
     def _enough(self) -> bool:
         return sum(entry.views for entry in self._held) >= self._views or len(self._held) >= MOST_AT_ONCE

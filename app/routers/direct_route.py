@@ -1,12 +1,12 @@
-"""A route that calls its endpoint directly, where a request has nothing in it but a key.
+"""A route that calls its endpoint directly, where a request has nothing in it but a key, or a list of keys.
 
     the whole way     a request object, two exit stacks, dependencies, validation, the endpoint, a response object
     the direct way    the key, the endpoint, a response: a third of the work, and most of what a hit costs
 
 Router, documentation, errors and endpoint are the same on both ways. Whatever has more to say goes the whole way: a
-body, a precondition, an idempotency key, a key that is not valid.
+body, a precondition, an idempotency key, another parameter, a key that is not valid.
 
-What can go wrong: an endpoint that reads another header or the query would not see it here. So `direct` refuses one.
+What can go wrong: an endpoint that reads another header would not see it here. So `direct` refuses one.
 """
 
 import inspect
@@ -35,22 +35,38 @@ class Direct:
 
     key: str
     type_: TypeAdapter[Any]
+    name: str
     resource: Callable[[Resources], Any]
+    in_query: bool
+
+    def given(self, scope: Scope) -> Any:
+        """The key as it was sent, or all that stand under its name in the query; None if that says something else, or
+        has to be decoded."""
+        if not self.in_query:
+            return scope["path_params"][self.key]
+        query: bytes = scope["query_string"]
+        name, parts = self.key + "=", query.decode("latin-1").split("&")
+        if b"%" in query or b"+" in query or not all(part.startswith(name) for part in parts):
+            return None
+        return [part.removeprefix(name) for part in parts]
 
 
 WAYS: dict[Callable[..., Any], Direct] = {}
 
 
-def direct(resource: Callable[[Resources], Any]) -> Callable[[E], E]:
+def direct(resource: Callable[[Resources], Any], *, in_query: bool = False) -> Callable[[E], E]:
     """Marks an endpoint that may be called directly: with its key, by the rules that its annotation has, and with a
-    resource. It has to answer a response."""
+    resource. It has to answer a response. `in_query` says that its key is a list, one for each time that the query
+    names it; whatever else the query may tell has a default."""
 
     def mark(endpoint: E) -> E:
-        key, _resource, *others = inspect.signature(endpoint).parameters
-        if not UNASKED.issuperset(others):
+        key, name, *others = inspect.signature(endpoint).parameters
+        if in_query:
+            key, name = name, key  # It has a default, and so stands behind the resource.
+        elif not UNASKED.issuperset(others):
             raise ValueError(f"{endpoint.__name__} asks for more than the direct way can tell: {', '.join(others)}.")
         annotation = get_type_hints(endpoint, include_extras=True)[key]
-        WAYS[endpoint] = Direct(key, TypeAdapter(annotation), resource)
+        WAYS[endpoint] = Direct(key, TypeAdapter(annotation), name, resource, in_query)
         return endpoint
 
     return mark
@@ -67,15 +83,18 @@ class DirectRoute(APIRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request whose path is this route's."""
         way = WAYS.get(self.endpoint)
-        if way is None or scope["method"] not in (self.methods or ()) or _tells_more(scope):
+        given = None
+        if way is not None and scope["method"] in (self.methods or ()) and not _tells_more(scope):
+            given = way.given(scope)
+        if way is None or given is None:
             await super().handle(scope, receive, send)
             return
         try:
-            key = way.type_.validate_python(scope["path_params"][way.key])
+            key = way.type_.validate_python(given)
         except ValidationError:
             await super().handle(scope, receive, send)  # It says what is wrong.
             return
-        response: Response = await self.endpoint(key, way.resource(scope["app"].state.resources))
+        response: Response = await self.endpoint(**{way.key: key, way.name: way.resource(scope["app"].state.resources)})
         await response(scope, receive, send)
 
 

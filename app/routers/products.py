@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel
 
 from app.products.models import NewProduct, Product, ProductPatch, Sku
-from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, Json, JsonOnly, answer, written
 from app.routers.direct_route import DirectRoute, direct
 from app.routers.parameters import AfterSku, Limit, SkuPath
 from app.routers.problems import documented
@@ -50,6 +50,7 @@ async def create(new: NewProduct, products: CachedProducts) -> Response:
     summary="Read many products, or page through all",
     responses=documented(422, 503),
 )
+@direct(lambda resources: resources.products, in_query=True)
 async def read_many(
     products: CachedProducts,
     sku: Annotated[
@@ -70,7 +71,7 @@ async def read_many(
     found = b",".join(reading.payload for reading in readings if reading.payload is not None)
     missing = [one for one, reading in zip(skus, readings, strict=True) if reading.payload is None]
     rest = ManyProducts(items=[], missing=missing).model_dump_json().encode().removeprefix(b'{"items":[')
-    return Response(b'{"items":[' + found + rest, media_type="application/json")
+    return Json(b'{"items":[' + found + rest)
 
 
 @router.get(

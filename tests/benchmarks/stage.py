@@ -18,6 +18,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 
 from app.embedded import Endpoints
+from app.main import settled_garbage
 from app.metrics import Metrics
 from app.settings import Settings
 from app.wiring import Resources, open_resources
@@ -96,23 +97,26 @@ def settings(endpoints: Endpoints) -> Settings:
 
 @asynccontextmanager
 async def library(stage: Stage) -> AsyncIterator[Resources]:
-    """What the application opens, in this process, and believing Redis: its parts without HTTP."""
-    async with open_resources(settings(stage.endpoints), Metrics()) as resources:
+    """What the application opens, in this process, and believing Redis: its parts without HTTP. The garbage collector
+    is settled as in the application, for the peers in this process, too."""
+    with settled_garbage():
+        async with open_resources(settings(stage.endpoints), Metrics()) as resources:
 
-        async def believed() -> bool:
-            return resources.breaker.closed
+            async def believed() -> bool:
+                return resources.breaker.closed
 
-        await eventually(believed)
-        yield resources
+            await eventually(believed)
+            yield resources
 
 
 @asynccontextmanager
-async def service(stage: Stage) -> AsyncIterator[Server]:
-    """The application, as `fourways serve` runs it."""
+async def service(stage: Stage, command: Sequence[str] = FOURWAYS, **environment: str) -> AsyncIterator[Server]:
+    """The application, as `fourways serve` runs it, or another command."""
     stage.report("starting the service")
-    stores = (stage.endpoints.redis_url, stage.endpoints.database_url)
+    redis_url, database_url = stage.endpoints.redis_url, stage.endpoints.database_url
     lifetimes = {"FOURWAYS_PRODUCTS_TTL": HOUR, "FOURWAYS_INVENTORY_TTL": HOUR}
-    async with serving(*stores, command=FOURWAYS, **lifetimes) as running:
+    environment = lifetimes | environment
+    async with serving(redis_url, database_url, command=command, workers=1, **environment) as running:
         yield Server(running.url, psutil.Process(running.process.pid))
 
 

@@ -6,12 +6,14 @@ from tests.benchmarks.catalogue import asks, fill
 from tests.benchmarks.hit_over_http import ask_each
 from tests.benchmarks.load import drive
 from tests.benchmarks.measurement import Result, Sample, Variant, compared, interleave, rates
-from tests.benchmarks.stage import HOUR, Server, Stage, peer
+from tests.benchmarks.stage import Server, Stage, service
 
 QUESTION = "What is each step of the design worth?"
 BASE = "fourways"
+STEP_BACK = ("-m", "tests.benchmarks.peers.step_back")
 STEPS = {
     BASE: "none",
+    "with two writes for each answer": "writes",
     "without the direct way past FastAPI's preparations": "direct",
     "with routers in the router": "routers",
     "without a GET for many": "batching",
@@ -26,7 +28,7 @@ async def measure(stage: Stage) -> Result:
     async with AsyncExitStack() as stack:
 
         async def variant(name: str, step: str) -> Variant:
-            server = await stack.enter_async_context(peer(stage, "step_back", STEP=step, FOURWAYS_PRODUCTS_TTL=HOUR))
+            server = await stack.enter_async_context(service(stage, STEP_BACK, STEP=step))
             await ask_each(server, asks(products))
 
             async def turn(server: Server = server) -> Sample:

@@ -99,7 +99,7 @@ async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None
     doubling.gate.clear()
     doubling.called.clear()
     # Whoever comes while it is under way joins others.
-    alone, *others = [asyncio.create_task(batching.ask_here(key)) for key in (1, 2, 3)]
+    alone, *others = [asyncio.ensure_future(batching.ask_here(key)) for key in (1, 2, 3)]
     await doubling.called.wait()
     doubling.gate.set()
     assert await asyncio.gather(alone, *others) == [2, 4, 6]
@@ -112,7 +112,7 @@ async def test_whoever_asks_alone_may_go_away(doubling: Doubling) -> None:
     await batching.ask_here(7)
     doubling.gate.clear()
     doubling.called.clear()
-    gone = asyncio.create_task(batching.ask_here(7))
+    gone = asyncio.ensure_future(batching.ask_here(7))
     await doubling.called.wait()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -5,10 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.exceptions import RedisError
 
 from app.caching import RedisClock, open_redis
+from app.caching.connection import _packed
 from app.embedded import Endpoints
 from tests.eventually import eventually
 
@@ -60,3 +61,18 @@ async def test_each_new_connection_sets_the_clock(endpoints: Endpoints) -> None:
         await redis.ping()
         seconds, _ = await redis.time()
     assert abs(clock.now() / 1000 - seconds) < 10
+
+
+def test_a_command_is_written_as_redis_py_itself_writes_it() -> None:
+    commands: list[tuple[str | bytes | int | float, ...]] = [
+        ("GET", "a"),
+        ("SCRIPT LOAD", "return 1"),
+        ("MSET", "é ☕", b"\x00\xff\r\n", "", b""),
+        ("SET", "n", -(2**63), "PX", 2**53),
+        ("INCRBYFLOAT", "n", 0.1),
+        ("SET", "long", "x" * 20_000),
+        ("EVALSHA", "0" * 40, 3, *(f"key:{{{place}}}" for place in range(500))),
+    ]
+    plain = Connection()
+    for command in commands:
+        assert b"".join(_packed(*command)) == b"".join(plain.pack_command(*command))  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
 """What is answered directly, and what goes the whole way, is answered alike."""
 
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import Response
+from fastapi.routing import APIRoute
 
 from app.routers.direct_route import WAYS, direct
 
@@ -47,6 +49,49 @@ async def test_what_is_no_hit_is_answered_alike_on_both_ways(client: httpx.Async
     direct, whole = await client.get(path), await client.get(path, headers=WHOLE)
     assert direct.status_code in (404, 422)
     assert (direct.status_code, direct.json()) == (whole.status_code, whole.json())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sku=SKU",
+        "sku=SKU&sku=NONE&sku=SKU",
+        "sku=%53KU&sku=%C3%A9",
+        "sku=",
+        "sku=SKU&sku=%00",
+        "sku=a;b&sku=c%26d",
+        "sku=" + "&sku=".join(map(str, range(101))),
+        "&sku=SKU&",
+        "sku=SKU&limit=0",
+        "sku=SKU&after=A&limit=1",
+        "sku",
+        "SKU=SKU",
+        "",
+    ],
+)
+async def test_a_list_is_answered_alike_on_both_ways(client: httpx.AsyncClient, user: str, query: str) -> None:
+    await client.get("/products/SKU")
+    path = f"/products?{query}"
+    direct, whole = await client.get(path), await client.get(path, headers=WHOLE)
+    assert direct.status_code in (200, 422)
+    assert told(direct) == told(whole)
+
+
+async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
+    client: httpx.AsyncClient, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = []
+    handle = APIRoute.handle
+
+    async def counted(self: APIRoute, *args: Any) -> None:
+        whole.append(self.path)
+        await handle(self, *args)
+
+    monkeypatch.setattr(APIRoute, "handle", counted)
+    await client.get("/products?sku=SKU&sku=NONE")
+    assert whole == []
+    await client.get("/products?sku=SKU&limit=1")
+    assert whole == ["/products"]
 
 
 async def test_a_precondition_is_heard(client: httpx.AsyncClient, user: str) -> None:

@@ -1,13 +1,18 @@
-"""Our own service with one step of its design taken back, which STEP names: what is that step worth?"""
+"""Our own service with one step of its design taken back, which STEP names: what is that step worth?
+
+It is run as a program, in the way of `fourways serve`, and serves at PORT.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
+import uvicorn
 from fastapi import FastAPI
 
 import app.main as service
 from app.caching.batching import Batching, K, R
+from app.one_write import OneWrite
 from app.routers import dead_letters, inventory, operations, page_views, products, users
 from app.routers.direct_route import WAYS
 from app.settings import read_settings
@@ -32,7 +37,7 @@ def _each_hit_alone() -> None:
 
 
 def _garbage_as_it_comes() -> None:
-    setattr(service, "_settled_garbage", nullcontext)  # noqa: B010
+    setattr(service, "settled_garbage", nullcontext)  # noqa: B010
 
 
 def _all() -> None:
@@ -43,6 +48,7 @@ def _all() -> None:
 
 STEPS: Mapping[str, Callable[[], None]] = {
     "none": lambda: None,
+    "writes": lambda: None,
     "direct": WAYS.clear,
     "routers": lambda: None,
     "garbage": _garbage_as_it_comes,
@@ -51,8 +57,23 @@ STEPS: Mapping[str, Callable[[], None]] = {
 }
 """How each is taken back."""
 
-STEP = os.environ["STEP"]
-STEPS[STEP]()
-app = service.create_app(read_settings())
-if STEP in ("routers", "all"):
-    _by_include_router(app)
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    step = os.environ["STEP"]
+    STEPS[step]()
+    app = service.create_app(read_settings())
+    if step in ("routers", "all"):
+        _by_include_router(app)
+    uvicorn.run(
+        app,
+        port=int(os.environ["PORT"]),
+        http="auto" if step in ("writes", "all") else OneWrite,
+        proxy_headers=step == "all",
+        access_log=False,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()
