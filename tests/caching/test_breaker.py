@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -182,15 +183,15 @@ async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believe
     assert isinstance(lease, Lease)
     await region.fill(1, lease.token, OLD)
     asked, answer = asyncio.Event(), asyncio.Event()
-    mget = redis.mget
+    ask: Callable[..., Awaitable[object]] = redis.execute_command
 
-    async def slow(names: list[str]) -> object:
-        raw = await mget(names)
+    async def slow(*words: str) -> object:
+        raw = await ask(*words)
         asked.set()
         await answer.wait()
         return raw
 
-    monkeypatch.setattr(redis, "mget", slow)
+    monkeypatch.setattr(redis, "execute_command", slow)
     reader = asyncio.ensure_future(region.find(1))
     await asked.wait()
     breaker.open("it has restarted")
