@@ -2,11 +2,9 @@
 
 import gc
 import math
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
-from pathlib import Path
 
 import asyncpg
 import httpx
@@ -21,6 +19,7 @@ from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
+from tests.open_directory import open_directory
 from tests.service import Service, serving
 
 
@@ -39,13 +38,10 @@ def settled_garbage() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Endpoints]:
     """A Redis and a migrated Postgres, until the session ends."""
-    # Not one of pytest's directories: only their owner may enter those, and as root Postgres is another user, whose
-    # data would then lie elsewhere and be left behind.
-    with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
-        Path(directory).chmod(0o755)
-        with embedded_servers(Path(directory)) as endpoints:
-            migrate(endpoints.database_url)
-            yield endpoints
+    # Not one of pytest's directories: only their owner may enter those.
+    with open_directory() as directory, embedded_servers(directory) as endpoints:
+        migrate(endpoints.database_url)
+        yield endpoints
 
 
 @pytest.fixture
