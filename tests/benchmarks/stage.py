@@ -111,8 +111,7 @@ async def service(stage: Stage) -> AsyncIterator[Server]:
     """The application, as `fourways serve` runs it."""
     stage.report("starting the service")
     stores = (stage.endpoints.redis_url, stage.endpoints.database_url)
-    lifetimes = {"FOURWAYS_PRODUCTS_TTL": HOUR, "FOURWAYS_INVENTORY_TTL": HOUR}
-    async with serving(*stores, command=FOURWAYS, **lifetimes) as running:
+    async with serving(*stores, command=FOURWAYS, FOURWAYS_PRODUCTS_TTL=HOUR, FOURWAYS_INVENTORY_TTL=HOUR) as running:
         yield Server(running.url, psutil.Process(running.process.pid))
 
 
