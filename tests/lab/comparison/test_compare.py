@@ -26,7 +26,8 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not here:
 OURS = [contestant for contestant in CONTESTANTS if contestant.kind is Kind.OURS]
 QUICK = Plan(drills=False)
 POINT = 0.01
-LOOKS = [300, pytest.param(4_000, marks=pytest.mark.prove)]
+FULL = [pytest.mark.prove, pytest.mark.timeout(900)]
+LOOKS = [300, pytest.param(4_000, marks=FULL)]
 """Operations of each real trace that are played."""
 
 
@@ -75,7 +76,7 @@ async def test_told_to_stop_it_answers_what_it_has_and_leaves_nothing_behind(
 
 
 @real
-@pytest.mark.parametrize("most", [4_000, pytest.param(20_000, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("most", [4_000, pytest.param(20_000, marks=FULL)])
 @pytest.mark.parametrize("file", ["kv_ecommerce_orm_busy.csv.gz", "kv_recommendations_scarab_a.csv.gz"])
 async def test_the_hit_ratio_is_that_of_an_lru_of_the_same_size(endpoints: Endpoints, file: str, most: int) -> None:
     trace = read_trace(DATA / file, most, most_lines=most)

@@ -28,7 +28,7 @@ async def test_what_is_wrong_with_a_published_variant_is_found(case: Case, endpo
     assert max(failure.cost for failure in result.failures.values()) <= 2
 
 
-@pytest.mark.parametrize("most", [40, pytest.param(400, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("most", [40, pytest.param(400, marks=[pytest.mark.prove, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("case", right, ids=lambda case: case.name)
 async def test_ours_and_the_repaired_ones_pass(case: Case, endpoints: Endpoints, most: int) -> None:
     result = await explore(
