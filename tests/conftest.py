@@ -1,10 +1,10 @@
 """Real servers for all tests: one Redis and one Postgres for the session, empty at the beginning of each test."""
 
+import gc
 import math
-import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
-from pathlib import Path
 
 import asyncpg
 import httpx
@@ -12,25 +12,36 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from app import main
 from app.caching import Breaker, RedisClock, open_redis
 from app.database import Database, open_database
 from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
+from tests.open_directory import open_directory
 from tests.service import Service, serving
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settled_garbage() -> Iterator[None]:
+    """What an application does with the garbage when it begins, once for the session: an application in this process
+    would walk through all of pytest, and most tests take less time than that. Those in processes of their own do it."""
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "settled_garbage", nullcontext)
+        yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Endpoints]:
     """A Redis and a migrated Postgres, until the session ends."""
-    # Not one of pytest's directories: only their owner may enter those, and as root Postgres is another user, whose
-    # data would then lie elsewhere and be left behind.
-    with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
-        Path(directory).chmod(0o755)
-        with embedded_servers(Path(directory)) as endpoints:
-            migrate(endpoints.database_url)
-            yield endpoints
+    # Not one of pytest's directories: only their owner may enter those.
+    with open_directory() as directory, embedded_servers(directory) as endpoints:
+        migrate(endpoints.database_url)
+        yield endpoints
 
 
 @pytest.fixture

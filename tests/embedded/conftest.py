@@ -1,6 +1,5 @@
 """A directory for embedded servers, and the proof after every test that nothing was left running in it."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,20 +11,13 @@ import pytest
 
 from app.embedded import embedded_servers
 from tests.embedded.apps import kill_all, servers_below
-
-
-@pytest.fixture(scope="session")
-def anywhere() -> Path:
-    """In memory if there is plenty: forty clusters written to a disk take longer than all the tests."""
-    memory = Path("/dev/shm")
-    plenty = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30
-    return memory if plenty else Path("/tmp")
+from tests.open_directory import anywhere, open_directory
 
 
 @pytest.fixture
-def base(anywhere: Path) -> Iterator[Path]:
+def base() -> Iterator[Path]:
     """A directory that every user may enter, unlike pytest's own."""
-    base = Path(tempfile.mkdtemp(prefix="fourways-test-", dir=anywhere))
+    base = Path(tempfile.mkdtemp(prefix="fourways-test-", dir=anywhere()))
     base.chmod(0o755)
     yield base
     places = [base, *_linked_from(base)]
@@ -44,13 +36,12 @@ def fresh(base: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_home(anywhere: Path) -> Iterator[Path]:
+def postgres_home() -> Iterator[Path]:
     """Postgres' home after a first run, to be copied: initdb is most of what a first start costs."""
-    with tempfile.TemporaryDirectory(prefix="fourways-test-", dir=anywhere) as base:
-        Path(base).chmod(0o755)
-        with embedded_servers(Path(base)):
+    with open_directory() as base:
+        with embedded_servers(base):
             pass
-        yield Path(base, "postgres")
+        yield base / "postgres"
 
 
 @pytest.fixture

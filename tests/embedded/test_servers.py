@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.embedded.apps import (
     servers_below,
     sql,
 )
+from tests.open_directory import open_directory
 
 NAMES = {
     "spaces, signs and letters": 'it\'s a päth, with 50% +signs & "quotes"',
@@ -34,12 +34,10 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def running(anywhere: Path) -> Iterator[tuple[Path, Endpoints]]:
+def running() -> Iterator[tuple[Path, Endpoints]]:
     """A pair for the tests that only look."""
-    with tempfile.TemporaryDirectory(prefix="fourways-test-", dir=anywhere) as base:
-        Path(base).chmod(0o755)
-        with embedded_servers(Path(base)) as endpoints:
-            yield Path(base), endpoints
+    with open_directory() as base, embedded_servers(base) as endpoints:
+        yield base, endpoints
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import Endpoints
+from app.lab.commands.screen import console
 from tests.open_directory import open_directory
 
 
@@ -14,7 +15,8 @@ def stores(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the tests' own stores."""
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
-    monkeypatch.setenv("COLUMNS", "220")
+    # And not COLUMNS: pytest's own terminal may have set that before the screen was made.
+    monkeypatch.setattr(console, "width", 220)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`fourways lab compare`, as a person runs it."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -7,15 +8,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from app.embedded import Endpoints
 from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
 from app.lab.comparison.contestant import CONTESTANTS
-from app.lab.comparison.table import SCHEMA
 from tests.eventually import eventually
 from tests.lab.commands import command
 from tests.terminal import terminal
@@ -138,25 +137,31 @@ def test_a_bad_trace_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> No
     assert printed == ""
 
 
-async def test_ctrl_c_leaves_a_partial_report_and_nothing_else(
-    endpoints: Endpoints, directory: Path, sql: asyncpg.Connection, redis: Redis
-) -> None:
-    async def plays() -> bool:
-        return bool([key async for key in redis.scan_iter(match=f"{PREFIX}replay:*", count=1_000)])
+def _sockets(directory: Path) -> list[str]:
+    """Those of the Redis that a command has brought itself."""
+    return list(map(str, directory.glob("*/redis/redis.sock")))
 
-    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
-    command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000")
-    async with terminal(directory / "screen", *command, **stores) as running:
+
+async def test_ctrl_c_leaves_a_partial_report_and_no_server_behind(directory: Path) -> None:
+    async def plays() -> bool:
+        for socket in _sockets(directory):
+            with contextlib.suppress(RedisError):  # It is just starting.
+                async with Redis(unix_socket_path=socket) as redis:
+                    return bool([key async for key in redis.scan_iter(match=f"{PREFIX}replay:*", count=1_000)])
+        return False
+
+    command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000", "--quick")
+    async with terminal(directory / "screen", *command, TMPDIR=str(directory)) as running:
         await eventually(plays)
         tree = running.tree()
+        assert {"redis-server", "postgres"} <= tree.names()
         running.ctrl_c()
         assert await running.code() == 130
         await tree.gone()
     assert "It was interrupted: this is what was measured until then." in running.screen
     assert "cache-aside" in running.screen
     assert "Traceback" not in running.screen
-    assert not [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
-    assert await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", SCHEMA) == 0
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
 
 
 async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:

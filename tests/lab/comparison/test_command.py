@@ -117,8 +117,8 @@ def test_gzip_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_open_loop_says_its_rate(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text("op,key\n" + "get,a\nset,b\n" * 20)
-    answer = told(trace, "--rate", "400")
-    assert (answer["replayed"]["rate"], answer["replayed"]["clients"]) == (400, None)
+    answer = told(trace, "--rate", "4000")
+    assert (answer["replayed"]["rate"], answer["replayed"]["clients"]) == (4000, None)
     assert answer["replayed"]["operations"] == 40
 
 
@@ -152,8 +152,19 @@ async def test_ended_while_the_stores_start_it_takes_them_away(directory: Path) 
     assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("phase", "requests"), [("crash:", 100_000), ("replay:", 100_000), ("contention:", 60)])
+ENDS = [
+    # A phase, how many requests make it last, what else is asked for, and the signal.
+    ("crash:", 100_000, (), signal.SIGTERM),
+    ("replay:", 100_000, ("--quick",), signal.SIGINT),
+    *(
+        pytest.param(phase, requests, (), number, marks=pytest.mark.prove)
+        for phase, requests in (("crash:", 100_000), ("replay:", 100_000), ("contention:", 60))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ),
+]
+
+
+@pytest.mark.parametrize(("phase", "requests", "further", "number"), ENDS)
 async def test_ended_in_any_phase_it_reports_and_leaves_the_given_stores_as_they_were(
     endpoints: Endpoints,
     directory: Path,
@@ -161,12 +172,13 @@ async def test_ended_in_any_phase_it_reports_and_leaves_the_given_stores_as_they
     redis: Redis,
     phase: str,
     requests: int,
+    further: tuple[str, ...],
     number: signal.Signals,
 ) -> None:
     await redis.set("theirs", "kept")
     stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url, "TMPDIR": str(directory)}
     command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", str(requests), "--keys", "50")
-    async with terminal(directory / "screen", *command, **stores) as running:
+    async with terminal(directory / "screen", *command, *further, **stores) as running:
         await eventually(_has(redis, phase))
         tree = running.tree()
         running.send(number)

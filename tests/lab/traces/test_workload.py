@@ -37,7 +37,7 @@ def test_a_workload_has_the_share_of_reads_that_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-@pytest.mark.parametrize("reads", [0.6, 0.9])
+@pytest.mark.parametrize("reads", [0.6, pytest.param(0.9, marks=pytest.mark.prove)])
 def test_the_share_of_reads_can_be_set(name: str, reads: float) -> None:
     trace = make(name, requests=4 * REQUESTS, reads=reads)
     # The scans of E are few and long, so that chance does more.
