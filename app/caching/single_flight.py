@@ -62,6 +62,7 @@ class SingleFlight(Generic[K, V]):
 
     def __init__(self, region: Region[K, V]) -> None:
         self._region = region
+        self._asked: dict[K, asyncio.Task[Reading[V]]] = {}
         self._loads: dict[tuple[K, str], asyncio.Task[Landing[V]]] = {}
         self._watches: dict[K, list[asyncio.Future[Reading[V] | Lease[V]]]] = {}
         self._bypasses: dict[K, asyncio.Task[V | Locked[V] | None]] = {}
@@ -74,8 +75,15 @@ class SingleFlight(Generic[K, V]):
         raises.
         """
         # In a task of its own: a reader that goes away between its lookup and its load would leave a lease that nobody
-        # uses, and all others would wait until it lapses.
-        reading = await self._region.finish(self._get(key, load))
+        # uses, and all others would wait until it lapses. It begins at the end of this tick, so whoever asks until
+        # then has asked before it does, and may have what it brings.
+        task = self._asked.get(key)
+        leads = task is None
+        if task is None:
+            task = self._asked[key] = _heard(self._region.start(self._get(key, load)))
+        reading = await asyncio.shield(task)
+        if not leads and reading.outcome is Outcome.MISS:
+            reading = reading._replace(outcome=Outcome.COLLAPSED)
         self._region.report(Event(reading.outcome))
         return reading
 
@@ -101,6 +109,7 @@ class SingleFlight(Generic[K, V]):
                 await self._load((key, token), load)
 
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
+        del self._asked[key]
         deadline = time.monotonic() + PATIENCE.total_seconds()
         outcome = Outcome.HIT
         try:
