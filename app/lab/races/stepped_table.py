@@ -108,13 +108,17 @@ class SteppedTable:
 
     async def save_many(self, values: dict[str, int]) -> None:
         """Sets many values in one transaction."""
+        await self.save_each(list(values.items()))
+
+    async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
+        """The same one after the other, in one step: nobody sees what is not committed."""
 
         async def save() -> None:
             async with self._connection.transaction():
-                for key, value in values.items():
+                for key, value in values:
                     await self._change(SAVE, key, value)
 
-        await self._step(f"UPDATE to {', '.join(map(str, values.values()))}", save)
+        await self._step(f"UPDATE to {', '.join(str(value) for _key, value in values)}", save)
 
     async def save_locked(self, key: str, value: int, revoke: Callable[[], Awaitable[None]]) -> Row | None:
         """Sets its value under the row's lock; `revoke` goes out with the change, and before COMMIT both are back."""
