@@ -4,14 +4,17 @@
     under contention · new instances take over from the killed one · the bill
 
 The strategies take turns within the trace, so that what the machine does meanwhile befalls all of them alike; who
-begins changes with each slice. Each has keys and rows of its own.
+begins changes with each slice. Each has keys and rows of its own. Nor may the collector of this process's garbage stop
+one of them for a fifth of a second, to look at what the lab remembers of all: that is taken out of its sight.
 
 What can go wrong: `LabError`, `DatabaseUnavailable`. When it is told to stop, what was measured so far is the answer.
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -233,10 +236,11 @@ class _Comparing:
                 if self._stop.is_set():
                     return
                 self._tell(player.entrant.contestant.name, 0)
-                if plan.rate is None:
-                    played = await player.closed(slice_, plan.clients, self._stop)
-                else:
-                    played = await player.open(slice_, plan.rate, self._stop)
+                with _out_of_sight():
+                    if plan.rate is None:
+                        played = await player.closed(slice_, plan.clients, self._stop)
+                    else:
+                        played = await player.open(slice_, plan.rate, self._stop)
                 self._tell(player.entrant.contestant.name, played)
 
     async def _bill(self, bench: Bench, player: Player, clock: tuple[float, float]) -> Bill:
@@ -246,3 +250,13 @@ class _Comparing:
     def _tell(self, what: str, played: int) -> None:
         self._done += played
         self._progress(what, self._done, self._total)
+
+
+@contextmanager
+def _out_of_sight() -> Iterator[None]:
+    """In the block, the collector of garbage looks only at what came to be in it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
