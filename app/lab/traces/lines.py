@@ -67,6 +67,8 @@ def open_lines(path: Path) -> Iterator[Lines]:
     Raises TraceError where it cannot be read, is empty, or is not text.
     """
     with ExitStack() as stack:
+        if path == STANDARD_INPUT and sys.stdin is None:  # So Python says that it was closed.
+            raise TraceError("Standard input is closed: there is no trace in it.")
         try:
             stored = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
             start = stored.read(len(GZIP))

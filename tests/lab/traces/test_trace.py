@@ -330,3 +330,9 @@ def test_many_keys_are_counted_nearly_in_bounded_memory() -> None:
     assert not few.exact
     assert few.count == pytest.approx(100_000, rel=0.05)
     assert len(few._hashes) <= 4_096
+
+
+def test_a_standard_input_that_was_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(TraceError, match=r"Standard input is closed: there is no trace in it\."):
+        read_trace(Path("-"), most=1)
