@@ -155,12 +155,13 @@ class _Comparing:
 
     async def run(self, endpoints: Endpoints) -> Comparison:
         began = time.monotonic()
-        await remove_keys(endpoints.redis_url)  # What a process has left behind that was killed.
-        try:
-            async with lab_schema(endpoints.database_url) as database_url:
+        # Whoever has the schema has the keys: before that they may be another's, who is at work.
+        async with lab_schema(endpoints.database_url) as database_url:
+            await remove_keys(endpoints.redis_url)  # What a process has left behind that was killed.
+            try:
                 await self._run(Endpoints(endpoints.redis_url, database_url))
-        finally:
-            await remove_keys(endpoints.redis_url)
+            finally:
+                await remove_keys(endpoints.redis_url)
         self._comparison.took = timedelta(seconds=time.monotonic() - began)
         self._comparison.complete = not self._stop.is_set()
         return self._comparison

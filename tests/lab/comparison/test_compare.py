@@ -18,7 +18,7 @@ from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.compare import Comparison, Plan, compare
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
 from app.lab.comparison.contestants import NoCache
-from app.lab.comparison.table import SCHEMA, LabTable
+from app.lab.comparison.table import SCHEMA, LabError, LabTable, lab_schema
 from app.lab.strategy import Strategy, Table
 from app.lab.traces.operation import Kind as OperationKind
 from app.lab.traces.trace import read_trace
@@ -229,3 +229,11 @@ async def test_the_published_list_merges_nothing_and_the_repaired_one_does(endpo
     ).bills
     assert (published.database_writes, published.coalescing) == (trace.writes, 1.0)
     assert repaired.database_writes < trace.writes
+
+
+async def test_a_second_comparison_takes_nothing_away_from_the_first(endpoints: Endpoints, redis: Redis) -> None:
+    async with lab_schema(endpoints.database_url):
+        await redis.set(f"{PREFIX}replay:write-behind", 1)
+        with pytest.raises(LabError, match="Another comparison runs"):
+            await compare(endpoints, make("ycsb-c", requests=1), QUICK)
+        assert await redis.exists(f"{PREFIX}replay:write-behind")
