@@ -243,3 +243,10 @@ def test_in_a_file_a_complaint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("COLUMNS", "220")
     result = CliRunner().invoke(lab, ["compare", "--trace", "/nowhere/trace"])
     assert result.stderr == "/nowhere/trace cannot be read: No such file or directory.\n"
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_terminal_without_a_letter_for_a_quotation_mark_gets_the_table() -> None:
+    result = CliRunner(charset="latin-1").invoke(lab, ["compare", *SMALL])
+    assert (result.exit_code, result.exception) == (0, None)
+    assert b"write latency ?None added?" in result.stdout_bytes

@@ -336,3 +336,9 @@ def test_a_standard_input_that_was_closed_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(TraceError, match=r"Standard input is closed: there is no trace in it\."):
         read_trace(Path("-"), most=1)
+
+
+def test_empty_lines_without_an_end_are_no_trace(file: Write) -> None:
+    with pytest.raises(TraceError, match="100,000 lines up to line 100,001 are empty"):
+        read_trace(file("op,key\n" + "\n" * 100_001), most=1)
+    assert read_trace(file("op,key\n" + "\n" * 100_000 + "get,a\n"), most=1).reads == 1
