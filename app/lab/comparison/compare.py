@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from app.embedded import Endpoints
 from app.lab.comparison import contention, crash
@@ -25,7 +26,7 @@ from app.lab.comparison.bill import MILLISECOND, Bill, make_bill
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
 from app.lab.comparison.contestant import Kind as ContestantKind
 from app.lab.comparison.replay import Player, Tally
-from app.lab.comparison.table import add_rows, database_clock, lab_schema, open_pool
+from app.lab.comparison.table import LabError, add_rows, database_clock, lab_schema, open_pool
 from app.lab.comparison.wire import wire
 from app.lab.traces.operation import Kind, Operation
 from app.lab.traces.trace import Trace
@@ -155,6 +156,8 @@ class _Comparing:
 
     async def run(self, endpoints: Endpoints) -> Comparison:
         began = time.monotonic()
+        if "," in urlsplit(endpoints.database_url).netloc:
+            raise LabError("DATABASE_URL names several hosts, and the lab's wire leads to one: name the primary alone.")
         # Whoever has the schema has the keys: before that they may be another's, who is at work.
         async with lab_schema(endpoints.database_url) as database_url:
             await remove_keys(endpoints.redis_url)  # What a process has left behind that was killed.

@@ -237,3 +237,9 @@ async def test_a_second_comparison_takes_nothing_away_from_the_first(endpoints: 
         with pytest.raises(LabError, match="Another comparison runs"):
             await compare(endpoints, make("ycsb-c", requests=1), QUICK)
         assert await redis.exists(f"{PREFIX}replay:write-behind")
+
+
+async def test_that_the_database_has_several_hosts_is_told_before_anything_is_played(endpoints: Endpoints) -> None:
+    several = Endpoints(endpoints.redis_url, "postgresql://somebody@one.invalid,two.invalid/somewhere")
+    with pytest.raises(LabError, match="DATABASE_URL names several hosts"):
+        await compare(several, make("ycsb-c", requests=1), Plan())
