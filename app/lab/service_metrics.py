@@ -4,7 +4,7 @@ What can go wrong: `MetricsError`, where nobody answers, or somebody else.
 """
 
 from collections.abc import Mapping
-from urllib.error import URLError
+from http.client import HTTPException, InvalidURL
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -25,16 +25,28 @@ class MetricsError(FourwaysError):
 
 def read_metrics(url: str) -> Mapping[str, Traffic]:
     """By resource, as `/users`. `url` is the whole address, http://127.0.0.1:8000/metrics. Raises MetricsError."""
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not _is_address(url):
         raise MetricsError(f"{url!r} is no address of /metrics, such as http://127.0.0.1:8000/metrics.")
     try:
         with urlopen(url, timeout=PATIENCE) as answer:
             text = answer.read(LARGEST).decode()
         return parse_metrics(text)
-    except (URLError, OSError) as error:
+    except InvalidURL as error:
+        raise MetricsError(f"{url!r} is no address: {error}.") from error
+    except HTTPException as error:
+        raise MetricsError(f"{url} does not answer as HTTP does: another program is there.") from error
+    except OSError as error:
         raise MetricsError(f"{url} does not answer: {getattr(error, 'reason', error)}.") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise MetricsError(f"{url} does not answer in Prometheus' text format, or not as Fourways does.") from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def parse_metrics(text: str) -> Mapping[str, Traffic]:

@@ -4,7 +4,7 @@ A strategy of values sets the number it is given; each write of a run brings ano
 it is from. A strategy of counts adds one. Of both, the oracle can tell what is stale, lost or doubled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,7 @@ class Row:
 
 
 class Table(Protocol):
-    """The lab's table in Postgres. Each call is one statement, committed when it returns."""
+    """The lab's table in Postgres. Each call is one statement, but for `save_each`, and committed when it returns."""
 
     async def load(self, key: str) -> Row | None:
         """The row of `key`."""
@@ -43,6 +43,9 @@ class Table(Protocol):
 
     async def save_many(self, values: dict[str, int]) -> None:
         """Sets many values in one transaction."""
+
+    async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
+        """The same with a statement for each, one after the other; a key may come more than once."""
 
 
 class Strategy(Protocol):

@@ -1,6 +1,7 @@
 """The traffic of a running service, from the text of its /metrics."""
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -46,7 +47,11 @@ class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(404 if self.path == "/none" else 200)
         self.end_headers()
-        self.wfile.write({"/binary": b"\xff\xfe\x00"}.get(self.path, b"<html>Hello</html>"))
+        self.wfile.write(
+            {"/binary": b"\xff\xfe\x00", "/endless": b"fourways_views_read_total +Inf\n"}.get(
+                self.path, b"<html>Hello</html>"
+            )
+        )
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # so it is called there
         """It is no news."""
@@ -80,3 +85,38 @@ def test_what_is_not_a_service_of_ours_is_told(another: str, path: str, sentence
 def test_what_is_no_address_is_told(url: str) -> None:
     with pytest.raises(MetricsError, match="is no address of /metrics"):
         read_metrics(url)
+
+
+@pytest.fixture
+def no_http() -> Iterator[str]:
+    """The address of a program that answers as SSH does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _address = server.accept()
+            with connection:
+                connection.recv(1_000)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/metrics"
+        thread.join()
+
+
+def test_what_speaks_no_http_is_told(no_http: str) -> None:
+    with pytest.raises(MetricsError, match="does not answer as HTTP does"):
+        read_metrics(no_http)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http:///metrics", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://a b/metrics"]
+)
+def test_a_broken_address_is_told(url: str) -> None:
+    with pytest.raises(MetricsError, match="is no address"):
+        read_metrics(url)
+
+
+def test_counters_without_end_are_no_counters_of_ours(another: str) -> None:
+    with pytest.raises(MetricsError, match="not as Fourways does"):
+        read_metrics(f"{another}/endless")

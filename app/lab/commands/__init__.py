@@ -1,5 +1,8 @@
 """`fourways lab`: your traffic, through every strategy; the races; and which strategy it should be."""
 
+import io
+import sys
+
 import typer
 
 from app.lab.commands.advise import advise_
@@ -9,6 +12,16 @@ from app.lab.commands.races import races_
 lab = typer.Typer(
     help="Your traffic, through every strategy, on a real Redis and a real Postgres.", no_args_is_help=True
 )
+
+
+@lab.callback()
+def _prepare() -> None:
+    # A terminal of another encoding has no letter for an arrow: better a question mark than no table after a minute.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 lab.command("compare")(compare_)
 lab.command("races")(races_)
 lab.command("advise")(advise_)

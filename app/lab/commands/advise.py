@@ -18,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from app.advice import Advice, Loss, Needs, Traffic, advise, pick
-from app.lab.alternatives import alternatives
+from app.lab.alternatives import NO_CACHE, alternatives
 from app.lab.commands.compare import play, read
 from app.lab.commands.interruption import INTERRUPTED, Interruption
 from app.lab.commands.screen import bar, complaints, console
@@ -144,6 +144,17 @@ def _differ(advice: Advice, billed: Billed) -> str:
     )
 
 
+def without_a_cache(billed: Billed) -> str:
+    """What to make of it, where no cache at all was the fastest of all; else nothing."""
+    plain = next((bill for bill in billed.comparison.bills if bill.name == NO_CACHE), None)
+    if plain is None or billed.best is None or plain.cost >= billed.best.cost:
+        return ""
+    return (
+        f"No cache at all took less time than {billed.best.name}: this database is on the same machine, as near as "
+        "Redis, and has nothing else to do. `fourways lab compare --db-latency 2` puts it 2 ms away."
+    )
+
+
 def _tell(advice: Advice) -> None:
     console.print(f"{advice.strategy}", style="bold")
     for reason in advice.reasons:
@@ -181,6 +192,8 @@ def _tell_bill(advice: Advice, needs: Needs, billed: Billed) -> None:
         )
     console.print(table)
     console.print(f"\n{_differ(advice, billed)}")
+    if told := without_a_cache(billed):
+        console.print(told)
 
 
 def _as_json(needs: Needs, traffic: Traffic, advice: Advice, billed: Billed | None) -> dict[str, object]:

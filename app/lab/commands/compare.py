@@ -73,8 +73,10 @@ def compare_(
         raise typer.BadParameter("--keys, --alpha and --ratio are of a --workload; a trace has its own.")
     if warm_up >= requests:
         raise typer.BadParameter(f"A warm-up of {warm_up:,} leaves nothing of {requests:,} requests to be billed.")
-    if html is not None and not html.parent.is_dir():
-        raise typer.BadParameter(f"There is no directory {html.parent} for {html.name}.")
+    if workload is not None and views:
+        raise typer.BadParameter("--views is of a --trace; a workload has its own writes.")
+    if html is not None:
+        _try_out(html)
     plan = Plan(
         clients=clients,
         rate=rate,
@@ -98,20 +100,48 @@ def compare_(
                     reads=None if ratio is None else share_of_reads(ratio),
                     seed=seed,
                 )
+            if warm_up >= len(played.operations):
+                raise TraceError(
+                    f"A warm-up of {warm_up:,} leaves nothing of {len(played.operations):,} operations to be billed."
+                )
             comparison = play(played, plan, interruption, progress)
         except (TraceError, WorkloadError, LabError) as error:
             progress.stop()
             complaints.print(str(error), style="red")
             raise typer.Exit(1) from None
-    if html is not None:
-        html.write_text(page(comparison))
-        complaints.print(f"The page is {html}.")
+    written = html is None or _write(html, page(comparison))
     if as_json:
         typer.echo(json.dumps(comparison.as_json(), indent=2))
     else:
         show(comparison, console)
     if not comparison.complete:
         raise typer.Exit(INTERRUPTED)
+    if not written:
+        raise typer.Exit(1)
+
+
+def _try_out(path: Path) -> None:
+    """Whoever waits for a page for a minute shall know before whether it can be written."""
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"There is no directory {path.parent} for {path.name}.")
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _write(path: Path, text: str) -> bool:
+    """Whether the page was written. If not, what was measured is printed all the same."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        complaints.print(f"{path} cannot be written: {error.strerror}.", style="red")
+        return False
+    complaints.print(f"The page is {path}.")
+    return True
 
 
 def read(path: Path, most: int, bar: Progress, *, views: bool = False) -> Trace:

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM. Before anything is started they end the command at once; later they set an event.
+"""Ctrl-C, SIGTERM, and the end of the terminal. Before anything is started they end the command at once; later they set
+an event.
 
-What was started is stopped on the way out, and what was found until then is told.
+What was started is stopped on the way out, and what was found until then is told, if somebody is there to read it.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ import typer
 
 INTERRUPTED = 130
 """What a shell expects of a command that Ctrl-C has ended."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """In its block, both signals are heard by it."""
+    """In its block, these signals are heard by it; the last one not under `nohup`, which ignores it."""
 
     def __init__(self) -> None:
         self._deferred = self._asked = False
@@ -25,7 +27,9 @@ class Interruption:
         self._stop: asyncio.Event | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not nohup]
+        self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:

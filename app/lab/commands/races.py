@@ -21,17 +21,20 @@ from redis.exceptions import RedisError
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from app.caching import open_redis
 from app.embedded import Endpoints
 from app.lab.commands.interruption import INTERRUPTED, Interruption
 from app.lab.commands.screen import bar, complaints, console
 from app.lab.commands.stores import stores
 from app.lab.published import PUBLISHED, Published
+from app.lab.races.abandoned import remove_abandoned
 from app.lab.races.cases import CASES, Case
 from app.lab.races.explorer import Progress, Result, explore
 from app.lab.races.timeline import timeline
 
 SCHEDULES = 500
 SECONDS = 60.0
+TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,8 @@ def _explore(
     task = bar.add_task("starting the stores", total=None)
 
     async def explored(endpoints: Endpoints) -> None:
+        async with open_redis(endpoints.redis_url, timeout=TIMEOUT, connections=1) as redis:
+            await remove_abandoned(redis, endpoints.database_url)
         deadline = time.monotonic() + budget.total_seconds()
         with interruption.telling(asyncio.Event()) as stop:
             stopped = asyncio.create_task(stop.wait())

@@ -19,4 +19,6 @@ def bar() -> Progress:
         TimeRemainingColumn(),
         console=complaints,
         transient=True,
+        # In a file it would be a blank line, and nothing else.
+        disable=not complaints.is_terminal,
     )

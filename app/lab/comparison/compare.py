@@ -4,16 +4,20 @@
     under contention · new instances take over from the killed one · the bill
 
 The strategies take turns within the trace, so that what the machine does meanwhile befalls all of them alike; who
-begins changes with each slice. Each has keys and rows of its own.
+begins changes with each slice. Each has keys and rows of its own. Nor may the collector of this process's garbage stop
+one of them for a fifth of a second, to look at what the lab remembers of all: that is taken out of its sight.
 
 What can go wrong: `LabError`, `DatabaseUnavailable`. When it is told to stop, what was measured so far is the answer.
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from app.embedded import Endpoints
 from app.lab.comparison import contention, crash
@@ -22,7 +26,7 @@ from app.lab.comparison.bill import MILLISECOND, Bill, make_bill
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
 from app.lab.comparison.contestant import Kind as ContestantKind
 from app.lab.comparison.replay import Player, Tally
-from app.lab.comparison.table import add_rows, database_clock, lab_schema, open_pool
+from app.lab.comparison.table import LabError, add_rows, database_clock, lab_schema, open_pool
 from app.lab.comparison.wire import wire
 from app.lab.traces.operation import Kind, Operation
 from app.lab.traces.trace import Trace
@@ -152,12 +156,15 @@ class _Comparing:
 
     async def run(self, endpoints: Endpoints) -> Comparison:
         began = time.monotonic()
-        await remove_keys(endpoints.redis_url)  # What a process has left behind that was killed.
-        try:
-            async with lab_schema(endpoints.database_url) as database_url:
+        if "," in urlsplit(endpoints.database_url).netloc:
+            raise LabError("DATABASE_URL names several hosts, and the lab's wire leads to one: name the primary alone.")
+        # Whoever has the schema has the keys: before that they may be another's, who is at work.
+        async with lab_schema(endpoints.database_url) as database_url:
+            await remove_keys(endpoints.redis_url)  # What a process has left behind that was killed.
+            try:
                 await self._run(Endpoints(endpoints.redis_url, database_url))
-        finally:
-            await remove_keys(endpoints.redis_url)
+            finally:
+                await remove_keys(endpoints.redis_url)
         self._comparison.took = timedelta(seconds=time.monotonic() - began)
         self._comparison.complete = not self._stop.is_set()
         return self._comparison
@@ -233,10 +240,11 @@ class _Comparing:
                 if self._stop.is_set():
                     return
                 self._tell(player.entrant.contestant.name, 0)
-                if plan.rate is None:
-                    played = await player.closed(slice_, plan.clients, self._stop)
-                else:
-                    played = await player.open(slice_, plan.rate, self._stop)
+                with _out_of_sight():
+                    if plan.rate is None:
+                        played = await player.closed(slice_, plan.clients, self._stop)
+                    else:
+                        played = await player.open(slice_, plan.rate, self._stop)
                 self._tell(player.entrant.contestant.name, played)
 
     async def _bill(self, bench: Bench, player: Player, clock: tuple[float, float]) -> Bill:
@@ -246,3 +254,13 @@ class _Comparing:
     def _tell(self, what: str, played: int) -> None:
         self._done += played
         self._progress(what, self._done, self._total)
+
+
+@contextmanager
+def _out_of_sight() -> Iterator[None]:
+    """In the block, the collector of garbage looks only at what came to be in it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

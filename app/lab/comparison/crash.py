@@ -6,7 +6,8 @@
     kill -9                             what it had taken out of a queue, and not written yet, is gone with it
     parent   later: a new instance of each strategy runs until nothing moves any more; then it reads, and counts
 
-What was said before the kill is in the pipe, so nothing that was acknowledged is overlooked. The cut makes the worst
+What was said before the kill is in the pipe, so nothing that was acknowledged is overlooked. A child whose parent has
+died ends by itself: it would hold locks in somebody's database for as long as its cut lasts. The cut makes the worst
 moment certain: each flusher dies with a batch in its hands. For one that takes its batch out of the queue first, that
 is before the database has it; for ours, which does so last, it is after. The new instances come at the very end of a
 comparison: what a dead flusher held is claimed when it has been still for ten seconds, which pass during the replay.
@@ -18,6 +19,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import threading
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
@@ -239,9 +241,16 @@ class _Cut:
         return NEVER if self.committed else LATENCY
 
 
-async def _cut(cut: _Cut, bench: Bench) -> None:
+def _listen(loop: asyncio.AbstractEventLoop, word: asyncio.Event) -> None:
+    """Hears the parent's word, and its end, which is ours too."""
+    while sys.stdin.readline():
+        loop.call_soon_threadsafe(word.set)
+    os._exit(1)
+
+
+async def _cut(cut: _Cut, bench: Bench, word: asyncio.Event) -> None:
     """Waits for the parent's word, cuts, and says when each flusher has a batch in its hands."""
-    await asyncio.to_thread(sys.stdin.readline)
+    await word.wait()
     before = {entrant.name: entrant.costs.writes for entrant in bench.entrants if entrant.contestant.make}
     flushers = [entrant for entrant in bench.entrants if entrant.contestant.later and entrant.contestant.make]
     ours = any(entrant.contestant.later and not entrant.contestant.make for entrant in bench.entrants)
@@ -257,7 +266,8 @@ async def _cut(cut: _Cut, bench: Bench) -> None:
 
 
 async def _live(endpoints: Endpoints, contestants: Sequence[Contestant], ttl: timedelta) -> None:
-    cut = _Cut()
+    cut, word = _Cut(), asyncio.Event()
+    threading.Thread(target=_listen, args=(asyncio.get_running_loop(), word), daemon=True).start()
     async with (
         wire(endpoints.database_url, cut.there, back=lambda: LATENCY) as late,
         wire(endpoints.database_url, lambda: LATENCY, back=cut.back, hear=cut.hear) as flushed,
@@ -272,7 +282,7 @@ async def _live(endpoints: Endpoints, contestants: Sequence[Contestant], ttl: ti
         bench.running(),
     ):
         await asyncio.gather(
-            _cut(cut, bench),
+            _cut(cut, bench, word),
             *(_write(entrant, DRILLED[writer::WRITERS]) for entrant in bench.entrants for writer in range(WRITERS)),
         )
         await asyncio.Event().wait()  # The end comes from outside.

@@ -13,7 +13,7 @@ from app.lab.comparison.bill import MILLISECOND, Bill, Latency
 from app.lab.comparison.claims import COLUMNS, PUBLISHED_AS, TABLE_OF_FOUR
 from app.lab.comparison.compare import Comparison
 from app.lab.comparison.contestant import Kind
-from app.lab.comparison.terminal import cells, duration, heading, notes, stale
+from app.lab.comparison.terminal import cells, duration, heading, interrupted, notes, stale
 from app.lab.strategy import Holds
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -78,6 +78,8 @@ def _findings(comparison: Comparison) -> list[str]:
     found = [f"{len(wrong)} of {len(bills)} ways answered something wrong or lost a write: {_names(wrong)}."]
     if not wrong:
         found = [f"None of {len(bills)} ways was seen to answer something wrong or to lose a write."]
+    if not comparison.complete:
+        found.insert(0, interrupted(comparison))
     values = [bill for bill in right if bill.holds is Holds.VALUES and not bill.contestant.later]
     if values:
         best = min(values, key=lambda bill: bill.cost)

@@ -187,6 +187,15 @@ class LabTable:
         async with available():
             await self._pool.execute(self._save_many, keys, list(values.values()))
 
+    async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
+        """Sets them one after the other, in one transaction."""
+        self._count(None)  # Before the transaction: who waits for this to set out shall not wait for its first answer.
+        async with available(), self._pool.acquire() as connection, connection.transaction():
+            for place, (key, value) in enumerate(values):
+                if place:
+                    self._count(None)
+                await connection.execute(self._save, self._prefix + key, value)
+
     async def save_locked(self, key: str, value: int, revoke: Callable[[], Awaitable[None]]) -> Row | None:
         """As `save`, under the row's lock; `revoke` goes out with it, and both have to come back before COMMIT."""
         name = self._prefix + key

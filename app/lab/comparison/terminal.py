@@ -64,8 +64,9 @@ def heading(comparison: Comparison) -> str:
     limits = "" if plan.cache_size is None else f", a cache of {plan.cache_size:,} entries"
     late = f", {duration(plan.db_latency)} to the database and back" if plan.db_latency else ""
     whole = "" if trace.whole else " (its first part: it has more lines than are read)"
+    played = "Played" if comparison.complete else "To be played"
     return (
-        f"{trace.name}{whole}: {trace.reads:,} reads and {trace.writes:,} writes of {trace.keys:,} keys. Played: "
+        f"{trace.name}{whole}: {trace.reads:,} reads and {trace.writes:,} writes of {trace.keys:,} keys. {played}: "
         f"{replayed.reads:,} reads and {replayed.writes:,} writes of {replayed.keys:,} keys; {how}{limits}{late}."
     )
 
@@ -75,7 +76,7 @@ def notes(comparison: Comparison) -> list[str]:
     found = [
         "stale, uncommitted, lost and doubled: in the replay, under contention (few keys, a database that stalls now "
         "and then), and after a process was killed with SIGKILL while it wrote."
-        if comparison.plan.drills
+        if comparison.plan.drills and all(bill.crash is not None for bill in comparison.bills)
         else "stale, uncommitted, lost and doubled: in the replay.",
         f"Our four share one relay, which asked the database {comparison.relay.reads:,} times and Redis "
         f"{comparison.relay.traffic.round_trips:,} times; it is in nobody's bill.",
@@ -98,9 +99,22 @@ def notes(comparison: Comparison) -> list[str]:
     if not trace.exact:
         found.append("The number of keys is an estimate, some 0.2 % off.")
     found += [f"{bill.name}: {bill.first_error}" for bill in comparison.bills if bill.errors]
+    if any(bill.name == "write-behind" and bill.reads for bill in comparison.bills):
+        found.append(
+            "The slowest reads of write-behind are of totals that it does not have: it adds up what waits and what the "
+            "database has, for one group of readers after the other, and once more when a flush came between."
+        )
     if not comparison.complete:
-        found.insert(0, "It was interrupted: this is what was measured until then.")
+        found.insert(0, interrupted(comparison))
     return found
+
+
+def interrupted(comparison: Comparison) -> str:
+    """That the numbers are of a part, and of how large a one."""
+    billed = sum(bill.reads + bill.writes + bill.errors for bill in comparison.bills)
+    whole = (comparison.replayed.operations - comparison.plan.warm_up) * len(comparison.bills)
+    told = f" Of {whole:,} operations {billed:,} are in it." if whole else ""
+    return f"It was interrupted: this is what was measured until then.{told}"
 
 
 def _share(reads: int, writes: int) -> float:

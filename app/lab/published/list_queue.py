@@ -2,8 +2,8 @@
 
     read    GET · on a miss SELECT, and SETEX
     write   SETEX · RPUSH to the queue
-    flush   LPOP up to 100 · one transaction of UPDATEs · what fails goes to the queue's end, or after three times to a
-            dead-letter list; each second
+    flush   LPOP up to 100 · one transaction, an UPDATE for each · what fails goes to the queue's end, or after three
+            times to a dead-letter list; each second
 
 The defects: LPOP takes the writes out of Redis before the database has them, and a second try comes after newer ones.
 
@@ -69,7 +69,7 @@ class ListQueue:
             return 0
         writes = [json.loads(item) for item in batch]
         try:
-            await self._table.save_many({write["key"]: write["value"] for write in writes})
+            await self._table.save_each([(write["key"], write["value"]) for write in writes])
         except Exception:  # noqa: BLE001  # As it is published: whatever it is.
             for item, write in zip(batch, writes, strict=True):
                 if write.get("retries", 0) < RETRIES:

@@ -37,7 +37,7 @@ from app.lab.published import Flushing
 from app.lab.races.cases import KEY, Actor, Case, Deed
 from app.lab.races.gate import Gate, Line, Passage, Phase
 from app.lab.races.idle_loop import IdleLoop
-from app.lab.races.stepped_redis import SteppedRedis
+from app.lab.races.stepped_redis import PREFIX, SteppedRedis
 from app.lab.races.stepped_table import SteppedTable, schema
 from app.lab.races.timeline import timeline
 from app.lab.races.witness import Witness
@@ -181,7 +181,7 @@ async def _explore(
             )
             stack.push_async_callback(connection.close)
             stores.append((redis, connection))
-        schedules = Schedules(case, stores, f"races:{name}")
+        schedules = Schedules(case, stores, f"{PREFIX}{name}")
         await schedules.prepare()
         stack.push_async_callback(schedules.clear)
         return await _search(case, schedules, deadline, budget, most, seed, report, stop)
@@ -293,6 +293,7 @@ class Schedules:
         self._case, self._stores, self._prefix = case, stores, prefix
         self._loop = cast("IdleLoop", asyncio.get_running_loop())
         self._names: dict[str, str] = {}
+        self._used: set[str] = set()
 
     async def prepare(self) -> None:
         """Sends the scripts to Redis, so that no schedule has to."""
@@ -310,8 +311,9 @@ class Schedules:
 
     async def clear(self) -> None:
         """Removes what is left in Redis."""
-        async for key in self._redis.scan_iter(f"{self._prefix}*", count=1000):
-            await self._redis.delete(key)
+        if self._used:
+            await self._redis.delete(*self._used)
+            self._used.clear()
 
     async def run(self, given: Sequence[Choice], dice: random.Random | None = None) -> Schedule:
         """Runs a schedule: as it is given, and from there on by the rule, or by the dice."""
@@ -365,6 +367,7 @@ class Schedules:
                 prefix=self._prefix,
                 names=self._names,
                 shard=self._case.shard,
+                used=self._used,
             )
             table = SteppedTable(connection, self._gate, actor, witness.commits)
             tables.append(table)
@@ -486,8 +489,8 @@ class Schedules:
 
     async def _lapse(self) -> None:
         self._gate.say(None, "3 s pass, and every lease ends")
-        async for key in self._redis.scan_iter(f"{self._prefix}*:lease", count=1000):
-            await self._redis.delete(key)
+        if leases := [key for key in self._used if key.endswith(":lease")]:
+            await self._redis.delete(*leases)
 
     async def _look(self, strategy: Strategy, table: SteppedTable, witness: Witness) -> None:
         """Lets everything be carried, by a process that lives, and then looks at both stores."""

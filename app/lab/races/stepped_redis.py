@@ -15,13 +15,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.lab.races.gate import Gate
 
+PREFIX = "races:"
+"""So begin the keys of all explorations."""
 LONGEST = 28
 SHARD = re.compile(r"\{(\d)\}")
 
 
 class SteppedRedis(Redis):
     """The client of one actor. `names` are the scripts' names by their digests. Of keys with a number in braces only
-    those of `shard` are steps: the others are touched by one actor at a time."""
+    those of `shard` are steps: the others are touched by one actor at a time. `used` is told all keys that it names: to
+    look for them later would be to look through a whole Redis, which may be somebody's."""
 
     def __init__(
         self,
@@ -32,13 +35,16 @@ class SteppedRedis(Redis):
         prefix: str,
         names: Mapping[str, str],
         shard: int | None,
+        used: set[str],
     ) -> None:
         super().__init__(connection_pool=pool)
         self._gate, self._actor, self._prefix, self._names, self._shard = gate, actor, prefix, names, shard
+        self._used = used
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Sends a command when its turn comes."""
         sent = _without_waiting(args)
+        self._used.update(word for word in map(_str, sent) if word.startswith(self._prefix))
 
         async def send() -> Any:
             return await super(SteppedRedis, self).execute_command(*sent, **options)  # type: ignore[no-untyped-call]

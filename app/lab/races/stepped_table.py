@@ -25,6 +25,11 @@ from app.lab.strategy import Row
 
 T = TypeVar("T")
 
+PREFIX = "fourways_races_"
+"""So begin the names of their schemas."""
+LOCK = 0x72616365
+"""The first half of the advisory lock of whoever has a schema: "race" in ASCII. The second is the name's hash."""
+
 TABLES = """
 CREATE SEQUENCE versions START 2;
 CREATE TABLE rows (key text PRIMARY KEY, value bigint NOT NULL, version bigint NOT NULL);
@@ -62,9 +67,10 @@ class Change:
 @asynccontextmanager
 async def schema(database_url: str) -> AsyncIterator[str]:
     """The name of a schema with the tables, until the block ends."""
-    name = f"fourways_races_{secrets.token_hex(4)}"
+    name = f"{PREFIX}{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url)
     try:
+        await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCK, name)
         await connection.execute(f"CREATE SCHEMA {name}")
         try:
             await connection.execute(f"SET search_path TO {name}")
@@ -108,13 +114,17 @@ class SteppedTable:
 
     async def save_many(self, values: dict[str, int]) -> None:
         """Sets many values in one transaction."""
+        await self.save_each(list(values.items()))
+
+    async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
+        """The same one after the other, in one step: nobody sees what is not committed."""
 
         async def save() -> None:
             async with self._connection.transaction():
-                for key, value in values.items():
+                for key, value in values:
                     await self._change(SAVE, key, value)
 
-        await self._step(f"UPDATE to {', '.join(map(str, values.values()))}", save)
+        await self._step(f"UPDATE to {', '.join(str(value) for _key, value in values)}", save)
 
     async def save_locked(self, key: str, value: int, revoke: Callable[[], Awaitable[None]]) -> Row | None:
         """Sets its value under the row's lock; `revoke` goes out with the change, and before COMMIT both are back."""

@@ -14,9 +14,12 @@ GAP = 2
 
 
 def timeline(names: Sequence[str], lines: Sequence[Line]) -> str:
-    """The lines in columns, `names` above them. Processes that did nothing get no column."""
+    """The lines in columns, `names` above them. Processes that did nothing get no column, and none is wider than what
+    stands in it: a narrow terminal would fold it, and then it would be none."""
     actors = sorted({line.actor for line in lines if line.actor is not None})
-    width = max(1, WIDTH // max(1, len(actors)))
+    longest = max((len(line.text) for line in lines if line.actor is not None), default=0)
+    needed = max(longest, *(len(names[actor]) for actor in actors)) + GAP if actors else 1
+    width = min(needed, max(1, WIDTH // max(1, len(actors))))
     rows = ["".join(names[actor].ljust(width) for actor in actors)]
     for line in lines:
         if line.actor is None:

@@ -23,6 +23,8 @@ from app.lab.traces.trace_error import TraceError
 STANDARD_INPUT = Path("-")
 LONGEST = 65_536
 """Characters of a line. Web servers refuse longer requests by far."""
+MOST_EMPTY = 100_000
+"""Lines without anything, one after the other. More of them, and the file may have no end."""
 GZIP = b"\x1f\x8b"
 """How each gzip file begins (RFC 1952, section 2.3.1)."""
 SAMPLE = 8_192
@@ -35,7 +37,7 @@ class Lines:
     def __init__(self, text: io.TextIOWrapper, counted: "_Counted", total: int | None) -> None:
         self._text, self._counted = text, counted
         self.total = total
-        self.number = 0
+        self.number = self._empty = 0
 
     @property
     def done(self) -> int:
@@ -53,6 +55,9 @@ class Lines:
         if not line:
             raise StopIteration
         self.number += 1
+        self._empty = self._empty + 1 if line == "\n" else 0
+        if self._empty > MOST_EMPTY:
+            raise TraceError(f"{MOST_EMPTY:,} lines up to line {self.number - 1:,} are empty: this is no trace.")
         if len(line) > LONGEST and not line.endswith("\n"):
             raise TraceError(f"Line {self.number:,} is longer than {LONGEST:,} characters.")
         if "\0" in line:
@@ -67,6 +72,8 @@ def open_lines(path: Path) -> Iterator[Lines]:
     Raises TraceError where it cannot be read, is empty, or is not text.
     """
     with ExitStack() as stack:
+        if path == STANDARD_INPUT and sys.stdin is None:  # So Python says that it was closed.
+            raise TraceError("Standard input is closed: there is no trace in it.")
         try:
             stored = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
             start = stored.read(len(GZIP))

@@ -10,6 +10,7 @@ from app.advice import Choice, Needs
 from app.lab.commands import advise
 from app.lab.comparison.bill import Bill
 from tests.lab.commands.command import run
+from tests.lab.comparison.bills import compared
 from tests.service import Service, free_port
 
 NEVER = ("--stale", "never", "--loss", "nothing")
@@ -151,3 +152,13 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(arguments: tuple[str, ...
     assert complaint in complaints
     assert "Traceback" not in complaints
     assert printed == ""
+
+
+def test_that_no_cache_was_the_fastest_is_not_passed_over_in_silence() -> None:
+    comparison = compared()
+    plain, second, *_others = comparison.bills
+    assert plain.cost < second.cost
+    told = advise.without_a_cache(advise.Billed(comparison, second))
+    assert told.startswith("No cache at all took less time than cache-aside: this database is on the same machine")
+    assert advise.without_a_cache(advise.Billed(comparison, plain)) == ""
+    assert advise.without_a_cache(advise.Billed(comparison, None)) == ""

@@ -2,16 +2,20 @@
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from typer.testing import CliRunner
 
+from app.lab.commands import compare, lab
 from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
 from app.lab.comparison.contestant import CONTESTANTS
@@ -178,3 +182,76 @@ async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(di
         await seen.gone()
     assert "write-behind, dirty keys" in running.screen
     assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+
+
+async def test_the_end_of_the_terminal_leaves_no_server(directory: Path) -> None:
+    command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000")
+    async with terminal(directory / "screen", *command, TMPDIR=str(directory)) as running:
+        seen = running.tree()
+
+        async def both_run() -> bool:
+            nonlocal seen
+            seen = running.tree()
+            return {"redis-server", "postgres"} <= seen.names()
+
+        await eventually(both_run)
+        running.send(signal.SIGHUP)
+        assert await running.code() == 130
+        await seen.gone()
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+
+
+def test_that_a_page_cannot_be_written_is_told_before_anything_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "play", None)
+    code, printed, complaints = run(*SMALL, "--html", str(tmp_path))
+    assert (code, printed) == (2, "")
+    assert f"{tmp_path} cannot be written: Is a directory." in complaints
+
+
+def test_to_try_whether_a_page_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old.html").write_text("old")
+    for name in ("old.html", "new.html"):
+        assert run("--trace", "/nowhere/trace", "--html", str(tmp_path / name))[0] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.html"]
+    assert (tmp_path / "old.html").read_text() == "old"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Only Linux has a disk that is always full.")
+@pytest.mark.usefixtures("stores")
+def test_a_disk_that_is_full_takes_the_page_and_not_the_table() -> None:
+    code, printed, complaints = run(*SMALL, "--html", "/dev/full")
+    assert code == 1
+    assert "/dev/full cannot be written: No space left on device." in complaints
+    assert "write-behind, dirty keys" in printed
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_page_is_utf_8_whatever_the_machine_prefers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, level=2: encoding or "latin-1")
+    assert run(*SMALL, "--html", str(tmp_path / "page.html"))[0] == 0
+    assert "“" in (tmp_path / "page.html").read_bytes().decode("utf-8")
+
+
+def test_options_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("read,a\nwrite,a\n")
+    code, _printed, complaints = run("--trace", str(trace), "--warm-up", "2")
+    assert (code, complaints.strip()) == (1, "A warm-up of 2 leaves nothing of 2 operations to be billed.")
+    code, _printed, complaints = run("--workload", "ycsb-a", "--views")
+    assert code == 2
+    assert "--views is of a --trace; a workload has its own writes." in complaints
+
+
+def test_in_a_file_a_complaint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    result = CliRunner().invoke(lab, ["compare", "--trace", "/nowhere/trace"])
+    assert result.stderr == "/nowhere/trace cannot be read: No such file or directory.\n"
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_terminal_without_a_letter_for_a_quotation_mark_gets_the_table() -> None:
+    result = CliRunner(charset="latin-1").invoke(lab, ["compare", *SMALL])
+    assert (result.exit_code, result.exception) == (0, None)
+    assert b"write latency ?None added?" in result.stdout_bytes

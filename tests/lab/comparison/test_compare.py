@@ -2,9 +2,11 @@
 
 import asyncio
 import csv
+import gc
 import gzip
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -15,7 +17,9 @@ from app.embedded import Endpoints
 from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.compare import Comparison, Plan, compare
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
-from app.lab.comparison.table import SCHEMA
+from app.lab.comparison.contestants import NoCache
+from app.lab.comparison.table import SCHEMA, LabError, LabTable, lab_schema
+from app.lab.strategy import Strategy, Table
 from app.lab.traces.trace import read_trace
 from app.lab.traces.workload import make
 from tests.service import REPOSITORY
@@ -152,3 +156,48 @@ def rows_of(path: Path, look: Rows) -> Iterator[tuple[str, bool]]:
 def is_right(name: str, comparison: Comparison) -> bool:
     whole = next(bill for bill in comparison.bills if bill.name == name).whole
     return whole.stale == whole.uncommitted == whole.lost == whole.doubled == 0
+
+
+async def test_the_collector_of_garbage_looks_at_nothing_old_while_somebody_is_measured(endpoints: Endpoints) -> None:
+    """A look at all that there is takes a fifth of a second, which would be somebody's slowest read."""
+    looked_at: list[int] = []
+
+    class Watching(NoCache):
+        async def read(self, key: str) -> int | None:
+            looked_at.append(len(gc.get_objects()))
+            return await super().read(key)
+
+    def make_watching(redis: Redis, table: Table, prefix: str, ttl: timedelta) -> Strategy:
+        assert isinstance(table, LabTable)
+        return Watching(table)
+
+    everything = len(gc.get_objects())
+    watching = Contestant("watching", Kind.PUBLISHED, "It looks at the collector.", False, make_watching)
+    await compare(endpoints, make("ycsb-c", requests=40), QUICK, contestants=[watching])
+    assert len(looked_at) == 40
+    assert max(looked_at) < everything / 2
+    assert len(gc.get_objects()) > everything / 2
+
+
+async def test_the_published_list_merges_nothing_and_the_repaired_one_does(endpoints: Endpoints) -> None:
+    """As it is published, each write of a batch is an UPDATE: nothing protects the database from a storm of them."""
+    trace = make("counter-storm", requests=200)
+    published, repaired = (
+        await compare(endpoints, trace, QUICK, contestants=named("write-behind, list", "write-behind, list moved"))
+    ).bills
+    assert (published.database_writes, published.coalescing) == (trace.writes, 1.0)
+    assert repaired.database_writes < trace.writes
+
+
+async def test_a_second_comparison_takes_nothing_away_from_the_first(endpoints: Endpoints, redis: Redis) -> None:
+    async with lab_schema(endpoints.database_url):
+        await redis.set(f"{PREFIX}replay:write-behind", 1)
+        with pytest.raises(LabError, match="Another comparison runs"):
+            await compare(endpoints, make("ycsb-c", requests=1), QUICK)
+        assert await redis.exists(f"{PREFIX}replay:write-behind")
+
+
+async def test_that_the_database_has_several_hosts_is_told_before_anything_is_played(endpoints: Endpoints) -> None:
+    several = Endpoints(endpoints.redis_url, "postgresql://somebody@one.invalid,two.invalid/somewhere")
+    with pytest.raises(LabError, match="DATABASE_URL names several hosts"):
+        await compare(several, make("ycsb-c", requests=1), Plan())

@@ -1,6 +1,8 @@
 """The drill with a killed process: who loses what was acknowledged, who counts it twice, and who does neither."""
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from app.lab.comparison.crash import DRILLED, RUN, Killed, take_over, write_and_
 from app.lab.comparison.oracle import Verdict
 from app.lab.comparison.table import Pool, add_rows
 from app.page_views import store
+from tests.eventually import PATIENCE
 
 FINE = Verdict()
 TTL = timedelta(minutes=5)
@@ -94,3 +97,24 @@ async def test_told_to_stop_the_child_is_gone_at_once(lab_endpoints: Endpoints, 
     killed = await write_and_die(lab_endpoints, named("no cache"), TTL, stop)
     assert killed.acknowledged("no cache") < crash.ENOUGH
     assert await take_over(lab_endpoints, named("no cache"), TTL, killed, stop) == {}
+
+
+async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints, pool: Pool) -> None:
+    """Its locks would hold up the next comparison, which removes the schema."""
+    await add_rows(pool, f"{RUN}/no cache/", DRILLED, cached=False)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "app.lab.comparison.crash",
+        lab_endpoints.redis_url,
+        lab_endpoints.database_url,
+        "300",
+        "no cache",
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert await child.stdout.readline()  # It is at work.
+    child.stdin.close()
+    assert await asyncio.wait_for(child.wait(), PATIENCE) == 1

@@ -160,3 +160,8 @@ async def chromium(directory: Path, *arguments: str) -> str:
     )
     printed, _complaints = await process.communicate()
     return printed.decode()
+
+
+def test_a_page_of_an_interrupted_run_says_so_first() -> None:
+    assert '<ul class="finding"><li>It was interrupted' in page(compared(complete=False))
+    assert "It was interrupted" not in page(compared())

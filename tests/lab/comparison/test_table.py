@@ -150,3 +150,13 @@ async def test_the_databases_clock_is_known_to_within_half_a_round_trip(pool: Po
     first, second = await database_clock(pool), await database_clock(pool)
     assert abs(first[0] - second[0]) <= first[1] + second[1] + 0.001
     assert 0 < first[1] < 1
+
+
+async def test_what_is_saved_one_by_one_is_a_statement_and_a_row_each(pool: Pool) -> None:
+    await add_rows(pool, "run/one/", ["a", "b"], cached=False)
+    counted: list[int | None] = []
+    table = LabTable(pool, "run/one/", count=counted.append)
+    await table.save_each([("a", 1), ("b", 2), ("a", 3)])
+    assert counted == [None, None, None]
+    noted = await read_journal(pool, "run/one/")
+    assert {key: [each.value for each in values] for key, values in noted.items()} == {"a": [1, 3], "b": [2]}

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 from app.lab.comparison.claims import COLUMNS
 from app.lab.comparison.compare import Comparison, Plan
 from app.lab.comparison.contestant import CONTESTANTS
-from app.lab.comparison.terminal import cells, duration, notes, show
+from app.lab.comparison.terminal import cells, duration, heading, notes, show
 from tests.lab.comparison.bills import compared
 
 
@@ -76,3 +77,16 @@ def test_durations_are_short() -> None:
 
 def test_every_contestant_has_a_line_about_itself() -> None:
     assert all(contestant.about.endswith(".") for contestant in CONTESTANTS)
+
+
+def test_an_interrupted_run_says_how_much_of_it_was_billed_and_claims_no_drill() -> None:
+    comparison = compared(plan=Plan(warm_up=500), complete=False)
+    comparison.bills = [replace(bill, contention=None, crash=None) for bill in comparison.bills[:2]]
+    told = notes(comparison)
+    assert told[0].endswith("Of 3,000 operations 4,000 are in it.")
+    assert told[1].endswith("in the replay.")
+    assert "To be played: 1,000 reads" in heading(comparison)
+
+
+def test_what_the_slow_reads_of_write_behind_are_is_told() -> None:
+    assert any(note.startswith("The slowest reads of write-behind") for note in notes(compared()))

@@ -1,7 +1,7 @@
 """A table of numbers in Postgres, with a gate before and behind its statements, and statements that fail."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import asyncpg
@@ -63,7 +63,11 @@ class Numbers:
 
     async def save_many(self, values: dict[str, int]) -> None:
         """Sets values, one after the other: nothing here looks between them."""
-        for key, value in values.items():
+        await self.save_each(list(values.items()))
+
+    async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
+        """The same of pairs."""
+        for key, value in values:
             await self._ask(UPDATE.format("$2"), key, value)
 
     async def value(self, key: str = "k") -> int:

@@ -38,12 +38,12 @@ async def explored(case: Case, endpoints: Endpoints, *, most: int = 400, seed: i
 
 
 LATE_READER = """\
-reader                                                    writer
+reader           writer
 GET k → nothing
 SELECT → 0
-                                                          UPDATE to 1 → 1
-                                                          DEL k → 0
-                                                          acknowledged
+                 UPDATE to 1 → 1
+                 DEL k → 0
+                 acknowledged
 SET k 0 EX 300
 answers 0
 
@@ -214,3 +214,15 @@ async def test_a_store_that_is_not_there_is_an_error(endpoints: Endpoints) -> No
             most=1,
             seed=1,
         )
+
+
+@pytest.mark.parametrize("name", ["write-behind, list", "write-through", "write-behind"])
+async def test_it_never_looks_through_a_redis_that_may_be_large(name: str, endpoints: Endpoints, redis: Redis) -> None:
+    async def scans() -> int:
+        return int((await redis.info("commandstats")).get("cmdstat_scan", {}).get("calls", 0))
+
+    await redis.set("somebody's", 1)
+    before = await scans()
+    await explored(case(name), endpoints, most=20)
+    assert await scans() == before
+    assert await redis.keys("*") == [b"somebody's"]

@@ -4,10 +4,10 @@ from app.lab.races.gate import Line
 from app.lab.races.timeline import WIDTH, timeline
 
 TOLD = """\
-reader                                                    writer
+reader           writer
 GET k → nothing
-                                                          UPDATE to 1 → 1
-                                           — 3 s pass —
+                 UPDATE to 1 → 1
+          — 3 s pass —
 SET k 0"""
 
 
@@ -25,3 +25,8 @@ def test_who_did_nothing_has_none() -> None:
 def test_no_line_is_longer_than_the_page() -> None:
     lines = [Line(place, " ".join(["word"] * 50)) for place in range(4)]
     assert max(map(len, timeline(["a", "b", "c", "d"], lines).splitlines())) <= WIDTH
+
+
+def test_three_processes_fit_a_terminal_of_80_columns() -> None:
+    lines = [Line(place, "LPOP queue 100 → nothing") for place in range(3)]
+    assert max(map(len, timeline(["reader", "writer", "flusher"], lines).splitlines())) <= 80

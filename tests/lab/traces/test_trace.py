@@ -347,3 +347,15 @@ def test_many_keys_are_counted_nearly_in_bounded_memory() -> None:
     assert not few.exact
     assert few.count == pytest.approx(100_000, rel=0.05)
     assert len(few._hashes) <= 4_096
+
+
+def test_a_standard_input_that_was_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(TraceError, match=r"Standard input is closed: there is no trace in it\."):
+        read_trace(Path("-"), most=1)
+
+
+def test_empty_lines_without_an_end_are_no_trace(file: Write) -> None:
+    with pytest.raises(TraceError, match="100,000 lines up to line 100,001 are empty"):
+        read_trace(file("op,key\n" + "\n" * 100_001), most=1)
+    assert read_trace(file("op,key\n" + "\n" * 100_000 + "get,a\n"), most=1).reads == 1

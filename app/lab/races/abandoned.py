@@ -1,0 +1,29 @@
+"""What is left of explorations that were killed: a schema, and some keys. The next one removes it.
+
+Who still explores holds the lock of its schema, and its keys are of a schema that is there.
+"""
+
+import asyncpg
+from redis.asyncio import Redis
+
+from app.lab.races import stepped_redis, stepped_table
+
+
+async def remove_abandoned(redis: Redis, database_url: str) -> None:
+    """Removes it. What somebody uses at this moment stays. Raises OSError, RedisError and asyncpg's errors."""
+    # The keys before the schemas: those of an exploration that begins now are not among them.
+    keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{stepped_table.PREFIX}*", count=1000)]
+    connection = await asyncpg.connect(database_url)
+    try:
+        used = set()
+        for (name,) in await connection.fetch(
+            "SELECT nspname FROM pg_namespace WHERE nspname ~ $1", f"^{stepped_table.PREFIX}[0-9a-f]{{8}}$"
+        ):
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", stepped_table.LOCK, name):
+                await connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+            else:
+                used.add(name.encode())
+    finally:
+        await connection.close()
+    if dead := [key for key in keys if key.split(b":")[1] not in used]:
+        await redis.delete(*dead)
