@@ -103,15 +103,13 @@ async def recovered(instances: Sequence[Instance]) -> float:
     return await eventually(are_ready)
 
 
-async def all_told(instances: Sequence[Instance], sql: asyncpg.Connection) -> None:
-    """Returns when Redis was told of all changes, and each relay knows: it may have looked while another one had yet to
-    tell of some, and without Postgres it does not believe Redis then."""
+async def all_told(wires: Sequence[PostgresWire], sql: asyncpg.Connection) -> None:
+    """Returns when Redis was told of all changes, and the relay at each wire knows: it may have looked while another one
+    had yet to tell of some, and without Postgres it does not believe Redis then."""
     await eventually(lambda: is_relayed(sql))
-    looks = [instance.postgres.count(LOOK) for instance in instances]
+    looks = [wire.count(LOOK) for wire in wires]
 
     async def have_looked() -> bool:
-        return all(
-            instance.postgres.count(LOOK) >= before + 2 for instance, before in zip(instances, looks, strict=True)
-        )
+        return all(wire.count(LOOK) >= before + 2 for wire, before in zip(wires, looks, strict=True))
 
     await eventually(have_looked)

@@ -35,7 +35,7 @@ async def test_without_postgres_what_is_cached_is_read_and_the_rest_is_told_to_c
     page = f"{rows.page}/cached"
     assert (await pair[0].connection.post(page, {"count": 3})).json()["views"] == 3
     before = {path: (await pair[0].connection.ask(path)).json() for path in (*rows.one_of_each, page)}
-    await all_told(pair, sql)
+    await all_told([instance.postgres for instance in pair], sql)
     for instance in pair:
         getattr(instance.postgres, fault)()
 

@@ -139,7 +139,7 @@ async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_
     rows = await made(without_redis.connection, "crossed", 1)
     for path in (rows.users[0], rows.products[0]):
         assert (await without_postgres.connection.ask(path)).status == 200
-    await all_told(pair, sql)
+    await all_told([instance.postgres for instance in pair], sql)
     without_redis.redis.refuse()
     without_postgres.postgres.refuse()
     await eventually(lambda: _is_open(without_redis))

@@ -14,6 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
+from tests.outages.instance import all_told
 from tests.routers.conftest import Contents, contents
 from tests.routers.test_products import SKUS
 from tests.service import Service, free_port
@@ -484,13 +485,16 @@ async def test_a_repetition_is_answered_without_redis(settings: Settings, client
     assert (again.status_code, again.content) == (200, first.content)
 
 
-async def test_without_postgres_the_cache_still_answers_what_it_has(settings: Settings, redis: Redis) -> None:
+async def test_without_postgres_the_cache_still_answers_what_it_has(
+    settings: Settings, redis: Redis, sql: asyncpg.Connection
+) -> None:
     assert settings.database_url is not None
     async with (
         PostgresWire(settings.database_url) as wire,
         application(settings.model_copy(update={"database_url": wire.url})) as client,
     ):
         await put(client, "A", 30)
+        await all_told([wire], sql)
         wire.refuse()
         assert await quantity(client) == 30
         for answer in (await client.get("/inventory/B"), await put(client, "A", 1), await adjust(client, "A", 1)):
