@@ -104,8 +104,8 @@ async def recovered(instances: Sequence[Instance]) -> float:
 
 
 async def all_told(wires: Sequence[PostgresWire], sql: asyncpg.Connection) -> None:
-    """Returns when Redis was told of all changes, and the relay at each wire knows: it may have looked while another one
-    had yet to tell of some, and without Postgres it does not believe Redis then."""
+    """Returns when Redis was told of all changes, and the relay at each wire knows: it may have looked while another
+    one had yet to tell of some, and without Postgres it does not believe Redis then."""
     await eventually(lambda: is_relayed(sql))
     looks = [wire.count(LOOK) for wire in wires]
 
