@@ -24,6 +24,7 @@ from app.embedded import embedded_servers
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
+from app.routers.direct_route import LAST
 from app.routers.edge import Edge
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     # Those of hits come first: a request is held against one after the other.
     modules = (users, products, inventory, page_views, operations, dead_letters)
     routes = [route for module in modules for route in module.router.routes]
-    app.router.routes.extend(sorted(routes, key=lambda route: not getattr(route, "is_direct", False)))
+    app.router.routes.extend(sorted(routes, key=lambda route: getattr(route, "place", LAST)))
     _add_docs(app)
     app.add_middleware(Edge)
     return app

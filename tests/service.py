@@ -17,7 +17,7 @@ from tests.eventually import PATIENCE, eventually
 
 REPOSITORY = Path(__file__).parent.parent
 UVICORN = ("-m", "uvicorn", "app.main:app", "--no-access-log", "--log-level", "warning")
-FOURWAYS = ("-c", "from app.cli import main; main()", "serve")
+FOURWAYS = ("-m", "app", "serve")
 """Two ways to run it. Both are told their port by the environment."""
 
 
@@ -53,8 +53,10 @@ async def serving(
     stores = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
     environment = {**os.environ, **stores, "PORT": port, "UVICORN_PORT": port, **settings}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--workers", str(workers), cwd=REPOSITORY, env=environment
-    )
+        sys.executable, *command, "--workers", str(workers),
+        cwd=REPOSITORY, env=environment,
+        stdout=asyncio.subprocess.DEVNULL,  # What to try, which nobody reads here. Complaints go to stderr.
+    )  # fmt: skip
     try:
         service = Service(f"http://127.0.0.1:{port}", process)
         await ready(service)

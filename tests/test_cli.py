@@ -205,6 +205,16 @@ async def test_a_taken_port_is_told_before_anything_is_started(home: Home, tmp_p
     assert not (tmp_path / "other").exists()
 
 
+async def test_ctrl_c_while_it_is_still_imported_ends_it_without_a_word(home: Home, tmp_path: Path) -> None:
+    """The command imports uvicorn, and is held there · Ctrl-C"""
+    (tmp_path / "uvicorn.py").write_text('import time\nprint("held", flush=True)\ntime.sleep(60)\n')
+    async with home.runs("serve", PYTHONPATH=str(tmp_path)) as fourways:
+        await fourways.shows("held")
+        fourways.ctrl_c()
+        assert await fourways.code() == -signal.SIGINT
+        assert fourways.screen == "held\n"
+
+
 @pytest.mark.parametrize("workers", ["1", "3"])
 async def test_after_kill_9_the_next_start_adopts_the_servers_and_their_data(home: Home, workers: str) -> None:
     async with home.serves("--workers", workers) as (fourways, client):

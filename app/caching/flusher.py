@@ -222,7 +222,7 @@ class Flusher:
                 if not self._held:
                     break
                 deadline = time.monotonic() + self._interval.total_seconds()
-            if came:
+            if 0 < len(came) < MOST_AT_ONCE // COUNT:
                 # A read ends with the first entry that comes. Under load each would bring one or two.
                 await asyncio.sleep(min(PAUSE, self._interval).total_seconds())
 

@@ -72,13 +72,12 @@ def keep(directory: Path, machine: Machine, results: Sequence[Result]) -> None:
         "results": {result.name: _as_json(result) for result in results},
     }
     (directory / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
-    for result in results:
-        (directory / f"{result.name}.svg").write_text(svg(result.chart))
+    _draw(directory, results)
 
 
 def publish(document: Path, machine: Machine, results: Sequence[Result]) -> None:
     """Puts tables into the places of a document, and charts into the directory of its name, beside it."""
-    keep(document.with_suffix(""), machine, results)
+    _draw(document.with_suffix(""), results)
     text = document.read_text()
     for name, content in [
         ("machine", f"{machine}."),
@@ -90,6 +89,12 @@ def publish(document: Path, machine: Machine, results: Sequence[Result]) -> None
             raise SystemExit(f"{document} has no place for {name}: {begin} and {end}.")
         text = f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
     document.write_text(text)
+
+
+def _draw(directory: Path, results: Sequence[Result]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        (directory / f"{result.name}.svg").write_text(svg(result.chart))
 
 
 def _goals(goals: Sequence[Goal]) -> Sequence[Table]:

@@ -1,12 +1,16 @@
 """The stores that a command of the lab uses: those that are configured, or else a pair of its own."""
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.embedded import Endpoints, embedded_servers
+from app.embedded import EmbeddedError, Endpoints, embedded_servers
 from app.settings import read_settings
+
+PREFIX = "fourways-lab-"
 
 
 @contextmanager
@@ -19,8 +23,23 @@ def stores() -> Iterator[Endpoints]:
     if settings.redis_url is not None and settings.database_url is not None:
         yield Endpoints(settings.redis_url, settings.database_url)
         return
-    with tempfile.TemporaryDirectory(prefix="fourways-lab-", ignore_cleanup_errors=True) as directory:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as directory:
         # As root, Postgres runs as another user, who has to get in.
         Path(directory).chmod(0o755)
         with embedded_servers(Path(directory)) as endpoints:
             yield endpoints
+
+
+def _sweep() -> None:
+    """Stops what a lab has left running that was killed, and removes it."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            os.kill(int(left.name.removeprefix(PREFIX).split("-")[0]), 0)
+        except ProcessLookupError:
+            # To run servers where some are running is to adopt them, and then they are stopped at the end.
+            with suppress(EmbeddedError), embedded_servers(left):
+                pass
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue  # Not one of ours, or another user's.
