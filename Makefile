@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove bench check lock psql redis-cli clean
+.PHONY: help run test prove lab bench check lock psql redis-cli clean
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -18,6 +18,9 @@ test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
 
 prove: $(VENV)/dev ## Run the long proofs in full: kills by the dozen, 100,000 order lines
 	@$(BIN)/pytest -m prove
+
+lab: $(VENV)/run ## Play a workload, or your own traffic, through every strategy (TRACE=access.log)
+	@$(BIN)/fourways lab compare $(if $(TRACE),--trace "$(TRACE)",--workload ycsb-b)
 
 bench: $(VENV)/bench ## Measure the speed beside peers, in turns (ONLY=hit_over_http)
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
