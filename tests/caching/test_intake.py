@@ -226,3 +226,19 @@ async def test_counts_are_exact_as_far_as_totals_are(
     await views.carry()
     assert await stored(sql) == await views.total() == count
     assert views.flow[Flow.DEAD] == 0
+
+
+async def test_a_total_lives_on_with_each_addition_and_one_that_is_in_doubt_is_told_to_nobody(
+    views: Views, redis: Redis, taken: list[Taken]
+) -> None:
+    """A batch is taken on, and its answer is lost · Redis loses it, and not the total · it comes again"""
+    assert await views.total() == 0
+    total = HOME.total("home", views.breaker.run)
+    await redis.pexpire(total, 5_000)
+    offered = offer(("home", 2, None))
+    assert await take(views, offered) == [2]
+    assert await redis.pttl(total) > 5_000
+    await redis.delete(HOME.stream, HOME.guard(offered.batch))
+    (answer,) = await views.counters._intake._call([offered], again=True)
+    assert answer == {"home": None}
+    assert await redis.get(total) is None

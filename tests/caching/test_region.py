@@ -264,6 +264,15 @@ async def test_many_keys_are_one_round_trip(region: Region[int, Thing], redis: R
     assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 2
 
 
+async def test_no_call_holds_redis_up_for_more_than_500_keys(region: Region[int, Thing], redis: Redis) -> None:
+    for key in (0, 1_100):
+        await region.fill(key, await leased(region, key), thing(1))
+    await redis.config_resetstat()
+    found = await region.find_all([*range(1_101), 0])
+    assert [place for place, reading in enumerate(found) if reading is not None] == [0, 1_100, 1_101]
+    assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 3
+
+
 async def test_a_script_that_redis_has_forgotten_is_sent_again(region: Region[int, Thing], redis: Redis) -> None:
     await leased(region)
     await redis.script_flush()
