@@ -150,7 +150,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             clock=clock,
             breaker=breaker,
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
-            observe=lambda _region, event, took: metrics.observe("inventory", event, took),
+            observe=lambda _region, event, took, times: metrics.observe("inventory", event, took, times),
             settled=lambda sku: settling.wait("stock", sku),
         )
         user_store, product_store, stock_store = (

@@ -28,8 +28,9 @@ class Event(StrEnum):
     UNAVAILABLE = "unavailable"  # Redis did not answer, or answered with an error.
 
 
-Observe = Callable[[str, Event, timedelta], None]
-"""Called with the region's name, what happened, and how long it took (zero where nothing was measured)."""
+Observe = Callable[[str, Event, timedelta, int], None]
+"""Called with the region's name, what happened, how long it took (zero where nothing was measured), and how many times
+it happened: the hits of a list are told at once."""
 
 
 class Flow(StrEnum):

@@ -105,13 +105,20 @@ class Region(Background, Generic[K, V]):
         """The fresh value under `key`, None when there is none: one GET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        return self._hit(await self._gets.ask_here(key))
+        reading = await self._gets.ask_here(key)
+        if reading is None or reading.ttl_ms <= 0:
+            return None
+        self._observe(self._name, Event.HIT, NO_TIME, 1)
+        return reading
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """The same for many keys, in their order: one MGET."""
         if not self.breaker.closed:
             await self.breaker.believed()
-        return [self._hit(reading) for reading in await self._lists.ask(tuple(keys))]
+        found = await self._lists.ask(tuple(keys))
+        fresh = [reading if reading is not None and reading.ttl_ms > 0 else None for reading in found]
+        self._observe(self._name, Event.HIT, NO_TIME, len(fresh) - fresh.count(None))
+        return fresh
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
@@ -187,7 +194,7 @@ class Region(Background, Generic[K, V]):
 
     def report(self, event: Event, took: timedelta = NO_TIME) -> None:
         """Tells the owner of this region what happened."""
-        self._observe(self._name, event, took)
+        self._observe(self._name, event, took, 1)
 
     @property
     def _schema(self) -> bytes:
@@ -202,12 +209,6 @@ class Region(Background, Generic[K, V]):
 
     def _key(self, key: K) -> str:
         return f"{self._name}:{{{key}}}"
-
-    def _hit(self, reading: Reading[V] | None) -> Reading[V] | None:
-        if reading is None or reading.ttl_ms <= 0:
-            return None
-        self._observe(self._name, Event.HIT, NO_TIME)
-        return reading
 
     def _parse(self, raw: bytes, outcome: Outcome, verified: bool, schema: bytes, now: float) -> Reading[V] | None:
         try:

@@ -30,8 +30,8 @@ async def test_absence_is_remembered_and_an_insert_ends_it(region: Region[int, T
 async def test_without_redis_the_query_answers(source: Source, clock: RedisClock, breaker: Breaker) -> None:
     reported: Counter[Event] = Counter()
 
-    def observe(name: str, event: Event, took: timedelta) -> None:
-        reported[event] += 1
+    def observe(name: str, event: Event, took: timedelta, times: int) -> None:
+        reported[event] += times
 
     source.rows[1] = Thing(name="thing", version=1)
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:

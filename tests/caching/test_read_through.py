@@ -28,8 +28,8 @@ async def test_a_miss_is_loaded_and_a_hit_is_not(cache: ReadThrough[int, Thing],
     assert source.asked == {1: 1}
 
 
-async def test_all_misses_of_many_keys_are_one_load(
-    cache: ReadThrough[int, Thing], source: Source, redis: Redis
+async def test_all_misses_of_many_keys_are_one_load_and_all_hits_are_counted(
+    cache: ReadThrough[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
 ) -> None:
     await cache.get_many([1, 2, 3])
     source.calls = 0
@@ -40,10 +40,11 @@ async def test_all_misses_of_many_keys_are_one_load(
     assert set(source.asked.values()) == {1}
     # A lookup and a fill for all of them.
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == 2
+    assert (reported[Event.HIT], reported[Event.MISS]) == (3, 101)
 
     readings = await cache.get_many([*range(1, 101), 404])
     assert {reading.outcome for reading in readings} == {Outcome.HIT}
-    assert source.calls == 1
+    assert (source.calls, reported[Event.HIT]) == (1, 104)
 
 
 async def test_the_misses_of_many_readers_are_one_load(cache: ReadThrough[int, Thing], source: Source) -> None:
@@ -63,8 +64,8 @@ async def test_without_redis_the_database_answers(source: Source, clock: RedisCl
     reported: Counter[Event] = Counter()
     source.rows.update(ROWS)
 
-    def observe(name: str, event: Event, took: timedelta) -> None:
-        reported[event] += 1
+    def observe(name: str, event: Event, took: timedelta, times: int) -> None:
+        reported[event] += times
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
         region: Region[int, Thing] = Region(

@@ -70,7 +70,7 @@ def open_region(
         lifetimes=Lifetimes(fresh=ttl, stale=stale, absent=ABSENT),
         clock=clock,
         breaker=breaker,
-        observe=lambda region, event, took: None,
+        observe=lambda *_: None,
         settled=settled,
     )
 
