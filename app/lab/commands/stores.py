@@ -37,9 +37,11 @@ def _sweep() -> None:
         try:
             os.kill(int(left.name.removeprefix(PREFIX).split("-")[0]), 0)
         except ProcessLookupError:
-            # To run servers where some are running is to adopt them, and then they are stopped at the end.
-            with suppress(EmbeddedError), embedded_servers(left):
-                pass
-            shutil.rmtree(left, ignore_errors=True)
-        except (ValueError, PermissionError):
+            if not left.is_symlink():
+                # What another lab is clearing up at this moment, or what does not stop, is left: it needs its place.
+                with suppress(EmbeddedError):
+                    with embedded_servers(left):  # To run servers where some are running is to adopt them.
+                        pass
+                    shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, OverflowError, PermissionError):
             continue  # Not one of ours, or another user's.

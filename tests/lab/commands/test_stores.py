@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +22,26 @@ with stores():
 """
 
 
+CLEARING = """
+import sys
+from pathlib import Path
+from app.embedded import embedded_servers
+with embedded_servers(Path(sys.argv[1])):
+    print("up", flush=True)
+    input()
+"""
+
+
 @contextmanager
-def lab() -> Iterator[subprocess.Popen[str]]:
+def lab(*arguments: str, code: str = HELD) -> Iterator[subprocess.Popen[str]]:
     """A lab in a process of its own, whose stores are up; killed at the end, where it has not ended."""
     with subprocess.Popen(
-        [sys.executable, "-c", HELD], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as held:
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as held:  # fmt: skip
         assert held.stdout is not None
         assert held.stdout.readline() == "up\n"
         try:
@@ -35,25 +50,44 @@ def lab() -> Iterator[subprocess.Popen[str]]:
             held.kill()
 
 
-def test_what_a_killed_lab_has_left_running_is_stopped_and_removed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lab starts its stores, and is killed with SIGKILL · another one lives · the next one starts"""
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where labs without stores of somebody else have their own."""
     monkeypatch.delenv("REDIS_URL", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with open_directory() as directory:
         monkeypatch.setenv("TMPDIR", str(directory))
         monkeypatch.setattr(tempfile, "tempdir", None)
-        with lab() as killed:
-            (left,) = directory.glob(f"fourways-lab-{killed.pid}-*")
-        try:
+        yield directory
+        kill_all(servers_below([directory]))
+
+
+def test_what_a_killed_lab_has_left_running_is_stopped_and_removed_by_the_next(directory: Path) -> None:
+    """A lab starts its stores, and is killed with SIGKILL · another one lives · the next one starts"""
+    with lab() as killed:
+        (left,) = directory.glob(f"fourways-lab-{killed.pid}-*")
+    assert len(servers_below([left])) >= 2
+    with lab() as living:
+        (lived_in,) = directory.glob(f"fourways-lab-{living.pid}-*")
+        # It has done it already, with what was killed before it.
+        assert not left.exists()
+        assert servers_below([left]) == []
+        with stores():
+            assert len(servers_below([lived_in])) >= 2
+        living.communicate("\n")
+    assert list(directory.iterdir()) == []
+
+
+def test_what_another_lab_is_clearing_up_is_left_to_it(directory: Path) -> None:
+    """A lab was killed · A adopts its servers, to stop them · B starts at the same moment"""
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    left = directory / f"fourways-lab-{dead.pid}-left"
+    left.mkdir(mode=0o755)
+    (directory / f"fourways-lab-{10**20}-no-process").mkdir()
+    with lab(str(left), code=CLEARING) as clearing:
+        with stores():
             assert len(servers_below([left])) >= 2
-            with lab() as living:
-                (lived_in,) = directory.glob(f"fourways-lab-{living.pid}-*")
-                # It has done it already, with what was killed before it.
-                assert not left.exists()
-                assert servers_below([left]) == []
-                with stores():
-                    assert len(servers_below([lived_in])) >= 2
-                living.communicate("\n")
-            assert list(directory.iterdir()) == []
-        finally:
-            kill_all(servers_below([directory]))
+        clearing.communicate("\n")
+        assert clearing.returncode == 0
+    assert servers_below([left]) == []
