@@ -34,7 +34,7 @@ check: $(VENV)/dev ## Run the static checks
 lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write down their hashes
 	@for extra in runtime embedded dev bench; do \
 	  printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
-	    --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    --python-version 3.11 --no-header --no-annotate \
 	    $$([ $$extra = runtime ] || echo "--extra $$extra --constraint locks/runtime.txt") \
 	    pyproject.toml - --output-file locks/$$extra.txt || exit 1; \
 	done

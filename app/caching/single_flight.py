@@ -109,6 +109,7 @@ class SingleFlight(Generic[K, V]):
                 await self._load((key, token), load)
 
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
+        # Whoever asks from here on may have started after a write that the lookup below does not see, and gets his own.
         del self._asked[key]
         deadline = time.monotonic() + PATIENCE.total_seconds()
         outcome = Outcome.HIT

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Response
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
@@ -35,7 +36,8 @@ class Direct:
 
     key: str
     type_: TypeAdapter[Any]
-    name: str
+    argument: str
+    """The one that takes the resource."""
     resource: Callable[[Resources], Any]
     in_query: bool
 
@@ -62,13 +64,14 @@ def direct(resource: Callable[[Resources], Any], *, in_query: bool = False) -> C
     names it; whatever else the query may tell has a default."""
 
     def mark(endpoint: E) -> E:
-        key, name, *others = inspect.signature(endpoint).parameters
+        key, argument, *others = inspect.signature(endpoint).parameters
+        types = get_type_hints(endpoint, include_extras=True)
         if in_query:
-            key, name = name, key  # It has a default, and so stands behind the resource.
-        elif not UNASKED.issuperset(others):
+            key, argument = argument, key  # It has a default, and so stands behind the resource.
+            others = [other for other in others if not _is_of_query(types[other])]
+        if not UNASKED.issuperset(others):
             raise ValueError(f"{endpoint.__name__} asks for more than the direct way can tell: {', '.join(others)}.")
-        annotation = get_type_hints(endpoint, include_extras=True)[key]
-        WAYS[endpoint] = Direct(key, TypeAdapter(annotation), name, resource, in_query)
+        WAYS[endpoint] = Direct(key, TypeAdapter(types[key]), argument, resource, in_query)
         return endpoint
 
     return mark
@@ -97,8 +100,14 @@ class DirectRoute(APIRoute):
         except ValidationError:
             await super().handle(scope, receive, send)  # It says what is wrong.
             return
-        response: Response = await self.endpoint(**{way.key: key, way.name: way.resource(scope["app"].state.resources)})
+        response: Response = await self.endpoint(
+            **{way.key: key, way.argument: way.resource(scope["app"].state.resources)}
+        )
         await response(scope, receive, send)
+
+
+def _is_of_query(annotation: Any) -> bool:
+    return any(isinstance(said, Query) for said in getattr(annotation, "__metadata__", ()))
 
 
 def _tells_more(scope: Scope) -> bool:

@@ -1,11 +1,11 @@
 """What is answered directly, and what goes the whole way, is answered alike."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Response
+from fastapi import Header, Query, Response
 from fastapi.routing import APIRoute
 
 from app.routers.direct_route import WAYS, direct
@@ -129,4 +129,18 @@ def test_an_endpoint_that_asks_for_more_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"^read asks for more than the direct way can tell: limit\.$"):
         direct(lambda resources: resources)(read)
+    assert read not in WAYS
+
+
+def test_an_endpoint_of_a_list_may_ask_the_query_and_nothing_else() -> None:
+    async def read(
+        resource: object,
+        key: Annotated[list[str] | None, Query()] = None,
+        limit: Annotated[int, Query()] = 50,
+        agent: Annotated[str, Header()] = "",
+    ) -> Response:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"^read asks for more than the direct way can tell: agent\.$"):
+        direct(lambda resources: resources, in_query=True)(read)
     assert read not in WAYS

@@ -21,6 +21,7 @@ from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
 from app.lab.comparison.contestant import CONTESTANTS
 from tests.eventually import eventually
 from tests.lab.commands import command
+from tests.lab.commands.command import with_its_servers
 from tests.terminal import terminal
 
 SMALL = ("--workload", "ycsb-a", "--requests", "60", "--keys", "10", "--quick")
@@ -170,14 +171,7 @@ async def test_ctrl_c_leaves_a_partial_report_and_no_server_behind(directory: Pa
 
 async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
     async with terminal(directory / "screen", "fourways", "lab", "compare", *SMALL, TMPDIR=str(directory)) as running:
-        seen = running.tree()
-
-        async def both_run() -> bool:
-            nonlocal seen
-            seen = running.tree()
-            return {"redis-server", "postgres"} <= seen.names()
-
-        await eventually(both_run)
+        seen = await with_its_servers(running)
         assert await running.code() == 0
         await seen.gone()
     assert "write-behind, dirty keys" in running.screen
@@ -187,14 +181,7 @@ async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(di
 async def test_the_end_of_the_terminal_leaves_no_server(directory: Path) -> None:
     command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000")
     async with terminal(directory / "screen", *command, TMPDIR=str(directory)) as running:
-        seen = running.tree()
-
-        async def both_run() -> bool:
-            nonlocal seen
-            seen = running.tree()
-            return {"redis-server", "postgres"} <= seen.names()
-
-        await eventually(both_run)
+        seen = await with_its_servers(running)
         running.send(signal.SIGHUP)
         assert await running.code() == 130
         await seen.gone()

@@ -15,7 +15,7 @@ from app.lab.anomaly import Anomaly
 from app.lab.commands import races
 from app.lab.races.cases import CASES, Case
 from tests.eventually import eventually
-from tests.lab.commands.command import run
+from tests.lab.commands.command import run, with_its_servers
 from tests.terminal import terminal
 
 LONG = ("--time", "300")
@@ -124,14 +124,7 @@ async def test_ctrl_c_leaves_what_was_found_and_nothing_else(
 async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
     chosen = ("--case", PUBLISHED)
     async with terminal(directory / "screen", "fourways", "lab", "races", *chosen, TMPDIR=str(directory)) as running:
-        seen = running.tree()
-
-        async def both_run() -> bool:
-            nonlocal seen
-            seen = running.tree()
-            return {"redis-server", "postgres"} <= seen.names()
-
-        await eventually(both_run)
+        seen = await with_its_servers(running)
         assert await running.code() == 0
         await seen.gone()
     assert "fails: stale" in running.screen
