@@ -73,6 +73,9 @@ class Rows:
     stock: int
     page_views: int
 
+    def __str__(self) -> str:
+        return f"{self.users} users, {self.products} products, stock of {self.stock}, views of {self.page_views} pages"
+
 
 async def add_demo_data(url: str) -> Rows:
     """Fills those tables of the database at `url` that are empty, and answers how many rows each has then.

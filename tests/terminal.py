@@ -57,7 +57,10 @@ class Terminal:
 
     async def code(self) -> int:
         """Returns when the command has ended, with its exit code."""
-        return await asyncio.to_thread(self._process.wait, PATIENCE)
+        try:
+            return await asyncio.to_thread(self._process.wait, PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"It has not ended. On its screen:\n{self.screen}") from None
 
     async def clear(self) -> None:
         """Ends the command, if need be the hard way."""
@@ -65,7 +68,7 @@ class Terminal:
         self.send(signal.SIGTERM)
         try:
             await self.code()
-        except subprocess.TimeoutExpired:
+        except AssertionError:
             for process in tree.alive():
                 process.kill()
             raise

@@ -150,6 +150,52 @@ async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: st
     assert "Traceback" not in fourways.screen
 
 
+SWALLOWED = """
+import signal
+import weakref
+import uvicorn, uvicorn.supervisors.multiprocess
+from app.__main__ import main
+
+class Thing:
+    pass
+
+def hooked(owner, name):
+    before = getattr(owner, name)
+    def after(*arguments, **named):
+        thing = Thing()
+        held = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGINT))
+        del thing
+        return before(*arguments, **named)
+    setattr(owner, name, after)
+
+hooked({place})
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "place"),
+    [
+        ("1", "uvicorn.Config, '__init__'"),
+        ("1", "uvicorn.Config, 'get_loop_factory'"),
+        ("1", "uvicorn.Server, 'startup'"),
+        ("3", "uvicorn.supervisors.multiprocess.Multiprocess, '__init__'"),
+    ],
+)
+async def test_ctrl_c_where_python_drops_exceptions_stops_it_all_the_same(
+    home: Home, endpoints: Endpoints, workers: str, place: str
+) -> None:
+    """Ctrl-C is handled in the callback of a weak reference, as it may when an event loop is made or ended ·
+    what the handler raises there is dropped by Python"""
+    async with terminal(
+        home.screen(), "python", "-c", SWALLOWED.replace("{place}", place), "serve", "--workers", workers,
+        REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url, **home.environment,
+    ) as fourways:  # fmt: skip
+        assert await fourways.code() == 0, fourways.screen
+    assert fourways.screen.endswith("Stopped.\n")
+    assert "ignored" not in fourways.screen
+
+
 @pytest.mark.parametrize("workers", ["1", "3"])
 async def test_at_its_end_it_answers_what_was_asked_and_takes_nothing_more(
     home: Home, endpoints: Endpoints, workers: str

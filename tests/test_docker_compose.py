@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # It has no annotations; what is read is checked below.
 
-from app.cli import GRACE
+from app.serve import GRACE
 from app.settings import Settings
 
 REPOSITORY = Path(__file__).parent.parent
