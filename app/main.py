@@ -24,7 +24,7 @@ from app.embedded import embedded_servers
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
-from app.routers.direct_route import LAST
+from app.routers.direct_way import DirectWay
 from app.routers.edge import Edge
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
@@ -60,12 +60,13 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    # Each as it is, and not by `include_router`, which keeps a router in the router and matches each request twice.
-    # Those of hits come first: a request is held against one after the other.
-    modules = (users, products, inventory, page_views, operations, dead_letters)
-    routes = [route for module in modules for route in module.router.routes]
-    app.router.routes.extend(sorted(routes, key=lambda route: getattr(route, "place", LAST)))
+    routers = [module.router for module in (users, products, inventory, page_views, operations, dead_letters)]
+    for router in routers:
+        # As they are: `include_router` keeps a router in the router, and matches each request twice.
+        app.router.routes.extend(router.routes)
     _add_docs(app)
+    # The last one that is added is the first one to see a request.
+    app.add_middleware(DirectWay, routers=routers)
     app.add_middleware(Edge)
     return app
 

@@ -8,12 +8,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
 from app.routers.answers import CHANGED, ETAG, READ, Expected, IfNoneMatch, JsonOnly, answer, header, written
-from app.routers.direct_route import DirectRoute, direct
+from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, SkuPath
 from app.routers.problems import Responses, described, documented
 from app.wiring import CachedInventory
 
-router = APIRouter(prefix="/inventory", tags=["inventory: write-through"], route_class=DirectRoute)
+router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
 
 CREATED: Responses = {
     201: {

@@ -7,12 +7,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
 from app.routers.answers import TAGS, Json, JsonOnly, header, matches
-from app.routers.direct_route import DirectRoute, direct
+from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.problems import Responses, described, documented
 from app.wiring import CachedPageViews, StoredPageViews
 
-router = APIRouter(prefix="/page-views", tags=["page views: write-behind"], route_class=DirectRoute)
+router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
 
 LONGEST_PAGE = 2048
 

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 
 from app.products.models import NewProduct, Product, ProductPatch, Sku
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, Json, JsonOnly, answer, written
-from app.routers.direct_route import DirectRoute, direct
+from app.routers.direct_way import direct
 from app.routers.parameters import AfterSku, Limit, SkuPath
 from app.routers.problems import documented
 from app.wiring import CachedProducts
 
-router = APIRouter(prefix="/products", tags=["products: read-through"], route_class=DirectRoute)
+router = APIRouter(prefix="/products", tags=["products: read-through"])
 
 
 class ProductPage(BaseModel):

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel
 
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
-from app.routers.direct_route import DirectRoute, direct
+from app.routers.direct_way import direct
 from app.routers.parameters import AfterId, Limit, UserId
 from app.routers.problems import documented
 from app.users.models import NewUser, User, UserPatch
 from app.wiring import CachedUsers
 
-router = APIRouter(prefix="/users", tags=["users: cache-aside"], route_class=DirectRoute)
+router = APIRouter(prefix="/users", tags=["users: cache-aside"])
 
 
 class UserPage(BaseModel):

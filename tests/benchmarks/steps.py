@@ -15,7 +15,6 @@ STEPS = {
     BASE: "none",
     "with two writes for each answer": "writes",
     "without the direct way past FastAPI's preparations": "direct",
-    "with routers in the router": "routers",
     "without a GET for many": "batching",
     "without settling the garbage collector": "garbage",
     "without any of these": "all",

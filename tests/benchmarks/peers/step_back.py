@@ -8,23 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import uvicorn
-from fastapi import FastAPI
 
 import app.main as service
 from app.caching.batching import Batching, K, R
 from app.one_write import OneWrite
-from app.routers import dead_letters, inventory, operations, page_views, products, users
-from app.routers.direct_route import WAYS
+from app.routers.direct_way import WAYS
 from app.settings import read_settings
-
-
-def _by_include_router(app: FastAPI) -> None:
-    """Routers in the router, as FastAPI's documentation has it."""
-    modules = (users, products, inventory, page_views, operations, dead_letters)
-    flat = [route for module in modules for route in module.router.routes]
-    app.router.routes[:] = [route for route in app.router.routes if route not in flat]
-    for module in modules:
-        app.include_router(module.router)
 
 
 async def _ask_alone(batching: Batching[K, R], key: K) -> R:
@@ -50,7 +39,6 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "none": lambda: None,
     "writes": lambda: None,
     "direct": WAYS.clear,
-    "routers": lambda: None,
     "garbage": _garbage_as_it_comes,
     "batching": _each_hit_alone,
     "all": _all,
@@ -62,11 +50,8 @@ def main() -> None:
     """Serves until SIGTERM."""
     step = os.environ["STEP"]
     STEPS[step]()
-    app = service.create_app(read_settings())
-    if step in ("routers", "all"):
-        _by_include_router(app)
     uvicorn.run(
-        app,
+        service.create_app(read_settings()),
         port=int(os.environ["PORT"]),
         http="auto" if step in ("writes", "all") else OneWrite,
         proxy_headers=step == "all",

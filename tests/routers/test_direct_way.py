@@ -5,10 +5,16 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Header, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
-from app.routers.direct_route import WAYS, direct
+from app.caching import Overloaded
+from app.main import create_app
+from app.routers import users
+from app.routers.direct_way import WAYS, DirectWay, direct
+from app.settings import Settings
 
 WHOLE = {"If-None-Match": '"0"'}
 """No version is 0, so this header only sends a read the whole way."""
@@ -23,6 +29,20 @@ async def user(client: httpx.AsyncClient) -> str:
     await client.put("/inventory/SKU", json={"quantity": 7})
     await client.post("/page-views/docs/intro.html")
     return created.headers["location"].removeprefix("/users/")
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The routes that were taken the whole way."""
+    taken: list[str] = []
+    handle = APIRoute.handle
+
+    async def noted(self: APIRoute, *args: Any) -> None:
+        taken.append(self.path)
+        await handle(self, *args)
+
+    monkeypatch.setattr(APIRoute, "handle", noted)
+    return taken
 
 
 def told(answer: httpx.Response) -> tuple[int, bytes, Mapping[str, str]]:
@@ -77,21 +97,80 @@ async def test_a_list_is_answered_alike_on_both_ways(client: httpx.AsyncClient, 
     assert told(direct) == told(whole)
 
 
-async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
-    client: httpx.AsyncClient, user: str, monkeypatch: pytest.MonkeyPatch
+async def test_what_has_nothing_but_a_key_takes_the_direct_way(
+    client: httpx.AsyncClient, user: str, whole: list[str]
 ) -> None:
-    whole = []
-    handle = APIRoute.handle
+    for path in PATHS:
+        await client.get(path.format(user=user))
+    await client.post("/page-views/home")
+    assert whole == []
+    await client.post("/page-views/home", json={"count": 2})
+    assert whole == ["/page-views/{page:anything}"]
 
-    async def counted(self: APIRoute, *args: Any) -> None:
-        whole.append(self.path)
-        await handle(self, *args)
 
-    monkeypatch.setattr(APIRoute, "handle", counted)
+async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
+    client: httpx.AsyncClient, user: str, whole: list[str]
+) -> None:
+    whole.clear()
     await client.get("/products?sku=SKU&sku=NONE")
     assert whole == []
     await client.get("/products?sku=SKU&limit=1")
     assert whole == ["/products"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("Nobody expected it."), 500), (Overloaded("Busy."), 503)])
+async def test_an_error_is_answered_alike_on_both_ways(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    async def fail(key: str) -> None:
+        raise error
+
+    monkeypatch.setattr(app.state.resources.products, "get", fail)
+    direct, whole = await client.get("/products/SKU"), await client.get("/products/SKU", headers=WHOLE)
+    assert direct.status_code == status
+    assert told(direct) == told(whole)
+
+
+async def test_an_error_that_nobody_expected_reaches_the_server_which_logs_it(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(key: str) -> None:
+        raise RuntimeError("Nobody expected it.")
+
+    monkeypatch.setattr(app.state.resources.products, "get", fail)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client:
+        with pytest.raises(RuntimeError, match="Nobody expected it"):
+            await client.get("/products/SKU")
+
+
+async def test_a_middleware_that_is_added_is_around_the_direct_way(settings: Settings, whole: list[str]) -> None:
+    app = create_app(settings)
+    app.add_middleware(CORSMiddleware, allow_origins=["https://example.org"])
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+    ):
+        answer = await client.get("/users/9999", headers={"Origin": "https://example.org"})
+    assert whole == []
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (404, "https://example.org")
+
+
+async def test_a_router_with_a_login_goes_the_whole_way() -> None:
+    def login() -> None:
+        raise AssertionError
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+
+    async def nothing(*message: Any) -> Any:
+        raise AssertionError
+
+    asked: list[str] = []
+    guarded = APIRouter(dependencies=[Depends(login)])
+    guarded.add_api_route("/users/{user_id}", users.read)
+    scope = {"type": "http", "method": "GET", "path": "/users/1", "headers": []}
+    await DirectWay(application, [guarded])(scope, nothing, nothing)
+    assert asked == ["/users/1"]
 
 
 async def test_a_precondition_is_heard(client: httpx.AsyncClient, user: str) -> None:

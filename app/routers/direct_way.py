@@ -1,0 +1,151 @@
+"""The direct way from a request to its endpoint, where it has nothing in it but a key, or a list of keys.
+
+    the whole way     a request, three exit stacks, the router, dependencies, validation, the endpoint, a response
+    the direct way    the key, the endpoint, a response: a third of the work, and most of what a hit costs
+
+Documentation, errors and endpoint are the same on both ways. Whatever has more to say goes the whole way: a body, a
+precondition, an idempotency key, another parameter, a key that is not valid. It is a pure ASGI middleware, and the
+innermost one: what others add, such as CORS or a login, is around it.
+
+What can go wrong: an endpoint that reads another header would not see it here, so `direct` refuses one. A route or a
+router with dependencies, such as a login, goes the whole way.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.params import Query
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.routers.answers import JsonOnly
+from app.wiring import Resources
+
+E = TypeVar("E", bound=Callable[..., Any])
+
+TELLING = frozenset({b"if-none-match", b"idempotency-key", b"transfer-encoding"})
+"""A request with one of these headers, or with a body, goes the whole way."""
+UNASKED = frozenset({"if_none_match", "idempotency_key", "body"})
+"""What an endpoint may ask for besides its key and its resource: it is in those headers, or in the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What the direct way needs to know of an endpoint."""
+
+    key: str
+    type_: TypeAdapter[Any]
+    argument: str
+    """The one that takes the resource."""
+    resource: Callable[[Resources], Any]
+    in_query: bool
+
+    def given(self, scope: Scope, path: Mapping[str, Any]) -> Any:
+        """The key as it was sent, or all that stand under its name in the query; None if that says something else, or
+        has to be decoded."""
+        if not self.in_query:
+            return path[self.key]
+        query: bytes = scope["query_string"]
+        name, parts = self.key + "=", query.decode("latin-1").split("&")
+        if b"%" in query or b"+" in query or not all(part.startswith(name) for part in parts):
+            return None
+        return [part.removeprefix(name) for part in parts]
+
+
+WAYS: dict[Callable[..., Any], Direct] = {}
+
+
+def direct(resource: Callable[[Resources], Any], *, in_query: bool = False) -> Callable[[E], E]:
+    """Marks an endpoint that may be called directly: with its key, by the rules that its annotation has, and with a
+    resource. It has to answer a response. `in_query` says that its key is a list, one for each time that the query
+    names it; whatever else the query may tell has a default."""
+
+    def mark(endpoint: E) -> E:
+        key, argument, *others = inspect.signature(endpoint).parameters
+        types = get_type_hints(endpoint, include_extras=True)
+        if in_query:
+            key, argument = argument, key  # It has a default, and so stands behind the resource.
+            others = [other for other in others if not _is_of_query(types[other])]
+        if not UNASKED.issuperset(others):
+            raise ValueError(f"{endpoint.__name__} asks for more than the direct way can tell: {', '.join(others)}.")
+        WAYS[endpoint] = Direct(key, TypeAdapter(types[key]), argument, resource, in_query)
+        return endpoint
+
+    return mark
+
+
+class DirectWay:
+    """Answers what may be answered directly, and leaves the rest to the application that it wraps.
+
+    `routers` have the routes, in the order in which they are matched.
+    """
+
+    def __init__(self, app: ASGIApp, routers: Sequence[APIRouter]) -> None:
+        self._app = app
+        # By method and the first part of the path: next to nothing is left to be held against a route's pattern.
+        self._routes: dict[tuple[str, str], list[tuple[APIRoute, Direct]]] = {}
+        for route in (route for router in routers for route in router.routes):
+            if isinstance(route, APIRoute) and route.methods and route.endpoint in WAYS and _is_free(route):
+                (method,) = route.methods
+                self._routes.setdefault((method, _first(route.path)), []).append((route, WAYS[route.endpoint]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._found(scope) if scope["type"] == "http" else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        endpoint, arguments = found
+        try:
+            response: Response = await endpoint(**arguments)
+        except Exception as error:  # noqa: BLE001  # It is raised where the application's own handlers hear it.
+            await _failed(error, scope["app"])(scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    def _found(self, scope: Scope) -> tuple[Callable[..., Any], dict[str, Any]] | None:
+        """The endpoint of a request and its arguments, if it may be called directly."""
+        for route, way in self._routes.get((scope["method"], _first(scope["path"])), ()):
+            match, more = route.matches(scope)
+            if match is Match.FULL:
+                given = None if _tells_more(scope) else way.given(scope, more["path_params"])
+                if given is None:
+                    return None
+                try:
+                    key = way.type_.validate_python(given)
+                except ValidationError:
+                    return None  # The whole way says what is wrong.
+                return route.endpoint, {way.key: key, way.argument: way.resource(scope["app"].state.resources)}
+        return None
+
+
+def _is_free(route: APIRoute) -> bool:
+    """Whether nothing is done before its endpoint but to look at a body."""
+    return all(dependency is JsonOnly for dependency in route.dependencies)
+
+
+def _first(path: str) -> str:
+    return path[: path.find("/", 1) + 1 or None]
+
+
+def _failed(error: Exception, app: FastAPI) -> ASGIApp:
+    """What an endpoint on the whole way makes of an error: an answer, or a log entry of the server's."""
+
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    known = {kind: handler for kind, handler in app.exception_handlers.items() if kind is not Exception}
+    return ExceptionMiddleware(fails, known)
+
+
+def _is_of_query(annotation: Any) -> bool:
+    return any(isinstance(said, Query) for said in getattr(annotation, "__metadata__", ()))
+
+
+def _tells_more(scope: Scope) -> bool:
+    return any(name in TELLING or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
