@@ -27,11 +27,16 @@ class Batching(Generic[K, R]):
     """A function of many keys, called with one key at a time.
 
     `call` gets the distinct keys of a tick, and answers one result for each, in their order. It runs in a task that
-    `start` starts.
+    `start` starts. `told` gets those results, and how many callers get each, before they get them.
     """
 
-    def __init__(self, call: Callable[[Sequence[K]], Awaitable[Sequence[R]]], start: Start) -> None:
-        self._call, self._start = call, start
+    def __init__(
+        self,
+        call: Callable[[Sequence[K]], Awaitable[Sequence[R]]],
+        start: Start,
+        told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
+    ) -> None:
+        self._call, self._start, self._told = call, start, told
         self._waiting: dict[K, list[asyncio.Future[R]]] = {}
         self._alone = False
 
@@ -60,9 +65,10 @@ class Batching(Generic[K, R]):
         return self._ask_alone(key)
 
     async def _ask_alone(self, key: K) -> R:
-        (answer,) = await self._call([key])
+        answers = await self._call([key])
         self._alone = True
-        return answer
+        self._told(answers, [1])
+        return answers[0]
 
     async def _send(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -85,7 +91,9 @@ class Batching(Generic[K, R]):
             if not isinstance(error, Exception):
                 raise
         else:
-            for key, result in zip(keys, answers, strict=True):
-                for future in waiting[key]:
+            callers = [waiting[key] for key in keys]
+            self._told(answers, list(map(len, callers)))
+            for futures, result in zip(callers, answers, strict=True):
+                for future in futures:
                     if not future.done():
                         future.set_result(result)

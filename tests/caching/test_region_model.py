@@ -264,7 +264,7 @@ class Coherence(RuleBasedStateMachine):
                 self.finds(instance, load.key, thing)
 
     def finds(self, instance: int, key: int, thing: Thing | None) -> None:
-        found = self.wait_for(self.regions[instance].find(key))
+        (found,) = self.wait_for(self.regions[instance].find_all([key]))
         assert found is not None
         assert found.payload == json_of(thing)
 
@@ -366,7 +366,7 @@ class Coherence(RuleBasedStateMachine):
             "rotten": raw[:-1] + bytes([raw[-1] ^ 1]),
         }
         self.wait_for(self.redis.set(name, spoilt[become], keepttl=True))
-        assert self.wait_for(self.regions[instance].find(key)) is None
+        assert self.wait_for(self.regions[instance].find_all([key])) == [None]
         return multiple(*self.misses(instance, (key,)))
 
     # What must hold
