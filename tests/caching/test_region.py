@@ -47,6 +47,14 @@ async def test_a_filled_value_is_found_with_its_version_age_and_ttl(region: Regi
     assert LIFETIMES.fresh * 0.9 - timedelta(seconds=10) < found.ttl <= LIFETIMES.fresh
 
 
+async def test_every_reader_of_one_moment_is_counted(region: Region[int, Thing], reported: Counter[Event]) -> None:
+    for key in (1, 2):
+        await region.fill(key, await leased(region, key), thing(7), A_MILLISECOND)
+    assert None not in await asyncio.gather(*(region.find(key) for key in (1, 2, 1, 1)))
+    assert await region.find(3) is None
+    assert reported[Event.HIT] == 4
+
+
 async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: Redis) -> None:
     await fill(region, await leased(region), 7)
     raw = await redis.get("things:{1}")
@@ -255,6 +263,16 @@ async def test_freshness_is_judged_by_the_clock_of_redis(
     # The lookup judges by Redis' own clock, finds it fresh, and brings ours back.
     assert isinstance(await region.lookup(1), Reading)
     assert isinstance(await region.find(1), Reading)
+
+
+async def test_no_age_is_below_zero_when_our_copy_of_the_clock_is_behind(
+    region: Region[int, Thing], clock: RedisClock
+) -> None:
+    await fill(region, await leased(region), 1)
+    clock.set(clock.now() - 5_000)
+    found = await region.find(1)
+    assert found is not None
+    assert found.age == timedelta(0)
 
 
 async def test_many_keys_are_one_round_trip(region: Region[int, Thing], redis: Redis) -> None:
