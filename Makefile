@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
+# The tests start hundreds of processes: without compiled files each of them would compile the application anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test prove lab bench check lock psql redis-cli clean
 
 help: ## List these commands

@@ -19,6 +19,7 @@ from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
+from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import Service, serving
 
@@ -126,6 +127,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fourways") as client:
         yield client
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A directory with nothing in it, and a port."""
+    with open_directory() as directory:
+        yield Home(directory)
 
 
 @pytest.fixture
