@@ -16,7 +16,7 @@ run: $(VENV)/run ## Serve on a bare machine: a real Redis and Postgres, demo dat
 	@$(BIN)/fourways serve
 
 test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 prove: $(VENV)/dev ## Run the long proofs in full: kills by the dozen, 100,000 order lines
 	@$(BIN)/pytest -m prove

@@ -26,7 +26,7 @@ SLOW = {"FOURWAYS_FLUSH_INTERVAL": "1", "FOURWAYS_FLUSH_VIEWS": "1000000"}
 """Something waits at nearly each moment."""
 SINGLY = {"FOURWAYS_FLUSH_VIEWS": "1"}
 """A flusher that has something in hand reads no more."""
-TIMES = [2, pytest.param(30, marks=pytest.mark.prove)]
+TIMES = [1, pytest.param(30, marks=pytest.mark.prove)]
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -152,7 +152,7 @@ async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_
 
     async with (
         Application.running(
-            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
+            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "3"}, app=HURRIED, workers=1
         ) as application,
         Redis.from_url(endpoints.redis_url) as redis,
     ):
