@@ -4,7 +4,7 @@ it; what nobody remembers is counted as lost. The service goes on by itself.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -182,6 +182,9 @@ async def _stopped_short(
         ) as application,
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
+        # A worker that began without Postgres would not believe Redis, and take nothing in hand.
+        async with application.each() as connections:
+            await eventually(lambda: _are_ready(connections))
         connection = await Connection.to(application.url)
         postgres.refuse()
 
@@ -197,6 +200,10 @@ async def _stopped_short(
         finally:
             postgres.heal()
             await connection.close()
+
+
+async def _are_ready(connections: Sequence[Connection]) -> bool:
+    return all([(await one.ask("/health/ready")).json()["status"] == "ready" for one in connections])
 
 
 async def _is_carried(stores: Stores, views: int, begins: str) -> bool:
