@@ -182,7 +182,7 @@ async def _stopped_short(
         ) as application,
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
-        # A worker that began without Postgres would not believe Redis, and take nothing in hand.
+        # One that began ten seconds later would take over what another one has in hand, which reads no more.
         async with application.each() as connections:
             await eventually(lambda: _are_ready(connections))
         connection = await Connection.to(application.url)
