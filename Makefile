@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
+# The tests start hundreds of processes: without compiled files each of them would compile the application anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test prove lab bench check lock psql redis-cli clean
 
 help: ## List these commands
@@ -14,7 +16,7 @@ run: $(VENV)/run ## Serve on a bare machine: a real Redis and Postgres, demo dat
 	@$(BIN)/fourways serve
 
 test: $(VENV)/dev ## Run the tests, with a sample of the long proofs
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 prove: $(VENV)/dev ## Run the long proofs in full: kills by the dozen, 100,000 order lines
 	@$(BIN)/pytest -m prove

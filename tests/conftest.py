@@ -19,6 +19,7 @@ from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
+from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import Service, serving
 
@@ -33,6 +34,15 @@ def settled_garbage() -> Iterator[None]:
         patch.setattr(main, "settled_garbage", nullcontext)
         yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_reads() -> Iterator[None]:
+    """A flusher that was told to stop ends when its read does, which waits for entries. An application in this process
+    is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.caching.flusher.BLOCK", timedelta(milliseconds=20))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +136,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fourways") as client:
         yield client
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A directory with nothing in it, and a port."""
+    with open_directory() as directory:
+        yield Home(directory)
 
 
 @pytest.fixture

@@ -93,8 +93,11 @@ class Visitor:
             assert self.counted[page] <= number <= most, f"{page}: {number} views, not {self.counted[page]} to {most}."
 
 
-ROUNDS = [1, *(pytest.param(attempt, marks=pytest.mark.prove) for attempt in range(2, 16))]
-"""Where the load stands when a process is killed is left to chance: the long proof tries it often."""
+ROUNDS = [(1, 500), *(pytest.param(attempt, 3_000, marks=pytest.mark.prove) for attempt in range(2, 16))]
+"""Where the load stands when a process is killed is left to chance: the long proof tries it often, and later. A round
+has its number, and the calls that are answered before the kill."""
+AFTERWARDS = 300
+"""So many calls are answered after it."""
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
         yield wire
 
 
-@pytest.mark.parametrize("attempt", ROUNDS)
+@pytest.mark.parametrize(("attempt", "before"), ROUNDS)
 async def test_every_view_that_was_answered_is_counted_once_after_the_whole_application_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
@@ -121,17 +124,20 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
     attempt: int,
+    before: int,
 ) -> None:
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service,
         _load(service, visitors),
     ):
-        await eventually(lambda: _have(visitors, 3_000))
+        await eventually(lambda: _have(visitors, before))
         await kill(service)
     pending = await _pending(redis)
+    # Another process takes over what was pending for ten seconds: in tests/real/test_page_views.py they pass.
+    await _abandon(redis)
     async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service:
         async with _load(service, visitors):
-            await eventually(lambda: _have(visitors, 3_300))
+            await eventually(lambda: _have(visitors, before + AFTERWARDS))
         await _check_served(service, visitors)
         took = await eventually(lambda: _is_carried(redis))
         await _check_stored(sql, visitors)
@@ -139,7 +145,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
         _report("All killed", visitors, pending, took)
 
 
-@pytest.mark.parametrize("attempt", ROUNDS)
+@pytest.mark.parametrize(("attempt", "before"), ROUNDS)
 async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_three_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
@@ -147,14 +153,16 @@ async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
     attempt: int,
+    before: int,
 ) -> None:
     async with serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT) as service:
         async with _load(service, visitors):
-            await eventually(lambda: _have(visitors, 2_000))
+            await eventually(lambda: _have(visitors, before))
             worker = _busiest(service)
             worker.kill()
             pending = await _pending_of(redis, worker.pid)
-            await eventually(lambda: _have(visitors, 4_000))
+            await _abandon(redis, worker.pid)
+            await eventually(lambda: _have(visitors, 2 * before))
         took = await eventually(lambda: _is_carried(redis))
         await _check_served(service, visitors)
         await _check_stored(sql, visitors)
@@ -162,6 +170,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_
         _report("One of three killed", visitors, pending, took)
 
 
+@pytest.mark.parametrize("before", [500, pytest.param(3_000, marks=pytest.mark.prove)])
 @pytest.mark.parametrize("processes", [1, 3])
 async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
     endpoints: Endpoints,
@@ -170,13 +179,14 @@ async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
     redis: Redis,
     capsys: pytest.CaptureFixture[str],
     processes: int,
+    before: int,
 ) -> None:
     grace = {"UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN": str(GRACE)}
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=processes, **PATIENT, **grace) as service,
         _load(service, visitors),
     ):
-        await eventually(lambda: _have(visitors, 2_000))
+        await eventually(lambda: _have(visitors, before))
         began = time.monotonic()
         service.process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(service.process.wait(), PATIENCE)
@@ -351,13 +361,15 @@ async def _is_carried(redis: Redis) -> bool:
     return not any(waiting) and not backlog and await _pending(redis) == 0
 
 
-async def _abandon(redis: Redis) -> None:
-    """Makes what is pending look as if it had been delivered a minute ago, to the same consumer."""
+async def _abandon(redis: Redis, pid: int | None = None) -> None:
+    """Makes what is pending, of this process or of all, look as if it had been delivered a minute ago, to the same
+    consumer."""
     for stream in STREAMS:
         for entry in await redis.xpending_range(stream, GROUP, "-", "+", 1000):
             consumer, id_ = entry["consumer"], entry["message_id"]
             assert isinstance(consumer, bytes)
-            await redis.xclaim(stream, GROUP, consumer, min_idle_time=0, message_ids=[id_], idle=60_000)
+            if pid is None or b"-%d-" % pid in consumer:
+                await redis.xclaim(stream, GROUP, consumer, min_idle_time=0, message_ids=[id_], idle=60_000)
 
 
 def _workers(service: Service) -> list[psutil.Process]:

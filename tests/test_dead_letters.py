@@ -1,6 +1,5 @@
 """`fourways dead-letters`, as a person runs it."""
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from app.embedded import Endpoints
+from tests.command_line import says
 from tests.eventually import eventually
 from tests.open_directory import open_directory
 from tests.service import free_port
@@ -34,7 +34,7 @@ NASTY = {
 
 
 class CommandLine:
-    """Runs `fourways dead-letters` with these stores."""
+    """Runs `fourways dead-letters` with these stores: in this process, or as a person does, in one of its own."""
 
     def __init__(self, directory: Path, endpoints: Endpoints) -> None:
         self._directory, self._screens = directory, 0
@@ -46,6 +46,10 @@ class CommandLine:
 
     async def says(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """The exit code, and what was printed."""
+        return await says("dead-letters", *arguments, **{**self._environment, **environment})
+
+    async def shows(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """The same of a process, whose terminal is 200 columns wide."""
         self._screens += 1
         screen = self._directory / f"screen-{self._screens}"
         async with terminal(
@@ -83,9 +87,7 @@ async def stored(sql: asyncpg.Connection) -> dict[str, int]:
 
 async def test_each_command_says_what_it_does(fourways: CommandLine) -> None:
     # Whatever the settings are.
-    answers = await asyncio.gather(
-        *(fourways.says(*arguments, "--help", PORT="0") for arguments in ((), ("replay",), ("discard",)))
-    )
+    answers = [await fourways.says(*arguments, "--help", PORT="0") for arguments in ((), ("replay",), ("discard",))]
     assert [code for code, _screen in answers] == [0, 0, 0]
     for (_code, screen), words in zip(
         answers,
@@ -115,7 +117,7 @@ async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discard
     await sql.execute(
         "INSERT INTO dead_letters (page, delta, reason, deliveries) SELECT 'a', 1, 'x', 1 FROM generate_series(3, 401)"
     )
-    code, screen = await fourways.says("list")
+    code, screen = await fourways.shows("list")
     assert code == 0
     head, *rows = screen.splitlines()
     assert head.split() == ["id", "page", "views", "why", "tries", "since"]
@@ -124,7 +126,7 @@ async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discard
     assert rows[0].split() == first
     # Where there is no page, the bytes are shown, and no number.
     assert rows[1].split()[:8] == ["2", r"'\xff\x1b[31m{'", "It", "is", "no", "batch", "of", "views."]
-    code, screen = await fourways.says("discard", "--all")
+    code, screen = await fourways.shows("discard", "--all")
     assert (code, screen.splitlines()) == (0, [f"Dead letter {letter} is discarded." for letter in range(1, 402)])
     assert (await left(sql), await stored(sql)) == ([], {})
 
@@ -133,12 +135,12 @@ async def test_a_page_is_shown_as_it_is_and_does_nothing_to_the_terminal(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     letters = {await dead(sql, page): shown for page, shown in NASTY.items()}
-    code, screen = await fourways.says("list")
+    code, screen = await fourways.shows("list")
     assert code == 0
     assert len(screen.splitlines()) == 1 + len(letters)
     for letter, shown in letters.items():
         assert re.search(rf"^ *{letter}  +{re.escape(shown)}  +3 ", screen, re.MULTILINE), (shown, screen)
-    code, replayed = await fourways.says("replay", "--all")
+    code, replayed = await fourways.shows("replay", "--all")
     assert code == 0
     assert replayed.splitlines() == [
         f"Dead letter {letter}: 3 views of {shown} are counted." for letter, shown in letters.items()
@@ -151,7 +153,7 @@ async def test_a_page_is_shown_as_it_is_and_does_nothing_to_the_terminal(
 async def test_a_long_page_is_shown_whole(fourways: CommandLine, sql: asyncpg.Connection) -> None:
     page = "".join(f"/{number}" for number in range(400))
     await dead(sql, page)
-    code, screen = await fourways.says("list", COLUMNS="80")
+    code, screen = await fourways.shows("list", COLUMNS="80")
     head, *lines = screen.splitlines()
     column = slice(head.index("page"), head.index("views"))
     # Wherever it is broken into lines.
@@ -223,24 +225,23 @@ async def test_whoever_names_none_or_both_is_told_to_choose_and_nothing_is_done(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     letter = await dead(sql)
-    for code, screen in await asyncio.gather(
-        fourways.says("replay"), fourways.says("replay", str(letter), "--all"), fourways.says("discard")
-    ):
+    for arguments in (("replay",), ("replay", str(letter), "--all"), ("discard",)):
+        code, screen = await fourways.says(*arguments)
         assert (code, "Name the ids of dead letters, or --all of them." in screen) == (2, True), screen
     assert (await left(sql), await stored(sql)) == ([letter], {})
 
 
 async def test_what_is_no_id_is_refused_and_nothing_is_done(fourways: CommandLine, sql: asyncpg.Connection) -> None:
     letter = str(await dead(sql))
-    for code, screen in await asyncio.gather(
-        fourways.says("discard", letter, "0"), fourways.says("replay", letter, "abc")
-    ):
+    for arguments in (("discard", letter, "0"), ("replay", letter, "abc")):
+        code, screen = await fourways.says(*arguments)
         assert (code, "Invalid value for " in screen) == (2, True), screen
     assert (await left(sql), await stored(sql)) == ([1], {})
 
 
 async def test_an_id_that_is_too_large_is_refused(fourways: CommandLine) -> None:
-    for code, screen in await asyncio.gather(*(fourways.says(each, str(2**63)) for each in ("discard", "replay"))):
+    for command in ("discard", "replay"):
+        code, screen = await fourways.says(command, str(2**63))
         assert (code, "Invalid value for " in screen) == (2, True), screen
 
 
@@ -250,10 +251,8 @@ async def test_all_of_none_says_that_there_are_none(fourways: CommandLine) -> No
 
 async def test_without_its_database_it_says_so(fourways: CommandLine) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/fourways"
-    for answer in await asyncio.gather(
-        fourways.says("list", DATABASE_URL=nowhere), fourways.says("replay", "1", DATABASE_URL=nowhere)
-    ):
-        assert answer == (1, "The database does not answer.\n")
+    for arguments in (("list",), ("replay", "1")):
+        assert await fourways.says(*arguments, DATABASE_URL=nowhere) == (1, "The database does not answer.\n")
 
 
 async def test_where_nothing_runs_it_says_what_to_start(fourways: CommandLine) -> None:

@@ -57,54 +57,35 @@ def directory() -> Iterator[Path]:
         yield directory
 
 
-async def test_five_hundred_readers_of_a_cold_user_cost_one_query(watched: Service, wire: PostgresWire) -> None:
+async def test_five_hundred_readers_of_what_is_cold_cost_one_query(watched: Service, wire: PostgresWire) -> None:
+    """A user, a product, a user who never was, and one who was just deleted."""
     async with watched.client() as client:
         user = (await client.post("/users", json=ADA)).json()
-    answers = await _rush(watched, wire, f"/users/{user['id']}", USERS)
-    assert all(answer.status == 200 and answer.json() == user for answer in answers)
-    assert wire.count(USERS) == 1
-
-
-async def test_five_hundred_readers_of_a_cold_product_cost_one_query(watched: Service, wire: PostgresWire) -> None:
-    async with watched.client() as client:
         product = (await client.post("/products", json=KETTLE)).json()
+    where = f"/users/{user['id']}"
+    answers = await _rush(watched, wire, where, USERS)
+    assert all(answer.status == 200 and answer.json() == user for answer in answers)
+
     answers = await _rush(watched, wire, "/products/KETTLE-1", PRODUCTS)
     assert all(answer.status == 200 and answer.json() == product for answer in answers)
-    assert wire.count(PRODUCTS) == 1
 
-
-async def test_five_hundred_readers_of_a_user_who_never_was_cost_one_query(
-    watched: Service, wire: PostgresWire
-) -> None:
     answers = await _rush(watched, wire, "/users/424242", USERS)
     assert {answer.status for answer in answers} == {404}
-    assert wire.count(USERS) == 1
 
-
-async def test_five_hundred_readers_of_a_user_just_deleted_cost_one_query(watched: Service, wire: PostgresWire) -> None:
     async with watched.client() as client:
-        where = (await client.post("/users", json=ADA)).headers["location"]
         assert (await client.get(where)).status_code == 200
         assert (await client.delete(where)).status_code == 204
-    before = wire.count(USERS)
     answers = await _rush(watched, wire, where, USERS)
     assert {answer.status for answer in answers} == {404}
-    assert wire.count(USERS) - before == 1
 
 
-async def test_metrics_add_up_what_each_worker_counted(workers: Service) -> None:
+async def test_metrics_add_up_what_each_worker_counted_though_one_died_and_was_replaced(workers: Service) -> None:
     async with _connections(workers, 30) as connections:
+        reads = len(connections) * 3
         for number, connection in enumerate(connections * 3):
             await connection.ask(f"/users/{number % 7 + 1}")
         counted = {await _reads_counted(connection) for connection in connections}
-    assert counted == {len(connections) * 3}, "Whichever worker is asked, it knows of all reads."
-
-
-async def test_a_worker_that_died_is_replaced_and_its_counts_are_kept(workers: Service) -> None:
-    async with _connections(workers, 30) as connections:
-        reads = len(connections)
-        for connection in connections:
-            await connection.ask("/users/1")
+    assert counted == {reads}, "Whichever worker is asked, it knows of all reads."
     dead = _workers(workers)[0]
     dead.kill()
 
@@ -120,7 +101,7 @@ async def test_a_worker_that_died_is_replaced_and_its_counts_are_kept(workers: S
         assert {await _reads_counted(connection) for connection in connections} == {reads}
 
 
-async def test_migrations_and_workers_run_against_stores_that_were_started_apart(
+async def test_migrations_and_the_service_run_against_stores_that_were_started_apart(
     endpoints: Endpoints, tmp_path: Path
 ) -> None:
     async with fresh_database(endpoints.database_url) as url:
@@ -128,7 +109,7 @@ async def test_migrations_and_workers_run_against_stores_that_were_started_apart
             tmp_path / "alembic", "alembic", "upgrade", "head", DATABASE_URL=url, REDIS_URL=endpoints.redis_url
         ) as alembic:
             assert await alembic.code() == 0, alembic.screen
-        async with serving(endpoints.redis_url, url, workers=3) as service, service.client() as client:
+        async with serving(endpoints.redis_url, url) as service, service.client() as client:
             created = await client.post("/users", json=ADA)
             assert created.status_code == 201
             assert (await client.get(created.headers["location"])).json() == created.json()
@@ -192,7 +173,7 @@ async def test_sigterm_under_load_cuts_no_answer_short(workers: Service) -> None
     await tree.gone()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.prove)])
 async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
     directory: Path, number: signal.Signals
 ) -> None:
@@ -217,6 +198,19 @@ async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
         assert "Traceback" not in uvicorn.screen
 
 
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_uvicorn_names_a_wrong_setting_and_does_not_try_again(tmp_path: Path, workers: str) -> None:
+    async with terminal(
+        tmp_path / "screen", "uvicorn", "app.main:app", "--port", str(free_port()), "--workers", workers,
+        FOURWAYS_USERS_TTL="abc",
+    ) as uvicorn:  # fmt: skip
+        code = await uvicorn.code()
+    sentence = "FOURWAYS_USERS_TTL is 'abc': it must be a number of seconds."
+    assert 1 <= uvicorn.screen.count(sentence) <= int(workers)
+    assert "Traceback" not in uvicorn.screen
+    assert code == (3 if workers == "1" else 0)  # Of its supervisor uvicorn has no other code.
+
+
 async def test_workers_end_when_their_supervisor_was_killed(workers: Service) -> None:
     async with _connections(workers, 30):
         tree = ProcessTree.of(workers.process.pid)
@@ -226,7 +220,9 @@ async def test_workers_end_when_their_supervisor_was_killed(workers: Service) ->
 
 
 async def _rush(service: Service, wire: PostgresWire, path: str, statement: str) -> list[Answer]:
-    """Many readers through all workers. The first query is held until the last reader has asked, so none comes late."""
+    """Many readers through all workers, at the cost of one query. It is held until the last reader has asked, so none
+    comes late."""
+    before = wire.count(statement)
     async with _connections(service, CROWD) as connections, wire.holding(statement) as held:
         for connection in connections:
             await connection.send(path)
@@ -234,6 +230,7 @@ async def _rush(service: Service, wire: PostgresWire, path: str, statement: str)
         held.release()
         answers = list(await asyncio.wait_for(asyncio.gather(*(one.answer() for one in connections)), PATIENCE))
     assert sum("fwd=miss; stored" in answer.headers["cache-status"] for answer in answers) == 1
+    assert wire.count(statement) - before == 1
     return answers
 
 

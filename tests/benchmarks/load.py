@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvloop
 
-from tests.benchmarks import wrk
 from tests.benchmarks.measurement import Sample, WrongAnswer
-from tests.benchmarks.stage import Server, on, processors
-from tests.service import REPOSITORY
+
+if TYPE_CHECKING:
+    from tests.benchmarks.stage import Server
 
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 WARM_UP = timedelta(milliseconds=200)
@@ -54,8 +54,13 @@ class Ask:
         return f"{lines}\r\n{self.content}".encode()
 
 
-async def drive(server: Server, asks: Sequence[Ask], *, connections: int, turn: timedelta) -> Sample:
+async def drive(server: "Server", asks: Sequence[Ask], *, connections: int, turn: timedelta) -> Sample:
     """Asks in turns, for so long, and answers what came of it. Raises WrongAnswer."""
+    # Here, for the process that asks needs nothing of this: it would import the whole application.
+    from tests.benchmarks import wrk
+    from tests.benchmarks.stage import on, processors
+    from tests.service import REPOSITORY
+
     program = wrk.program()
     if program is not None:
         return await wrk.drive(program, server, asks, connections=connections, turn=turn)

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pwd
 import sys
-import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from app.embedded import EmbeddedError, embedded_servers, running_endpoints
+from tests.open_directory import open_directory
 
 
 def hold(directory: Path, wait: Callable[[], object]) -> None:
@@ -74,10 +74,8 @@ def supervise(directory: Path, count: int) -> None:
 
 def become_nobody() -> None:
     """Give up root for good. Python may lie below /root, so all is imported before, by running it once."""
-    with tempfile.TemporaryDirectory(prefix="fourways-test-", dir="/tmp") as scratch:
-        Path(scratch).chmod(0o755)
-        with embedded_servers(Path(scratch)):
-            running_endpoints(Path(scratch))
+    with open_directory() as scratch, embedded_servers(scratch):
+        running_endpoints(scratch)
     entry = pwd.getpwnam("nobody")
     os.setgroups([])
     os.setgid(entry.pw_gid)

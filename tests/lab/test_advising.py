@@ -21,7 +21,7 @@ from app.lab.traces.trace import Trace
 from app.lab.traces.workload import make
 
 NEVER, SECOND, MINUTE = timedelta(0), timedelta(seconds=1), timedelta(minutes=1)
-REQUESTS, WARM_UP, KEYS = 900, 300, 100
+REQUESTS, WARM_UP, KEYS = 600, 200, 67
 
 
 @dataclass(frozen=True, slots=True)

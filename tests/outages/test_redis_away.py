@@ -22,7 +22,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
     ("fault", "rate", "requests"),
     [
         ("refuse", 200, 300),
-        ("silence", 100, 400),
+        ("silence", 100, 150),
         pytest.param("silence", 200, 6000, marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
     ],
 )

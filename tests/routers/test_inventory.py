@@ -226,20 +226,6 @@ async def test_it_never_goes_above_what_can_be_counted(client: httpx.AsyncClient
     assert (await adjust(client, "A", -LARGEST)).json()["quantity"] == 0
 
 
-async def test_fifty_buyers_of_thirty_pieces_over_three_workers(
-    three_workers: Service, sql: asyncpg.Connection
-) -> None:
-    async with three_workers.client() as client:
-        await put(client, "A", 30)
-        sales = await asyncio.gather(*(adjust(client, "A", -1) for _ in range(50)))
-        sold = [sale.json()["quantity"] for sale in sales if sale.status_code == 200]
-        refused = [sale.json() for sale in sales if sale.status_code == 409]
-        assert sorted(sold) == list(range(30))
-        assert [(problem["available"], problem["requested"]) for problem in refused] == [(0, 1)] * 20
-        assert await quantity(client) == 0
-    assert await sql.fetchval("SELECT quantity FROM stock") == 0
-
-
 async def test_stock_that_does_not_exist_cannot_be_adjusted(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     for key in (None, "key"):
         answer = await adjust(client, "A", 1, key)

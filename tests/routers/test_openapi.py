@@ -15,7 +15,8 @@ from app.embedded import Endpoints
 from tests.eventually import PATIENCE
 from tests.service import Service
 
-EXAMPLES = 60
+EXAMPLES = [10, pytest.param(60, marks=pytest.mark.prove)]
+"""At most so many for each call, in each phase."""
 
 CALLS = {
     "get /": {200},
@@ -152,14 +153,15 @@ async def test_every_answer_says_which_headers_it_has(document: dict[str, Any]) 
             assert set(call["responses"]["503"]["headers"]) == {"Retry-After"}
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 async def test_schemathesis_finds_no_answer_that_the_document_does_not_allow(
-    service: Service, endpoints: Endpoints, tmp_path: Path
+    service: Service, endpoints: Endpoints, tmp_path: Path, examples: int
 ) -> None:
     await add_demo_data(endpoints.database_url)
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")), "--no-color",
         "--config-file", str(Path(__file__).with_name("schemathesis.toml")),
-        "run", f"{service.url}/openapi.json", "--generation-deterministic", "--max-examples", str(EXAMPLES),
+        "run", f"{service.url}/openapi.json", "--generation-deterministic", "--max-examples", str(examples),
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     async with asyncio.timeout(PATIENCE * 1.5):

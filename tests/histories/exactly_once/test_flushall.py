@@ -4,7 +4,7 @@ it; what nobody remembers is counted as lost. The service goes on by itself.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -26,7 +26,7 @@ SLOW = {"FOURWAYS_FLUSH_INTERVAL": "1", "FOURWAYS_FLUSH_VIEWS": "1000000"}
 """Something waits at nearly each moment."""
 SINGLY = {"FOURWAYS_FLUSH_VIEWS": "1"}
 """A flusher that has something in hand reads no more."""
-TIMES = [2, pytest.param(30, marks=pytest.mark.prove)]
+TIMES = [1, pytest.param(30, marks=pytest.mark.prove)]
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -152,7 +152,7 @@ async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_
 
     async with (
         Application.running(
-            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
+            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "3"}, app=HURRIED, workers=1
         ) as application,
         Redis.from_url(endpoints.redis_url) as redis,
     ):
@@ -182,6 +182,9 @@ async def _stopped_short(
         ) as application,
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
+        # One that began ten seconds later would take over what another one has in hand, which reads no more.
+        async with application.each() as connections:
+            await eventually(lambda: _are_ready(connections))
         connection = await Connection.to(application.url)
         postgres.refuse()
 
@@ -197,6 +200,10 @@ async def _stopped_short(
         finally:
             postgres.heal()
             await connection.close()
+
+
+async def _are_ready(connections: Sequence[Connection]) -> bool:
+    return all([(await one.ask("/health/ready")).json()["status"] == "ready" for one in connections])
 
 
 async def _is_carried(stores: Stores, views: int, begins: str) -> bool:

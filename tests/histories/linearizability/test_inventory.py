@@ -29,7 +29,9 @@ from tests.histories.linearizability.recorder import Recorder
 from tests.process_tree import ProcessTree
 from tests.service import Service, serving
 
-SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(8, 60))]
+SAMPLE = (0, 2, 13, 14)
+"""The fewest seeds that strike with each fault of the stores and of the workers."""
+SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(60)]
 CLIENTS = 8
 WORKERS = 3
 SECONDS = 10.0

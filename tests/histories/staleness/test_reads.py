@@ -24,7 +24,9 @@ from tests.keep_alive import Answer, KeepAlive
 from tests.keyed import HUNG_UP
 from tests.service import Service, serving
 
-SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(4, 40))]
+SAMPLE = (0, 2, 13, 14)
+"""The fewest seeds that strike with each fault of the stores and of the workers."""
+SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(40)]
 HASTY = {
     "FOURWAYS_REDIS_TIMEOUT": "0.25",
     "FOURWAYS_DATABASE_TIMEOUT": "1",

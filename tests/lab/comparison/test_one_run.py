@@ -55,7 +55,7 @@ async def run(servers: Endpoints) -> Run:
         heard.append(await right(*arguments))
         return heard[-1]
 
-    trace = make("ycsb-a", requests=600, keys=50, seed=3)
+    trace = make("ycsb-a", requests=300, keys=50, seed=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crash, "write_and_die", write_and_die)
         comparison = await compare(servers, trace, Plan())

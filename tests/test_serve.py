@@ -1,0 +1,277 @@
+"""`fourways serve`, as a person runs it."""
+
+import asyncio
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from app.embedded import Endpoints
+from tests.eventually import PATIENCE, eventually
+from tests.faults.postgres_wire import PostgresWire
+from tests.fresh_database import fresh_database
+from tests.home import Home
+from tests.keep_alive import Answer, KeepAlive
+from tests.service import free_port
+from tests.terminal import Terminal, terminal
+
+SANE = 15.0
+"""Seconds within which Ctrl-C must have stopped everything, on a busy machine."""
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_a_fresh_directory_serves_demo_data_until_ctrl_c(home: Home, workers: str) -> None:
+    async with home.serves("--workers", workers) as (fourways, client):
+        assert (await client.get("/users/1")).json()["name"] == "Ada Lovelace"
+        assert (await client.get("/products/KETTLE-1")).json()["price"] == "19.90"
+        tree = fourways.tree()
+        assert tree.servers() == {"redis-server": 1, "postgres": 1}
+        fourways.ctrl_c()
+        assert await fourways.code() == 0
+        assert await tree.gone() < SANE
+    steps = [line for line in fourways.screen.splitlines() if line and not line.startswith(" ")]
+    assert [re.sub(r"[\d.]{3,}|http\S+", "…", step) for step in steps] == [
+        "Redis … started",
+        "Postgres … started",
+        "Bringing the schema up to date",
+        "Demo data is there: 10 users, 8 products, stock of 8, views of 6 pages",
+        "Fourways serves at … Ctrl-C stops it. What to try:",
+        "Redis stopped",
+        "Postgres stopped",
+        "Stopped.",
+    ]
+
+
+async def test_sigterm_stops_everything(home: Home) -> None:
+    async with home.serves() as (fourways, _):
+        await _stops_everything(fourways)
+
+
+async def test_metrics_of_several_workers_add_up_and_sigterm_stops_everything(home: Home) -> None:
+    async with home.serves("--workers", "3") as (fourways, _):
+        # On connections of their own, so that each worker is asked.
+        for _ in range(30):
+            assert (await _asked(home, "/users/1")).status == 200
+        totals = []
+        for _ in range(10):
+            live = (await _asked(home, "/strategies")).json()[0]["live"]
+            totals.append(live["hits"] + live["misses"] + live["collapsed"])
+        assert totals == [30] * 10
+        await _stops_everything(fourways)
+
+
+async def _stops_everything(fourways: Terminal) -> None:
+    tree = fourways.tree()
+    fourways.send(signal.SIGTERM)
+    assert await fourways.code() == 0
+    assert await tree.gone() < SANE
+    assert "Traceback" not in fourways.screen
+
+
+async def _asked(home: Home, path: str) -> Answer:
+    connection = await KeepAlive.to(home.url)
+    try:
+        return await connection.ask(path)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_ctrl_c_again_and_again_stops_everything_all_the_same(home: Home, workers: str) -> None:
+    async with home.serves("--workers", workers) as (fourways, _):
+        tree = fourways.tree()
+        fourways.ctrl_c()
+
+        async def is_over() -> bool:
+            if tree.processes[0] in tree.alive():
+                fourways.ctrl_c()
+            return not tree.alive()
+
+        await eventually(is_over)
+        assert await fourways.code() == 0
+    assert fourways.screen.endswith("Redis stopped\nPostgres stopped\nStopped.\n")
+    assert "Traceback" not in fourways.screen
+
+
+async def test_ctrl_c_while_workers_start_stops_them_quietly(home: Home) -> None:
+    async with home.runs("serve", "--workers", "3") as fourways:
+        await fourways.shows("Fourways serves at")
+        tree = fourways.tree()
+
+        async def workers_are_born() -> bool:
+            nonlocal tree
+            tree = fourways.tree()
+            return len(tree.workers()) == 3
+
+        await eventually(workers_are_born)
+        fourways.ctrl_c()
+        assert await fourways.code() == 0, fourways.screen
+        assert await tree.gone() < SANE
+    assert "Traceback" not in fourways.screen
+    assert fourways.screen.endswith("Stopped.\n")
+
+
+@pytest.mark.parametrize("step", ["Redis", "Postgres", "Bringing", "Demo"])
+async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: str) -> None:
+    async with home.runs("serve") as fourways:
+        await fourways.shows(step)
+        tree = fourways.tree()
+        fourways.ctrl_c()
+        assert await fourways.code() == 0, fourways.screen
+        assert await tree.gone() < SANE
+    assert "Traceback" not in fourways.screen
+
+
+SWALLOWED = """
+import signal
+import weakref
+import uvicorn, uvicorn.supervisors.multiprocess
+from app.__main__ import main
+
+class Thing:
+    pass
+
+def hooked(owner, name):
+    before = getattr(owner, name)
+    def after(*arguments, **named):
+        thing = Thing()
+        held = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGINT))
+        del thing
+        return before(*arguments, **named)
+    setattr(owner, name, after)
+
+hooked({place})
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "place"),
+    [
+        ("1", "uvicorn.Config, '__init__'"),
+        ("1", "uvicorn.Config, 'get_loop_factory'"),
+        ("1", "uvicorn.Server, 'startup'"),
+        ("3", "uvicorn.supervisors.multiprocess.Multiprocess, '__init__'"),
+    ],
+)
+async def test_ctrl_c_where_python_drops_exceptions_stops_it_all_the_same(
+    home: Home, endpoints: Endpoints, workers: str, place: str
+) -> None:
+    """Ctrl-C is handled in the callback of a weak reference, as it may when an event loop is made or ended ·
+    what the handler raises there is dropped by Python"""
+    async with terminal(
+        home.screen(), "python", "-c", SWALLOWED.replace("{place}", place), "serve", "--workers", workers,
+        REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url, **home.environment,
+    ) as fourways:  # fmt: skip
+        assert await fourways.code() == 0, fourways.screen
+    assert fourways.screen.endswith("Stopped.\n")
+    assert "ignored" not in fourways.screen
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_at_its_end_it_answers_what_was_asked_and_takes_nothing_more(
+    home: Home, endpoints: Endpoints, workers: str
+) -> None:
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        wire.holding(r"^SELECT .*\bFROM users\b") as held,
+        home.runs(
+            "serve", "--workers", workers,
+            REDIS_URL=endpoints.redis_url, DATABASE_URL=wire.url, FOURWAYS_DATABASE_TIMEOUT="60",
+        ) as fourways,
+    ):  # fmt: skip
+        await fourways.shows("Fourways serves at")
+        connection = await KeepAlive.to(home.url)
+        await connection.send("/users/1")
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        fourways.send(signal.SIGTERM)
+
+        async def takes_nothing_more() -> bool:
+            try:
+                await (await KeepAlive.to(home.url)).close()
+            except OSError:
+                return True
+            return False
+
+        await eventually(takes_nothing_more)
+        held.release()
+        assert (await connection.answer()).status == 404
+        await connection.close()
+        assert await fourways.code() == 0
+    assert "Traceback" not in fourways.screen
+
+
+async def test_a_second_one_is_told_who_has_its_directory_or_that_its_port_is_taken(home: Home, tmp_path: Path) -> None:
+    async with home.serves() as (fourways, client):
+        code, said = await home.complains("serve", PORT=str(free_port()))
+        assert code == 1
+        assert said == (
+            f"{home.environment['FOURWAYS_DIRECTORY']} is already in use by process {fourways.pid}; stop it, or run in "
+            "another directory.\n"
+        )
+        code, said = await home.complains("serve", FOURWAYS_DIRECTORY=str(tmp_path / "other"))
+        assert code == 1
+        assert said == (
+            f"Port {home.port} of 127.0.0.1 cannot be had (Address already in use): stop what listens there, or choose "
+            f"another one, as in `PORT={int(home.port) + 1} make run`.\n"
+        )
+        assert not (tmp_path / "other").exists(), "The port is tried before anything is started."
+        assert (await client.get("/users/1")).status_code == 200
+
+
+async def test_ctrl_c_while_it_is_still_imported_ends_it_without_a_word(home: Home, tmp_path: Path) -> None:
+    """The command imports uvicorn, and is held there · Ctrl-C"""
+    (tmp_path / "uvicorn.py").write_text('import time\nprint("held", flush=True)\ntime.sleep(60)\n')
+    async with home.runs("serve", PYTHONPATH=str(tmp_path)) as fourways:
+        await fourways.shows("held")
+        fourways.ctrl_c()
+        assert await fourways.code() == -signal.SIGINT
+        assert fourways.screen == "held\n"
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_after_kill_9_the_next_start_adopts_the_servers_and_their_data(home: Home, workers: str) -> None:
+    async with home.serves("--workers", workers) as (fourways, client):
+        user = (await client.post("/users", json={"name": "Ada", "email": "ada@example.org"})).json()
+        tree = fourways.tree()
+        fourways.send(signal.SIGKILL)
+        assert await fourways.code() == -signal.SIGKILL
+
+        async def only_servers_are_left() -> bool:
+            return tree.names() == {"redis-server", "postgres"}
+
+        await eventually(only_servers_are_left)
+    async with home.serves() as (fourways, client):
+        assert fourways.screen.count("adopted") == 2
+        assert (await client.get(f"/users/{user['id']}")).json() == user
+        fourways.ctrl_c()
+        assert await fourways.code() == 0
+        await tree.gone()
+
+
+async def test_a_database_without_the_schema_is_told_at_once_and_to_every_client(
+    home: Home, endpoints: Endpoints
+) -> None:
+    async with fresh_database(endpoints.database_url) as url:
+        stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": url}
+        async with home.runs("serve", **stores) as fourways, home.client() as client:
+            await fourways.shows("Fourways serves at")
+            assert "The database is not ready: a migration is missing: run `alembic upgrade head`" in fourways.screen
+            unready = await client.get("/health/ready")
+            assert unready.status_code == 503
+            assert unready.json()["parts"]["schema"] == "a migration is missing: run `alembic upgrade head`"
+            for path in ("/users/1", "/products/KETTLE-1"):
+                problem = await client.get(path)
+                assert problem.status_code == 503
+                assert problem.json()["detail"] == "The database lacks a migration: run `alembic upgrade head`."
+
+            # Nobody need restart it once the migration is made.
+            async with terminal(home.screen(), "alembic", "upgrade", "head", **stores) as alembic:
+                assert await alembic.code() == 0
+            assert (await client.get("/users/1")).status_code == 404
+
+            async def is_ready() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            await eventually(is_ready)
