@@ -21,8 +21,9 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 @pytest.mark.parametrize(
     ("fault", "rate", "requests"),
     [
-        ("refuse", 200, 300),
-        ("silence", 100, 150),
+        ("refuse", 60, 120),
+        ("silence", 60, 120),
+        pytest.param("refuse", 200, 6000, marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
         pytest.param("silence", 200, 6000, marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
     ],
 )
@@ -47,8 +48,13 @@ async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
         await load.hears(50)
 
     outage = load.within(began, ended)
+    # A machine with too much else to do has no turn for some of them, and tells them so.
+    turned_away = [heard for heard in outage if heard.kind in READS and heard.problem == "overloaded"]
+    assert len(turned_away) <= len(outage) / 4
     for heard in outage:
-        if heard.kind in READS:
+        if heard in turned_away:
+            assert heard.status == 503, heard
+        elif heard.kind in READS:
             assert heard.status == 200, heard
             assert heard.cache_status.endswith("fwd=bypass; detail=cache-unavailable"), heard
         elif heard.kind in ("write users", "write products"):
