@@ -152,7 +152,7 @@ async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_
 
     async with (
         Application.running(
-            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "3"}, app=HURRIED, workers=1
+            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
         ) as application,
         Redis.from_url(endpoints.redis_url) as redis,
     ):
