@@ -2,6 +2,7 @@
 
 import gc
 import math
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -34,6 +35,15 @@ def settled_garbage() -> Iterator[None]:
         patch.setattr(main, "settled_garbage", nullcontext)
         yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_heard() -> None:
+    """What a shell runs in the background ignores Ctrl-C, and under `nohup` the end of the terminal, too. The commands
+    that the tests start would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
