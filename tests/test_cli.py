@@ -245,9 +245,7 @@ main()
         (True, "if 'redis-server' in str(command[0]): child.kill(); signal.raise_signal(signal.SIGINT)"),
     ],
 )
-async def test_ctrl_c_that_reaches_what_it_has_just_begun_is_no_failure(
-    home: Home, is_new: bool, reached: str
-) -> None:
+async def test_ctrl_c_that_reaches_what_it_has_just_begun_is_no_failure(home: Home, is_new: bool, reached: str) -> None:
     """A terminal sends Ctrl-C to the whole group: to a program, too, that is asked whether a server is there"""
     if not is_new:
         async with home.serves() as (fourways, _):
