@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes.extend(router.routes)
     _add_docs(app)
     # The last one that is added is the first one to see a request.
-    app.add_middleware(DirectWay, routers=routers)
+    app.add_middleware(DirectWay, routes=app.router.routes)
     app.add_middleware(Edge)
     return app
 

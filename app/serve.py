@@ -26,7 +26,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app.database import open_database
 from app.demo import add_demo_data
-from app.embedded import embedded_servers
+from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
@@ -49,20 +49,31 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
     listener = _listen(settings)
     with _Leaving() as leaving, ExitStack() as stack:
         if settings.redis_url is None:
-            endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
-            if not leaving.asked:
-                console.print("Bringing the schema up to date")
-                migrate(endpoints.database_url)
-            if not leaving.asked:
-                console.print(f"Demo data is there: {asyncio.run(add_demo_data(endpoints.database_url))}")
-            # The application reads its settings from the environment, as it always does, and so do its workers.
-            os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
+            _start(settings, stack, leaving, console)
         elif settings.database_url is not None:
             _warn(settings.database_url, complaints)
         if not leaving.asked:
             _welcome(settings, console)
             _run(workers, listener, leaving)
     console.print("Stopped.")
+
+
+def _start(settings: Settings, stack: ExitStack, leaving: "_Leaving", console: Console) -> None:
+    """The servers, until the stack ends, and what belongs in them."""
+    try:
+        endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
+    except EmbeddedError:
+        # Ctrl-C ends a server too that is just being born, and is in our group yet. Nothing is left of it.
+        if leaving.asked:
+            return
+        raise
+    if not leaving.asked:
+        console.print("Bringing the schema up to date")
+        migrate(endpoints.database_url)
+    if not leaving.asked:
+        console.print(f"Demo data is there: {asyncio.run(add_demo_data(endpoints.database_url))}")
+    # The application reads its settings from the environment, as it always does, and so do its workers.
+    os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -187,10 +198,18 @@ class _Supervisor(Multiprocess):
     def init_processes(self) -> None:
         with _ctrl_c_for_us_alone():
             super().init_processes()
+        self._hear_their_end()
 
     def keep_subprocess_alive(self) -> None:
         with _ctrl_c_for_us_alone():
             super().keep_subprocess_alive()
+        self._hear_their_end()
+
+    def _hear_their_end(self) -> None:
+        # Uvicorn keeps the worker's end of their pipe open, too. Asked whether it lives, a worker that ends instead of
+        # answering would be waited for all its `SILENCE` long, and signals with it.
+        for process in self.processes:
+            process.child_conn.close()
 
     def terminate_all(self) -> None:
         # The port is closed with the last copy of its socket. With ours open, the system would go on taking connections

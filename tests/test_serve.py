@@ -1,6 +1,7 @@
 """`fourways serve`, as a person runs it."""
 
 import asyncio
+import os
 import re
 import signal
 from pathlib import Path
@@ -112,6 +113,42 @@ async def test_ctrl_c_while_workers_start_stops_them_quietly(home: Home) -> None
     assert fourways.screen.endswith("Stopped.\n")
 
 
+ASKED = """
+from uvicorn.supervisors.multiprocess import Process
+from app.__main__ import main
+
+ping = Process.ping
+
+def asked(worker, timeout):
+    print("asked", flush=True)
+    return ping(worker, timeout)
+
+Process.ping = asked
+main()
+"""
+
+
+async def test_sigterm_to_all_while_workers_start_stops_them_soon(
+    home: Home, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    """The supervisor asks a worker whether it lives, and that is still importing · SIGTERM to the group, as systemd
+    sends it, ends that worker · it will never answer"""
+    (tmp_path / "sitecustomize.py").write_text(
+        'import sys, time\nif "--multiprocessing-fork" in sys.orig_argv:\n    time.sleep(60)\n'
+    )
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
+    async with terminal(
+        home.screen(), "python", "-c", ASKED, "serve", "--workers", "3",
+        PYTHONPATH=str(tmp_path), **stores, **home.environment,
+    ) as fourways:  # fmt: skip
+        await fourways.shows("asked")
+        tree = fourways.tree()
+        os.killpg(fourways.pid, signal.SIGTERM)
+        assert await tree.gone() < SANE, fourways.screen
+        assert await fourways.code() == 0, fourways.screen
+    assert fourways.screen.endswith("Stopped.\n")
+
+
 @pytest.mark.parametrize("step", ["Redis", "Postgres", "Bringing", "Demo"])
 async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: str) -> None:
     async with home.runs("serve") as fourways:
@@ -167,6 +204,44 @@ async def test_ctrl_c_where_python_drops_exceptions_stops_it_all_the_same(
         assert await fourways.code() == 0, fourways.screen
     assert fourways.screen.endswith("Stopped.\n")
     assert "ignored" not in fourways.screen
+
+
+BORN = """
+import os, signal, subprocess
+from app.__main__ import main
+
+begin = subprocess.Popen.__init__
+
+def begun(child, command, *more, **named):
+    begin(child, command, *more, **named)
+    {reached}
+
+subprocess.Popen.__init__ = begun
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_new", "reached"),
+    [
+        (True, "if str(command[0]).endswith('psql'): os.killpg(0, signal.SIGINT)"),
+        (False, "if command[-1] == '--version': os.killpg(0, signal.SIGINT)"),
+        # Between its birth and its own session a server is in our group, too.
+        (True, "if 'redis-server' in str(command[0]): child.kill(); signal.raise_signal(signal.SIGINT)"),
+    ],
+)
+async def test_ctrl_c_that_reaches_what_it_has_just_begun_is_no_failure(home: Home, is_new: bool, reached: str) -> None:
+    """A terminal sends Ctrl-C to the whole group: to a program, too, that is asked whether a server is there"""
+    if not is_new:
+        async with home.serves() as (fourways, _):
+            fourways.ctrl_c()
+            assert await fourways.code() == 0
+    async with terminal(
+        home.screen(), "python", "-c", BORN.replace("{reached}", reached), "serve", **home.environment
+    ) as fourways:
+        assert await fourways.code() == 0, fourways.screen
+    assert fourways.screen.endswith("Stopped.\n")
+    assert "None" not in fourways.screen
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])

@@ -83,6 +83,8 @@ class Batching(Generic[K, R]):
             answers = await self._call(keys)
             if len(answers) != len(keys):
                 raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
+            callers = [waiting[key] for key in keys]
+            self._told(answers, list(map(len, callers)))
         except BaseException as error:
             for key in keys:
                 for future in waiting[key]:
@@ -91,8 +93,6 @@ class Batching(Generic[K, R]):
             if not isinstance(error, Exception):
                 raise
         else:
-            callers = [waiting[key] for key in keys]
-            self._told(answers, list(map(len, callers)))
             for futures, result in zip(callers, answers, strict=True):
                 for future in futures:
                     if not future.done():

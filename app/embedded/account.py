@@ -41,6 +41,7 @@ class Account:
                 capture_output=True,
                 timeout=30,
                 check=False,
+                start_new_session=True,  # Ctrl-C would end it, and that would be taken for a no.
             )
         except (OSError, subprocess.TimeoutExpired):
             return False

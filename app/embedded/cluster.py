@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from app.embedded.account import Account
 from app.embedded.errors import EmbeddedError
-from app.embedded.spawn import end, spawn
+from app.embedded.spawn import end, said, spawn
 
 MAKE_SECONDS = 120.0
 
@@ -48,8 +48,8 @@ def forget_stale_pids(data: Path, socket: Path) -> None:
 
 def _refuse_other_version(data: Path, programs: Path, account: Account | None) -> None:
     written = (data / "PG_VERSION").read_text().strip()
-    said = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
-    major = said.split()[-1].partition(".")[0] if said else ""
+    version = said([programs / "postgres", "--version"], MAKE_SECONDS).decode()
+    major = version.split()[-1].partition(".")[0] if version else ""
     if written != major:
         raise EmbeddedError(
             f"The data in {data} was written by Postgres {written}, and this is Postgres {major}. Install the earlier "
@@ -62,7 +62,7 @@ def _run(command: list[str | Path], text: bytes, claim: BinaryIO, account: Accou
     # and runs initdb again -> the first initdb still lives and writes into the same directory.
     child = spawn(command, claim, account, stdin=subprocess.PIPE, output=subprocess.PIPE)
     try:
-        said, _ = child.communicate(text, timeout=MAKE_SECONDS)
+        output, _ = child.communicate(text, timeout=MAKE_SECONDS)
     except subprocess.TimeoutExpired as error:
         end(child)
         raise EmbeddedError(f"The database cannot be made: {command[0]} took over {MAKE_SECONDS:.0f} s.") from error
@@ -70,7 +70,7 @@ def _run(command: list[str | Path], text: bytes, claim: BinaryIO, account: Accou
         end(child)
         raise
     if child.returncode != 0:
-        last = "\n".join(said.decode(errors="replace").strip().splitlines()[-8:])
+        last = "\n".join(output.decode(errors="replace").strip().splitlines()[-8:])
         raise EmbeddedError(
             f"The database cannot be made: {command[0]} ended with code {child.returncode} and said:\n{last}"
         )

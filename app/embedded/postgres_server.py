@@ -22,7 +22,7 @@ from app.embedded.home import Home
 from app.embedded.identity import parent_of, servers_in, signal_process
 from app.embedded.postgres_install import runnable_install
 from app.embedded.server_process import ServerProcess
-from app.embedded.spawn import plain_environment
+from app.embedded.spawn import plain_environment, said
 
 SOCKET = ".s.PGSQL.5432"
 ROLE = DATABASE = "fourways"
@@ -60,10 +60,9 @@ class PostgresServer:
         ]
         environment = {**plain_environment(), "PGCONNECT_TIMEOUT": "5"}
         try:
-            done = subprocess.run(psql, capture_output=True, timeout=10, check=False, env=environment)
+            version, _, directory = said(psql, 10, environment).partition(b"\n")
         except subprocess.TimeoutExpired:
             return None
-        version, _, directory = done.stdout.partition(b"\n")
         return version.decode() if os.fsdecode(directory.rstrip(b"\n")) == str(self._data) else None
 
     def start(self) -> bool:

@@ -8,7 +8,6 @@ What can go wrong: a crash of the machine (not of a process) loses the last seco
 """
 
 import re
-import subprocess
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from app.embedded.binaries import redis_program
 from app.embedded.errors import EmbeddedError
 from app.embedded.home import Home
 from app.embedded.server_process import ServerProcess
+from app.embedded.spawn import said
 
 SOCKET = "redis.sock"
 PROGRAMS = frozenset({"redis-server", "valkey-server"})
@@ -96,8 +96,7 @@ class RedisServer:
         """Redis 7 moved the file to a directory of its own; an older Redis does not see it and would start empty."""
         if not (self._home.directory / "appendonlydir").is_dir():
             return
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
-        found = re.search(r"v=(\d+)", said)
+        found = re.search(rb"v=(\d+)", said([program, "--version"], 30))
         if found is not None and int(found.group(1)) < 7:
             raise EmbeddedError(
                 f"The data in {self._home.directory} was written by Redis 7 or newer, and {program} is older and would "

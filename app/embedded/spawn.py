@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,14 @@ def spawn(
         )
     except OSError as error:
         raise EmbeddedError(f"{command[0]} cannot be run: {error.strerror}.") from error
+
+
+def said(command: Sequence[str | Path], seconds: float, environment: Mapping[str, str] | None = None) -> bytes:
+    """What a program prints that ends by itself. Raises TimeoutExpired."""
+    # As above: Ctrl-C would end it, and what it did not say would be taken for an answer.
+    return subprocess.run(
+        command, capture_output=True, timeout=seconds, check=False, env=environment, start_new_session=True
+    ).stdout
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.routers.answers import JsonOnly
@@ -83,17 +83,19 @@ def direct(resource: Callable[[Resources], Any], *, in_query: bool = False) -> C
 class DirectWay:
     """Answers what may be answered directly, and leaves the rest to the application that it wraps.
 
-    `routers` have the routes, in the order in which they are matched.
+    `routes` are the application's own, in the order in which it matches them.
     """
 
-    def __init__(self, app: ASGIApp, routers: Sequence[APIRouter]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
-        # By method and the first part of the path: next to nothing is left to be held against a route's pattern.
-        self._routes: dict[tuple[str, str], list[tuple[APIRoute, Direct]]] = {}
-        for route in (route for router in routers for route in router.routes):
-            if isinstance(route, APIRoute) and route.methods and route.endpoint in WAYS and _is_free(route):
-                (method,) = route.methods
-                self._routes.setdefault((method, _first(route.path)), []).append((route, WAYS[route.endpoint]))
+        # By method and the first part of the path: next to nothing is left to be held against a route's pattern. A
+        # route that goes the whole way stands there, too: what it takes, none behind it gets.
+        self._routes: dict[tuple[str, str], list[tuple[Route, Direct | None]]] = {}
+        for route in routes:
+            if not isinstance(route, Route) or not route.methods or "{" in _first(route.path):
+                break  # Another application, or another router. Nobody can say what it leaves to those behind it.
+            for method in route.methods:
+                self._routes.setdefault((method, _first(route.path)), []).append((route, _way(route)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._found(scope) if scope["type"] == "http" else None
@@ -113,20 +115,22 @@ class DirectWay:
         for route, way in self._routes.get((scope["method"], _first(scope["path"])), ()):
             match, more = route.matches(scope)
             if match is Match.FULL:
-                given = None if _tells_more(scope) else way.given(scope, more["path_params"])
-                if given is None:
+                given = None if way is None or _tells_more(scope) else way.given(scope, more["path_params"])
+                if way is None or given is None:
                     return None
                 try:
                     key = way.type_.validate_python(given)
                 except ValidationError:
                     return None  # The whole way says what is wrong.
+                scope.update(more)  # As a router does: handlers and middlewares read which route it was.
                 return route.endpoint, {way.key: key, way.argument: way.resource(scope["app"].state.resources)}
         return None
 
 
-def _is_free(route: APIRoute) -> bool:
-    """Whether nothing is done before its endpoint but to look at a body."""
-    return all(dependency is JsonOnly for dependency in route.dependencies)
+def _way(route: Route) -> Direct | None:
+    """How to call its endpoint directly, if nothing is done before it but to look at a body."""
+    free = type(route) is APIRoute and all(dependency is JsonOnly for dependency in route.dependencies)
+    return WAYS.get(route.endpoint) if free else None
 
 
 def _first(path: str) -> str:
@@ -139,7 +143,7 @@ def _failed(error: Exception, app: FastAPI) -> ASGIApp:
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 
-    known = {kind: handler for kind, handler in app.exception_handlers.items() if kind is not Exception}
+    known = {kind: handler for kind, handler in app.exception_handlers.items() if kind not in (500, Exception)}
     return ExceptionMiddleware(fails, known)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.caching.batching import LARGEST, Batching
+from tests.eventually import PATIENCE
 
 
 class Doubling:
@@ -119,3 +120,18 @@ async def test_whoever_asks_alone_may_go_away(doubling: Doubling) -> None:
         await gone
     doubling.gate.set()
     assert await batching.ask_here(8) == 16
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+async def test_who_counts_and_fails_fails_for_all_that_asked(doubling: Doubling, readers: int) -> None:
+    """The counter of a hit cannot be written · whoever asked is told, and does not wait for ever"""
+
+    def count(answers: Sequence[int], callers: Sequence[int]) -> None:
+        raise ValueError("It cannot be counted.")
+
+    batching = Batching(doubling, asyncio.create_task, count)
+    doubling.gate.set()
+    for _ in range(2):
+        questions = [batching.ask_here(7) for _ in range(readers)]
+        told = await asyncio.wait_for(asyncio.gather(*questions, return_exceptions=True), PATIENCE)
+        assert [str(error) for error in told] == ["It cannot be counted."] * readers

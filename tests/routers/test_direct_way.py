@@ -1,14 +1,15 @@
 """What is answered directly, and what goes the whole way, is answered alike."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.caching import Overloaded
 from app.main import create_app
@@ -169,8 +170,118 @@ async def test_a_router_with_a_login_goes_the_whole_way() -> None:
     guarded = APIRouter(dependencies=[Depends(login)])
     guarded.add_api_route("/users/{user_id}", users.read)
     scope = {"type": "http", "method": "GET", "path": "/users/1", "headers": []}
-    await DirectWay(application, [guarded])(scope, nothing, nothing)
+    await DirectWay(application, guarded.routes)(scope, nothing, nothing)
     assert asked == ["/users/1"]
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application that a reader has changed."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
+    ):
+        yield client
+
+
+async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
+    """Somebody adds `GET /products/cheapest` above `GET /products/{sku}`."""
+
+    async def cheapest() -> dict[str, str]:
+        return {"sku": "CUP-1"}
+
+    app = create_app(settings)
+    app.add_api_route("/products/cheapest", cheapest)
+    app.router.routes.insert(0, app.router.routes.pop())
+    async with serving(app) as client:
+        direct, whole = [await client.get("/products/cheapest", headers=each) for each in ({}, WHOLE)]
+    assert told(direct) == told(whole)
+    assert direct.json() == {"sku": "CUP-1"}
+
+
+async def test_a_login_with_which_a_router_is_included_is_asked_for(settings: Settings) -> None:
+    """Somebody includes a router with a login, and not its routes."""
+
+    def login() -> None:
+        raise HTTPException(401)
+
+    app = create_app(settings)
+    app.router.routes[:] = [route for route in app.router.routes if route not in users.router.routes]
+    app.include_router(users.router, dependencies=[Depends(login)])
+    async with serving(app) as client:
+        assert [(await client.get("/users/1", headers=each)).status_code for each in ({}, WHOLE)] == [401, 401]
+
+
+async def test_a_route_of_another_class_goes_the_whole_way() -> None:
+    class Timed(APIRoute):
+        pass
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+
+    async def nothing(*message: Any) -> Any:
+        raise AssertionError
+
+    asked: list[str] = []
+    timed = APIRouter(route_class=Timed)
+    timed.add_api_route("/users/{user_id}", users.read)
+    scope = {"type": "http", "method": "GET", "path": "/users/1", "headers": []}
+    await DirectWay(application, timed.routes)(scope, nothing, nothing)
+    assert asked == ["/users/1"]
+
+
+async def test_a_middleware_learns_which_route_it_was(settings: Settings) -> None:
+    """Somebody counts requests by their route, as the usual libraries for metrics do."""
+    seen: list[tuple[str, Mapping[str, str]]] = []
+
+    class Counting:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+            seen.append((scope["route"].path, scope["path_params"]))
+
+    app = create_app(settings)
+    app.add_middleware(Counting)
+    async with serving(app) as client:
+        for headers in ({}, WHOLE):
+            await client.get("/users/1", headers=headers)
+    assert seen == [("/users/{user_id}", {"user_id": "1"})] * 2
+
+
+async def test_a_handler_learns_which_key_it_was(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.exception_handler(418)
+    async def tea(request: Request, error: Exception) -> Response:
+        return Response(request.path_params["sku"], 418)
+
+    async def fail(key: str) -> None:
+        raise HTTPException(418)
+
+    async with serving(app) as client:
+        app.state.resources.products.get = fail
+        direct, whole = [await client.get("/products/SKU", headers=each) for each in ({}, WHOLE)]
+    assert direct.text == "SKU"
+    assert told(direct) == told(whole)
+
+
+async def test_a_handler_of_500_hears_the_same_on_both_ways(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.exception_handler(500)
+    async def broken(request: Request, error: Exception) -> Response:
+        return Response("Broken.", 500)
+
+    async def fail(key: str) -> None:
+        raise HTTPException(500, "Somebody said so.")
+
+    async with serving(app) as client:
+        app.state.resources.products.get = fail
+        direct, whole = [await client.get("/products/SKU", headers=each) for each in ({}, WHOLE)]
+    assert told(direct) == told(whole)
 
 
 async def test_a_precondition_is_heard(client: httpx.AsyncClient, user: str) -> None:
