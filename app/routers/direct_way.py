@@ -29,7 +29,7 @@ from app.wiring import Resources
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-TELLING = frozenset({b"if-none-match", b"idempotency-key", b"transfer-encoding"})
+TELLING = frozenset({b"if-none-match", b"idempotency-key", b"transfer-encoding", b"expect"})
 """A request with one of these headers, or with a body, goes the whole way."""
 UNASKED = frozenset({"if_none_match", "idempotency_key", "body"})
 """What an endpoint may ask for besides its key and its resource: it is in those headers, or in the body."""

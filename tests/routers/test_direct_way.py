@@ -106,7 +106,8 @@ async def test_what_has_nothing_but_a_key_takes_the_direct_way(
     await client.post("/page-views/home")
     assert whole == []
     await client.post("/page-views/home", json={"count": 2})
-    assert whole == ["/page-views/{page:anything}"]
+    await client.post("/page-views/home", headers={"Expect": "100-continue"})
+    assert whole == ["/page-views/{page:anything}"] * 2
 
 
 async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
@@ -198,6 +199,19 @@ async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
         direct, whole = [await client.get("/products/cheapest", headers=each) for each in ({}, WHOLE)]
     assert told(direct) == told(whole)
     assert direct.json() == {"sku": "CUP-1"}
+
+
+async def test_an_application_in_front_is_asked_first(settings: Settings) -> None:
+    """Somebody mounts an application of their own above ours."""
+
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("Another one.")(scope, receive, send)
+
+    app = create_app(settings)
+    app.mount("/users", other)
+    app.router.routes.insert(0, app.router.routes.pop())
+    async with serving(app) as client:
+        assert [(await client.get("/users/1", headers=each)).text for each in ({}, WHOLE)] == ["Another one."] * 2
 
 
 async def test_a_login_with_which_a_router_is_included_is_asked_for(settings: Settings) -> None:
