@@ -39,8 +39,11 @@ class Interruption:
             raise typer.Exit(INTERRUPTED)
 
     def defer(self) -> None:
-        """From now on it waits for `telling`."""
+        """From now on it waits for `telling`. Raises KeyboardInterrupt for a signal that has come."""
         self._deferred = True
+        if self._asked:
+            # Python prints and drops what is raised while it collects garbage, or ends a weak reference.
+            raise KeyboardInterrupt
 
     @contextmanager
     def telling(self, stop: asyncio.Event) -> Iterator[asyncio.Event]:

@@ -10,11 +10,12 @@ readable, as \\xff; a byte order mark is dropped. What is not text at all is ref
 import gzip
 import io
 import os
+import select
 import stat
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +30,8 @@ GZIP = b"\x1f\x8b"
 """How each gzip file begins (RFC 1952, section 2.3.1)."""
 SAMPLE = 8_192
 """Bytes that tell whether a file is text."""
+LOOK = 200
+"""After so many milliseconds without a byte somebody looks whether a signal has come."""
 
 
 class Lines:
@@ -76,10 +79,10 @@ def open_lines(path: Path) -> Iterator[Lines]:
             raise TraceError("Standard input is closed: there is no trace in it.")
         try:
             stored = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
-            start = stored.read(len(GZIP))
+            counted = _Counted(stored)
+            start = counted.start(len(GZIP))
         except OSError as error:
             raise TraceError(f"{path} cannot be read: {error.strerror}.") from None
-        counted = _Counted(start, stored)
         plain: io.RawIOBase = counted
         if start == GZIP:
             # It is a raw stream in all but its declared type.
@@ -114,19 +117,44 @@ def _size(stored: BinaryIO) -> int | None:
 
 
 class _Counted(io.RawIOBase):
-    """What was read to look at it, and then the rest. Counts the bytes."""
+    """What is stored, or comes through a pipe. Counts the bytes."""
 
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self._start, self._rest = start, rest
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored, self._start = stored, b""
+        self._poll = select.poll()
+        self._number: int | None = None
+        with suppress(OSError):  # What is in memory has none.
+            self._number = stored.fileno()
+            self._poll.register(self._number, select.POLLIN)
         self.count = 0
+
+    def start(self, length: int) -> bytes:
+        """How it begins: so many bytes, or all that there are. They are read again later."""
+        while len(self._start) < length and (some := self._some(length - len(self._start))):
+            self._start += some
+        return self._start
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         # A buffer is longer than these few bytes.
-        found = self._start + self._rest.read(len(buffer) - len(self._start))
+        found = self._start + self._some(len(buffer) - len(self._start))
         self._start = b""
         buffer[: len(found)] = found
         self.count += len(found)
         return len(found)
+
+    def _some(self, most: int) -> bytes:
+        # A pipe may be silent for hours, and a signal be lost on it:
+        #
+        #     Python looks for signals, and finds none
+        #                                                 Ctrl-C
+        #     it reads, and waits: the signal that would have ended the wait was there before
+        #
+        # So it waits for a moment only, and looks again.
+        if self._number is None:
+            return self._stored.read(most)
+        while not self._poll.poll(LOOK):
+            continue
+        return os.read(self._number, most)

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 GRACE = 3.0
@@ -17,6 +18,16 @@ class Floor:
 
     views: int
     stored: int
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call, and how often it may count: once, and once more for each loss that it has seen. A view that the database
+    has from its first time, and whose key Redis has lost, counts again when it is repeated."""
+
+    views: Counter[str]
+    times: int
+    repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -34,18 +45,48 @@ class Books:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     """What must never be told, and was."""
-    losses: int = 0
-    """Rises when Redis begins to lose something, and when it has lost it."""
-    lost_at: float = 0.0
+    under_way: set[Call] = field(default_factory=set)
+    losing: bool = False
+    """Whether Redis is losing something now."""
+    lost_at: float | None = None
+    """When Redis began to lose something, or had lost it, the last time."""
     lacking: set[str] = field(default_factory=set)
     """Pages of which less was told than was counted, and not everything again since."""
     whole_after: float = 0.0
     """So long after Redis lost something, a total still lacked it."""
 
-    def loses(self) -> None:
-        """Redis begins to lose something, or has lost it."""
-        self.losses += 1
-        self.lost_at = time.monotonic()
+    @contextmanager
+    def loss(self) -> Iterator[None]:
+        """Redis loses something while the block lasts.
+
+        A call may begin in it, be taken on and lost, and be repeated, all before the one who broke Redis knows that it
+        is back: then it has seen the loss, too.
+        """
+        self.losing, self.lost_at = True, time.monotonic()
+        for call in self.under_way:
+            call.times += 1
+            self.sent.update(call.views)
+        try:
+            yield
+        finally:
+            self.losing, self.lost_at = False, time.monotonic()
+
+    @contextmanager
+    def call(self, views: Counter[str]) -> Iterator[Call]:
+        """Somebody calls while the block lasts, again and again if he repeats it."""
+        call = Call(views, 2 if self.losing else 1)
+        self.under_way.add(call)
+        for _ in range(call.times):
+            self.sent.update(views)
+        try:
+            yield call
+        finally:
+            self.under_way.remove(call)
+            if not call.repeated:
+                for _ in range(call.times - 1):
+                    self.sent.subtract(views)
+            elif call.times > 1:
+                self.counts["repeated after a loss"] += 1
 
     def look(self, page: str, stored: int) -> None:
         """Somebody has looked what the database has."""
@@ -69,7 +110,7 @@ class Books:
             self.wrong.append(f"{page}: {views} views were told, and Postgres had {floor.stored} long before.")
         if views >= floor.views:
             self.lacking.discard(page)
-        elif self.losses:
+        elif self.lost_at is not None:
             self.counts["told without what was lost"] += 1
             self.lacking.add(page)
             self.whole_after = max(self.whole_after, time.monotonic() - self.lost_at)

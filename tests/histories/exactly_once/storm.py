@@ -112,14 +112,13 @@ class Storm:
         await self._answers(BETWEEN)
 
     async def _strike_with(self, name: str, fault: Fault) -> None:
-        loses = self._loses and name in self._losses
-        if loses:
-            self._books.loses()
+        if self._loses and name in self._losses:
+            with self._books.loss():
+                await fault()
+            return
         await fault()
-        if loses:
-            self._books.loses()
-        elif name in self._losses:
-            await fsync(self._stores.endpoints.redis_url, "everysec" if self._loses else "always")
+        if name in self._losses:
+            await fsync(self._stores.endpoints.redis_url, "always")
 
     def _calls(self) -> int:
         return self._books.counts["calls"]

@@ -43,9 +43,8 @@ async def test_what_a_flushall_takes_is_counted_once_all_the_same(
             for _ in range(times):
                 more = books.counted.total() + 1000
                 await eventually(lambda more=more: enough(books, more))  # type: ignore[misc]
-                books.loses()
-                await redis.flushall()
-                books.loses()
+                with books.loss():
+                    await redis.flushall()
             await eventually(lambda: enough(books, more + 1000))
         took, found = await settled(application, endpoints, books)
         said = await application.told()

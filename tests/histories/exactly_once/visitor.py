@@ -102,21 +102,17 @@ class Visitor:
         if self._many:
             body = {"views": [{"page": page, "count": count} for page, count in views.items()]}
         key = f"{self.name}-{self.calls}" if self._careful else None
-        books.sent.update(views)
-        losses, floor = books.losses, books.floor(page)
-        answer = await client.call(path, body, key)
-        while answer is None:
-            await asyncio.sleep(PAUSE)
-            if not self._careful:
-                return
-            books.counts["repeated"] += 1
+        with books.call(views) as call:
             floor = books.floor(page)
             answer = await client.call(path, body, key)
-            if books.losses != losses:
-                # Redis has lost the key, perhaps, and not the view.
-                losses = books.losses
-                books.sent.update(views)
-                books.counts["repeated after a loss"] += 1
+            while answer is None:
+                await asyncio.sleep(PAUSE)
+                if not self._careful:
+                    return
+                books.counts["repeated"] += 1
+                call.repeated = True
+                floor = books.floor(page)
+                answer = await client.call(path, body, key)
         books.counted.update(views)
         books.counts["answered"] += 1
         if self._many:

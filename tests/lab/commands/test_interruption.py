@@ -1,9 +1,11 @@
 """Which signals a command of the lab hears."""
 
 import signal
+import weakref
 from collections.abc import Iterator
 
 import pytest
+import typer
 
 from app.lab.commands.interruption import Interruption
 
@@ -25,3 +27,28 @@ def test_under_nohup_the_end_of_the_terminal_is_not_heard() -> None:
     with Interruption():
         assert signal.getsignal(signal.SIGHUP) not in (signal.SIG_IGN, signal.SIG_DFL)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_ends_the_command_before_anything_is_started() -> None:
+    """What is raised in the callback of a weak reference is printed and dropped:
+
+    a signal comes while something is forgotten that is weakly referred to
+    its handler raises KeyboardInterrupt: dropped
+                                                    the stores are started, and nobody knows of the signal
+    """
+
+    class Forgotten:
+        pass
+
+    held = [Forgotten()]
+    reference = weakref.ref(held[0], lambda gone: signal.raise_signal(signal.SIGTERM))
+
+    def forget_and_begin() -> None:
+        with Interruption() as interruption:
+            held.clear()
+            assert reference() is None
+            interruption.defer()
+
+    with pytest.raises(typer.Exit):
+        forget_and_begin()
