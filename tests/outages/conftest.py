@@ -1,11 +1,13 @@
 """Two instances behind wires, once for all tests of this folder. Each test makes rows of its own."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
 from app.embedded import Endpoints
+from tests.keyed import keyed
 from tests.outages.instance import Pair, fresh_stores, recovered, two_running
 
 SHORT = {"FOURWAYS_USERS_TTL": "2", "FOURWAYS_PRODUCTS_TTL": "2"}
@@ -28,10 +30,13 @@ async def instances(stores: Endpoints) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def pair(instances: Pair) -> AsyncIterator[Pair]:
-    """The two, whole at the beginning, and again at the end."""
-    await recovered(instances)
-    yield instances
-    await recovered(instances)
+    """The two, whole at the beginning, and again at the end; with connections that no other test has used."""
+    one, other = instances
+    async with keyed(one.service, 1) as (to_one,), keyed(other.service, 1) as (to_other,):
+        pair = replace(one, connection=to_one), replace(other, connection=to_other)
+        await recovered(pair)
+        yield pair
+        await recovered(instances)
 
 
 @pytest.fixture
