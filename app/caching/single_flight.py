@@ -45,7 +45,7 @@ PATIENCE = timedelta(seconds=5)
 """A reader waits longer than a lease lives, so that it outlives a holder that died."""
 POLL = timedelta(milliseconds=4)
 """Who waits for a load of another process looks this often, and less often as time goes by: after each thirtieth of the
-time that he has waited. So he has a value late by a few percent of what it took, however long that was."""
+time that the load was seen to take. So its value comes late by a few percent of that, however long it is."""
 
 Load = Callable[[K], Awaitable[V | Locked[V] | None]]
 """Asks the database for one row; None when there is none. Locked, when a writer may be changing it."""
@@ -171,7 +171,7 @@ class SingleFlight(Generic[K, V]):
 
     async def _watch(self, key: K) -> None:
         """Asks again and again, once for all readers of this process who wait for a key."""
-        began = time.monotonic()
+        load, began = "", time.monotonic()
         while self._watches[key]:
             pause = max(POLL.total_seconds(), (time.monotonic() - began) / 30)
             await asyncio.sleep(pause * (0.5 + random.random()))
@@ -186,6 +186,9 @@ class SingleFlight(Generic[K, V]):
                     if not news.done():
                         news.set_exception(error)
                 continue
+            seen = answer.token if isinstance(answer, Lease) else ""
+            if seen != load:
+                load, began = seen, time.monotonic()
             if isinstance(answer, Lease) and not (answer.writers or self._is_ours(key, answer) or self._region.closing):
                 self._watches[key] += waiting
                 continue

@@ -1,9 +1,11 @@
 """One load for all readers, and no reader gets what is older than its question."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight
 from app.caching.lease import Fill, Lease
+from app.caching.single_flight import SingleFlight
 from tests.caching.conftest import NewRegion, Source, Thing
 from tests.eventually import PATIENCE, eventually
 
@@ -208,6 +211,43 @@ async def test_a_process_that_died_with_the_lease_is_outlived(
     reader = asyncio.create_task(alive.get(1, source.get))
     await waits_for(redis, reader, lookups=2)
     await redis.pexpire("things:{1}:lease", 1)
+    assert (await reader).value == OLD
+
+
+async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_as_ever_for_the_next_one(
+    new_region: NewRegion, source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, pauses, sleep = [0.0], list[float](), asyncio.sleep
+
+    async def watched_sleep(seconds: float) -> None:
+        if sys._getframe(1).f_code is SingleFlight._watch.__code__:
+            pauses.append(seconds)
+        await sleep(seconds)
+
+    async def pauses_again() -> None:
+        """Returns when it has paused twice from now on: once with what it knew before, and once with what it knows."""
+        enough = len(pauses) + 2
+
+        async def has_paused() -> bool:
+            return len(pauses) >= enough
+
+        await eventually(has_paused)
+
+    monkeypatch.setattr(single_flight, "PATIENCE", timedelta(hours=1))
+    monkeypatch.setattr(single_flight, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(asyncio, "sleep", watched_sleep)
+    source.rows[1] = OLD
+    await redis.set("things:{1}:lease", "slow", px=60_000)
+    reader = asyncio.create_task(CacheAside(new_region()).get(1, source.get))
+    await pauses_again()
+    assert pauses[-1] <= 1.5 * single_flight.POLL.total_seconds()
+    clock[0] += 3
+    await pauses_again()
+    assert 0.05 <= pauses[-1] <= 0.15
+    await redis.set("things:{1}:lease", "another", px=60_000)
+    await pauses_again()
+    assert pauses[-1] <= 1.5 * single_flight.POLL.total_seconds()
+    await redis.delete("things:{1}:lease")
     assert (await reader).value == OLD
 
 
