@@ -240,7 +240,9 @@ def refusal(error: DBAPIError) -> str | None:
 
 def sqlstate(error: BaseException) -> str | None:
     """The five characters by which Postgres names an error, None when it was not Postgres that raised it."""
-    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    found = getattr(error, "orig", error)
+    # SQLAlchemy's own error for a statement of before an ALTER TABLE says nothing of it: the driver's, its cause, does.
+    state = getattr(found, "sqlstate", None) or getattr(getattr(found, "__cause__", None), "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
