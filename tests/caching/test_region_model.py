@@ -360,7 +360,8 @@ class Coherence(RuleBasedStateMachine):
         if len(words) < 4:
             return multiple()
         spoilt = {
-            "stale": b" ".join([schema, *words[:2], b"1", words[3]]),
+            # Stored a second ago, and fresh for a millisecond: one that was stored just now might still be fresh.
+            "stale": b" ".join([schema, words[0], b"%d" % (int(words[1]) - 1000), b"1", words[3]]),
             "foreign": b"\xff\xfe 1",
             "of another schema": b" ".join([b"01234567", *words]),
             "rotten": raw[:-1] + bytes([raw[-1] ^ 1]),
