@@ -26,6 +26,7 @@ from app.caching import (
     Lifetimes,
     Locked,
     ReadThrough,
+    Record,
     RedisClock,
     Refused,
     Region,
@@ -37,9 +38,11 @@ from app.caching import (
     open_redis,
 )
 from app.caching.shards import ulid_time
+from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
+from app.coherence.succession import Succession
 from app.database import Database, open_database
 from app.errors import DatabaseUnavailable, Uncountable
 from app.inventory.models import Change, Stock
@@ -217,6 +220,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         async def forget_page(page: str, version: int) -> None:
             await page_views.forget(page)
 
+        succession = Succession(Epochs(background), Record(redis, "epoch", clock), redis, breaker)
         relay = Relay(
             Outbox(background),
             {
@@ -225,7 +229,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 "stock": stock_region.forget,
                 "page_views": forget_page,
             },
-            redis=redis,
+            succession=succession,
             breaker=breaker,
             counted=metrics.count_relayed,
         )

@@ -32,6 +32,7 @@ from app.caching.lease import Locked
 from app.caching.observing import Event, Flow, Observe, ObserveFlow
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
+from app.caching.record import Owner, Record, Seen
 from app.caching.region import Lifetimes, Region
 from app.caching.totals import Standing
 from app.caching.write_behind import Backlog, WriteBehind
@@ -59,13 +60,16 @@ __all__ = [
     "ObserveFlow",
     "Outcome",
     "Overloaded",
+    "Owner",
     "ReadThrough",
     "Reading",
+    "Record",
     "RedisClock",
     "Refused",
     "Region",
     "Revoke",
     "Salvage",
+    "Seen",
     "Standing",
     "TargetUnavailable",
     "TotalOverflow",

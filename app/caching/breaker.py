@@ -14,8 +14,11 @@ Trust is a lease. It ends by itself, on every instance, also on one that stands 
 (Leases as a bound on staleness: Gray and Cheriton, SOSP 1989. Breaker and bulkhead: Nygard, "Release It!".)
 
 A Redis that restarts may have lost its last second, and a replica that took over some more: values come back that were
-invalidated. redis-py reconnects without a word, so each new connection asks for the server's `run_id`, and another one
-than before opens the breaker before the connection carries a command.
+invalidated. A name may come to lead to another Redis, while connections to the old one live on. So each new connection
+asks for the server's run, and another one than before opens the breaker before the connection carries a command; the
+pool drops those that lead to another run (`connection.py`).
+
+What is kept is of one `life`: the epoch that the relay has found (where there is one), and the run that was met last.
 
 What can go wrong: nobody renews the trust, because the relay stands still. Then reads ask the database.
 """
@@ -23,9 +26,10 @@ What can go wrong: nobody renews the trust, because the relay stands still. Then
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -34,6 +38,7 @@ from redis.exceptions import ResponseError
 from app.caching.errors import REDIS_DOWN, CacheUnavailable, Overloaded
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TRUST = timedelta(milliseconds=350)
 SETTLED = TRUST + timedelta(milliseconds=50)
@@ -45,7 +50,6 @@ and has news after some ms; who waits costs nothing meanwhile, and who asked the
 FAILURES, FAILING = 3, timedelta(milliseconds=100)
 """So many calls, and for so long, have to fail without one that succeeds until the breaker opens. A few connections may
 break by themselves, at one moment, and Redis answers all the same."""
-PINGS = 2
 TURN = timedelta(milliseconds=500)
 """So long a reader waits for its turn to pass by the cache."""
 
@@ -58,7 +62,13 @@ class Breaker:
 
     def __init__(self, *, loads: int, changed: Callable[[bool], None] = lambda is_open: None) -> None:
         self.run: str | None = None
-        """Which Redis was met last, and in which of its lives."""
+        """Which run of Redis was met last."""
+        self.epoch: str | None = None
+        """Of which epoch Redis is, where somebody keeps one (`record.py`)."""
+        self.refused: str | None = None
+        """Why this Redis is told nothing that it would keep: another one is believed, or it is somebody else's."""
+        self.foreign = False
+        """Whether it is, or may be, somebody else's: then what waits in it is not ours to carry."""
         self.losses = 0
         """How often trust was lost. Who compares it before and after knows whether it was lost between."""
         self.reachable = False
@@ -80,6 +90,16 @@ class Breaker:
     def closed(self) -> bool:
         """Whether Redis may be believed now."""
         return not self.is_open and time.monotonic() < self._until
+
+    @property
+    def life(self) -> str | None:
+        """What is kept in Redis is of this life, and a miss in every other one."""
+        return self.run if self.epoch is None else f"{self.epoch}-{self.run}"
+
+    @property
+    def writable(self) -> bool:
+        """Whether Redis answers, and may be told what it shall keep."""
+        return self.reachable and self.refused is None
 
     async def believed(self) -> None:
         """Returns when Redis may be believed. Raises CacheUnavailable when it may not, or nobody knows."""
@@ -132,23 +152,24 @@ class Breaker:
             self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
             self.verified = False
 
-    async def probe(self, redis: Redis) -> None:
-        """Asks whether Redis answers. Raises CacheUnavailable, and opens the breaker, when it does not."""
+    async def probe(self, redis: Redis, ask: Callable[[], Awaitable[T]]) -> T:
+        """What Redis answers to `ask`. Raises CacheUnavailable, and opens the breaker, when it does not answer."""
         if self.is_open:
             # Connections that were made before may lead to a Redis that was replaced meanwhile, or nowhere at all.
             await redis.connection_pool.disconnect(inuse_connections=False)
-        for ping in range(1, PINGS + 1):
+        try:
+            answer = await ask()
+        except REDIS_DOWN:
+            # The first connection may have broken by itself.
             try:
-                await redis.ping()
-                break
+                answer = await ask()
             except REDIS_DOWN as error:
-                # The first connection may have broken by itself.
-                if ping == PINGS:
-                    self.reachable = False
-                    self.open("it does not answer")
-                    raise CacheUnavailable(f"Redis does not answer: {error}") from error
+                self.reachable = False
+                self.open("it does not answer")
+                raise CacheUnavailable(f"Redis does not answer: {error}") from error
         self.reachable = True
         self._failures = 0
+        return answer
 
     def answered(self) -> None:
         """A call to Redis came back."""
@@ -172,8 +193,8 @@ class Breaker:
         asked was meant for that one."""
         before, self.run = self.run, run
         if before not in (None, run):
-            self.open("it has restarted, and may have lost what it was told last")
-            raise RedisConnectionError("Redis has restarted.")
+            self.open("it has restarted, or is another one than before")
+            raise RedisConnectionError("Redis has restarted, or is another one than before.")
 
     def _set(self, *, is_open: bool, until: float) -> None:
         if is_open != self.is_open:

@@ -28,7 +28,15 @@ from app.caching.clock import RedisClock
 
 class Pool(BlockingConnectionPool):
     """A pool that waits for a connection only where it has to. redis-py's own takes a lock and starts a timer for each
-    command, which is a quarter of what a lone GET costs."""
+    command, which is a quarter of what a lone GET costs.
+
+    A connection that leads to another run of Redis than the one which was met last is not given out:
+
+        the name comes to lead to R2        old connections to R1 live on
+        W invalidates on R2, and answers    R would hit the old value on R1
+    """
+
+    breaker: Breaker | None = None
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
         """A connection: at once, where one is free."""
@@ -41,6 +49,12 @@ class Pool(BlockingConnectionPool):
             await self.release(connection)
             raise
         return connection
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        """Connects it, if it is not connected, or leads to another run."""
+        if self.breaker is not None and getattr(connection, "run", None) != self.breaker.run:
+            await connection.disconnect()
+        await super().ensure_connection(connection)
 
 
 @asynccontextmanager
@@ -66,10 +80,12 @@ async def open_redis(
             seconds, microseconds = await connection.read_response()
             clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
         if breaker is not None:
-            # A replica that is promoted keeps its run_id, and gets another replication id.
             await connection.send_command("INFO")
             info = str_if_bytes(await connection.read_response())
-            breaker.meet("-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE)))
+            # A replica that is promoted keeps its run_id, and gets another replication id.
+            run = "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE))
+            connection.run = run  # type: ignore[attr-defined]  # for the pool
+            breaker.meet(run)
 
     pool = Pool.from_url(
         url,
@@ -81,6 +97,7 @@ async def open_redis(
         protocol=2,
         redis_connect_func=connected,
     )
+    pool.breaker = breaker
     redis = Redis.from_pool(pool)
     try:
         yield redis

@@ -32,7 +32,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.caching.breaker import Breaker
-from app.caching.errors import Refused
+from app.caching.errors import CacheUnavailable, Refused
 from app.caching.observing import Flow, ObserveFlow
 from app.caching.repeating import Repeating
 from app.caching.scripts import run, script
@@ -155,7 +155,10 @@ class Flusher:
         return timedelta(0)
 
     async def round(self) -> int:
-        """Gathers, flushes and forgets once, and answers how many entries it had."""
+        """Gathers, flushes and forgets once, and answers how many entries it had. What waits in a Redis that is not the
+        one any more is carried, too; what waits in somebody else's is not ours. Raises CacheUnavailable."""
+        if self._breaker.foreign:
+            raise CacheUnavailable(f"Nothing is carried from this Redis: {self._breaker.refused}.")
         if not self._held:
             await self._gather()
         count = len(self._held)
@@ -322,7 +325,8 @@ class Flusher:
                 ]
                 words = (word for words in each for word in words)
                 args = [GROUP, secrets.token_hex(8), *words]
-                views = int(await run(self._acknowledge, partial(_question, shard, of_shard, args), self._breaker))
+                question = partial(_question, shard, of_shard, args)
+                views = int(await run(self._acknowledge, question, self._breaker, drains=True))
                 # Each entry leaves the stream once, whoever carries it; one with dead letters is alone here.
                 self._observe(Flow.FLUSHED, max(0, views - self._dead))
 
@@ -333,15 +337,15 @@ def _streams(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, byt
 
 
 def _question(
-    shard: Shard, entries: Sequence[Entry], args: Sequence[str | int], run: str | None
+    shard: Shard, entries: Sequence[Entry], args: Sequence[str | int], life: str | None
 ) -> tuple[Sequence[str | bytes], Sequence[str | int]]:
     pages = dict.fromkeys(page for entry in entries if entry.batch for page in entry.batch.deltas)
-    return [shard.stream, shard.epoch, shard.backlog, shard.bytes, *(_total(shard, page, run) for page in pages)], args
+    return [shard.stream, shard.epoch, shard.backlog, shard.bytes, *(_total(shard, page, life) for page in pages)], args
 
 
-def _total(shard: Shard, page: str, run: str | None) -> bytes:
+def _total(shard: Shard, page: str, life: str | None) -> bytes:
     # A page that is no text has become a dead letter, and has no total; its entry is forgotten all the same.
-    return shard.total(page, run).encode(errors="surrogatepass")
+    return shard.total(page, life).encode(errors="surrogatepass")
 
 
 def _some(entries: Sequence[Entry], most: int) -> Sequence[Entry]:

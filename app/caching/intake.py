@@ -103,9 +103,9 @@ class Intake:
     async def _call(self, offers: Sequence[Offer], *, again: bool) -> Sequence[Mapping[str, int | None] | CacheError]:
         asked: set[str] = set()
 
-        def question(offer: Offer, run: str | None) -> tuple[list[str], list[str | int]]:
+        def question(offer: Offer, life: str | None) -> tuple[list[str], list[str | int]]:
             shard = offer.shard
-            totals = (shard.total(page, run) for page in offer.pages)
+            totals = (shard.total(page, life) for page in offer.pages)
             names = [shard.stream, shard.backlog, shard.bytes, shard.guard(offer.batch), shard.epoch, *totals]
             # When this is no longer the first time, the batch may have been counted, and forgotten by Redis.
             epoch = secrets.token_hex(8) if again or offer.batch in asked else ""

@@ -5,8 +5,8 @@
     users:{42}:floor    the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. The schema is a hash of
-the model's own, and of the run of Redis: what another version of the application wrote is a miss, and is overwritten.
-So is what a Redis brings back that has restarted, and what lacks its checksum: it would be sent as it is stored.
+the model's own, and of the life of Redis: what another version of the application wrote is a miss, and is overwritten.
+So is what was kept in another epoch, or by another run, and what lacks its checksum: it would be sent as it is stored.
 
 A row that does not exist is kept too, as version 0 without JSON, for a short time; any invalidation removes it.
 
@@ -88,8 +88,8 @@ class Region(Background, Generic[K, V]):
         self._settled, self.breaker = settled, breaker
         self._lifetimes = lifetimes
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
-        self._schema_of_all_runs = hashlib.sha256((FORMAT + schema).encode())
-        self._run: str | None = ""  # Nobody's.
+        self._schema_of_all_lives = hashlib.sha256((FORMAT + schema).encode())
+        self._life: str | None = ""  # Nobody's.
         self._word = b""
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
@@ -154,9 +154,10 @@ class Region(Background, Generic[K, V]):
         return reading._replace(stored=fill is Fill.STORED), fill
 
     async def revoke(self, key: K, token: str) -> None:
-        """Takes the value and its lease away for a writer, who is about to commit."""
+        """Takes the value and its lease away for a writer, who is about to commit. Raises CacheUnavailable, also when
+        Redis was told and is not believed."""
         keys = [self._key(key), self._key(key) + ":lease"]
-        await self._ask(lambda: self._revoke(keys=keys, args=[token, _ms(LEASE)]))
+        await self._told(lambda: self._ask(lambda: self._revoke(keys=keys, args=[token, _ms(LEASE)])))
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
@@ -171,7 +172,7 @@ class Region(Background, Generic[K, V]):
                                                 R on B, who can, would start after that, and hit the old value
         """
         try:
-            await self.forget(key, version)
+            await self._told(lambda: self.forget(key, version))
         except CacheUnavailable:
             self.report(Event.INVALIDATION_FAILED)
             await self._settled(key)
@@ -192,13 +193,13 @@ class Region(Background, Generic[K, V]):
 
     @property
     def _schema(self) -> bytes:
-        """The first word of the header. It is of one run of Redis: what another one has kept may have been invalidated
-        since, and brought back by a restart."""
-        run = self.breaker.run
-        if run != self._run:
-            whole = self._schema_of_all_runs.copy()
-            whole.update(str(run).encode())
-            self._run, self._word = run, whole.hexdigest()[:8].encode()
+        """The first word of the header. It is of one life of Redis: what another one has kept may have been invalidated
+        since, and brought back by a restart, or was loaded from a database that went back."""
+        life = self.breaker.life
+        if life != self._life:
+            whole = self._schema_of_all_lives.copy()
+            whole.update(str(life).encode())
+            self._life, self._word = life, whole.hexdigest()[:8].encode()
         return self._word
 
     def _key(self, key: K) -> str:
@@ -298,6 +299,20 @@ class Region(Background, Generic[K, V]):
         await self._ask(lambda: self._invalidate(keys=keys, args=args), believed=False)
         return [None] * len(changes)
 
+    async def _told(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Tells Redis something that counts only while this Redis is believed, before and after:
+
+        A believes R1, and tells it             B finds R2 to be the one, fills it with the old value, and is believed
+        R1 has answered; A must not answer, for nobody asks R1 any more
+        """
+        losses, life = self.breaker.losses, self.breaker.life
+        if not self.breaker.is_open:
+            await self.breaker.believed()
+        await call()
+        await self.breaker.believed()
+        if losses != self.breaker.losses or life != self.breaker.life:
+            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self.breaker.why}.")
+
     def _names(self, key: K) -> tuple[str, str, str]:
         name = self._key(key)
         return name, name + ":lease", name + ":floor"
@@ -306,7 +321,7 @@ class Region(Background, Generic[K, V]):
         """What Redis answers. `believed` says that the answer counts only if Redis may be believed; else it is enough
         that it answers: a relay has to get through before it can close the breaker."""
         losses = self.breaker.losses
-        if self.breaker.is_open if believed else not self.breaker.reachable:
+        if self.breaker.is_open if believed else not self.breaker.writable:
             raise CacheUnavailable(f"Redis is not asked for {self._name}: {self.breaker.why}.")
         try:
             answer = await call()

@@ -50,10 +50,10 @@ class Shard:
         """Changes with each acknowledgement."""
         return self.stream + ":epoch"
 
-    def total(self, page: str, run: str | None) -> str:
-        """The views of a page, as counted by this `run` of Redis. One that restarted may have forgotten the last ones:
+    def total(self, page: str, life: str | None) -> str:
+        """The views of a page, as counted in this `life` of Redis. One that restarted may have forgotten the last ones:
         its totals are of the past, nobody asks for them any more, and they are built anew."""
-        return f"{self.stream}:total:{run}:{page}"
+        return f"{self.stream}:total:{life}:{page}"
 
     def guard(self, batch: str) -> str:
         """Whether a batch was accepted."""

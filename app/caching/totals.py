@@ -73,17 +73,17 @@ class Totals:
     async def forget(self, page: str) -> None:
         """Forgets a total, and what any reader has seen of it. Raises CacheUnavailable."""
         shard, epoch = self._shards[number(page)], secrets.token_hex(8)
-        await run(self._forget, lambda run: ([shard.epoch, shard.total(page, run)], [epoch]), self._breaker)
+        await run(self._forget, lambda life: ([shard.epoch, shard.total(page, life)], [epoch]), self._breaker)
 
     async def _get_all(self, pages: Sequence[str]) -> Sequence[int | None]:
-        if not self._breaker.reachable:
+        if not self._breaker.writable:
             raise CacheUnavailable(f"Redis is not asked for page views: {self._breaker.why}.")
-        run = self._breaker.run
+        life = self._breaker.life
         try:
-            raw = await self._redis.mget([self._shards[number(page)].total(page, run) for page in pages])
+            raw = await self._redis.mget([self._shards[number(page)].total(page, life) for page in pages])
         except REDIS_DOWN as error:
             raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
-        if run != self._breaker.run:  # It has restarted: these are totals of the past.
+        if life != self._breaker.life:  # It is another one by now: these are totals of the past.
             return [None] * len(pages)
         return [None if total is None else int(total) for total in raw]
 
@@ -99,9 +99,9 @@ class Totals:
         raise Behind("The totals change faster than they can be read.")
 
     async def _build(self, shard: Shard, pages: Sequence[str]) -> dict[str, int]:
-        life = self._breaker.run
+        life = self._breaker.life
         args = [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *pages]
-        seen = await run(self._look, lambda run: (_names(shard, pages, run), args), self._breaker)
+        seen = await run(self._look, lambda life: (_names(shard, pages, life), args), self._breaker)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen
@@ -114,17 +114,17 @@ class Totals:
                 pending = zip(waits[::2], waits[1::2], strict=True)
                 base = standing.views.get(page, 0)
                 base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
-                # Under the names of the run in which it was seen: a Redis that has restarted meanwhile may have lost
-                # some of it, or has it once more, and nobody asks that run's totals any more.
+                # Under the names of the life in which it was seen: a Redis that has restarted meanwhile may have lost
+                # some of it, or has it once more, and nobody asks that life's totals any more.
                 seed = (
                     _names(shard, [page], life),
                     [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)],
                 )
-                total = await run(self._seed, lambda _run, seed=seed: seed, self._breaker)  # type: ignore[misc]
+                total = await run(self._seed, lambda _life, seed=seed: seed, self._breaker)  # type: ignore[misc]
             if total != b"again":
                 totals[page] = int(total)
-        return totals if life == self._breaker.run else {}
+        return totals if life == self._breaker.life else {}
 
 
-def _names(shard: Shard, pages: Sequence[str], run: str | None) -> list[str]:
-    return [shard.stream, shard.epoch, *(shard.total(page, run) for page in pages)]
+def _names(shard: Shard, pages: Sequence[str], life: str | None) -> list[str]:
+    return [shard.stream, shard.epoch, *(shard.total(page, life) for page in pages)]

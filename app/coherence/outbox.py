@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import and_, delete, exists, func, select, true, update
 
-from app.coherence.models import outbox
+from app.coherence.models import epochs, outbox
 from app.database import Database
 
 BATCH = 2000
@@ -33,8 +33,12 @@ class Outbox:
         self._database = database
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[list[Change]]:
-        """At most `BATCH` undone changes, oldest first: done when the block ends, undone again when it raises.
+    async def taken(self, epoch: int) -> AsyncIterator[list[Change]]:
+        """At most `BATCH` undone changes, oldest first: done when the block ends, undone again when it raises. None,
+        when a newer epoch than this one has begun:
+
+            A is a member of the epoch of R1        B begins the next one, with R2, and fills it
+            A takes a row, tells R1, and marks it done: nobody would tell R2
 
         Other instances skip them meanwhile. They stay locked until the caches were told, so that a process which dies
         in between loses none.
@@ -48,19 +52,12 @@ class Outbox:
         )
         done = (
             update(outbox)
-            .where(outbox.c.id.in_(undone))
+            .where(outbox.c.id.in_(undone), select(func.max(epochs.c.n)).scalar_subquery() == epoch)
             .values(done_at=func.now())
             .returning(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
         )
         async with self._database.writing("outbox") as connection:
             yield sorted(Change(*row) for row in await connection.execute(done))
-
-    async def newest(self) -> tuple[int, bool]:
-        """The highest id so far, and whether any row is undone: one look, at one moment."""
-        undone = exists().where(outbox.c.done_at.is_(None))
-        async with self._database.reading("outbox") as connection:
-            row = (await connection.execute(select(func.coalesce(func.max(outbox.c.id), 0), undone))).one()
-        return int(row[0]), bool(row[1])
 
     async def undone(self, newest: int) -> bool:
         """Whether a row up to `newest` is undone, also when somebody else has taken it: a plain SELECT sees it."""

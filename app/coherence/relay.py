@@ -1,13 +1,14 @@
 """The relay: carries every committed change from the outbox to the caches, and so knows when they may be believed.
 
-    poll    ask whether Redis answers → take undone rows (FOR UPDATE SKIP LOCKED) → invalidate each → mark them done →
-            until no row that was there at the beginning is undone: then Redis knows of everything, and is believed
+    poll    ask Redis, and then Postgres, whether they still belong together (`succession.py`) → take undone rows (FOR
+            UPDATE SKIP LOCKED) → invalidate each → mark them done → until no row that was there at the beginning is
+            undone: then Redis knows of everything, and is believed
 
 The application invalidates by itself right after its writes; the relay is for all others: a row changed in psql, a
 process that died between COMMIT and invalidation, a Redis that was away. Every instance runs one, and they share
 the rows. Of a row that another one has taken, Redis is told all the same: that one may stand still.
 
-A Redis that has restarted may have forgotten what it was told last: the changes of the last minute are carried again.
+In a new epoch, or after a restart of Redis, the changes of the last minute are carried again.
 
 What can go wrong: Redis away; the breaker opens, the rows stay undone, and the relay takes none before Redis answers.
 Postgres away: what stands in Redis is believed as long as Redis answers, and a hit says that nobody has verified it.
@@ -21,11 +22,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
-from redis.asyncio import Redis
-
-from app.caching import Breaker, CacheUnavailable
+from app.caching import Breaker, CacheUnavailable, Seen
 from app.caching.repeating import Repeating
 from app.coherence.outbox import BATCH, Change, Outbox
+from app.coherence.succession import Outside, Succession
 from app.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ PATIENCE = timedelta(milliseconds=200)
 """When Postgres has not answered for so long, it counts as away. With a poll, that is less than trust lasts."""
 SWEEP = timedelta(seconds=10)
 FIRST = timedelta(seconds=5)
-"""So long the start waits for the first poll to end, well or not: whoever serves before it passes by the caches."""
+"""So long the start waits for the first poll to end, well or not, and for what it claims: whoever serves before it
+passes by the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
 """Forgets what is not of a version under a key, given as text. Raises CacheUnavailable."""
@@ -50,16 +51,16 @@ class Relay:
         outbox: Outbox,
         forget: Mapping[str, Forget],
         *,
-        redis: Redis,
+        succession: Succession,
         breaker: Breaker,
         counted: Callable[[int, int], None],
     ) -> None:
         self._outbox, self._forget, self._counted = outbox, forget, counted
-        self._redis, self._breaker = redis, breaker
+        self._succession, self._breaker = succession, breaker
         self._repeating = Repeating("relay", self._repeat, lambda: counted(0, 1))
         self._first = asyncio.Event()
         self._failed = False
-        self._run: str | None = None
+        self._life: str | None = None
         self._swept = time.monotonic()
         self._asked = math.inf
         """Since when the poll waits for Postgres."""
@@ -92,14 +93,16 @@ class Relay:
         # Before any row is taken. An instance that cannot reach Redis would keep rows from those that can:
         #
         #   A takes a row, and waits for Redis in vain      B skips it, for it is locked, and believes the old value
-        await self._breaker.probe(self._redis)
+        seen = await self._succession.probe()
         try:
-            carried = await self._carry()
+            carried = await self._carry(seen, losses)
         except DatabaseUnavailable:
             if self._untold:
                 self._breaker.open("there is a change that it was not told of")
             else:
-                self._breaker.renew(began)
+                self._renew(seen, began)
+            raise
+        except Outside:
             raise
         except Exception:
             self._breaker.open("it cannot be told of changes")
@@ -108,9 +111,16 @@ class Relay:
             self._breaker.close(losses, began)
         return carried
 
-    async def _carry(self) -> int:
+    def _renew(self, seen: Seen, began: float) -> None:
+        """Believes Redis while Postgres does not answer, if Redis itself gives no reason to leave the epoch."""
+        if self._succession.holds(seen):
+            self._breaker.renew(began)
+        else:
+            self._breaker.open("nobody knows whether it is the one that Postgres names")
+
+    async def _carry(self, seen: Seen, losses: int) -> int:
         """Carries what is undone. While Postgres does not answer, Redis is believed as long as that one answers."""
-        task = asyncio.create_task(self._drain())
+        task = asyncio.create_task(self._drain(seen, losses))
         while True:
             # From before the wait. A process that stood still meanwhile must not believe anything because of that:
             #
@@ -122,28 +132,28 @@ class Relay:
                 return task.result()
             if began - self._asked >= PATIENCE.total_seconds() and not self._untold:
                 with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
-                    await self._breaker.probe(self._redis)
-                    self._breaker.renew(began)
+                    self._renew(await self._succession.probe(), began)
 
-    async def _drain(self) -> int:
+    async def _drain(self, seen: Seen, losses: int) -> int:
         self._asked = time.monotonic()
-        carried, run = 0, self._breaker.run
-        newest, undone = await self._outbox.newest()
+        look = await self._succession.look()
+        epoch = await self._succession.join(look, seen)
+        carried, life, newest, undone = 0, self._breaker.life, look.newest, look.undone
         self._untold = undone
-        if run != self._run:
+        if life != self._life:
             async for changes in self._outbox.kept():
-                await self._tell(changes)
-            self._run = run
+                await self._tell(changes, losses)
+            self._life = life
         while undone and not self._repeating.stopping:
             began = self._asked = time.monotonic()
-            async with self._outbox.taken() as changes:
-                await self._tell(changes)
+            async with self._outbox.taken(epoch.n) as changes:
+                await self._tell(changes, losses)
             self._counted(len(changes), 0)
             carried += len(changes)
             if not changes:
                 # Another instance has taken the rest, and may stand still with it. To forget twice does no harm.
                 async for changes in self._outbox.kept(undone_up_to=newest):
-                    await self._tell(changes)
+                    await self._tell(changes, losses)
                 self._untold = False
                 return carried
             if len(changes) == BATCH:
@@ -163,7 +173,7 @@ class Relay:
         finally:
             self._asked = time.monotonic()
 
-    async def _tell(self, changes: Sequence[Change]) -> None:
+    async def _tell(self, changes: Sequence[Change], losses: int) -> None:
         # Of what nobody caches, nobody has to be told. Of each key, the newest change says it all.
         cached = {(change.resource, change.key): change for change in changes if change.resource in self._forget}
         with self._elsewhere():
@@ -172,6 +182,9 @@ class Relay:
             except CacheUnavailable:
                 # A connection may have broken by itself, and to forget twice does no harm.
                 await self._forget_all(cached.values())
+        # What was told to another Redis than the one that was looked at must not be marked as done.
+        if losses != self._breaker.losses:
+            raise CacheUnavailable(f"Redis is not believed any more: {self._breaker.why}.")
 
     async def _forget_all(self, changes: Iterable[Change]) -> None:
         # Made in one tick, they are one script call for each region.
@@ -189,7 +202,8 @@ class Relay:
             self._failed = True
             self._counted(0, 1)
         finally:
-            self._first.set()
+            if not self._succession.claims:
+                self._first.set()
         return POLL
 
     async def _sweep(self) -> None:

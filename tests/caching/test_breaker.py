@@ -146,7 +146,7 @@ async def test_another_run_of_redis_opens_it_and_what_was_asked_is_not_asked(bre
     breaker.meet("first")
     breaker.meet("first")
     assert breaker.closed
-    with pytest.raises(RedisConnectionError, match="Redis has restarted"):
+    with pytest.raises(RedisConnectionError, match="Redis has restarted, or is another one"):
         breaker.meet("second")
     assert breaker.is_open
     assert breaker.reachable, "It may be told, before it is believed."
@@ -167,10 +167,10 @@ async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> N
 async def test_a_ping_without_an_answer_opens_it(breaker: Breaker, redis: Redis) -> None:
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         with pytest.raises(CacheUnavailable, match="Redis does not answer"):
-            await breaker.probe(nowhere)
+            await breaker.probe(nowhere, nowhere.ping)
     assert breaker.is_open
     assert not breaker.reachable
-    await breaker.probe(redis)
+    await breaker.probe(redis, redis.ping)
     assert breaker.reachable
     assert breaker.is_open, "That it answers does not say what it knows."
 

@@ -424,7 +424,7 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
             open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, breaker=breaker)
         )
         # Nobody runs a relay, so nobody has to renew the trust.
-        await breaker.probe(redis)
+        await breaker.probe(redis, redis.ping)
         breaker.close(breaker.losses, math.inf)
         region: Region[int, Thing] = Region(
             redis,

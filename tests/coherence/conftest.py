@@ -8,9 +8,13 @@ from typing import Protocol
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
-from app.caching import Breaker, Outcome
-from app.coherence.outbox import Outbox
+from app.caching import Breaker, CacheUnavailable, Outcome, Record, RedisClock
+from app.coherence.epochs import Epochs
+from app.coherence.relay import Relay
+from app.coherence.succession import Succession
+from app.database import Database
 from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.products.models import NewProduct
@@ -33,6 +37,24 @@ SOON = 10.0
 
 TAKES = "^UPDATE outbox"
 """What a relay says when it takes rows of the outbox."""
+
+
+def succession(database: Database, redis: Redis, clock: RedisClock, breaker: Breaker) -> Succession:
+    """What one more instance knows of the epochs."""
+    return Succession(Epochs(database), Record(redis, "epoch", clock), redis, breaker)
+
+
+async def joined(relay: Relay) -> None:
+    """Polls until the relay is a member of an epoch: another test may have left one of another Redis."""
+
+    async def polled() -> bool:
+        try:
+            await relay.poll()
+        except CacheUnavailable:
+            return False
+        return True
+
+    await eventually(polled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +117,7 @@ class Instance:
         await eventually(lambda: _is(not self.breaker.closed))
 
     async def _is_settled(self) -> bool:
-        _newest, undone = await Outbox(self.resources.database).newest()
-        return not undone
+        return not (await Epochs(self.resources.database).look()).undone
 
     async def _hits(self, user_id: int) -> bool:
         return (await self.users.get(user_id)).outcome is Outcome.HIT

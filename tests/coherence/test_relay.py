@@ -9,11 +9,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, CacheUnavailable
+from app.caching import Breaker, CacheUnavailable, RedisClock
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Forget, Relay
 from app.database import Database, open_database
 from app.embedded import Endpoints
+from tests.coherence.conftest import joined, succession
 from tests.eventually import eventually
 
 UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
@@ -42,14 +43,18 @@ NewRelay = Callable[[Forget], Awaitable[Relay]]
 
 
 @pytest.fixture
-def new_relay(redis: Redis, breaker: Breaker, database: Database) -> NewRelay:
+def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisClock) -> NewRelay:
     """Makes relays that nobody runs: the test polls. Each has met Redis already."""
 
     async def new(forget: Forget) -> Relay:
         relay = Relay(
-            Outbox(database), {"products": forget}, redis=redis, breaker=breaker, counted=lambda changes, failures: None
+            Outbox(database),
+            {"products": forget},
+            succession=succession(database, redis, clock, breaker),
+            breaker=breaker,
+            counted=lambda changes, failures: None,
         )
-        await relay.poll()
+        await joined(relay)
         return relay
 
     return new
@@ -170,7 +175,7 @@ async def test_a_table_that_nobody_caches_does_not_hold_the_relay_up(relay: Rela
 
 
 async def test_a_running_relay_outlives_failures_and_stops_when_told(
-    redis: Redis, breaker: Breaker, database: Database, told: Told, sql: asyncpg.Connection
+    redis: Redis, breaker: Breaker, database: Database, clock: RedisClock, told: Told, sql: asyncpg.Connection
 ) -> None:
     counts = [0, 0]
 
@@ -178,7 +183,13 @@ async def test_a_running_relay_outlives_failures_and_stops_when_told(
         counts[0] += changes
         counts[1] += failures
 
-    relay = Relay(Outbox(database), {"products": told.forget}, redis=redis, breaker=breaker, counted=counted)
+    relay = Relay(
+        Outbox(database),
+        {"products": told.forget},
+        succession=succession(database, redis, clock, breaker),
+        breaker=breaker,
+        counted=counted,
+    )
     assert not relay.alive
     told.away = True
     async with relay.running():
@@ -199,7 +210,7 @@ async def test_a_running_relay_outlives_failures_and_stops_when_told(
 
 
 async def test_a_running_relay_outlives_a_database_that_refuses_to_write(
-    endpoints: Endpoints, redis: Redis, breaker: Breaker, told: Told, sql: asyncpg.Connection
+    endpoints: Endpoints, redis: Redis, breaker: Breaker, clock: RedisClock, told: Told, sql: asyncpg.Connection
 ) -> None:
     """A fail-over leaves a Postgres that only reads, for a while. The relay must go on when it is over."""
     counts = [0, 0]
@@ -213,7 +224,13 @@ async def test_a_running_relay_outlives_a_database_that_refuses_to_write(
     async with open_database(
         reading_only, connections=1, timeout=timedelta(seconds=5), counted=lambda _: None
     ) as database:
-        relay = Relay(Outbox(database), {"products": told.forget}, redis=redis, breaker=breaker, counted=counted)
+        relay = Relay(
+            Outbox(database),
+            {"products": told.forget},
+            succession=succession(database, redis, clock, breaker),
+            breaker=breaker,
+            counted=counted,
+        )
         async with relay.running():
 
             async def failed_twice() -> bool:

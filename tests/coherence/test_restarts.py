@@ -133,7 +133,7 @@ async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
             observe=lambda *_: None,
         ) as region,
     ):
-        await breaker.probe(redis)
+        await breaker.probe(redis, redis.ping)
         breaker.close(breaker.losses, math.inf)
         lease = await region.lookup(ada)
         assert isinstance(lease, Lease)

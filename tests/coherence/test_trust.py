@@ -14,19 +14,19 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import SETTLED, Breaker, Outcome
+from app.caching import SETTLED, Breaker, Outcome, RedisClock
 from app.coherence import relay as relays
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.database import Database
 from app.embedded import Endpoints
-from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance
+from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, joined, succession
 from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed
 from tests.service import serving
 
-LOOKS = r"^SELECT coalesce\(max\(outbox"
+LOOKS = r"^\s*SELECT coalesce\(\(SELECT max\(id\) FROM outbox"
 """What a relay says when it looks into the outbox, at the beginning of a poll."""
 LOOKS_AGAIN = r"^SELECT EXISTS .* outbox.id <="
 """What it says to learn whether all that it saw then is done."""
@@ -181,7 +181,7 @@ async def test_after_an_outage_redis_is_believed_when_the_changes_were_carried_a
     """Nobody can reach Redis, for longer than SETTLED:
 
     A commits the new row, and answers after SETTLED
-                                        B can reach Redis again, and its PING is answered; the row is not carried yet
+                                        B can reach Redis again, and its beat is left; the row is not carried yet
                                         R on B would hit the old value
     """
     a, b = await new_instance(), await new_instance()
@@ -191,10 +191,10 @@ async def test_after_an_outage_redis_is_believed_when_the_changes_were_carried_a
     await a.rename(ada, "Ada King")
     assert (await b.users.get(ada)).outcome is Outcome.BYPASSED
     async with b.postgres.holding(TAKES) as held:
-        pings = b.redis.count("^PING")
+        beats = b.redis.count("^BEAT")
         b.redis.heal()
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-        assert b.redis.count("^PING") > pings
+        assert b.redis.count("^BEAT") > beats
         assert b.breaker.reachable
         assert b.breaker.is_open
         reading = await b.users.get(ada)
@@ -240,7 +240,7 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
 
 
 async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
-    redis: Redis, breaker: Breaker, database: Database, sql: asyncpg.Connection
+    redis: Redis, breaker: Breaker, database: Database, clock: RedisClock, sql: asyncpg.Connection
 ) -> None:
     """Somebody changes rows all the time: whenever one is carried, there is another one. The outbox is never empty."""
 
@@ -248,9 +248,13 @@ async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
         await sql.execute("UPDATE products SET price = '7'")
 
     relay = Relay(
-        Outbox(database), {"products": forget}, redis=redis, breaker=breaker, counted=lambda changes, failures: None
+        Outbox(database),
+        {"products": forget},
+        succession=succession(database, redis, clock, breaker),
+        breaker=breaker,
+        counted=lambda changes, failures: None,
     )
-    await relay.poll()
+    await joined(relay)
     breaker.open("the test says so")
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
     assert await asyncio.wait_for(relay.poll(), PATIENCE / 4) == 1
@@ -284,7 +288,7 @@ async def test_an_instance_that_stood_still_does_not_believe_its_cache(
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
-    async with b.redis.holding("^PING") as held:
+    async with b.redis.holding("^BEAT") as held:
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         a.redis.refuse()
         await a.rename(ada, "Ada King")
@@ -301,10 +305,10 @@ async def test_a_process_that_was_stopped_does_not_believe_its_cache_when_it_goe
 ) -> None:
     """B is a process of its own:
 
-    B is stopped (SIGSTOP), its relay's PING under way
+    B is stopped (SIGSTOP), its relay's beat under way
     A commits the new row, cannot reach Redis, and answers after SETTLED
     R asks B
-    B goes on, and finds R's question and the answer to its PING: it would hit the old value
+    B goes on, and finds R's question and the answer to its beat: it would hit the old value
     """
     a = await new_instance()
     async with (
@@ -317,7 +321,7 @@ async def test_a_process_that_was_stopped_does_not_believe_its_cache_when_it_goe
             return "; hit" in (await reader.ask(f"/users/{ada}")).headers["cache-status"]
 
         await eventually(hits)
-        async with wire.holding_replies("^PING") as held:
+        async with wire.holding_replies("^BEAT") as held:
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
             service.process.send_signal(signal.SIGSTOP)
         try:
@@ -337,7 +341,7 @@ async def test_of_a_crowd_that_finds_trust_lapsed_all_go_on_with_the_first_news(
     the database at once."""
     b = await new_instance()
     await b.hits(ada)
-    async with b.redis.holding("^PING") as held:
+    async with b.redis.holding("^BEAT") as held:
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         await b.believes_no_more()
         crowd = [asyncio.create_task(b.users.get(ada)) for _ in range(100)]
@@ -375,7 +379,7 @@ async def test_an_instance_whose_look_into_the_outbox_is_slow_says_that_its_hits
     new_instance: NewInstance, ada: int
 ) -> None:
     """B's relay looks into the outbox, and Postgres answers late: it may be away for everybody
-                                        meanwhile it pings Redis, and believes it
+                                        meanwhile it beats Redis, and believes it
     A commits the new row, cannot reach Redis, and answers after SETTLED
                                         R on B hits the old value, and is told that nobody has verified it
     """

@@ -21,7 +21,7 @@ from tests.service import Service, serving
 
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}
 """Uvicorn closes a connection that was idle for 5 s; here some are idle for the length of an outage."""
-LOOK = r"max\(outbox\.id\)"
+LOOK = r"max\(id\) FROM outbox"
 """How a relay begins a poll."""
 
 

@@ -172,7 +172,7 @@ async def test_one_connection_of_the_relay_that_breaks_costs_no_request(pair: Pa
     rows = await made(instance.connection, "probe", 1)
     refused = []
     for _ in range(5):
-        lost = instance.redis.cut_after("^PING$")
+        lost = instance.redis.cut_after("^BEAT ")
         await asyncio.wait_for(lost.dropped.wait(), PATIENCE)
         answers = [
             await instance.connection.post(f"{rows.stocks[0]}/adjustments", {"delta": -1}),

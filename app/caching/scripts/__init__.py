@@ -36,31 +36,34 @@ def script(redis: Redis, name: str) -> Script:
 
 
 Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
-"""The keys and the args of a script, for one run of Redis."""
+"""The keys and the args of a script, for one life of Redis."""
 
 
-async def run(script: Script, question: Question, breaker: Breaker) -> Any:
+async def run(script: Script, question: Question, breaker: Breaker, *, drains: bool = False) -> Any:
     """The answer of a script that may run again without harm. An answer that got lost tells nothing, so it is repeated;
-    so is one to a question that was meant for a run of Redis which is over.
+    so is one to a question that was meant for a life of Redis which is over. One that only `drains` is also asked of a
+    Redis that is not the one any more.
 
     Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
     """
-    (answer,) = await run_all(script, [question], breaker)
+    (answer,) = await run_all(script, [question], breaker, drains=drains)
     if isinstance(answer, CacheUnavailable):
         raise answer
     return answer
 
 
-async def run_all(script: Script, questions: Sequence[Question], breaker: Breaker) -> Sequence[Any]:
+async def run_all(
+    script: Script, questions: Sequence[Question], breaker: Breaker, *, drains: bool = False
+) -> Sequence[Any]:
     """The same for many questions, in one round trip. CacheUnavailable stands where an answer would."""
     answers: list[Any] = [None] * len(questions)
     waiting = list(range(len(questions)))
     why = f"Redis is not asked for page views: {breaker.why}"
     for _attempt in range(ATTEMPTS):
-        if not waiting or not breaker.reachable:
+        if not waiting or not (breaker.reachable if drains else breaker.writable):
             break
-        run = breaker.run
-        asked = [questions[place](run) for place in waiting]
+        life = breaker.life
+        asked = [questions[place](life) for place in waiting]
         again = []
         for place, answer in zip(waiting, await _ask(script, asked), strict=True):
             answers[place] = answer
@@ -69,8 +72,8 @@ async def run_all(script: Script, questions: Sequence[Question], breaker: Breake
                 again.append(place)
             elif isinstance(answer, BaseException):
                 raise answer
-            elif run != breaker.run:
-                why = "Redis has restarted"
+            elif life != breaker.life:
+                why = "Redis has restarted, or another one is believed"
                 again.append(place)
         waiting = again
     for place in waiting:

@@ -20,11 +20,13 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, RedisClock, open_redis
+from app.caching import Breaker, Record, RedisClock, open_redis
 from app.caching.errors import REDIS_DOWN
+from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
+from app.coherence.succession import Succession
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.lab.comparison.contestant import Contestant, Kind
@@ -238,10 +240,11 @@ async def open_bench(
                 await regions[prefix].forget(key[len(prefix) :], version)
 
         costs["relay"] = Costs()
+        told, looked_at = await redis(costs["relay"].traffic, 2), await database(2, "relay reads")
         relay = Relay(
-            Outbox(await database(2, "relay reads")),
+            Outbox(looked_at),
             {"entries": forget},
-            redis=await redis(costs["relay"].traffic, 2),
+            succession=Succession(Epochs(looked_at), Record(told, f"{PREFIX}{run}:epoch", clock), told, breaker),
             breaker=breaker,
             counted=lambda carried, failed: None,
         )

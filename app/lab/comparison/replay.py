@@ -138,7 +138,7 @@ class Player:
             return f"{name}:{key}"
         if self.entrant.contestant.name == "write-behind":
             page = self.entrant.prefix + key
-            return shards(name)[number(page)].total(page, self._breaker.run)
+            return shards(name)[number(page)].total(page, self._breaker.life)
         return f"{name}:{{{key}}}"
 
 

@@ -1,0 +1,7 @@
+-- Takes a claim away, if it still stands, and the record is still ours.
+-- KEYS    record
+-- ARGV    our epoch, claim
+-- Returns whether it did
+local epoch, claim = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'claim'))
+if epoch ~= ARGV[1] or claim ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], 'claim', 'claims_for')
