@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import MetaData, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -73,9 +73,21 @@ class Database:
         counted: Callable[[str], None],
         committed: Callable[[str], None],
     ) -> None:
+        self._generation = 0
+
+        async def made() -> Any:
+            generation = self._generation
+            connection = await connect(url, timeout)
+            connection.generation = generation
+            return connection
+
+        def checked(adapted: Any, record: Any, proxy: Any) -> None:
+            if proxy.driver_connection.generation != self._generation:
+                raise DisconnectionError("It may lead to where the name does not lead any more.")
+
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=lambda: connect(url, timeout),
+            async_creator=made,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=POOL_WAIT.total_seconds(),
@@ -95,6 +107,7 @@ class Database:
             counted(context.execution_options.get("resource", "other"))
 
         event.listen(self._engine.sync_engine, "before_cursor_execute", count)
+        event.listen(self._engine.sync_engine, "checkout", checked)
 
     @asynccontextmanager
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
@@ -157,6 +170,10 @@ class Database:
         finally:
             self._writers.release()
 
+    def reconnect(self) -> None:
+        """Whoever asks for a connection from here on gets one that is made from here on."""
+        self._generation += 1
+
     async def close(self) -> None:
         """Closes the pool. A Postgres that does not answer does not hold it up for long."""
         try:
@@ -167,6 +184,9 @@ class Database:
 
 class Connection(asyncpg.Connection):
     """A connection that does not wait long for a server that has fallen silent to take leave."""
+
+    generation = 0
+    """Of which generation of its pool it is."""
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken."""

@@ -78,6 +78,8 @@ class Settings(DatabaseSettings):
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
     host: str = Field("127.0.0.1", validation_alias=_env("FOURWAYS_HOST"), min_length=1)
     directory: Path = Field(Path(".fourways"), validation_alias=_env("FOURWAYS_DIRECTORY"))
+    # Braces would be a hash tag, and a glob would find what is another's.
+    prefix: str = Field("", validation_alias=_env("FOURWAYS_PREFIX"), pattern=r"^[A-Za-z0-9_.:-]{0,64}$")
 
     users_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
     products_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))

@@ -133,6 +133,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             breaker=breaker,
             observe=metrics.observe,
             settled=lambda user_id: settling.wait("users", str(user_id)),
+            prefix=settings.prefix,
         )
         products_region: Region[str, Product] = Region(
             redis,
@@ -143,6 +144,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             breaker=breaker,
             observe=metrics.observe,
             settled=lambda sku: settling.wait("products", sku),
+            prefix=settings.prefix,
         )
         stock_region: Region[str, Stock] = Region(
             redis,
@@ -155,6 +157,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
             observe=lambda _region, event, took, times: metrics.observe("inventory", event, took, times),
             settled=lambda sku: settling.wait("stock", sku),
+            prefix=settings.prefix,
         )
         user_store, product_store, stock_store = (
             UserStore(database),
@@ -195,7 +198,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
 
         page_views = WriteBehind(
             redis,
-            "views",
+            f"{settings.prefix}views",
             load_views,
             cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes),
             clock=clock,
@@ -204,7 +207,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         )
         flusher = Flusher(
             waiting_redis,
-            "views",
+            f"{settings.prefix}views",
             flush,
             salvage,
             views=settings.flush_views,
@@ -220,7 +223,9 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         async def forget_page(page: str, version: int) -> None:
             await page_views.forget(page)
 
-        succession = Succession(Epochs(background), Record(redis, "epoch", clock), redis, breaker)
+        succession = Succession(
+            Epochs(background), Record(redis, f"{settings.prefix}epoch", clock), redis, breaker, database
+        )
         relay = Relay(
             Outbox(background),
             {

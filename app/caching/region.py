@@ -81,10 +81,13 @@ class Region(Background, Generic[K, V]):
         breaker: Breaker,
         observe: Observe,
         settled: Callable[[K], Awaitable[None]],
+        prefix: str = "",
     ) -> None:
-        """`settled` returns when Redis was told of all committed changes of a key, or is not believed any more."""
+        """`settled` returns when Redis was told of all committed changes of a key, or is not believed any more.
+        `prefix` begins all names in Redis: who shares it has another one."""
         super().__init__()
         self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
+        self._prefix = prefix + name
         self._settled, self.breaker = settled, breaker
         self._lifetimes = lifetimes
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
@@ -137,14 +140,18 @@ class Region(Background, Generic[K, V]):
         return token if granted else None
 
     async def fill(
-        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0)
+        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: int | None = None
     ) -> tuple[Reading[V], Fill]:
-        """Keeps a row under the lease `token`, and answers it as a reading. `cost` is what its load took.
+        """Keeps a row under the lease `token`, and answers it as a reading. `cost` is what its load took. It is not
+        kept, if trust was lost since the breaker had counted so many `losses`:
 
-        Never raises: the answer is there anyway.
+            R loads a row, and stalls           the database is restored to an earlier time: another epoch begins
+            R would keep the lost row in it
         """
         reading = self.unkept(value, Outcome.MISS)
         try:
+            if losses not in (None, self.breaker.losses):
+                raise CacheUnavailable(f"Trust was lost while {self._name} was asked for.")
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.UNKNOWN
@@ -203,7 +210,7 @@ class Region(Background, Generic[K, V]):
         return self._word
 
     def _key(self, key: K) -> str:
-        return f"{self._name}:{{{key}}}"
+        return f"{self._prefix}:{{{key}}}"
 
     def _parse(self, raw: bytes, outcome: Outcome, verified: bool, schema: bytes, now: float) -> Reading[V] | None:
         try:

@@ -210,7 +210,7 @@ class SingleFlight(Generic[K, V]):
         return self._shared(self._loads, flight, lambda: self._fly(*flight, load))
 
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
-        began = time.monotonic()
+        began, losses = time.monotonic(), self._region.breaker.losses
         try:
             # What comes later than its lease ends can be kept by nobody, and another reader loads by then.
             async with asyncio.timeout(LEASE.total_seconds()):
@@ -219,7 +219,7 @@ class SingleFlight(Generic[K, V]):
                 await self._region.release(key, token)
                 return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
             cost = timedelta(seconds=time.monotonic() - began)
-            reading, fill = await self._region.fill(key, token, value, cost)
+            reading, fill = await self._region.fill(key, token, value, cost, losses)
         except BaseException as error:
             self._region.report(Event.LOAD_FAILED)
             logger.warning("A load of %r failed: %r", key, error)

@@ -65,11 +65,11 @@ class WriteThrough(Generic[K, C, V]):
         return await self._region.finish(self._put(key, change))
 
     async def _put(self, key: K, change: C) -> V | None:
-        token, revoked = WRITER + secrets.token_hex(8), False
+        token, revoked, losses = WRITER + secrets.token_hex(8), False, 0
 
         async def revoke() -> None:
-            nonlocal revoked
-            revoked = True
+            nonlocal revoked, losses
+            revoked, losses = True, self._region.breaker.losses
             await self._region.revoke(key, token)
 
         try:
@@ -81,5 +81,5 @@ class WriteThrough(Generic[K, C, V]):
             raise
         if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
             # If Redis has restarted since, it may have the old value back: but that one is of another run, and no hit.
-            await self._region.fill(key, token, value)
+            await self._region.fill(key, token, value, losses=losses)
         return value

@@ -105,6 +105,10 @@ class Epochs:
             position=int(position or 0),
         )
 
+    def reconnect(self) -> None:
+        """Has each look from here on go where the name leads now, and not where it led before."""
+        self._database.reconnect()
+
     async def first(self, token: str, run: str, history: str) -> None:
         """Begins the first epoch, if nobody has."""
         async with self._database.writing("outbox") as connection:

@@ -136,8 +136,7 @@ class Relay:
 
     async def _drain(self, seen: Seen, losses: int) -> int:
         self._asked = time.monotonic()
-        look = await self._succession.look()
-        epoch = await self._succession.join(look, seen)
+        epoch, look = await self._succession.join(await self._succession.look(), seen)
         carried, life, newest, undone = 0, self._breaker.life, look.newest, look.undone
         self._untold = undone
         if life != self._life:

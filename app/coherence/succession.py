@@ -34,6 +34,7 @@ from redis.asyncio import Redis
 
 from app.caching import SETTLED, Breaker, CacheUnavailable, Owner, Record, Seen
 from app.coherence.epochs import Epoch, Epochs, Look
+from app.database import Database
 from app.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,10 @@ class Claim:
 class Succession:
     """What one instance knows of the epochs. It tells `breaker` to which one it belongs, and why to none."""
 
-    def __init__(self, epochs: Epochs, record: Record, redis: Redis, breaker: Breaker) -> None:
+    def __init__(self, epochs: Epochs, record: Record, redis: Redis, breaker: Breaker, database: Database) -> None:
+        """`database` is what requests use: its connections are made anew in each epoch."""
         self._epochs, self._record, self._redis, self._breaker = epochs, record, redis, breaker
+        self._database = database
         self.epoch: Epoch | None = None
         """The one that this instance was a member of last."""
         self._position = 0
@@ -113,9 +116,19 @@ class Succession:
             look = await self._epochs.look()
         return look
 
-    async def join(self, look: Look, seen: Seen) -> Epoch:
-        """The epoch of which this instance is a member, by a look into Redis and a later one into Postgres. Raises
-        Outside when it is a member of none, after doing what can be done about it, and what the stores raise."""
+    async def join(self, look: Look, seen: Seen) -> tuple[Epoch, Look]:
+        """The epoch of which this instance is a member, by a look into Redis and a later one into Postgres, and the
+        look by which it is. Raises Outside when it is a member of none, after doing what can be done about it, and what
+        the stores raise."""
+        if self._in_doubt(look, seen) and time.monotonic() >= self._not_before:
+            # Perhaps a name leads elsewhere by now, and only our old connections do not:
+            #
+            #   A and B are on the old primary      the name leads to the new one, B reconnects, and claims
+            #   A would refute it for ever, on its old connections
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            self._epochs.reconnect()
+            seen = await self.probe()
+            look = await self.look()
         run, epoch = self._breaker.run, look.epoch
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
@@ -130,19 +143,25 @@ class Succession:
             self._over = epoch.token
         owner = Owner(look.deployment, look.history, look.position)
         why = self._mismatch(epoch, look, run)
-        if why is None and seen.epoch != epoch.token:
-            if seen.epoch is None:
-                await self._record.tell(epoch.token, owner, None)
+        if why is None and seen.epoch is None:
+            await self._record.tell(epoch.token, owner, None)
             # Somebody else may have told it in between.
             seen = await self.probe()
-            if seen.epoch != epoch.token:
-                why = "it was told of another epoch"
+        if why is None and seen.epoch != epoch.token:
+            why = "it was told of another epoch"
         if why is None and await self._unchallenged(epoch, look, seen, run):
             self._enter(epoch, look)
-            return epoch
+            return epoch, look
         outside = self._outside(why or "somebody has found it, or Postgres, to be another one than before")
         await self._claim(epoch, look, seen, owner, run)
         raise outside
+
+    def _in_doubt(self, look: Look, seen: Seen) -> bool:
+        """Whether something does not fit together, or somebody says so."""
+        if look.epoch is None or self._breaker.run is None:
+            return False
+        fits = self._mismatch(look.epoch, look, self._breaker.run) is None and seen.epoch in (None, look.epoch.token)
+        return not fits or look.epoch.claim is not None or seen.claim is not None
 
     def _mismatch(self, epoch: Epoch, look: Look, run: str) -> str | None:
         """Why this instance is not a member of `epoch`."""
@@ -157,6 +176,7 @@ class Succession:
     def _enter(self, epoch: Epoch, look: Look) -> None:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
+            self._database.reconnect()
         self.epoch, self._position = epoch, look.position
         self._breaker.epoch, self._breaker.refused = epoch.token, None
         self._in_postgres.stands(None)
@@ -176,17 +196,7 @@ class Succession:
                 raise self._outside("a later timeline of Postgres claims it, and DATABASE_URL leads to an old primary")
             if not await self._record.refute(epoch.token, seen.claim):
                 return False
-        if epoch.claim is not None:
-            if epoch.claimed_run == run:
-                return False
-            # Perhaps the name leads there by now, and only our old connections do not. A new one tells.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
-            await self._breaker.probe(self._redis, self._redis.ping)
-            if self._breaker.run != run:
-                raise self._outside("its name leads to another Redis now")
-            if not await self._epochs.refute(epoch):
-                return False
-        return True
+        return epoch.claim is None or (epoch.claimed_run != run and await self._epochs.refute(epoch))
 
     async def _claim(self, epoch: Epoch, look: Look, seen: Seen, owner: Owner, run: str) -> None:
         """Claims the next epoch where somebody may be believed, and begins it when nobody has refuted that for long

@@ -41,7 +41,7 @@ TAKES = "^UPDATE outbox"
 
 def succession(database: Database, redis: Redis, clock: RedisClock, breaker: Breaker) -> Succession:
     """What one more instance knows of the epochs."""
-    return Succession(Epochs(database), Record(redis, "epoch", clock), redis, breaker)
+    return Succession(Epochs(database), Record(redis, "epoch", clock), redis, breaker, database)
 
 
 async def joined(relay: Relay) -> None:
@@ -127,7 +127,12 @@ class NewInstance(Protocol):
     """Opens an instance. `redis_timeout` is long, so that a busy machine does not look like a fault."""
 
     def __call__(
-        self, *, redis_timeout: float = 10, database_timeout: float = 20, endpoints: Endpoints | None = None
+        self,
+        *,
+        redis_timeout: float = 10,
+        database_timeout: float = 20,
+        endpoints: Endpoints | None = None,
+        prefix: str = "",
     ) -> Awaitable[Instance]: ...
 
 
@@ -138,7 +143,11 @@ async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
     async with AsyncExitStack() as stack:
 
         async def new(
-            *, redis_timeout: float = 10, database_timeout: float = 20, endpoints: Endpoints | None = None
+            *,
+            redis_timeout: float = 10,
+            database_timeout: float = 20,
+            endpoints: Endpoints | None = None,
+            prefix: str = "",
         ) -> Instance:
             stores = endpoints or default
             redis = await stack.enter_async_context(RedisWire(stores.redis_url))
@@ -149,6 +158,7 @@ async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
                 database_url=postgres.url,
                 redis_timeout=timedelta(seconds=redis_timeout),
                 database_timeout=timedelta(seconds=database_timeout),
+                prefix=prefix,
             )
             resources = await stack.enter_async_context(open_resources(settings, Metrics()))
             stack.callback(redis.heal)

@@ -25,12 +25,8 @@ class RedisWire(Wire):
     """A wire to the Redis at `redis_url`: redis:// or unix://."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis_url = redis_url
-        parts = self._parts = urlsplit(redis_url)
-        upstream = (
-            unquote(parts.path) if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
-        )
-        super().__init__(upstream, "redis.sock")
+        self._redis_url, self._parts = redis_url, urlsplit(redis_url)
+        super().__init__(_upstream(redis_url), "redis.sock")
         scripts = [each for each in files("app.caching.scripts").iterdir() if each.name.endswith(".lua")]
         self._sources = {Path(each.name).stem.upper(): each.read_bytes() for each in scripts}
         self._names = {hashlib.sha1(source).hexdigest().encode(): name for name, source in self._sources.items()}
@@ -43,6 +39,10 @@ class RedisWire(Wire):
                 await redis.script_load(source)
         return await super().__aenter__()
 
+    def move_to(self, redis_url: str) -> None:
+        """From now on new connections lead to another Redis."""
+        self.move(_upstream(redis_url))
+
     def _url_through(self, path: Path) -> str:
         query = dict(parse_qsl(self._parts.query))
         if self._parts.scheme != "unix" and self._parts.path.strip("/"):
@@ -52,6 +52,11 @@ class RedisWire(Wire):
 
     def _conversation(self) -> Conversation:
         return _Conversation(self._names)
+
+
+def _upstream(redis_url: str) -> str | tuple[str, int]:
+    parts = urlsplit(redis_url)
+    return unquote(parts.path) if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
 
 
 class _Conversation:

@@ -82,6 +82,10 @@ class Wire(ABC):
         """How many a client has open."""
         return sum(1 for passage in self._passages if not passage.client.lost)
 
+    def move(self, upstream: str | tuple[str, int]) -> None:
+        """From now on the name leads there: new connections do, and those there are live on."""
+        self._upstream = upstream
+
     def refuse(self) -> None:
         """Cuts all connections, and refuses new ones as a port does on which nobody listens."""
         self._refuses = True

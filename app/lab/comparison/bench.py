@@ -244,7 +244,9 @@ async def open_bench(
         relay = Relay(
             Outbox(looked_at),
             {"entries": forget},
-            succession=Succession(Epochs(looked_at), Record(told, f"{PREFIX}{run}:epoch", clock), told, breaker),
+            succession=Succession(
+                Epochs(looked_at), Record(told, f"{PREFIX}{run}:epoch", clock), told, breaker, looked_at
+            ),
             breaker=breaker,
             counted=lambda carried, failed: None,
         )

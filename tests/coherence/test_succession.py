@@ -1,0 +1,269 @@
+"""Which Redis is believed, when there are two, or when it, or Postgres, is not what it was."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import CacheError, CacheUnavailable, Outcome
+from app.embedded import Endpoints
+from app.inventory.models import Setting
+from app.schema import migrate
+from tests.coherence.conftest import Instance, NewInstance
+from tests.eventually import PATIENCE, eventually
+from tests.faults.another_redis import another_redis
+from tests.fresh_database import fresh_database
+
+EPOCH = "SELECT max(n) FROM epochs"
+
+
+@pytest.fixture
+async def first(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+    """A Redis of the test's own, on the Postgres of all tests."""
+    async with another_redis() as url:
+        yield Endpoints(url, endpoints.database_url)
+
+
+@pytest.fixture
+async def second(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+    """Another one."""
+    async with another_redis() as url:
+        yield Endpoints(url, endpoints.database_url)
+
+
+async def answers_as_it_should(instance: Instance, user_id: int, name: str) -> None:
+    """A read is a hit at last, and none before it is of another name."""
+
+    async def hits() -> bool:
+        reading = await instance.users.get(user_id)
+        assert reading.value is not None
+        assert reading.value.name == name
+        return reading.outcome is Outcome.HIT
+
+    await eventually(hits)
+
+
+async def polls(instance: Instance) -> None:
+    """Returns when its relay has polled, from beginning to end."""
+    before = instance.redis.count("^BEAT ")
+
+    async def has_polled() -> bool:
+        return instance.redis.count("^BEAT ") >= before + 3
+
+    await eventually(has_polled)
+
+
+async def beats_until_it_doubts(instance: Instance) -> int:
+    """How many beats its relay has left when it does not believe Redis any more."""
+    await instance.believes_no_more()
+    return instance.redis.count("^BEAT ")
+
+
+async def takes_views(instance: Instance) -> bool:
+    """Whether it takes a view on."""
+    try:
+        await instance.resources.page_views.add("home", 1)
+    except CacheError:
+        return False
+    return True
+
+
+async def test_a_connection_to_the_redis_of_before_is_not_used_again(
+    new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints
+) -> None:
+    """A has two connections to R1, and one of them is in use
+    the name comes to lead to R2, and all connections but that one are cut: A connects to R2, which is believed
+    the one in use comes back to the pool
+                                        W commits the new row, and invalidates on R2
+    R on A would get that connection, and hit the old value on R1
+    """
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        waits = asyncio.ensure_future(a.resources.redis.blpop(["nothing"], timeout=0))
+
+        async def is_blocked() -> bool:
+            return bool((await redis.info("clients"))["blocked_clients"])
+
+        await eventually(is_blocked)
+        a.redis.move_to(second.redis_url)
+        for connection in await redis.client_list():
+            if connection["cmd"] != "blpop":
+                await redis.client_kill_filter(_id=connection["id"], skipme=True)
+        await answers_as_it_should(a, ada, "Ada Lovelace")
+        await redis.rpush("nothing", "")
+        await asyncio.wait_for(waits, PATIENCE)
+        assert await redis.get(f"users:{{{ada}}}") is not None
+    for name in ("Ada King", "Ada Byron"):
+        await a.rename(ada, name)
+        for _ in range(10):
+            assert await a.name(ada) == name
+
+
+async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes_by_it(
+    new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A is on R1, and B, which starts later, on R2: B would keep its own values there, and A's writes reach R1 only."""
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    epoch = await sql.fetchval(EPOCH)
+    b = await new_instance(endpoints=second)
+    for number in range(10):
+        for writer in (a, b):
+            name = f"Ada {number} of {'ab'[writer is b]}"
+            await writer.rename(ada, name)
+            assert [await a.name(ada), await b.name(ada)] == [name, name]
+    await a.resources.inventory.put("CUP", Setting(30))
+    assert (await b.users.get(ada)).outcome is Outcome.BYPASSED
+    assert await b.quantity("CUP") == 30
+    with pytest.raises(CacheUnavailable, match="another Redis"):
+        await b.resources.inventory.put("CUP", Setting(20))
+    with pytest.raises(CacheUnavailable, match="another Redis"):
+        await b.resources.page_views.add("home", 1)
+    assert await a.quantity("CUP") == 30
+    assert await takes_views(a)
+    assert await sql.fetchval(EPOCH) == epoch, "Nobody takes R1 away from A."
+
+
+async def test_the_other_redis_is_believed_when_nobody_is_on_the_first_one_any_more(
+    new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A rolling change of REDIS_URL, there and back: A moves to R2 before B does, and both return to R1."""
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await a.hits(ada)
+    for number, target in enumerate((second, first, second)):
+        name = f"Ada {number}"
+        for last, mover in enumerate((a, b)):
+            mover.redis.move_to(target.redis_url)
+            mover.redis.cut()
+            if not last:
+                await mover.believes_no_more()
+            name += "!"
+            await mover.rename(ada, name)
+            assert [await a.name(ada), await b.name(ada)] == [name, name]
+        await answers_as_it_should(a, ada, name)
+        await answers_as_it_should(b, ada, name)
+        await eventually(lambda: takes_views(a))
+        await eventually(lambda: takes_views(b))
+
+
+async def test_views_that_the_redis_of_before_took_on_are_carried(
+    new_instance: NewInstance, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A takes views on in R1, and nothing is carried yet · B, alone on R2, is believed when A is gone
+    A comes back, on R1: it takes no views on, and carries what it took on before
+    """
+    a = await new_instance(endpoints=first)
+    async with a.postgres.holding("INSERT INTO applied") as held:
+        assert await takes_views(a)
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        a.postgres.refuse()
+        b = await new_instance(endpoints=second)
+        await eventually(lambda: takes_views(b))
+    a.postgres.heal()
+
+    async def both() -> bool:
+        return bool(await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 2)
+
+    await eventually(both)
+    await a.believes_no_more()
+    assert not await takes_views(a)
+
+
+async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_poll(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """SWAPDB takes the values away · A commits the new row, and invalidates where nothing is · SWAPDB brings them back
+    R on A or B would hit the old value until its TTL ends
+    """
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await b.hits(ada)
+    epoch = await sql.fetchval(EPOCH)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        await redis.swapdb(0, 1)
+
+        async def told_anew() -> bool:
+            return await redis.hget("epoch", "epoch") is not None
+
+        await eventually(told_anew)
+        await a.rename(ada, "Ada King")
+        await a.settles()
+        for instance in (a, b):
+            await polls(instance)
+        before = [instance.redis.count("^BEAT ") for instance in (a, b)]
+        finding = [asyncio.create_task(beats_until_it_doubts(instance)) for instance in (a, b)]
+        await redis.swapdb(0, 1)
+        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+
+    async def next_epoch() -> bool:
+        return bool(await sql.fetchval(EPOCH) > epoch)
+
+    # One that was on its way, and the one that finds it, which looks twice.
+    assert all(after - beats <= 3 for after, beats in zip(await asyncio.gather(*finding), before, strict=True))
+    await eventually(next_epoch)
+    for instance in (a, b):
+        await answers_as_it_should(instance, ada, "Ada King")
+
+
+async def test_a_redis_that_was_emptied_is_believed_on(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """FLUSHALL takes the record away, too, and what is not there is only a miss: two instances tell it anew."""
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await b.hits(ada)
+    epoch = await sql.fetchval(EPOCH)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        for _ in range(3):
+            await redis.flushall()
+            for instance in (a, b):
+                await answers_as_it_should(instance, ada, "Ada Lovelace")
+    assert await sql.fetchval(EPOCH) == epoch
+
+
+async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believed_nor_carried(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A and B share a Redis, and have a database each: B would answer A's rows, and count A's views as its own."""
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with fresh_database(first.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        others = await asyncpg.connect(database_url)
+        await others.execute("ALTER TABLE users ALTER COLUMN id RESTART WITH 1")
+        await others.execute(
+            "INSERT INTO users (id, name, email) OVERRIDING SYSTEM VALUE VALUES ($1, 'Eve', 'e@x.y')", ada
+        )
+        b = await new_instance(endpoints=Endpoints(first.redis_url, database_url))
+        assert await b.name(ada) == "Eve"
+        assert not await takes_views(b)
+        with pytest.raises(CacheUnavailable, match="another deployment: set FOURWAYS_PREFIX, or name another Redis"):
+            await b.resources.inventory.put("CUP", Setting(30))
+        async with a.postgres.holding("INSERT INTO applied") as held:
+            for _ in range(20):
+                assert await takes_views(a)
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            await polls(b)
+            assert await others.fetchval("SELECT count(*) FROM page_views") == 0
+        await others.close()
+        assert await a.name(ada) == "Ada Lovelace"
+        await a.hits(ada)
+
+
+async def test_two_deployments_with_prefixes_share_a_redis(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with fresh_database(first.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        b = await new_instance(endpoints=Endpoints(first.redis_url, database_url), prefix="other:")
+        assert await b.name(ada) is None
+        assert await takes_views(b)
+        assert (await b.resources.page_views.get("home")).views == 1
+        assert (await a.resources.page_views.get("home")).views == 0
+        await b.believes()
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        names = set(await redis.keys("other:*"))
+    assert names >= {b"other:epoch", b"other:views:{0}"}

@@ -1,0 +1,21 @@
+"""One more Redis, as the application brings its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.embedded.home import make_home
+from app.embedded.redis_server import SOCKET, RedisServer
+from tests.open_directory import open_directory
+
+
+@asynccontextmanager
+async def another_redis() -> AsyncIterator[str]:
+    """The address of an empty Redis, until the block ends."""
+    with open_directory() as directory:
+        server = RedisServer(make_home(directory / "redis", SOCKET), directory / "redis.log")
+        await asyncio.to_thread(server.start)
+        try:
+            yield server.url
+        finally:
+            await asyncio.to_thread(server.stop)
