@@ -1,7 +1,6 @@
 """Real servers for all tests: one Redis and one Postgres for the session, empty at the beginning of each test."""
 
 import gc
-import math
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from redis.asyncio import Redis
 
 from app import main
 from app.caching import Breaker, RedisClock, open_redis
+from app.caching.moment import NEVER
 from app.database import Database, open_database
 from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
@@ -101,7 +101,7 @@ def breaker() -> Breaker:
     """It trusts Redis for ever: nobody runs a relay that would renew the trust."""
     breaker = Breaker(loads=4)
     breaker.reachable = True
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, NEVER)
     return breaker
 
 

@@ -5,7 +5,8 @@
     lapsed    nobody has found that out for so long: a reader waits a moment for news
     open      Redis does not answer, or it is another one than before: reads go to the database, a few at a time
 
-Trust is a lease. It ends by itself, on every instance, also on one that stands still or that nobody can reach:
+Trust is a lease. It ends by itself, on every instance, also on one that stands still, whose machine was paused, or
+that nobody can reach:
 
     A cannot reach Redis: its write is committed, and its invalidation fails
     B can, and still holds the old value                B's relay carries A's change, or B's trust ends after `TRUST`
@@ -36,6 +37,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from app.caching.errors import REDIS_DOWN, CacheUnavailable, Overloaded
+from app.caching.moment import LONG_AGO, Moment
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -79,7 +81,7 @@ class Breaker:
         all the same, and a hit says that it is not verified."""
         self.why = "nobody has looked yet"
         """Why it is open, or was the last time."""
-        self._until = float("-inf")
+        self._until = LONG_AGO
         self._failures = 0
         self._failing_since = 0.0
         self._news = asyncio.Event()
@@ -89,7 +91,7 @@ class Breaker:
     @property
     def closed(self) -> bool:
         """Whether Redis may be believed now."""
-        return not self.is_open and time.monotonic() < self._until
+        return not self.is_open and not self._until.is_over
 
     @property
     def life(self) -> str | None:
@@ -131,25 +133,26 @@ class Breaker:
             logger.warning("The breaker opens: %s.", why)
         self.losses += 1
         self.why = why
-        self._set(is_open=True, until=float("-inf"))
+        self._set(is_open=True, until=LONG_AGO)
 
-    def close(self, losses: int, began: float) -> None:
-        """Redis knows of every change that was committed at `began`, in seconds of the monotonic clock.
+    def close(self, losses: int, began: Moment) -> None:
+        """Redis knows of every change that was committed at `began`.
 
         It stays open when trust was lost since `losses` was read: what was found out then is about another Redis.
         """
         if losses == self.losses:
             if self.is_open:
                 logger.info("The breaker closes.")
-            self._set(is_open=False, until=began + TRUST.total_seconds())
+            self._set(is_open=False, until=began.later(TRUST))
             self.verified = True
 
-    def renew(self, began: float) -> None:
+    def renew(self, began: Moment) -> None:
         """Redis is believed, as at `began`, although nobody can say whether it knows of every change. This does not
         close a breaker that is open."""
         if not self.is_open:
             # The database may have been silent for so long that what was found out before reaches further.
-            self._set(is_open=False, until=max(self._until, began + TRUST.total_seconds()))
+            until = began.later(TRUST)
+            self._set(is_open=False, until=Moment(*map(max, self._until, until)))
             self.verified = False
 
     async def probe(self, redis: Redis, ask: Callable[[], Awaitable[T]]) -> T:
@@ -196,7 +199,7 @@ class Breaker:
             self.open("it has restarted, or is another one than before")
             raise RedisConnectionError("Redis has restarted, or is another one than before.")
 
-    def _set(self, *, is_open: bool, until: float) -> None:
+    def _set(self, *, is_open: bool, until: Moment) -> None:
         if is_open != self.is_open:
             self._changed(is_open)
         self.is_open, self._until = is_open, until

@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
 from app.caching import Breaker, CacheUnavailable, Seen
+from app.caching.moment import Moment
 from app.caching.repeating import Repeating
 from app.coherence.outbox import BATCH, Change, Outbox
 from app.coherence.succession import Outside, Succession
@@ -89,7 +90,7 @@ class Relay:
         """Carries what is undone, and answers how many changes that were. Raises CacheUnavailable and
         DatabaseUnavailable."""
         # Trust counts from before the look into the outbox: what is committed later, this poll knows nothing of.
-        began, losses = time.monotonic(), self._breaker.losses
+        began, losses = Moment.now(), self._breaker.losses
         # Before any row is taken. An instance that cannot reach Redis would keep rows from those that can:
         #
         #   A takes a row, and waits for Redis in vain      B skips it, for it is locked, and believes the old value
@@ -111,7 +112,7 @@ class Relay:
             self._breaker.close(losses, began)
         return carried
 
-    def _renew(self, seen: Seen, began: float) -> None:
+    def _renew(self, seen: Seen, began: Moment) -> None:
         """Believes Redis while Postgres does not answer, if Redis itself gives no reason to leave the epoch."""
         if self._succession.holds(seen):
             self._breaker.renew(began)
@@ -127,10 +128,10 @@ class Relay:
             #   B looks, and is answered; it stands still before it reads the answer
             #                                       A, without Redis, commits, waits until B's trust has ended, answers
             #   B goes on, and its look seems to have taken long
-            began = time.monotonic()
+            began, asked = Moment.now(), time.monotonic()
             if (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
                 return task.result()
-            if began - self._asked >= PATIENCE.total_seconds() and not self._untold:
+            if asked - self._asked >= PATIENCE.total_seconds() and not self._untold:
                 with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
                     self._renew(await self._succession.probe(), began)
 
@@ -144,7 +145,7 @@ class Relay:
                 await self._tell(changes, losses)
             self._life = life
         while undone and not self._repeating.stopping:
-            began = self._asked = time.monotonic()
+            began, self._asked = Moment.now(), time.monotonic()
             async with self._outbox.taken(epoch.n) as changes:
                 await self._tell(changes, losses)
             self._counted(len(changes), 0)

@@ -4,7 +4,6 @@ and how long a start takes.
 Each number of keys has a database of its own in Redis, so that all can be measured in turns.
 """
 
-import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
 from app.caching import Breaker, Lifetimes, Outcome, Reading, ReadThrough, RedisClock, Region, open_redis
+from app.caching.moment import NEVER
 from tests.benchmarks.measurement import Goal, Result, Sample, Table, Variant, WrongAnswer, compared, interleave, rates
 from tests.benchmarks.stage import Stage, on, processors, service
 from tests.benchmarks.tasks import hammer
@@ -123,7 +123,7 @@ async def _cache(stage: Stage, database: int) -> AsyncIterator[Cache]:
     breaker, clock = Breaker(loads=4), RedisClock()
     # Nobody writes here, so there is no relay, and Redis is believed for ever.
     breaker.reachable = True
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, NEVER)
     url = stage.endpoints.redis_url.replace("db=0", f"db={database}")
     async with (
         open_redis(url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker) as redis,

@@ -21,11 +21,11 @@ from redis.asyncio import Redis
 from redis.utils import str_if_bytes
 
 from app.caching import Breaker, Lifetimes, ReadThrough, RedisClock, Region, open_redis
+from app.caching.moment import NEVER
 from tests.benchmarks.peers.cashews_cache import cache_at, cached
 from tests.settled import settled
 
 HOUR = timedelta(hours=1)
-FOR_EVER = float("inf")
 
 
 class Row(BaseModel):
@@ -104,7 +104,7 @@ async def run(redis_url: str, database_url: str, seconds: float) -> None:
     breaker, clock = Breaker(loads=4), RedisClock()
     # Nobody writes here, so there is no relay, and Redis is believed for ever.
     breaker.reachable = True
-    breaker.close(breaker.losses, FOR_EVER)
+    breaker.close(breaker.losses, NEVER)
     async with (
         asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool,
         open_redis(redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker) as redis,

@@ -1,7 +1,6 @@
 """When Redis is believed, and how many reads pass by it when it is not."""
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -11,9 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from app.caching import Breaker, CacheAside, CacheUnavailable, Outcome, Overloaded, Region, open_redis
+from app.caching import Breaker, CacheAside, CacheUnavailable, Outcome, Overloaded, Region, moment, open_redis
 from app.caching import breaker as breakers
 from app.caching.lease import Lease
+from app.caching.moment import Moment
 from tests.caching.conftest import Source, Thing
 
 OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
@@ -21,9 +21,9 @@ NEVER = timedelta(milliseconds=1)
 """A patience that nothing outlasts."""
 
 
-def long_ago() -> float:
+def long_ago() -> Moment:
     """Before what was found out then stopped to count."""
-    return time.monotonic() - breakers.TRUST.total_seconds() - 1
+    return Moment.now().later(-breakers.TRUST - timedelta(seconds=1))
 
 
 async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
@@ -37,7 +37,7 @@ async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
 async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "NEWS", NEVER)
     breaker = Breaker(loads=1)
-    breaker.close(breaker.losses, time.monotonic() + 3600)
+    breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
     breaker = Breaker(loads=1)
     breaker.close(breaker.losses, long_ago())
@@ -49,19 +49,40 @@ async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_trust_counts_from_when_the_relay_began() -> None:
     breaker = Breaker(loads=1)
-    breaker.close(breaker.losses, time.monotonic() + 3600)
+    breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
     breaker.close(breaker.losses, long_ago())
     assert not breaker.closed
 
 
+async def test_trust_ends_although_the_clock_that_does_not_stop_for_sleep_stood_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B's machine is paused, and its clocks with it       A commits a new row, waits until B's trust has ended, answers
+    B's machine goes on, and somebody sets its time of day
+    R on B would hit the old value: the other clock has hardly moved
+    """
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
+    assert breaker.closed
+    monkeypatch.setattr(moment, "wall", lambda: time.time() + 7200)
+    assert not breaker.closed
+
+
+async def test_a_step_back_of_the_time_of_day_does_not_prolong_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    breaker = Breaker(loads=1)
+    breaker.close(breaker.losses, long_ago())
+    monkeypatch.setattr(moment, "wall", lambda: time.time() - 7200)
+    assert not breaker.closed
+
+
 async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None:
     breaker = Breaker(loads=1)
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, moment.NEVER)
     assert breaker.verified
-    breaker.renew(math.inf)
+    breaker.renew(moment.NEVER)
     assert (breaker.closed, breaker.verified) == (True, False)
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, moment.NEVER)
     assert breaker.verified
 
 
@@ -69,7 +90,7 @@ async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> Non
     """A look begins, and Postgres is silent · meanwhile Redis is found to answer, again and again · the look fails"""
     breaker = Breaker(loads=1)
     breaker.close(breaker.losses, long_ago())
-    breaker.renew(math.inf)
+    breaker.renew(moment.NEVER)
     breaker.renew(long_ago())
     assert breaker.closed
 
@@ -80,7 +101,7 @@ async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
     readers = [asyncio.create_task(breaker.believed()) for _ in range(3)]
     await asyncio.wait(readers, timeout=0)
     assert not any(reader.done() for reader in readers)
-    breaker.renew(math.inf)
+    breaker.renew(moment.NEVER)
     await asyncio.gather(*readers)
 
 
@@ -113,14 +134,14 @@ async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monk
 async def test_what_was_found_out_before_trust_was_lost_does_not_bring_it_back() -> None:
     """The relay begins its poll · Redis restarts, and a connection finds it out · the relay ends its poll"""
     breaker = Breaker(loads=1)
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, moment.NEVER)
     losses = breaker.losses
     breaker.open("it has restarted")
-    breaker.close(losses, math.inf)
+    breaker.close(losses, moment.NEVER)
     assert breaker.is_open
-    breaker.renew(math.inf)
+    breaker.renew(moment.NEVER)
     assert breaker.is_open, "Trust can go on, and not begin."
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, moment.NEVER)
     assert breaker.closed
 
 
@@ -158,7 +179,7 @@ async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> N
     breaker = Breaker(loads=1, changed=said.append)
     breaker.open("it does not answer")
     for _ in range(3):
-        breaker.close(breaker.losses, math.inf)
+        breaker.close(breaker.losses, moment.NEVER)
     for _ in range(3):
         breaker.open("it does not answer")
     assert said == [False, True]
@@ -195,7 +216,7 @@ async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believe
     reader = asyncio.ensure_future(region.find(1))
     await asked.wait()
     breaker.open("it has restarted")
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, moment.NEVER)
     answer.set()
     with pytest.raises(CacheUnavailable, match="Redis is not believed for things: it has restarted"):
         await reader

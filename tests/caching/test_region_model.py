@@ -8,7 +8,6 @@ each whether all that must hold does.
 
 import asyncio
 import itertools
-import math
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from redis.asyncio import Redis
 
 from app.caching import Breaker, Locked, Reading, RedisClock, Region, open_redis
 from app.caching.lease import WRITER, Fill, Lease
+from app.caching.moment import NEVER
 from app.embedded import Endpoints
 from tests.caching.conftest import LIFETIMES, Thing
 from tests.settled import settled
@@ -425,7 +425,7 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
         )
         # Nobody runs a relay, so nobody has to renew the trust.
         await breaker.probe(redis, redis.ping)
-        breaker.close(breaker.losses, math.inf)
+        breaker.close(breaker.losses, NEVER)
         region: Region[int, Thing] = Region(
             redis,
             "things",

@@ -5,7 +5,6 @@ carried again, totals of page views are built anew, and a write waits for it.
 """
 
 import asyncio
-import math
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from redis.asyncio import Redis
 
 from app.caching import Breaker, CacheError, CacheUnavailable, Outcome, RedisClock, Region, open_redis
 from app.caching.lease import Lease
+from app.caching.moment import NEVER
 from app.embedded import Endpoints
 from app.embedded.home import make_home
 from app.embedded.redis_server import SOCKET, RedisServer
@@ -134,7 +134,7 @@ async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
         ) as region,
     ):
         await breaker.probe(redis, redis.ping)
-        breaker.close(breaker.losses, math.inf)
+        breaker.close(breaker.losses, NEVER)
         lease = await region.lookup(ada)
         assert isinstance(lease, Lease)
         row = dict(await sql.fetchrow("SELECT id, name, email, version, created_at, updated_at FROM users") or {})

@@ -6,7 +6,6 @@ it when an invalidation failed (`settled`). Redis is believed throughout: that n
 told is the relay's promise, and is tested with it.
 """
 
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -33,6 +32,7 @@ from app.caching import (
     WriteBehind,
     WriteThrough,
 )
+from app.caching.moment import NEVER
 from app.lab.races.stepped_table import SteppedTable
 from app.lab.strategy import Holds, Row
 
@@ -51,7 +51,7 @@ def _number(row: Row | None) -> Number | None:
 def _trusting() -> Breaker:
     breaker = Breaker(loads=8)
     breaker.reachable = True
-    breaker.close(breaker.losses, math.inf)
+    breaker.close(breaker.losses, NEVER)
     return breaker
 
 
