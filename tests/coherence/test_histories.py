@@ -1,0 +1,106 @@
+"""A Postgres that goes back in time: what is read is what the database has, and nothing that it has lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from app.caching import Outcome
+from app.embedded import Endpoints
+from app.inventory.models import Setting
+from app.schema import migrate
+from tests.coherence.conftest import ADA, Instance, NewInstance
+from tests.eventually import eventually
+from tests.faults.another_redis import another_redis
+from tests.faults.dump import dumped, recreated, restored_into, restored_over
+from tests.fresh_database import fresh_database
+
+
+@pytest.fixture
+async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+    """A Redis and a database of the test's own."""
+    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        yield Endpoints(redis_url, database_url)
+
+
+async def answers(instance: Instance, user_id: int, name: str, sku: str, quantity: int) -> None:
+    """Returns when both are hits again; fails when one of them is something else after the instance has noticed."""
+
+    async def hits() -> bool:
+        user, stock = await instance.users.get(user_id), await instance.resources.inventory.get(sku)
+        assert (user.value, stock.value) != (None, None)
+        same = user.value is not None and user.value.name == name
+        same = same and stock.value is not None and stock.value.quantity == quantity
+        return same and user.outcome is stock.outcome is Outcome.HIT
+
+    await eventually(hits)
+
+
+@pytest.mark.parametrize("way", ["drop and create", "clean"])
+async def test_what_a_restored_database_has_lost_is_not_read_any_more(
+    way: str, new_instance: NewInstance, own: Endpoints, endpoints: Endpoints
+) -> None:
+    """pg_dump
+    A commits a new row, invalidates, and answers; R hits it
+    pg_restore: the database does not have that row any more, and gives its version to the next one
+    R on A or B would hit what is lost, until its TTL ends, and A's next change would keep it, as one of its own version
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    await a.resources.inventory.put("CUP", Setting(30))
+    dump = await dumped(own.database_url)
+    lost = await a.rename(ada, "Ada King")
+    await a.resources.inventory.put("CUP", Setting(20))
+    for instance in (a, b):
+        await answers(instance, ada, "Ada King", "CUP", 20)
+    if way == "clean":
+        await restored_over(own.database_url, dump)
+    else:
+        await recreated(endpoints.database_url, urlsplit(own.database_url).path[1:])
+        await restored_into(own.database_url, dump)
+    for instance in (a, b):
+        await answers(instance, ada, ADA.name, "CUP", 30)
+    for number in range(3):
+        changed = await a.rename(ada, f"Ada {number}")
+        assert [await a.name(ada), await b.name(ada)] == [f"Ada {number}"] * 2
+        if number == 0:
+            assert changed.version <= lost.version, "The sequence went back, too."
+
+
+async def test_views_that_a_restored_database_has_lost_are_not_in_the_totals(
+    new_instance: NewInstance, own: Endpoints, endpoints: Endpoints
+) -> None:
+    """Three views are carried to Postgres · pg_dump · four more are carried, and the total says seven
+    pg_restore: what Redis has cached of the total is of another history, and what waits is carried to this one
+    """
+    a = await new_instance(endpoints=own)
+    views = a.resources.page_views
+    sql = await asyncpg.connect(own.database_url)
+
+    async def stored(number: int) -> None:
+        async def is_stored() -> bool:
+            return bool(await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == number)
+
+        await eventually(is_stored)
+
+    await views.add("home", 3)
+    await stored(3)
+    dump = await dumped(own.database_url)
+    await views.add("home", 4)
+    await stored(7)
+    assert (await views.get("home")).views == 7
+    await sql.close()
+    await recreated(endpoints.database_url, urlsplit(own.database_url).path[1:])
+    await restored_into(own.database_url, dump)
+
+    async def told() -> bool:
+        try:
+            total = await views.get("home")
+        except Exception:  # noqa: BLE001  # Whatever it says while the database is gone.
+            return False
+        return total.views == 3
+
+    await eventually(told)

@@ -1,0 +1,53 @@
+"""A dump of a database, as an operator makes one, and puts it back."""
+
+import asyncio
+import subprocess
+
+import asyncpg
+
+from app.embedded.account import postgres_account
+from app.embedded.postgres_install import runnable_install
+from app.embedded.spawn import plain_environment
+from tests.eventually import PATIENCE
+
+
+async def dumped(database_url: str) -> bytes:
+    """`pg_dump`, in the custom format."""
+    return await asyncio.to_thread(_run, "pg_dump", ["--format=custom", database_url], b"")
+
+
+async def restored_into(database_url: str, dump: bytes) -> None:
+    """`pg_restore` into a database that is empty."""
+    await asyncio.to_thread(_run, "pg_restore", ["--exit-on-error", "--dbname", database_url], dump)
+
+
+async def restored_over(database_url: str, dump: bytes) -> None:
+    """`pg_restore --clean`: the tables are dropped, and come back."""
+    await asyncio.to_thread(
+        _run, "pg_restore", ["--exit-on-error", "--clean", "--if-exists", "--dbname", database_url], dump
+    )
+
+
+async def recreated(admin_url: str, name: str) -> None:
+    """Drops a database, whoever is connected to it, and creates it again."""
+    connection = await asyncpg.connect(admin_url)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+
+
+def _run(program: str, arguments: list[str], given: bytes) -> bytes:
+    account = postgres_account()
+    done = subprocess.run(
+        [runnable_install(account) / "bin" / program, *arguments],
+        input=given,
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        user=None if account is None else account.uid,
+        group=None if account is None else account.gid,
+        extra_groups=None if account is None else [],
+        cwd="/",
+        env=plain_environment(),
+    )
+    return done.stdout
