@@ -64,6 +64,9 @@ class Metrics:
         self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
+        self._refused_changes = counter(
+            "outbox_refused", "Changes that no cache can be told of, and that were set aside."
+        )
         flushes = counter("view_flushes", "Flushes of page views.", "result")
         self._flow: dict[str, Counter] = {
             "read": counter("views_read", "Totals of page views that were asked for."),
@@ -109,6 +112,10 @@ class Metrics:
         """The relay carried so many changes, and failed so many times."""
         self._relayed.inc(changes)
         self._relay_failures.inc(failures)
+
+    def count_refused_change(self) -> None:
+        """The relay has set a change aside."""
+        self._refused_changes.inc()
 
     def observe_flow(self, flow: str, count: int) -> None:
         """Something happened to page views on their way to Postgres."""

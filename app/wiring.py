@@ -237,6 +237,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             succession=succession,
             breaker=breaker,
             counted=metrics.count_relayed,
+            refused=metrics.count_refused_change,
         )
         async with (
             users_region,

@@ -31,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 PROVOKED = [
     "BacklogOld", "BacklogNearCap", "FlushesFailing", "DeadLetters", "ViewsLost", "ViewsRecovered", "EntriesRemoved",
-    "BreakerOpen", "RelayFailing", "InvalidationsFailing",
+    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused",
 ]  # fmt: skip
 """The alerts that the tests below make fire."""
 HOME = Shard("views", number("home"))
@@ -275,6 +275,15 @@ async def test_what_waits_for_a_postgres_that_is_away_fires(
         # Many wait, and not for long: it may be a heavy load.
         assert firing(before, await scrape(client)).isdisjoint({"BacklogOld", "BacklogNearCap"})
         await fires(client, before, "FlushesFailing", "RelayFailing")
+
+
+async def test_a_row_of_the_outbox_that_no_cache_can_be_told_of_fires(
+    settings: Settings, sql: asyncpg.Connection
+) -> None:
+    async with application(settings) as client:
+        before = await at_rest(client)
+        await sql.execute("INSERT INTO outbox (resource, key, version) VALUES ('users', 'x', 1)")
+        await fires(client, before, "ChangesRefused")
 
 
 async def test_what_a_redis_that_is_away_brings_about_fires(settings: Settings, sql: asyncpg.Connection) -> None:

@@ -40,12 +40,13 @@ FIRST = timedelta(seconds=5)
 passes by the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
-"""Forgets what is not of a version under a key, given as text. Raises CacheUnavailable."""
+"""Forgets what is not of a version under a key, given as text. Raises CacheUnavailable, and ValueError when the cache
+can have no such key."""
 
 
 class Relay:
     """One task that polls the outbox, and closes the breaker. `forget` has the cache of each table; `counted` is told
-    how many changes were carried, and how many polls failed."""
+    how many changes were carried, and how many polls failed, and `refused` of each that no cache can be told of."""
 
     def __init__(
         self,
@@ -55,8 +56,9 @@ class Relay:
         succession: Succession,
         breaker: Breaker,
         counted: Callable[[int, int], None],
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self._outbox, self._forget, self._counted = outbox, forget, counted
+        self._outbox, self._forget, self._counted, self._refused = outbox, forget, counted, refused
         self._succession, self._breaker = succession, breaker
         self._repeating = Repeating("relay", self._repeat, lambda: counted(0, 1))
         self._first = asyncio.Event()
@@ -188,7 +190,14 @@ class Relay:
 
     async def _forget_all(self, changes: Iterable[Change]) -> None:
         # Made in one tick, they are one script call for each region.
-        await asyncio.gather(*(self._forget[change.resource](change.key, change.version) for change in changes))
+        told = {change: self._forget[change.resource](change.key, change.version) for change in changes}
+        for change, error in zip(told, await asyncio.gather(*told.values(), return_exceptions=True), strict=True):
+            if isinstance(error, ValueError):
+                # Nothing can be cached under such a key, and the others must not wait for it: it is done.
+                logger.error("Row %d of the outbox is set aside: %s", change.id, _sentence(change, error))
+                self._refused()
+            elif error is not None:
+                raise error
 
     async def _repeat(self) -> timedelta:
         try:
@@ -210,3 +219,7 @@ class Relay:
         if time.monotonic() - self._swept > SWEEP.total_seconds():
             self._swept = time.monotonic()
             await self._outbox.sweep()
+
+
+def _sentence(change: Change, error: ValueError) -> str:
+    return f"{change.resource} has no key {change.key[:100]!r} ({error})."

@@ -7,6 +7,7 @@ from datetime import timedelta
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from app.caching import Breaker, CacheUnavailable, RedisClock
@@ -172,6 +173,32 @@ async def test_a_table_that_nobody_caches_does_not_hold_the_relay_up(relay: Rela
     await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
     assert await relay.poll() == 1
     assert await sql.fetchval(UNDONE) == 0
+
+
+async def test_a_change_that_no_cache_can_be_told_of_is_set_aside_and_holds_nothing_up(
+    app: FastAPI, client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    """Somebody writes a row into the outbox by hand, whose key is no id of a user. The breakers do not open for it, and
+    the relays get past it."""
+    await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
+
+    async def hits() -> bool:
+        return "; hit" in (await client.get("/users/1")).headers["Cache-Status"]
+
+    await eventually(hits)
+    await sql.execute(
+        "INSERT INTO outbox (resource, key, version) VALUES ('users', 'x', 1), ('users', '9e99', 2), ('users', '', 3)"
+    )
+    await sql.execute("UPDATE users SET name = 'Ada King'")
+
+    async def carried() -> bool:
+        return bool(await sql.fetchval(UNDONE) == 0)
+
+    await eventually(carried)
+    assert (await client.get("/users/1")).json()["name"] == "Ada King"
+    await eventually(hits)
+    assert app.state.resources.breaker.closed
+    assert app.state.resources.metrics.total("outbox_refused") == 3
 
 
 async def test_a_running_relay_outlives_failures_and_stops_when_told(
