@@ -69,8 +69,8 @@ class Breaker:
         """Of which epoch Redis is, where somebody keeps one (`record.py`)."""
         self.refused: str | None = None
         """Why this Redis is told nothing that it would keep: another one is believed, or it is somebody else's."""
-        self.foreign = False
-        """Whether it is, or may be, somebody else's: then what waits in it is not ours to carry."""
+        self.ours: bool | None = True
+        """Whether what waits in it is ours to carry; None while nobody knows."""
         self.losses = 0
         """How often trust was lost. Who compares it before and after knows whether it was lost between."""
         self.reachable = False

@@ -157,7 +157,8 @@ class Flusher:
     async def round(self) -> int:
         """Gathers, flushes and forgets once, and answers how many entries it had. What waits in a Redis that is not the
         one any more is carried, too; what waits in somebody else's is not ours. Raises CacheUnavailable."""
-        if self._breaker.foreign:
+        if self._breaker.ours is False:
+            self._held.clear()  # Whoever owns them takes them over.
             raise CacheUnavailable(f"Nothing is carried from this Redis: {self._breaker.refused}.")
         if not self._held:
             await self._gather()
@@ -165,6 +166,8 @@ class Flusher:
         while self._held:
             # What fails is held, and tried again: nothing is read meanwhile.
             if not self._counted:
+                if self._breaker.ours is None:
+                    raise CacheUnavailable("Nobody knows yet whether what waits in this Redis is ours to carry.")
                 self._counted = await self._count(_some(self._held, self._most))
             # If this fails, the entries are counted, and only have to be forgotten.
             await self._forget(self._held[: self._counted])

@@ -84,7 +84,7 @@ class Succession:
         """The epoch that ended because a store went back under it."""
         self._in_postgres, self._in_redis = Claim(), Claim()
         self._not_before = 0.0
-        breaker.refused, breaker.foreign = "nobody has looked yet", True
+        breaker.refused, breaker.ours = "nobody has looked yet", None
 
     @property
     def claims(self) -> bool:
@@ -102,7 +102,8 @@ class Succession:
     def holds(self, seen: Seen) -> bool:
         """Whether Redis alone gives no reason to leave the epoch: all that can be known without Postgres."""
         if self.epoch is None:
-            self._breaker.refused = None  # It takes views on, to be carried when Postgres is back.
+            # It is taken for what its record says, as far as to take views on: they are carried when Postgres is back.
+            self._breaker.epoch, self._breaker.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None
 
@@ -132,8 +133,8 @@ class Succession:
         run, epoch = self._breaker.run, look.epoch
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
-        self._breaker.foreign = seen.owner is not None and seen.owner.deployment != look.deployment
-        if self._breaker.foreign:
+        self._breaker.ours = seen.owner is None or seen.owner.deployment == look.deployment
+        if not self._breaker.ours:
             raise self._outside(
                 "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
             )
