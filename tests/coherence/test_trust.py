@@ -26,9 +26,9 @@ from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed
 from tests.service import serving
 
-LOOKS = r"^SELECT coalesce\(max\(outbox"
+LOOKS = r"^SELECT .* coalesce\(max\(outbox"
 """What a relay says when it looks into the outbox, at the beginning of a poll."""
-LOOKS_AGAIN = r"^SELECT EXISTS .* outbox.id <="
+LOOKS_AGAIN = r"^SELECT .* EXISTS .* outbox.id <="
 """What it says to learn whether all that it saw then is done."""
 
 
