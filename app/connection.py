@@ -4,7 +4,6 @@ What can go wrong: a pooler in between that takes no settings at the start, or d
 its role.
 """
 
-import time
 from datetime import timedelta
 
 import asyncpg
@@ -13,11 +12,11 @@ LEAVE = timedelta(milliseconds=200)
 
 
 class Connection(asyncpg.Connection):
-    """A connection that does not wait long for a server that has fallen silent to take leave, and that knows its age
-    and what it was told of the server."""
+    """A connection that does not wait long for a server that has fallen silent to take leave, and that knows what
+    it was told of the server."""
 
-    opened = 0.0
-    """When it began to be made, in seconds of the monotonic clock."""
+    is_new = True
+    """Whether nobody has used it yet."""
 
     def is_misplaced(self, *, writing: bool) -> bool:
         """Whether Postgres has said that it is a standby, or, which matters to a writer, that its sessions are
@@ -40,7 +39,6 @@ async def connect(url: str, timeout: timedelta) -> Connection:
     longer, so that the server's own word comes first.
     """
     milliseconds = str(round(timeout / timedelta(milliseconds=1)))
-    opened = time.monotonic()
     connection: Connection = await asyncpg.connect(
         connection_class=Connection,
         dsn=url.replace("postgresql+asyncpg://", "postgresql://", 1),
@@ -56,5 +54,4 @@ async def connect(url: str, timeout: timedelta) -> Connection:
             "default_transaction_isolation": "read committed",
         },
     )
-    connection.opened = opened
     return connection

@@ -20,12 +20,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import MetaData, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 from app.availability import available, ends_connection
@@ -57,6 +60,8 @@ POOL_WAIT = timedelta(milliseconds=600)
 FAILURES = 3
 SILENCE = timedelta(milliseconds=200)
 """When so many connections one after the other were not to be had, nobody asks for one for so long."""
+WRITING: ContextVar[bool] = ContextVar("writing")
+"""Whether the connection that this task takes from the pool is to write."""
 
 
 class Database:
@@ -96,6 +101,7 @@ class Database:
             counted(context.execution_options.get("resource", "other"))
 
         event.listen(self._engine.sync_engine, "before_cursor_execute", count)
+        event.listen(self._engine.sync_engine, "checkout", _well_placed)
 
     async def look(self, resource: str, look: Look, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """What one look finds, counted for `resource`. Raises StandbyMet and OtherHistory."""
@@ -164,10 +170,11 @@ class Database:
         if time.monotonic() < self._silent_until:
             raise DatabaseUnavailable("The database does not answer.")
         async with AsyncExitStack() as stack:
+            intent = WRITING.set(writing)
             try:
                 # It may take three waits: for a turn, until an old connection turns out to be dead, and for a new one.
                 async with asyncio.timeout(self._patience * 0.4):
-                    connection = await self._checkout(stack, writing=writing)
+                    connection = await stack.enter_async_context(self._engine.connect())
             except PoolTimeout:
                 raise  # It answers others.
             except Exception:
@@ -176,6 +183,8 @@ class Database:
                 if self._failures >= FAILURES:
                     self._silent_until = time.monotonic() + SILENCE.total_seconds()
                 raise
+            finally:
+                WRITING.reset(intent)
             self._failures = 0
             try:
                 yield connection
@@ -183,19 +192,6 @@ class Database:
                 if ends_connection(error):
                     await connection.invalidate()
                 raise
-
-    async def _checkout(self, stack: AsyncExitStack, *, writing: bool) -> AsyncConnection:
-        """A connection from the pool. One that was made while Postgres took no writes, or was a standby, is replaced:
-        it stays as it is when Postgres has changed long since. What a new one leads to, its statements say."""
-        began = time.monotonic()
-        while True:
-            connection = await stack.enter_async_context(self._engine.connect())
-            driver = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
-            assert isinstance(driver, Connection)
-            if driver.opened >= began or not driver.is_misplaced(writing=writing):
-                return connection
-            await connection.invalidate()
-            await connection.close()
 
     @asynccontextmanager
     async def _writer(self) -> AsyncIterator[None]:
@@ -214,6 +210,16 @@ class Database:
             await asyncio.wait_for(self._engine.dispose(), CLOSING.total_seconds())
         except TimeoutError:
             logger.warning("Postgres did not see its connections closed.")
+
+
+def _well_placed(adapted: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """Has a connection replaced that was made while Postgres took no writes, or was a standby: it stays as it is when
+    Postgres has changed long since. Of a new one, its statements say where it leads."""
+    connection = proxy.driver_connection
+    assert isinstance(connection, Connection)
+    if not connection.is_new and connection.is_misplaced(writing=WRITING.get()):
+        raise DisconnectionError("It was made when Postgres was a standby, or read-only.")
+    connection.is_new = False
 
 
 @asynccontextmanager
