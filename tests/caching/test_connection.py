@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Connection, Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from app.caching import RedisClock, open_redis
 from app.caching.connection import _packed
 from app.embedded import Endpoints
 from tests.eventually import eventually
-from tests.faults.name import Name
-from tests.faults.replicating_redis import ReplicatingRedis
 
 
 async def test_a_burst_waits_for_a_connection_and_does_not_fail(endpoints: Endpoints) -> None:
@@ -126,34 +124,3 @@ async def pipelined(redis: Redis) -> None:
     async with redis.pipeline() as pipeline:
         pipeline.get("a")
         await pipeline.execute()
-
-
-async def blocked(redis: Redis) -> None:
-    """A read that waits."""
-    await redis.blpop(["entries"], timeout=50)
-
-
-async def test_a_reader_that_waits_while_its_redis_is_demoted_does_not_stay_with_it() -> None:
-    """R waits for an entry, on a primary
-    the name leads elsewhere, and the primary becomes a replica: it ends the wait
-                                                                    R's next read goes where the name leads
-    """
-    async with ReplicatingRedis.started() as first, ReplicatingRedis.started() as second:
-        await second.follow(first)
-        with Name.leading_to(Path(first.socket)) as name:
-            async with (
-                open_redis(f"unix://{name.path}", timeout=timedelta(seconds=60), connections=1) as redis,
-                Redis.from_url(first.url) as watching,
-            ):
-                reader = asyncio.create_task(blocked(redis))
-
-                async def waits() -> bool:
-                    return int((await watching.info("clients"))["blocked_clients"]) == 1
-
-                await eventually(waits)
-                await second.lead()
-                name.lead_to(Path(second.socket))
-                await first.follow(second)
-                with pytest.raises(ResponseError, match="UNBLOCKED"):
-                    await reader
-                assert await redis.rpush("entries", "one") == 1

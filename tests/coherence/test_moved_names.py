@@ -40,6 +40,9 @@ async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replic
     """A has connections to R1, a primary
     R2 is promoted, the name leads to it, and R1 becomes its replica
     A asks R1: it answers READONLY, which is an answer, and every PING succeeds: A would stay with it for ever
+
+    A read of the flusher that waits in R1 would be ended together with its connection, and the new one lead to R2, so
+    that A learned of it: none waits.
     """
     taken = 0
 
@@ -64,9 +67,11 @@ async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replic
             await eventually(views_are_taken_on)
             # What is taken on may be lost with a primary, and be taken on again: it is not what this is about.
             await eventually(all_are_counted)
-            await replica.lead()
-            name.lead_to(Path(replica.socket))
-            await primary.follow(replica)
+            async with a.redis.holding("^XREADGROUP") as read:
+                await read.arrived.wait()
+                await replica.lead()
+                name.lead_to(Path(replica.socket))
+                await primary.follow(replica)
             assert await eventually(views_are_taken_on) < SOON
             await eventually(all_are_counted)
             primary, replica = replica, primary
