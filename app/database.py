@@ -60,7 +60,7 @@ POOL_WAIT = timedelta(milliseconds=600)
 FAILURES = 3
 SILENCE = timedelta(milliseconds=200)
 """When so many connections one after the other were not to be had, nobody asks for one for so long."""
-WRITING: ContextVar[bool] = ContextVar("writing")
+WRITING: ContextVar[bool] = ContextVar("writing", default=False)
 """Whether the connection that this task takes from the pool is to write."""
 
 
