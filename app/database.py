@@ -9,23 +9,32 @@ commits after the client has had its answer.)
 What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state and not the statement's fault: refused,
 silent, starting, out of connections, a lock or a statement that took too long. When Postgres falls silent, whoever asks
 learns it within about half the timeout, and who asks next, at once.
+
+A name may lead elsewhere than before: to a standby, or to the primary of another history. What `look` and `change` ask
+says by itself where it was carried out. A connection that leads to the wrong place, or to a Postgres that takes no
+writes, lives on by itself, and would come back from the pool for ever: it is thrown away, and the next one is new.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 from sqlalchemy import MetaData, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
-from app.errors import DatabaseUnavailable, OutcomeUnknown
+from app.availability import available, ends_connection
+from app.connection import Connection, connect
+from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet
+from app.look import TIMELINE, Look
 
 metadata = MetaData(
     naming_convention={
@@ -38,26 +47,21 @@ metadata = MetaData(
 )
 """All tables, for the migrations to compare with."""
 
-# The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
-# transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
-# not to be had, a password or a database that it does not know, an error of its own.
-UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX")
-# Those that speak of the values: they cannot be, break a constraint, are too large, or a trigger does not like them.
-REFUSED = ("22", "23", "54", "P0")
-# The table was altered since the statement was prepared: the next try prepares it anew.
-ALTERED = "0A000"
-# A table, a column or a function is not there: a migration is missing.
-UNMIGRATED = ("42P01", "42703", "42883")
+Row = dict[str, Any]
+"""The columns of a row by their names."""
+Returning = ReturningInsert[Any] | ReturningUpdate[Any] | ReturningDelete[Any]
+"""A statement that changes rows and answers something of them."""
 
 logger = logging.getLogger(__name__)
 
 CLOSING = timedelta(seconds=2)
-LEAVE = timedelta(milliseconds=200)
 POOL_WAIT = timedelta(milliseconds=600)
 """How long a request waits for a connection before it is told to come back."""
 FAILURES = 3
 SILENCE = timedelta(milliseconds=200)
 """When so many connections one after the other were not to be had, nobody asks for one for so long."""
+WRITING: ContextVar[bool] = ContextVar("writing", default=False)
+"""Whether the connection that this task takes from the pool is to write."""
 
 
 class Database:
@@ -75,15 +79,11 @@ class Database:
     ) -> None:
         self._generation = 0
 
-        async def made() -> Any:
+        async def made() -> Connection:
             generation = self._generation
             connection = await connect(url, timeout)
             connection.generation = generation
             return connection
-
-        def checked(adapted: Any, record: Any, proxy: Any) -> None:
-            if proxy.driver_connection.generation != self._generation:
-                raise DisconnectionError("It may lead to where the name does not lead any more.")
 
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
@@ -102,17 +102,65 @@ class Database:
         self._committed = committed
         self._silent_until = float("-inf")
         self._failures = 0
+        self.timeline: str | None = None
+        """The timeline of the history that is believed, eight hexadecimal digits; None, when any will do."""
+        self.refused: str | None = None
+        """Why nothing is asked of this database: it is an old primary."""
 
         def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             counted(context.execution_options.get("resource", "other"))
 
         event.listen(self._engine.sync_engine, "before_cursor_execute", count)
-        event.listen(self._engine.sync_engine, "checkout", checked)
+        event.listen(self._engine.sync_engine, "checkout", self._well_placed)
+
+    async def look(self, resource: str, look: Look, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """What one look finds, counted for `resource`. Raises StandbyMet and OtherHistory."""
+        async with self.reading(resource) as connection:
+            return await self.look_on(connection, look, parameters)
+
+    async def look_on(
+        self, connection: AsyncConnection, look: Look, parameters: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        """The same on a connection that is had already."""
+        rows = (await connection.execute(look.statement, parameters)).all()
+        self._judge(rows[0][0])
+        return look.found(rows)
+
+    async def change(self, connection: AsyncConnection, statement: Returning) -> Row | None:
+        """Changes one row at most, and answers what the statement returns of it, None when there was none. Raises
+        OtherHistory: then the transaction must not commit."""
+        row = (await connection.execute(statement.returning(TIMELINE))).one_or_none()
+        if row is None:
+            return None
+        found = dict(row._mapping)
+        self._judge(found.pop(TIMELINE.name))
+        return found
+
+    def _judge(self, timeline: str | None) -> None:
+        if timeline is None:
+            raise StandbyMet("Postgres is a standby: what it knows may be old; try again.")
+        if self.timeline not in (None, timeline):
+            raise OtherHistory(
+                f"Postgres is at timeline {int(timeline, 16)}, and this instance believes what it knew at timeline "
+                f"{int(self.timeline, 16)}; try again."
+            )
+
+    def _well_placed(self, adapted: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+        """Has a connection replaced that may lead to where the name does not lead any more, or that was made while
+        Postgres took no writes, or was a standby: it stays as it is when Postgres has changed long since. Of a new one,
+        its statements say where it leads."""
+        connection = proxy.driver_connection
+        assert isinstance(connection, Connection)
+        if connection.generation != self._generation:
+            raise DisconnectionError("It was made before all were to be made anew.")
+        if not connection.is_new and connection.is_misplaced(writing=WRITING.get()):
+            raise DisconnectionError("It was made when Postgres was a standby, or read-only.")
+        connection.is_new = False
 
     @asynccontextmanager
     async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
-        async with available(), asyncio.timeout(self._within), self._connection() as connection:
+        async with available(), asyncio.timeout(self._within), self._connection(writing=False) as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
@@ -121,7 +169,7 @@ class Database:
 
         Raises OutcomeUnknown when the connection is lost while it commits.
         """
-        async with available(), self._writer(), self._connection() as connection:
+        async with available(), self._writer(), self._connection(writing=True) as connection:
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
             async with asyncio.timeout(self._within):
                 transaction = await connection.begin()
@@ -140,10 +188,13 @@ class Database:
             self._committed(resource)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self, *, writing: bool) -> AsyncIterator[AsyncConnection]:
+        if self.refused is not None:
+            raise DatabaseUnavailable(self.refused)
         if time.monotonic() < self._silent_until:
             raise DatabaseUnavailable("The database does not answer.")
         async with AsyncExitStack() as stack:
+            intent = WRITING.set(writing)
             try:
                 # It may take three waits: for a turn, until an old connection turns out to be dead, and for a new one.
                 async with asyncio.timeout(self._patience * 0.4):
@@ -156,8 +207,15 @@ class Database:
                 if self._failures >= FAILURES:
                     self._silent_until = time.monotonic() + SILENCE.total_seconds()
                 raise
+            finally:
+                WRITING.reset(intent)
             self._failures = 0
-            yield connection
+            try:
+                yield connection
+            except Exception as error:
+                if ends_connection(error):
+                    await connection.invalidate()
+                raise
 
     @asynccontextmanager
     async def _writer(self) -> AsyncIterator[None]:
@@ -170,6 +228,11 @@ class Database:
         finally:
             self._writers.release()
 
+    def believe(self, timeline: int) -> None:
+        """Only what runs at this timeline is believed from here on, and on connections that are made from here on."""
+        self.timeline = f"{timeline:08X}"
+        self.reconnect()
+
     def reconnect(self) -> None:
         """Whoever asks for a connection from here on gets one that is made from here on."""
         self._generation += 1
@@ -180,90 +243,6 @@ class Database:
             await asyncio.wait_for(self._engine.dispose(), CLOSING.total_seconds())
         except TimeoutError:
             logger.warning("Postgres did not see its connections closed.")
-
-
-class Connection(asyncpg.Connection):
-    """A connection that does not wait long for a server that has fallen silent to take leave."""
-
-    generation = 0
-    """Of which generation of its pool it is."""
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken."""
-        await super().close(timeout=LEAVE.total_seconds() if timeout is None else min(timeout, LEAVE.total_seconds()))
-
-
-async def connect(url: str, timeout: timedelta) -> Any:
-    """A connection to `url`, a plain postgresql:// address as libpq takes it, with the limits that bound every wait.
-
-    Postgres itself ends a statement after `timeout` (half of it, when it waits for a lock), and a transaction that was
-    left idle for as long: a process that was stopped in the middle must not hold its locks. The client waits a little
-    longer, so that the server's own word comes first.
-    """
-    milliseconds = str(round(timeout / timedelta(milliseconds=1)))
-    return await asyncpg.connect(
-        connection_class=Connection,
-        dsn=url.replace("postgresql+asyncpg://", "postgresql://", 1),
-        timeout=timeout.total_seconds(),
-        command_timeout=timeout.total_seconds() + 1,
-        server_settings={
-            "application_name": "fourways",
-            "statement_timeout": milliseconds,
-            "idle_in_transaction_session_timeout": milliseconds,
-            "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
-            "timezone": "UTC",
-            # Whatever the database's default is: the lock of a SKU and its row have to be read with two snapshots.
-            "default_transaction_isolation": "read committed",
-        },
-    )
-
-
-@asynccontextmanager
-async def available() -> AsyncIterator[None]:
-    """Turns every way in which Postgres can be away into DatabaseUnavailable; other errors pass."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise DatabaseUnavailable("All connections to the database are in use.") from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable("The database does not answer.") from error
-    except RuntimeError as error:
-        # What uvloop says of a socket that the other end has closed a moment ago.
-        if "handler is closed" not in str(error):
-            raise
-        raise DatabaseUnavailable("The connection to the database is broken.") from error
-    except (DBAPIError, asyncpg.PostgresError) as error:
-        state = sqlstate(error)
-        if state in UNMIGRATED:
-            raise DatabaseUnavailable("The database lacks a migration: run `alembic upgrade head`.") from error
-        if state == ALTERED and "cached" in str(error):
-            raise DatabaseUnavailable("The table was altered a moment ago; try again.") from error
-        if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
-            raise DatabaseUnavailable("The database does not answer as it should.") from error
-        if isinstance(error, SQLAlchemyError) and state is None:
-            # No SQLSTATE: the driver gave up before the server had a say (a closed or broken connection, a deadline).
-            raise DatabaseUnavailable("The connection to the database is broken.") from error
-        raise
-
-
-def constraint(error: IntegrityError) -> str:
-    """The name of the constraint that a statement broke."""
-    return str(getattr(getattr(error.orig, "__cause__", None), "constraint_name", ""))
-
-
-def refusal(error: DBAPIError) -> str | None:
-    """Why Postgres refuses the values that it was given, in its own words; None when it is about something else."""
-    if not (sqlstate(error) or "").startswith(REFUSED):
-        return None
-    return str(getattr(error.orig, "__cause__", None) or error.orig).partition("\n")[0]
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """The five characters by which Postgres names an error, None when it was not Postgres that raised it."""
-    found = getattr(error, "orig", error)
-    # SQLAlchemy's own error for a statement of before an ALTER TABLE says nothing of it: the driver's, its cause, does.
-    state = getattr(found, "sqlstate", None) or getattr(getattr(found, "__cause__", None), "sqlstate", None)
-    return state if isinstance(state, str) else None
 
 
 @asynccontextmanager

@@ -9,6 +9,8 @@ FourwaysError
 ├── KeyReused              An idempotency key that was used for another change.
 ├── Uncountable            Views that Postgres refuses, and will refuse again.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
+    ├── StandbyMet         A standby was asked: what it knows may be old.
+    ├── OtherHistory       Postgres has become another one than the one that is believed.
     └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
 
 The cache has its own tree, in `app/caching/errors.py`.
@@ -37,6 +39,14 @@ class Uncountable(FourwaysError):
 
 class DatabaseUnavailable(FourwaysError):
     """Postgres does not answer, or not in time."""
+
+
+class StandbyMet(DatabaseUnavailable):
+    """The connection leads to a standby, which may lack what was committed. Nothing that it says counts."""
+
+
+class OtherHistory(DatabaseUnavailable):
+    """Postgres is at another timeline than the one that this process believes."""
 
 
 class OutcomeUnknown(DatabaseUnavailable):

@@ -17,7 +17,9 @@ import app.inventory.models
 import app.page_views.models
 import app.products.models
 import app.users.models  # noqa: F401  # imported for its tables, as the four above
-from app.database import available, connect, metadata
+from app.availability import available
+from app.connection import connect
+from app.database import metadata
 from app.errors import DatabaseUnavailable
 from app.settings import SettingsError, read_database_url
 

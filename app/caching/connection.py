@@ -6,6 +6,7 @@ Each value below is chosen against one of those defaults:
     retries=0                a lost reply must not apply a command twice; who may retry knows it better than the client
     socket_timeout           a silent Redis costs one short wait, not one per attempt
     a pool that waits        a burst waits for a connection; the ordinary pool raises at once when it is empty
+    a parser of our own      a server that was demoted answers READONLY for ever, on connections that live
     protocol=2               with RESP3, redis-py 8.1.0 hands out connections that Redis closed while they were idle
 """
 
@@ -16,6 +17,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import hiredis
+from redis._parsers import _AsyncHiredisParser
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -24,6 +26,27 @@ from redis.utils import str_if_bytes
 
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
+
+WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
+"""What a server answers that is not, or not yet, or not any more, the primary of those who have logged in. A script of
+Redis 6 has it in the middle: `ERR Error running script (…): @user_script: 9: -READONLY You can't write …`."""
+
+
+class Parser(_AsyncHiredisParser):
+    """Reads answers. A connection whose server says that it is in the wrong role is closed when it is given back, for
+    it lives on by itself; the next one may be led to the right server. Errors in the answers of a pipeline and of a
+    transaction come by here, too, and an answer that is none costs nothing."""
+
+    def on_connect(self, connection: AbstractConnection) -> None:
+        """A connection was made, and is to be read."""
+        self._connection = connection
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
+
+    def parse_error(self, response: str) -> Exception:  # type: ignore[override]  # It is a classmethod there.
+        """The exception for an error that Redis has answered."""
+        if WRONG_ROLE.search(response):
+            self._connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+        return cast("Exception", super().parse_error(response))  # type: ignore[no-untyped-call]
 
 
 class Pool(BlockingConnectionPool):
@@ -95,6 +118,7 @@ async def open_redis(
         socket_connect_timeout=timeout.total_seconds(),
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        parser_class=Parser,
         redis_connect_func=connected,
     )
     pool.breaker = breaker

@@ -105,6 +105,10 @@ class Epochs:
             position=int(position or 0),
         )
 
+    def believe(self, timeline: int) -> None:
+        """As the database does: what is carried to it must not go to another history."""
+        self._database.believe(timeline)
+
     def reconnect(self) -> None:
         """Has each look from here on go where the name leads now, and not where it led before."""
         self._database.reconnect()

@@ -5,15 +5,36 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import and_, delete, exists, func, select, true, update
+from sqlalchemy import bindparam, delete, exists, func, select, update
 
 from app.coherence.models import epochs, outbox
 from app.database import Database
+from app.look import Look
 
 BATCH = 2000
 SWEPT = 20_000
+LAST = 2**63 - 1
+"""No id is higher."""
 KEPT = timedelta(seconds=60)
 """Rows that are done stay this long: after a Redis that went back in time, they can be carried again."""
+
+UNDONE = outbox.c.done_at.is_(None)
+ANY_UNDONE = Look(select(exists().where(UNDONE, outbox.c.id <= bindparam("newest")).label("undone")))
+WAITS = Look(
+    select(
+        exists()
+        .where(UNDONE, outbox.c.resource == bindparam("resource"), outbox.c.key == bindparam("key"))
+        .label("undone")
+    )
+)
+KEPT_CHANGES = (
+    select(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
+    .where(outbox.c.id > bindparam("after"), outbox.c.id <= bindparam("newest"))
+    .order_by(outbox.c.id)
+    .limit(BATCH)
+)
+ALL = Look(KEPT_CHANGES)
+ALL_UNDONE = Look(KEPT_CHANGES.where(UNDONE))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,7 +48,7 @@ class Change:
 
 
 class Outbox:
-    """The changes that the caches have not been told of."""
+    """The changes that the caches have not been told of. A standby may not know of them yet: looks raise StandbyMet."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -61,30 +82,22 @@ class Outbox:
 
     async def undone(self, newest: int) -> bool:
         """Whether a row up to `newest` is undone, also when somebody else has taken it: a plain SELECT sees it."""
-        there = exists().where(outbox.c.done_at.is_(None), outbox.c.id <= newest)
-        async with self._database.reading("outbox") as connection:
-            return bool((await connection.execute(select(there))).scalar_one())
+        (row,) = await self._database.look("outbox", ANY_UNDONE, {"newest": newest})
+        return bool(row["undone"])
 
     async def waits(self, resource: str, key: str) -> bool:
         """Whether a change of this key is undone."""
-        undone = exists().where(outbox.c.done_at.is_(None), outbox.c.resource == resource, outbox.c.key == key)
-        async with self._database.reading("outbox") as connection:
-            return bool((await connection.execute(select(undone))).scalar_one())
+        (row,) = await self._database.look("outbox", WAITS, {"resource": resource, "key": key})
+        return bool(row["undone"])
 
     async def kept(self, *, undone_up_to: int | None = None) -> AsyncIterator[list[Change]]:
         """All changes that are still there, done or not, or the undone ones up to an id, also those that somebody has
         taken; oldest first, at most `BATCH` at a time."""
-        wanted = true() if undone_up_to is None else and_(outbox.c.done_at.is_(None), outbox.c.id <= undone_up_to)
+        some, newest = (ALL, LAST) if undone_up_to is None else (ALL_UNDONE, undone_up_to)
         after, size = 0, BATCH
         while size == BATCH:
-            some = (
-                select(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
-                .where(outbox.c.id > after, wanted)
-                .order_by(outbox.c.id)
-                .limit(BATCH)
-            )
-            async with self._database.reading("outbox") as connection:
-                changes = [Change(*row) for row in await connection.execute(some)]
+            rows = await self._database.look("outbox", some, {"after": after, "newest": newest})
+            changes = [Change(**row) for row in rows]
             if changes:
                 yield changes
                 after = changes[-1].id

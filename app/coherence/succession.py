@@ -35,7 +35,7 @@ from redis.asyncio import Redis
 from app.caching import SETTLED, Breaker, CacheUnavailable, Owner, Record, Seen
 from app.coherence.epochs import Epoch, Epochs, Look
 from app.database import Database
-from app.errors import DatabaseUnavailable
+from app.errors import StandbyMet
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Succession:
         """Looks into Postgres. Raises DatabaseUnavailable."""
         look = await self._epochs.look()
         if look.standby:
-            raise DatabaseUnavailable("Postgres is a standby, and not the primary.")
+            raise StandbyMet("Postgres is a standby, and not the primary.")
         if look.epoch is None and self._breaker.run is not None:
             await self._epochs.first(secrets.token_hex(8), self._breaker.run, look.history)
             look = await self._epochs.look()
@@ -133,13 +133,14 @@ class Succession:
         run, epoch = self._breaker.run, look.epoch
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
+        self._database.refused = None
         self._breaker.ours = seen.owner is None or seen.owner.deployment == look.deployment
         if not self._breaker.ours:
             raise self._outside(
                 "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
             )
         if seen.owner is not None and _goes_on(seen.owner.history, look.history):
-            raise self._outside("it was told of a later timeline of Postgres, and DATABASE_URL leads to an old primary")
+            raise self._superseded("it was told of a later timeline of Postgres")
         if seen.epoch == epoch.token and seen.owner is not None and look.position < seen.owner.position:
             self._over = epoch.token
         owner = Owner(look.deployment, look.history, look.position)
@@ -177,7 +178,9 @@ class Succession:
     def _enter(self, epoch: Epoch, look: Look) -> None:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
-            self._database.reconnect()
+            timeline = int(look.history.split("/")[1])
+            self._database.believe(timeline)
+            self._epochs.believe(timeline)
         self.epoch, self._position = epoch, look.position
         self._breaker.epoch, self._breaker.refused = epoch.token, None
         self._in_postgres.stands(None)
@@ -188,13 +191,19 @@ class Succession:
         self._breaker.refused = why
         return Outside(f"Redis is not believed: {why}.")
 
+    def _superseded(self, why: str) -> Outside:
+        """This database is an old primary: nothing is read there, and nothing is carried to it."""
+        self._database.refused = "DATABASE_URL leads to an old primary: a later timeline of Postgres is believed."
+        self._breaker.ours = None
+        return self._outside(f"{why}, and DATABASE_URL leads to an old primary")
+
     async def _unchallenged(self, epoch: Epoch, look: Look, seen: Seen, run: str) -> bool:
         """Whether nobody claims the next epoch, or the claims were refuted. Raises Outside."""
         if seen.claim is not None:
             if seen.claims_for == look.history:
                 return False
             if _goes_on(seen.claims_for, look.history):
-                raise self._outside("a later timeline of Postgres claims it, and DATABASE_URL leads to an old primary")
+                raise self._superseded("a later timeline of Postgres claims it")
             if not await self._record.refute(epoch.token, seen.claim):
                 return False
         return epoch.claim is None or (epoch.claimed_run != run and await self._epochs.refute(epoch))

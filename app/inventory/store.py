@@ -9,17 +9,26 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import Boolean, Executable, Row, delete, false, func, literal_column, select, true, update
+from sqlalchemy import Boolean, bindparam, delete, false, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import Database
+from app.database import Database, Returning, Row
 from app.errors import KeyReused, NotFound, OutOfStock, PreconditionFailed, TooMuch
 from app.inventory.models import LARGEST, Adjustment, Change, Removal, Setting, Stock, stock, stock_adjustments
+from app.look import Look
 
 COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, stock.c.updated_at)
+
+LOADED = func.load_stock(bindparam("wanted")).table_valued("unlocked", "sku", "quantity", "version", "updated_at")
+LOAD = Look(select(LOADED))
+STANDING = Look(select(stock.c.quantity, stock.c.version).where(stock.c.sku == bindparam("wanted")))
+ADJUSTED = Look(
+    select(stock_adjustments).where(
+        stock_adjustments.c.sku == bindparam("wanted"), stock_adjustments.c.key == bindparam("used")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +48,9 @@ class StockStore:
 
     async def load(self, sku: str) -> Found:
         """The stock of `sku`, read after a try at sharing the lock of its writers."""
-        loaded = func.load_stock(sku).table_valued("unlocked", "sku", "quantity", "version", "updated_at")
-        async with self._database.reading("inventory") as connection:
-            row = (await connection.execute(select(loaded))).one()
-        unlocked, sku, quantity, version, updated_at = row
-        if sku is None:
-            return Found(None, unlocked)
-        return Found(Stock(sku=sku, quantity=quantity, version=version, updated_at=updated_at), unlocked)
+        (row,) = await self._database.look("inventory", LOAD, {"wanted": sku})
+        unlocked = row.pop("unlocked")
+        return Found(None if row["sku"] is None else Stock(**row), unlocked)
 
     async def save(self, sku: str, change: Change, revoke: Callable[[], Awaitable[None]]) -> Stock | None:
         """Makes a change, and answers the stock as it is then, None when it is gone.
@@ -58,14 +63,73 @@ class StockStore:
             await connection.execute(select(func.pg_advisory_xact_lock(func.stock_lock(sku))))
             self._waited(timedelta(seconds=time.monotonic() - began))
             if isinstance(change, Adjustment):
-                return await _adjust(connection, sku, change, revoke)
-            row = await _both(connection, _statement(sku, change), revoke)
+                return await self._adjust(connection, sku, change, revoke)
+            row = await self._both(connection, _statement(sku, change), revoke)
             if row is None:
-                raise await _refused(connection, sku, change)
-            return None if isinstance(change, Removal) else Stock(**row._mapping)
+                raise await self._refused(connection, sku, change)
+            return None if isinstance(change, Removal) else Stock(**row)
+
+    async def _adjust(
+        self, connection: AsyncConnection, sku: str, change: Adjustment, revoke: Callable[[], Awaitable[None]]
+    ) -> Stock:
+        if change.key is not None:
+            done = await self._database.look_on(connection, ADJUSTED, {"wanted": sku, "used": change.key})
+            for before in done:
+                if before["delta"] != change.delta:
+                    raise KeyReused(
+                        f"The key {change.key} was used for {before['delta']:+} of {sku}, and not {change.delta:+}."
+                    )
+                return Stock(**{name: before[name] for name in ("sku", "quantity", "version", "updated_at")})
+        sum_ = stock.c.quantity + change.delta
+        fits = (
+            update(stock).where(stock.c.sku == sku, sum_.between(0, LARGEST)).values(quantity=sum_).returning(*COLUMNS)
+        )
+        row = await self._both(connection, fits, revoke)
+        while row is None:
+            standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
+            if not standing:
+                raise NotFound(f"There is no stock of {sku}.")
+            available = standing[0]["quantity"]
+            if available + change.delta < 0:
+                raise OutOfStock(sku, available, -change.delta)
+            if available + change.delta > LARGEST:
+                raise TooMuch(f"There are {available} of {sku}; {change.delta} more are too many to count.")
+            # Now it would fit: somebody has written in SQL, past the lock. The client must not hear "10 are left, and 5
+            # were asked for".
+            row = await self._database.change(connection, fits)
+        adjusted = Stock(**row)
+        if change.key is not None:
+            result = adjusted.model_dump(include={"quantity", "version", "updated_at"})
+            await connection.execute(
+                insert(stock_adjustments).values(sku=sku, key=change.key, delta=change.delta, **result)
+            )
+        return adjusted
+
+    async def _both(
+        self, connection: AsyncConnection, statement: Returning, revoke: Callable[[], Awaitable[None]]
+    ) -> Row | None:
+        """The change and the revocation, together. Both are waited for: nothing is rolled back under a statement."""
+        result, revoked = await asyncio.gather(
+            self._database.change(connection, statement), revoke(), return_exceptions=True
+        )
+        for outcome in (revoked, result):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        assert not isinstance(result, BaseException)
+        return result
+
+    async def _refused(self, connection: AsyncConnection, sku: str, change: Setting | Removal) -> Exception:
+        standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
+        if not standing:
+            return NotFound(f"There is no stock of {sku}.")
+        if isinstance(change, Setting) and change.only_new:
+            return PreconditionFailed(f"There is stock of {sku} already.")
+        return PreconditionFailed(
+            f"The stock of {sku} is in version {standing[0]['version']}, which If-Match does not name."
+        )
 
 
-def _statement(sku: str, change: Setting | Removal) -> Executable:
+def _statement(sku: str, change: Setting | Removal) -> Returning:
     in_version = true() if change.expected is None else stock.c.version.in_(change.expected)
     if isinstance(change, Removal):
         return delete(stock).where(stock.c.sku == sku, in_version).returning(stock.c.sku)
@@ -82,59 +146,3 @@ def _statement(sku: str, change: Setting | Removal) -> Executable:
     else:
         new = new.on_conflict_do_update(index_elements=[stock.c.sku], set_={"quantity": change.quantity})
     return new.returning(*COLUMNS, created)
-
-
-async def _adjust(
-    connection: AsyncConnection, sku: str, change: Adjustment, revoke: Callable[[], Awaitable[None]]
-) -> Stock:
-    if change.key is not None:
-        done = select(stock_adjustments).where(stock_adjustments.c.sku == sku, stock_adjustments.c.key == change.key)
-        before = (await connection.execute(done)).one_or_none()
-        if before is not None:
-            if before.delta != change.delta:
-                raise KeyReused(
-                    f"The key {change.key} was used for {before.delta:+} of {sku}, and not {change.delta:+}."
-                )
-            return Stock(sku=sku, quantity=before.quantity, version=before.version, updated_at=before.updated_at)
-    sum_ = stock.c.quantity + change.delta
-    fits = update(stock).where(stock.c.sku == sku, sum_.between(0, LARGEST)).values(quantity=sum_).returning(*COLUMNS)
-    row = await _both(connection, fits, revoke)
-    while row is None:
-        available = (await connection.execute(select(stock.c.quantity).where(stock.c.sku == sku))).scalar_one_or_none()
-        if available is None:
-            raise NotFound(f"There is no stock of {sku}.")
-        if available + change.delta < 0:
-            raise OutOfStock(sku, available, -change.delta)
-        if available + change.delta > LARGEST:
-            raise TooMuch(f"There are {available} of {sku}; {change.delta} more are too many to count.")
-        # Now it would fit: somebody has written in SQL, past the lock. The client must not hear "10 are left, and 5
-        # were asked for".
-        row = (await connection.execute(fits)).one_or_none()
-    adjusted = Stock(**row._mapping)
-    if change.key is not None:
-        result = adjusted.model_dump(include={"quantity", "version", "updated_at"})
-        await connection.execute(
-            insert(stock_adjustments).values(sku=sku, key=change.key, delta=change.delta, **result)
-        )
-    return adjusted
-
-
-async def _both(
-    connection: AsyncConnection, statement: Executable, revoke: Callable[[], Awaitable[None]]
-) -> Row[Any] | None:
-    """The change and the revocation, together. Both are waited for: nothing can be rolled back under a statement."""
-    result, revoked = await asyncio.gather(connection.execute(statement), revoke(), return_exceptions=True)
-    for outcome in (revoked, result):
-        if isinstance(outcome, BaseException):
-            raise outcome
-    assert not isinstance(result, BaseException)
-    return result.one_or_none()
-
-
-async def _refused(connection: AsyncConnection, sku: str, change: Setting | Removal) -> Exception:
-    version = (await connection.execute(select(stock.c.version).where(stock.c.sku == sku))).scalar_one_or_none()
-    if version is None:
-        return NotFound(f"There is no stock of {sku}.")
-    if isinstance(change, Setting) and change.only_new:
-        return PreconditionFailed(f"There is stock of {sku} already.")
-    return PreconditionFailed(f"The stock of {sku} is in version {version}, which If-Match does not name.")

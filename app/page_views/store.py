@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, desc, func, select, text
+from sqlalchemy import bindparam, column, delete, desc, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import Database, refusal
+from app.availability import refusal
+from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
+from app.look import Look
 from app.page_views.models import dead_letters, page_views
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,26 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 """)
 
 # One statement, and so one snapshot.
-STANDING = text("""
-SELECT array_agg(page), array_agg(views),
-       ARRAY(SELECT batch FROM applied WHERE hour = ANY(:hours) AND batch = ANY(:batches))
+STANDING = Look(
+    text("""
+SELECT array_agg(page) AS pages, array_agg(views) AS views,
+       ARRAY(SELECT batch FROM applied WHERE hour = ANY(:hours) AND batch = ANY(:batches)) AS applied
 FROM page_views WHERE page = ANY(:pages)
-""")
+""").columns(column("pages"), column("views"), column("applied"))
+)
+
+TOP = Look(
+    select(page_views.c.page, page_views.c.views)
+    .order_by(desc(page_views.c.views), page_views.c.page)
+    .limit(bindparam("limit"))
+)
+DEAD = Look(
+    select(dead_letters)
+    .where(dead_letters.c.id > bindparam("after"))
+    .order_by(dead_letters.c.id)
+    .limit(bindparam("limit"))
+)
+COUNT_DEAD = Look(select(func.count().label("count")).select_from(dead_letters))
 
 # Each hour has a partition of the ledger. It is made first, and then attached: to create it as a partition would lock
 # the whole ledger, and wait for everybody who reads it, a dump for example.
@@ -143,15 +160,12 @@ class PageViewStore:
             "hours": sorted({_hour(made_at) for _id, made_at in batches}),
             "batches": [id_ for id_, _made_at in batches],
         }
-        async with self._database.reading("page_views") as connection:
-            found, views, applied = (await connection.execute(STANDING, parameters)).one()
-        return dict(zip(found or (), views or (), strict=True)), frozenset(applied)
+        (row,) = await self._database.look("page_views", STANDING, parameters)
+        return dict(zip(row["pages"] or (), row["views"] or (), strict=True)), frozenset(row["applied"])
 
     async def top(self, limit: int) -> list[tuple[str, int]]:
         """The pages with the most views, and how many."""
-        query = select(page_views.c.page, page_views.c.views).order_by(desc(page_views.c.views), page_views.c.page)
-        async with self._database.reading("page_views") as connection:
-            return [(row.page, row.views) for row in await connection.execute(query.limit(limit))]
+        return [(row["page"], row["views"]) for row in await self._database.look("page_views", TOP, {"limit": limit})]
 
     async def apply(self, batches: Sequence[Counted]) -> int:
         """Counts those batches that the ledger does not have. Answers how many rows of page views it wrote.
@@ -225,14 +239,13 @@ class PageViewStore:
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
         """The dead letters behind the id `after`, oldest first."""
-        query = select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
-        async with self._database.reading("dead_letters") as connection:
-            return [DeadLetter(**row._mapping) for row in await connection.execute(query)]
+        rows = await self._database.look("dead_letters", DEAD, {"after": after, "limit": limit})
+        return [DeadLetter(**row) for row in rows]
 
     async def count_dead_letters(self) -> int:
         """How many dead letters there are."""
-        async with self._database.reading("dead_letters") as connection:
-            return int(await connection.scalar(select(func.count()).select_from(dead_letters)) or 0)
+        (row,) = await self._database.look("dead_letters", COUNT_DEAD)
+        return int(row["count"])
 
     async def replay(self, letter: int) -> tuple[str, int]:
         """Counts the views of a dead letter, and removes it. Answers the page, and how many views that were.

@@ -29,9 +29,11 @@ from app.errors import (
     DatabaseUnavailable,
     KeyReused,
     NotFound,
+    OtherHistory,
     OutcomeUnknown,
     OutOfStock,
     PreconditionFailed,
+    StandbyMet,
     TooMuch,
 )
 from app.routers.refusals import Refusal, refusals, short
@@ -49,6 +51,8 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     TooMuch: (422, "too-much"),
     KeyReused: (422, "key-reused"),
     DatabaseUnavailable: (503, "database-unavailable"),
+    StandbyMet: (503, "database-unavailable"),
+    OtherHistory: (503, "database-unavailable"),
     OutcomeUnknown: (503, "outcome-unknown"),
     TargetUnavailable: (503, "database-unavailable"),
     CacheUnavailable: (503, "cache-unavailable"),

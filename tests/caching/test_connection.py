@@ -76,3 +76,51 @@ def test_a_command_is_written_as_redis_py_itself_writes_it() -> None:
     plain = Connection()
     for command in commands:
         assert b"".join(_packed(*command)) == b"".join(plain.pack_command(*command))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        ("ERR Error running script (call to f_1): @user_script:9: @user_script: 9: -READONLY You can't write.", True),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", True),
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", True),
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("NOAUTH Authentication required.", True),
+        ("ERR unknown command 'READONLY'", False),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+    ],
+)
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_a_connection_whose_server_is_in_the_wrong_role_is_used_no_more(
+    answer: str, ends: bool, in_transaction: bool, tmp_path: Path
+) -> None:
+    connections = 0
+
+    async def wrong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while data := await reader.read(65536):
+            if b"GET" not in data:
+                writer.write(b"+OK\r\n" * data.count(b"*"))
+            elif b"EXEC" in data:
+                writer.write(b"+OK\r\n+QUEUED\r\n*1\r\n-" + answer.encode() + b"\r\n")
+            else:
+                writer.write(b"-" + answer.encode() + b"\r\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(wrong, tmp_path / "redis.sock")
+    async with open_redis(f"unix://{tmp_path}/redis.sock", timeout=timedelta(seconds=10), connections=1) as redis:
+        for _ in range(3):
+            with pytest.raises(RedisError):
+                await (pipelined(redis) if in_transaction else redis.get("a"))
+    server.close()
+    await server.wait_closed()
+    assert connections == (3 if ends else 1)
+
+
+async def pipelined(redis: Redis) -> None:
+    """GET between MULTI and EXEC."""
+    async with redis.pipeline() as pipeline:
+        pipeline.get("a")
+        await pipeline.execute()

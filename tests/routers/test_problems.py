@@ -7,8 +7,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.errors import DatabaseUnavailable
 from app.main import create_app
 from app.routers.edge import LARGEST_BODY
+from app.routers.problems import STATUSES
 from app.settings import Settings
 from tests.routers.conftest import Contents
 from tests.service import free_port
@@ -261,3 +263,22 @@ async def test_the_server_can_log_an_error_that_nobody_expected(app: FastAPI) ->
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client:
         with pytest.raises(ZeroDivisionError):
             await client.get("/broken")
+
+
+async def test_another_history_of_postgres_is_told_and_answers_nothing(app: FastAPI, client: httpx.AsyncClient) -> None:
+    created = (await client.post("/users", json=USER)).headers["location"]
+    app.state.resources.database.timeline = "0000000A"
+    for answer in (await client.get("/users"), await client.patch(created, json={"name": "Ada King"})):
+        assert problem(answer) == {
+            "type": "database-unavailable",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "Postgres is at timeline 1, and this instance believes what it knew at timeline 10; try again.",
+        }
+        assert answer.headers["retry-after"] == "1"
+    app.state.resources.database.timeline = None
+    assert (await client.get("/users")).json()["items"][0]["name"] == "Ada"
+
+
+def test_every_way_in_which_postgres_can_be_away_has_a_status() -> None:
+    assert {DatabaseUnavailable, *DatabaseUnavailable.__subclasses__()} <= STATUSES.keys()

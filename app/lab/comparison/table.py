@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from app.database import available, connect
+from app.availability import available
+from app.connection import connect
 from app.lab.strategy import Row
 from app.schema import migrate
 

@@ -1,0 +1,81 @@
+"""A hot standby of a Postgres: a copy that answers reads, of the moment when it was made or following, to be promoted.
+
+It runs as the embedded Postgres does, on a directory of its own.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+
+from app.embedded.account import postgres_account
+from app.embedded.home import make_home, postgres_directory
+from app.embedded.postgres_install import runnable_install
+from app.embedded.postgres_server import SOCKET, PostgresServer
+from app.embedded.spawn import plain_environment
+from tests.eventually import PATIENCE
+from tests.open_directory import open_directory
+
+
+class Standby:
+    """A standby of the Postgres at `database_url`."""
+
+    @classmethod
+    @contextmanager
+    def started(cls, database_url: str, *, follows: bool = False) -> Iterator[Self]:
+        """A base backup of what is committed now, started, until the block ends. `follows` says whether it learns of
+        what the primary commits later; without, it lags for good."""
+        with open_directory() as directory:
+            standby = cls(directory)
+            standby.copy(database_url, follows=follows)
+            try:
+                standby.start()
+                yield standby
+            finally:
+                standby.stop()
+
+    def __init__(self, directory: Path) -> None:
+        self._account = postgres_account()
+        home = make_home(postgres_directory(directory, self._account), SOCKET, self._account)
+        self.sockets = home.sockets
+        """The directory of its socket, for a name to lead to."""
+        self._data = home.directory / "data"
+        self._server = PostgresServer(home, directory / "postgres.log")
+
+    @property
+    def url(self) -> str:
+        """Where it is, now and after a promotion or a restart."""
+        return self._server.url
+
+    def copy(self, database_url: str, *, follows: bool) -> None:
+        """Makes the base backup."""
+        account = self._account
+        program = runnable_install(account) / "bin" / "pg_basebackup"
+        subprocess.run(
+            [program, "-d", database_url, "-D", self._data, "--checkpoint=fast", *(["-R"] if follows else [])],
+            check=True,
+            timeout=PATIENCE,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+            cwd="/",
+            env=plain_environment(),
+        )
+        (self._data / "standby.signal").touch()
+
+    def start(self) -> None:
+        """Starts it: as a standby, or as the primary that it became."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stops it."""
+        self._server.stop()
+
+    async def promote(self) -> None:
+        """It becomes a primary, of a history of its own: at the next timeline."""
+        connection = await asyncpg.connect(self.url)
+        assert await connection.fetchval("SELECT pg_promote(true, $1)", round(PATIENCE))
+        await connection.close()
