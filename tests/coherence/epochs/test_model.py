@@ -36,14 +36,21 @@ class Case:
     reads: tuple[int, ...] = ()
     calm: tuple[int | None, int | None, tuple[int, ...]] | None = None
 
+    instances: int = 2
+
     def start(self, without: frozenset[str] = frozenset()) -> World:
         faults = tuple(move for move in self.moves if move.split()[0] in NAMES)
-        return played(world((*faults, *self.then), writes=self.writes, reads=self.reads), *self.moves, without=without)
+        return played(
+            world((*faults, *self.then), writes=self.writes, reads=self.reads, instances=self.instances),
+            *self.moves,
+            without=without,
+        )
 
     def judge(self, without: frozenset[str]) -> Calm | None:
         return Calm(without, *self.calm) if self.calm else None
 
 
+AS_THEY_ARE = (None, None, ())
 HERE, THERE, COPY, DUMP = (0, 0, ()), (1, 0, ()), (0, 1, ()), (0, 2, ())
 
 NEEDED = {
@@ -69,6 +76,8 @@ NEEDED = {
         reads=(1,),
     ),
     ("fresh connections in doubt",): Case(("dump 0", "address 1 2"), calm=HERE),
+    ("claims are refuted in Postgres",): Case(("url 1 1",), calm=AS_THEY_ARE),
+    ("claims are refuted in Redis",): Case(("dump 0", "address 1 2"), calm=AS_THEY_ARE),
     ("a dead claim is displaced",): Case(("restart 0", "restart 0"), calm=HERE),
     ("an older timeline yields",): Case(moves=SPLIT, calm=(None, None, (1,))),
 }
@@ -88,6 +97,7 @@ HOLDS_AT_LENGTH = {
 }
 
 FAR = {
+    "a promoter that dies": Case(("restart 0", "die 0"), writes=(1,), reads=(2, 2), instances=3),
     "a move": Case(("url 1 1",), writes=(0,), reads=(1, 1)),
     "a promotion that loses a commit": Case(("promote 1", "address 1 1"), writes=(0, 1), reads=(0, 1)),
     "Redis goes back": Case(("save 0", "back 0"), writes=(0,), reads=(1, 1)),
