@@ -134,6 +134,6 @@ def test_no_walk_finds_a_violation(name: str, walks: int) -> None:
 
 
 def test_unless_the_record_is_voided_at_once_others_go_on_to_believe_a_redis_that_went_back() -> None:
-    """A sees it and stands still before it claims; B, whose own beat is older than what was lost, reads the old value."""
+    """A sees it and stands still before it claims; B, whose beat is older than what was lost, reads the old value."""
     rule = frozenset(["who sees Redis gone back voids the record"])
     assert swarm(FAR["Redis goes back"].start(), range(600, 800), rule) is not None
