@@ -24,6 +24,9 @@ Step = tuple[str, World]
 Rules = frozenset[str]
 
 
+VOID = -1
+"""The token of a record after somebody has seen that Redis went back."""
+
 AT_ONCE = frozenset(("seen", "row", "row claimed", "redis claimed", "promoted", "refuted", "redis refuted"))
 """Where an answer is seen as soon as it was given. What it makes the instance do is a step of its own, and may come
 late; and a look that changes nothing elsewhere may come late itself."""
@@ -72,6 +75,8 @@ def _script(world: World, i: int, r: int, without: Rules) -> Iterator[Step]:
     elif redis.token == me.token:
         if me.beat and redis.beats[i] != me.beat and "beats" not in without:
             verdict = "back"
+            if "who sees Redis gone back voids the record" not in without:
+                redis = redis._replace(token=VOID, claim=0, claimant=-1)
         else:
             verdict = "ok"
             if redis.claim and above(redis.claimant, me.history) and "an older timeline yields" not in without:
@@ -97,7 +102,7 @@ def _script(world: World, i: int, r: int, without: Rules) -> Iterator[Step]:
 
 def _seen(world: World, i: int, without: Rules) -> Iterator[Step]:
     me = world.instances[i]
-    token, history, _, claimant, verdict = me.poll.seen
+    _, history, _, claimant, verdict = me.poll.seen
     for shown in (history, claimant if verdict == "yield" else -1):
         if shown >= 0 and not above(me.superseded, shown):
             me = me._replace(superseded=shown)
@@ -107,7 +112,7 @@ def _seen(world: World, i: int, without: Rules) -> Iterator[Step]:
         yield "yields", put(world, i, me)
         return
     if verdict == "back":
-        me = distrusting(me)._replace(back=token)
+        me = distrusting(me)._replace(back=me.token)
     yield "sees that", with_poll(put(world, i, me), i, step="select")
 
 
@@ -122,7 +127,7 @@ def _row(world: World, i: int, without: Rules) -> Iterator[Step]:
         yield "is superseded", put(world, i, me)
         return
     same_run = run == me.poll.run or "another run is another epoch" in without
-    match = same_run and same_history and me.back != token
+    match = me.poll.seen[0] != VOID and same_run and same_history and me.back != token
     recorded = me.poll.seen[0]
     doubt = not match or (recorded not in (0, token)) or claim > 0 or me.poll.seen[2] > 0
     if not match or recorded not in (0, token):

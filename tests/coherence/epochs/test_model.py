@@ -131,3 +131,9 @@ def test_with_all_rules_the_whole_world_holds(case: Case) -> None:
 def test_no_walk_finds_a_violation(name: str, walks: int) -> None:
     found = swarm(FAR[name].start(), range(walks))
     assert found is None, str(found)
+
+
+def test_unless_the_record_is_voided_at_once_others_go_on_to_believe_a_redis_that_went_back() -> None:
+    """A sees it and stands still before it claims; B, whose beat is older than what was lost, reads the old value."""
+    rule = frozenset(["who sees Redis gone back voids the record"])
+    assert swarm(FAR["Redis goes back"].start(), range(600, 800), rule) is not None
