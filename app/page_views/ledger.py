@@ -14,9 +14,9 @@ What can go wrong: a process whose clock is more than a day behind would make id
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +26,8 @@ from app.database import Database
 from app.errors import DatabaseUnavailable, Uncountable
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KEPT, AGE = 25, timedelta(hours=24)
 SOON, HALF = 13, timedelta(hours=12)
@@ -56,6 +58,10 @@ IDS_FROM = (
 """SQL: new ids are made from this time on."""
 
 
+class _NotThere(DatabaseUnavailable):
+    """A partition that was opened is not there."""
+
+
 class Ledger:
     """Opens and drops the partitions of the ledger in `database`."""
 
@@ -64,27 +70,34 @@ class Ledger:
         self._open: set[datetime] = set()
         self._prune_at = 0.0
 
-    async def open(self, hours: Iterable[datetime]) -> None:
-        """Makes the partitions that `hours` need. Raises Uncountable when one of them is below the floor."""
-        for hour in sorted(set(hours) - self._open):
+    async def record(self, hours: Iterable[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Does `write` in one transaction, in which the ledger has these hours. Raises Uncountable when one of them is
+        below the floor, and what `write` raises."""
+        some = set(hours)
+        try:
+            return await self._record(some, write)
+        except _NotThere:
+            # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
+            return await self._record(some, write)
+
+    async def _record(self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        await self._open_all(hours)
+        try:
+            async with self._database.writing("page_views") as connection:
+                return await write(connection)
+        except DBAPIError as error:
+            # "No partition of relation applied found for row": no constraint of ours speaks of this table.
+            if getattr(getattr(error.orig, "__cause__", None), "table_name", None) != "applied":
+                raise
+            self._open.clear()
+            raise _NotThere("A partition of the ledger goes as soon as it is there.") from error
+
+    async def _open_all(self, hours: set[datetime]) -> None:
+        for hour in sorted(hours - self._open):
             async with self._database.writing("page_views") as connection:
                 if not await connection.scalar(text("SELECT open_ledger_hour(:hour)"), {"hour": hour}):
                     raise Uncountable(GONE.format(hour=hour))
             self._open.add(hour)
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes into the ledger. Raises DatabaseUnavailable when a partition was dropped or
-        detached since it was opened: the next try opens it again, or learns that it is below the floor."""
-        try:
-            async with self._database.writing("page_views") as connection:
-                yield connection
-        except DBAPIError as error:
-            # "No partition of relation applied found for row": of all tables, only this one has the ledger's name.
-            if getattr(getattr(error.orig, "__cause__", None), "table_name", None) != "applied":
-                raise
-            self._open.clear()
-            raise DatabaseUnavailable("A partition of the ledger is not there any more, and is looked for.") from error
 
     async def prune(self) -> None:
         """Drops the partitions that are old enough, now and then."""

@@ -7,6 +7,7 @@ whether it was cannot be told: it becomes dead letters, once.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import delete, desc, func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -90,20 +91,18 @@ class PageViewStore:
         Raises Uncountable when Postgres refuses something of them, or a batch is below the ledger's floor; then it has
         counted nothing.
         """
-        await self._ledger.open(batch.hour for batch in batches)
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
+        parameters = {
+            "hours": [batch.hour for batch in batches],
+            "batches": [batch.id for batch in batches],
+            "batch_of": [id_ for id_, _page, _delta in each],
+            "pages": [page for _id, page, _delta in each],
+            "deltas": [delta for _id, _page, delta in each],
+        }
         try:
-            async with self._ledger.writing() as connection:
-                counted = await connection.execute(
-                    APPLY,
-                    {
-                        "hours": [batch.hour for batch in batches],
-                        "batches": [batch.id for batch in batches],
-                        "batch_of": [id_ for id_, _page, _delta in each],
-                        "pages": [page for _id, page, _delta in each],
-                        "deltas": [delta for _id, _page, delta in each],
-                    },
-                )
+            counted = await self._ledger.record(
+                (batch.hour for batch in batches), lambda connection: connection.execute(APPLY, parameters)
+            )
         except DBAPIError as error:
             if (why := refusal(error)) is None:
                 raise
@@ -121,19 +120,11 @@ class PageViewStore:
             await self._set_aside(batch.name, [_letter(entry=batch.raw, reason=reason)], [], deliveries)
             return 0, 0
         try:
-            await self._ledger.open([batch.hour])
+            return await self._ledger.record([batch.hour], partial(_salvage, batch, deliveries))
         except Uncountable as gone:
             refused = dict.fromkeys(batch.deltas, str(gone))
             new = await self._set_aside(batch.id, _letters(batch, refused), refused, deliveries)
             return 0, sum(batch.deltas.values()) if new else 0
-        async with self._ledger.writing() as connection:
-            recorded = await connection.execute(RECORD, {"hour": batch.hour, "batch": batch.id})
-            if not recorded.rowcount:
-                return 0, 0  # Somebody has done so already, and died before it was forgotten.
-            refused = await _count_each(connection, batch.deltas)
-            await _keep(connection, _letters(batch, refused), batch.id, deliveries)
-            await _tell(connection, refused)
-            return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
         """The dead letters behind the id `after`, oldest first."""
@@ -181,6 +172,16 @@ class PageViewStore:
                 await _keep(connection, letters, name, deliveries)
                 await _tell(connection, refused)
             return bool(recorded.rowcount)
+
+
+async def _salvage(batch: Counted, deliveries: int, connection: AsyncConnection) -> tuple[int, int]:
+    recorded = await connection.execute(RECORD, {"hour": batch.hour, "batch": batch.id})
+    if not recorded.rowcount:
+        return 0, 0  # Somebody has done so already, and died before it was forgotten.
+    refused = await _count_each(connection, batch.deltas)
+    await _keep(connection, _letters(batch, refused), batch.id, deliveries)
+    await _tell(connection, refused)
+    return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
 
 
 async def _count_each(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
