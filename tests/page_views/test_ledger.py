@@ -17,6 +17,7 @@ from app.page_views.models import Counted, Unreadable
 from app.page_views.store import PageViewStore
 from tests.caching.views import batch_of, drop_partitions, made_at, stored, sums
 from tests.eventually import eventually
+from tests.histories.exactly_once.ends import psql
 
 pytestmark = pytest.mark.usefixtures("ledger")
 
@@ -282,20 +283,17 @@ async def test_an_hour_is_not_opened_while_it_is_dropped(
 ) -> None:
     """B drops an hour, and has not committed · A asks to open it: unless A waits, it sees the floor as it was"""
     await store.apply([counted := of(START)])
-    other = await asyncpg.connect(endpoints.database_url)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT drop_ledger_hour($1)", START)
-    opening = asyncio.create_task(sql.fetchval("SELECT open_ledger_hour($1)", START))
+    async with psql(endpoints.database_url) as other:
+        async with other.transaction():
+            await other.execute("SELECT drop_ledger_hour($1)", START)
+            opening = asyncio.create_task(sql.fetchval("SELECT open_ledger_hour($1)", START))
 
-    async def it_waits_or_is_done() -> bool:
-        waits = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted"
-        return opening.done() or bool(await other.fetchval(waits, sql.get_server_pid()))
+            async def it_waits_or_is_done() -> bool:
+                waits = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted"
+                return opening.done() or bool(await other.fetchval(waits, sql.get_server_pid()))
 
-    await eventually(it_waits_or_is_done)
-    await transaction.commit()
-    assert await opening is False
-    await other.close()
+            await eventually(it_waits_or_is_done)
+        assert await opening is False
     with pytest.raises(Uncountable):
         await store.apply([counted])
 
