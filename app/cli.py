@@ -14,7 +14,8 @@ from app.demo import add_demo_data
 from app.embedded import EmbeddedError, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
 from app.lab.commands import lab
-from app.page_views.store import LARGEST, DeadLetter, PageViewStore
+from app.page_views.models import DeadLetter
+from app.page_views.store import LARGEST, PageViewStore
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
 

@@ -48,7 +48,8 @@ from app.errors import DatabaseUnavailable, Uncountable
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
-from app.page_views.store import Counted, PageViewStore, Unreadable
+from app.page_views.models import Counted, Unreadable
+from app.page_views.store import PageViewStore
 from app.products.models import Product
 from app.products.service import Products
 from app.products.store import ProductStore
@@ -178,10 +179,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
 
         # Page views: write-behind. The cache is told how to read, and the flusher how to write, later.
-        def redis_time() -> datetime:
-            return datetime.fromtimestamp(clock.now() / 1000, UTC)
-
-        page_view_store, flushed_views = PageViewStore(database, redis_time), PageViewStore(background, redis_time)
+        page_view_store, flushed_views = PageViewStore(database), PageViewStore(background)
 
         async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
             with _target():

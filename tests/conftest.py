@@ -20,6 +20,7 @@ from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
+from tests.caching.views import new_ledger
 from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import Service, serving
@@ -130,6 +131,14 @@ async def sql(endpoints: Endpoints) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(endpoints.database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def ledger(sql: asyncpg.Connection) -> AsyncIterator[None]:
+    """The ledger of page views is that of a new database, and again at the end."""
+    await new_ledger(sql)
+    yield
+    await new_ledger(sql)
 
 
 @pytest.fixture

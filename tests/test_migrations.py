@@ -3,18 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.database import metadata
+from app.caching.shards import ulid
+from app.database import metadata, open_database
 from app.embedded import Endpoints
 from app.metrics import Metrics
+from app.page_views.models import Counted
+from app.page_views.store import PageViewStore
 from app.schema import migrate
 from app.settings import Settings
 from app.wiring import open_resources
+from tests.caching.views import made_at
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
@@ -71,6 +76,42 @@ async def test_downgrading_leaves_nothing_and_upgrading_works_again(empty: str, 
     assert await _lines(empty, LEFT) == ["alembic_version", "alembic_version_pkc"]
     await asyncio.to_thread(migrate, empty)
     assert await _lines(empty, CATALOGUE) == before
+
+
+async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path) -> None:
+    """Its partitions are numbered in the order of their hours, the oldest one is the floor, and what became a dead
+    letter is known by its batch."""
+    async with terminal(tmp_path / "older", "alembic", "upgrade", "0003", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+    hours = [datetime(2026, 3, 29, hour, tzinfo=UTC) for hour in range(4)]
+    batches = [Counted(name := ulid(hour.timestamp() * 1000), made_at(name), {"home": 1}) for hour in hours]
+    lost = Counted(name := ulid((hours[0].timestamp() - 3600) * 1000), made_at(name), {"home": 7})
+    sql = await asyncpg.connect(empty)
+    for each in (batches[2], batches[0], batches[3], batches[1]):
+        await sql.execute(
+            f"CREATE TABLE applied_{each.hour:%Y%m%d%H} PARTITION OF applied "
+            f"FOR VALUES FROM ('{each.hour}') TO ('{each.hour + timedelta(hours=1)}')"
+        )
+        await sql.execute("INSERT INTO applied VALUES ($1, $2)", each.hour, each.id)
+    # As it was: recorded under the hour in which it became a dead letter.
+    await sql.execute("INSERT INTO applied VALUES ($1, $2)", hours[3], lost.id)
+    await sql.execute(
+        "INSERT INTO dead_letters (page, delta, batch, reason, deliveries) VALUES ('home', 7, $1, 'It is old.', 1)",
+        lost.id,
+    )
+    await asyncio.to_thread(migrate, empty)
+    rows = await sql.fetch("SELECT hour, created_at FROM ledger_hours ORDER BY number")
+    assert [(row["hour"], row["created_at"]) for row in rows] == [(hour, hour) for hour in hours]
+    assert await sql.fetchval("SELECT hour FROM ledger_floor") == hours[0]
+    async with open_database(empty, connections=2, timeout=timedelta(seconds=20), counted=lambda _: None) as database:
+        store = PageViewStore(database)
+        assert await store.apply(batches) == 0
+        assert await store.salvage(lost, "", 2) == (0, 0)
+        assert await store.count_dead_letters() == 1
+        new = Counted(name := ulid(hours[3].timestamp() * 1000), made_at(name), {"home": 1})
+        assert await store.apply([new]) == 1
+    assert [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")] == hours
+    await sql.close()
 
 
 async def test_the_models_say_what_the_migrations_make(endpoints: Endpoints, empty: str) -> None:

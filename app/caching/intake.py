@@ -17,8 +17,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
 from app.caching.errors import BacklogFull, CacheError, CacheUnavailable, TotalOverflow
 from app.caching.group_commit import Addition
 from app.caching.scripts import run_all, script
@@ -78,7 +78,7 @@ class Intake:
         redis: Redis,
         cap: Cap,
         *,
-        clock: RedisClock,
+        clock: BatchClock,
         breaker: Breaker,
         taken: Callable[[Taken], None],
         doubtful: Callable[[Offer], None],

@@ -10,10 +10,12 @@ too, before the database has it. (Whether a message has arrived only the ends ca
 "End-to-End Arguments in System Design", 1984.)
 
 What can go wrong: the database is away, and more waits than `KEPT` bytes. Of the older part only the number is kept,
-and it is counted as lost when Redis loses it.
+and it is counted as lost when Redis loses it. And what Redis loses while this process cannot reach the database for a
+day, and others can: the ledger of that time is gone, so it is not taken on again, and counted as lost, too.
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,14 +25,15 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
+from app.caching.batch_clock import LEARNED
 from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
 from app.caching.errors import CacheError, TotalOverflow
 from app.caching.intake import Offer, Taken
 from app.caching.observing import Flow, ObserveFlow
 from app.caching.repeating import Repeating
 from app.caching.scripts import run, script
 from app.caching.shards import Shard, shards, ulid_time
+from app.caching.totals import Load, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +48,6 @@ KEPT = 16 * 1024 * 1024
 CARRIED = timedelta(seconds=15)
 """An entry that is gone may be in the hands of a flusher that took it before: what has not come to the database after
 so long is lost."""
-TELLABLE = timedelta(hours=23)
-"""The ledger keeps a day. Whether an older batch was counted cannot be told; it has become dead letters."""
 
 
 @dataclass(slots=True)
@@ -63,26 +64,26 @@ class Receipt:
 
 
 class Receipts:
-    """The receipts of one process. `applied` answers which of some batches the ledger has, and raises
-    TargetUnavailable; `again` takes a batch on again, and its receipt comes back by `keep`."""
+    """The receipts of one process. `load` answers which of some batches the ledger has, and raises TargetUnavailable;
+    `again` takes a batch on again, and its receipt comes back by `keep`."""
 
     def __init__(
         self,
         redis: Redis,
         name: str,
-        applied: Callable[[Sequence[str]], Awaitable[frozenset[str]]],
+        load: Load,
         again: Callable[[Offer], Awaitable[None]],
         *,
-        clock: RedisClock,
         breaker: Breaker,
         observe: ObserveFlow,
     ) -> None:
-        self._applied, self._again, self._observe = applied, again, observe
-        self._clock, self._breaker = clock, breaker
+        self._load, self._again, self._observe = load, again, observe
+        self._breaker = breaker
         self._present = script(redis, "present")
         self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for shard in shards(name)}
         self._offers: deque[Receipt] = deque()
         self._bytes = 0
+        self._asked_at = -math.inf
         self._repeating = Repeating("receipts", self._repeat, lambda: None)
 
     @asynccontextmanager
@@ -157,13 +158,23 @@ class Receipts:
         question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.batch)])
         present = await run(self._present, lambda run: question, self._breaker)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
-        applied = await self._applied([receipt.batch for receipt in gone]) if gone else frozenset()
+        if not gone:
+            return False
+        standing = await self._ask([receipt.batch for receipt in gone])
+        floor = standing.floor.timestamp() * 1000
         for receipt in gone:
-            if receipt.batch in applied or self._age(receipt) > TELLABLE:
+            if receipt.batch in standing.applied:
                 self._forget(shard, receipt)
             else:
+                if ulid_time(receipt.batch) < floor:
+                    self._drop(receipt)  # Whether it was counted cannot be told: taken on again, it could count twice.
                 await self._missing(shard, receipt)
-        return bool(gone)
+        return True
+
+    async def _ask(self, batches: Sequence[str]) -> Standing:
+        standing = await self._load((), batches)
+        self._asked_at = time.monotonic()
+        return standing
 
     async def _missing(self, shard: Shard, receipt: Receipt) -> None:
         now = time.monotonic()
@@ -184,12 +195,9 @@ class Receipts:
             receipt.gone_at = now
         elif now - receipt.gone_at > CARRIED.total_seconds():
             if receipt.views:
-                logger.error("Redis has lost %d views, and nobody has them any more.", receipt.views)
+                logger.error("Redis has lost %d views, and nobody is known to have them any more.", receipt.views)
                 self._observe(Flow.LOST, receipt.views)
             self._forget(shard, receipt)
-
-    def _age(self, receipt: Receipt) -> timedelta:
-        return timedelta(milliseconds=self._clock.now() - ulid_time(receipt.batch))
 
     def _forget(self, shard: Shard, receipt: Receipt) -> None:
         self._receipts[shard].pop(receipt.batch, None)
@@ -202,4 +210,6 @@ class Receipts:
 
     async def _repeat(self) -> timedelta:
         await self.check()
+        if time.monotonic() - self._asked_at > LEARNED.total_seconds():
+            await self._ask(())
         return PAUSE

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from redis.asyncio import Redis
@@ -32,13 +32,19 @@ PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
 """A look at more waiting entries than this would hold up everybody else in Redis."""
 
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+"""No batch is of before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the database has: the views of pages, and which of some batches it has counted. Read in one statement."""
+    """What the database has: the views of pages, and which of some batches it has counted. Of a batch below its `floor`
+    it cannot tell; a new one is of the time `ids_from` at least. Read in one statement."""
 
     views: Mapping[str, int]
     applied: frozenset[str]
+    floor: datetime = BEGINNING
+    ids_from: datetime = BEGINNING
 
 
 @dataclass(frozen=True, slots=True)

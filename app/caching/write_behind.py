@@ -20,6 +20,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from app.caching.background import Background
+from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
 from app.caching.group_commit import GroupCommit
@@ -28,7 +29,7 @@ from app.caching.observing import Flow, ObserveFlow
 from app.caching.receipts import Receipts
 from app.caching.scripts import run, script
 from app.caching.shards import COUNT, GROUP, shards
-from app.caching.totals import Load, Total, Totals
+from app.caching.totals import Load, Standing, Total, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +65,24 @@ class WriteBehind(Background):
         self._clock, self._breaker, self._shards, self._cap = clock, breaker, shards(name), cap
         self._observe = observe
         self._waiting = script(redis, "waiting")
-        self._totals = Totals(redis, name, load, self, breaker)
+        batch_clock = BatchClock(clock)
+
+        async def learn(pages: Sequence[str], batches: Sequence[str]) -> Standing:
+            standing = await load(pages, batches)
+            batch_clock.learn(standing.ids_from)
+            return standing
+
+        self._totals = Totals(redis, name, learn, self, breaker)
         self._intake = Intake(
             redis,
             cap,
-            clock=clock,
+            clock=batch_clock,
             breaker=breaker,
             taken=lambda taken: self.receipts.keep(taken),
             doubtful=lambda offer: self.receipts.doubt(offer),
         )
         self._additions = GroupCommit(name, self._intake.take, self)
-
-        async def applied(batches: Sequence[str]) -> frozenset[str]:
-            return (await load((), batches)).applied
-
-        self.receipts = Receipts(
-            redis, name, applied, self._intake.take_again, clock=clock, breaker=breaker, observe=observe
-        )
+        self.receipts = Receipts(redis, name, learn, self._intake.take_again, breaker=breaker, observe=observe)
 
     async def add(self, page: str, count: int, key: str | None = None) -> int | None:
         """Takes `count` views of a page on, once for each `key`, and answers its total, None where that is not cached.

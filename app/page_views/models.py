@@ -1,6 +1,23 @@
 """Page views: the counters, the ledger of applied batches, and the dead letters."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Integer, LargeBinary, Table, Text, func
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    func,
+    true,
+)
 
 from app.database import metadata
 
@@ -23,6 +40,32 @@ applied = Table(
     postgresql_partition_by="RANGE (hour)",
 )
 
+ledger_hours = Table(
+    "ledger_hours",
+    metadata,
+    # The partitions of the ledger, numbered as they were opened: whatever a clock says, this order holds.
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("number", BigInteger, Identity(), nullable=False),
+    Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+)
+
+ledger_floor = Table(
+    "ledger_floor",
+    metadata,
+    # One row: of a batch whose hour is below, nobody can tell any more whether it was counted.
+    Column("one", Boolean, server_default=true(), primary_key=True),
+    Column("hour", DateTime(timezone=True), nullable=False),
+    CheckConstraint("one", name="one_row"),
+)
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    # What became dead letters and has no hour in the ledger: batches below its floor, and bytes that are no batch. Rows
+    # stay: whoever brings one of them again must find it.
+    Column("batch", Text(collation="C"), primary_key=True),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -35,3 +78,45 @@ dead_letters = Table(
     Column("deliveries", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A batch of views: its id, when that was made, and how many views of which pages."""
+
+    id: str
+    made_at: datetime
+    deltas: Mapping[str, int]
+
+    @property
+    def hour(self) -> datetime:
+        """Where the ledger has it: under the id's own hour, whatever any clock says."""
+        return hour_of(self.made_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that are no batch, under a name that tells them from others."""
+
+    name: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Views that could not be counted, and why. Without a `page` they cannot be counted at all, and `entry` has them as
+    they came. `deliveries` is how often they were tried."""
+
+    id: int
+    page: str | None
+    delta: int | None
+    batch: str | None
+    entry: bytes | None
+    reason: str
+    deliveries: int
+    created_at: datetime
+
+
+def hour_of(time: datetime) -> datetime:
+    """The hour in which a time lies."""
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

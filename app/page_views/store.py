@@ -1,15 +1,13 @@
 """Page views in Postgres: SQL only. A method is one transaction, committed when it returns.
 
-The ledger has the batches of the last `LEDGER`, in a partition for each hour; older partitions are dropped. Whether an
-older batch was counted cannot be told any more, so it is not counted, and becomes dead letters.
+A batch is recorded in the ledger (`ledger.py`) with what it counts. One below the ledger's floor is not counted, for
+whether it was cannot be told: it becomes dead letters, once.
 """
 
 import json
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 
 from sqlalchemy import bindparam, column, delete, desc, func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -17,21 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.availability import refusal
 from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
+from app.errors import Conflict, NotFound, Uncountable
 from app.look import Look
-from app.page_views.models import dead_letters, page_views
+from app.page_views.ledger import IDS_FROM, Ledger
+from app.page_views.models import Counted, DeadLetter, Unreadable, dead_letters, hour_of, page_views
 
-logger = logging.getLogger(__name__)
-
-LEDGER = timedelta(hours=24)
-LONGER = timedelta(hours=1)
-"""A partition is kept for so much longer: the clocks of two processes are not one."""
-AHEAD = timedelta(hours=1)
-"""A batch that claims to come from later than this was not made here."""
-PRUNING = timedelta(minutes=1)
 LARGEST = 2**63 - 1
-TOO_OLD = "It is older than the ledger, {hours} hours: whether it was counted cannot be told."
-TO_COME = "It is of a time to come: {made_at}."
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
 # the same rows in the same order.
@@ -51,11 +40,13 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 
 # One statement, and so one snapshot.
 STANDING = Look(
-    text("""
+    text(f"""
 SELECT array_agg(page) AS pages, array_agg(views) AS views,
-       ARRAY(SELECT batch FROM applied WHERE hour = ANY(:hours) AND batch = ANY(:batches)) AS applied
+       ARRAY(SELECT batch FROM applied WHERE hour = ANY(:hours) AND batch = ANY(:batches)
+             UNION ALL SELECT batch FROM set_aside WHERE batch = ANY(:batches)) AS applied,
+       (SELECT hour FROM ledger_floor) AS floor, {IDS_FROM} AS ids_from
 FROM page_views WHERE page = ANY(:pages)
-""").columns(column("pages"), column("views"), column("applied"))
+""").columns(*map(column, ("pages", "views", "applied", "floor", "ids_from")))
 )
 
 TOP = Look(
@@ -71,24 +62,8 @@ DEAD = Look(
 )
 COUNT_DEAD = Look(select(func.count().label("count")).select_from(dead_letters))
 
-# Each hour has a partition of the ledger. It is made first, and then attached: to create it as a partition would lock
-# the whole ledger, and wait for everybody who reads it, a dump for example.
-PARTITION = """
-DO $$ BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('applied'));
-  IF to_regclass('{name}') IS NULL THEN
-    CREATE TABLE "{name}" (LIKE applied INCLUDING ALL);
-    ALTER TABLE applied ATTACH PARTITION "{name}" FOR VALUES FROM ('{begin}') TO ('{end}');
-  END IF;
-END $$
-"""
-
-# A batch of another hour than its own, for its own is not in the ledger any more; a repetition comes soon after.
-RECORD = text("""
-INSERT INTO applied (hour, batch) SELECT :hour, :batch
-WHERE NOT EXISTS (SELECT FROM applied WHERE hour = ANY(:hours) AND batch = :batch)
-ON CONFLICT DO NOTHING
-""")
+RECORD = text("INSERT INTO applied (hour, batch) VALUES (:hour, :batch) ON CONFLICT DO NOTHING")
+SET_ASIDE = text("INSERT INTO set_aside (batch) VALUES (:batch) ON CONFLICT DO NOTHING")
 
 SALVAGE = text("SELECT * FROM salvage_views(CAST(:pages AS text[]), CAST(:deltas AS bigint[]))")
 
@@ -100,68 +75,26 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 # The relay carries it, and the caches forget the total of this page, also when this process dies after COMMIT.
 CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
 
-PARTITIONS = text("""
-SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-WHERE inhparent = 'applied'::regclass AND relname < :oldest ORDER BY relname
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A batch of views: its id, when that was made, and how many views of which pages."""
-
-    id: str
-    made_at: datetime
-    deltas: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Bytes that are no batch, under a name that tells them from others."""
-
-    name: str
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """Views that could not be counted, and why. Without a `page` they cannot be counted at all, and `entry` has them as
-    they came. `deliveries` is how often they were tried."""
-
-    id: int
-    page: str | None
-    delta: int | None
-    batch: str | None
-    entry: bytes | None
-    reason: str
-    deliveries: int
-    created_at: datetime
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC)
-
 
 class PageViewStore:
-    """Reads and counts page views. `now` is the clock by which batches are named; which of them the ledger can tell of
-    is judged by no other. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
+    """Reads and counts page views. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = _utc) -> None:
-        self._database, self._now = database, now
-        self._partitions: set[datetime] = set()
-        self._prune_at = 0.0
+    def __init__(self, database: Database) -> None:
+        self._database, self._ledger = database, Ledger(database)
 
     async def standing(
         self, pages: Sequence[str], batches: Sequence[tuple[str, datetime]]
-    ) -> tuple[dict[str, int], frozenset[str]]:
-        """The views of those of `pages` that have any, and which of `batches` are in the ledger: from one snapshot."""
+    ) -> tuple[dict[str, int], frozenset[str], datetime, datetime]:
+        """The views of those of `pages` that have any, and which of `batches` were counted or became dead letters; the
+        ledger's floor, and the time from which on new ids are made. All of one snapshot."""
         parameters = {
             "pages": list(pages),
-            "hours": sorted({_hour(made_at) for _id, made_at in batches}),
+            "hours": sorted({hour_of(made_at) for _id, made_at in batches}),
             "batches": [id_ for id_, _made_at in batches],
         }
         (row,) = await self._database.look("page_views", STANDING, parameters)
-        return dict(zip(row["pages"] or (), row["views"] or (), strict=True)), frozenset(row["applied"])
+        views = dict(zip(row["pages"] or (), row["views"] or (), strict=True))
+        return views, frozenset(row["applied"]), row["floor"], row["ids_from"]
 
     async def top(self, limit: int) -> list[tuple[str, int]]:
         """The pages with the most views, and how many."""
@@ -170,33 +103,26 @@ class PageViewStore:
     async def apply(self, batches: Sequence[Counted]) -> int:
         """Counts those batches that the ledger does not have. Answers how many rows of page views it wrote.
 
-        Raises Uncountable when Postgres refuses something of them, or a batch is not of the ledger's time; then it has
+        Raises Uncountable when Postgres refuses something of them, or a batch is below the ledger's floor; then it has
         counted nothing.
         """
-        for batch in batches:
-            if (why := self._untimely(batch)) is not None:
-                raise Uncountable(why)
-        await self._partition({_hour(batch.made_at) for batch in batches})
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
+        parameters = {
+            "hours": [batch.hour for batch in batches],
+            "batches": [batch.id for batch in batches],
+            "batch_of": [id_ for id_, _page, _delta in each],
+            "pages": [page for _id, page, _delta in each],
+            "deltas": [delta for _id, _page, delta in each],
+        }
         try:
-            async with self._database.writing("page_views") as connection:
-                counted = await connection.execute(
-                    APPLY,
-                    {
-                        "hours": [_hour(batch.made_at) for batch in batches],
-                        "batches": [batch.id for batch in batches],
-                        "batch_of": [id_ for id_, _page, _delta in each],
-                        "pages": [page for _id, page, _delta in each],
-                        "deltas": [delta for _id, _page, delta in each],
-                    },
-                )
+            counted = await self._ledger.record(
+                (batch.hour for batch in batches), lambda connection: connection.execute(APPLY, parameters)
+            )
         except DBAPIError as error:
-            # It may be that somebody has dropped a partition: the next try looks again.
-            self._partitions.clear()
             if (why := refusal(error)) is None:
                 raise
             raise Uncountable(why) from error
-        await self._prune()
+        await self._ledger.prune()
         return int(counted.rowcount)
 
     async def salvage(self, batch: Counted | Unreadable, reason: str, deliveries: int) -> tuple[int, int]:
@@ -205,37 +131,15 @@ class PageViewStore:
         Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
         no batch; of a batch, Postgres says why it refuses a page.
         """
-        untimely = self._untimely(batch) if isinstance(batch, Counted) else None
-        timely = isinstance(batch, Counted) and untimely is None
-        hour = _hour(batch.made_at if isinstance(batch, Counted) and timely else self._now())
-        name = batch.id if isinstance(batch, Counted) else batch.name
-        await self._partition({hour})
+        if isinstance(batch, Unreadable):
+            await self._set_aside(batch.name, [_letter(entry=batch.raw, reason=reason)], [], deliveries)
+            return 0, 0
         try:
-            async with self._database.writing("page_views") as connection:
-                hours = [hour - timedelta(hours=back) for back in range(LEDGER // timedelta(hours=1) + 1)]
-                recorded = await connection.execute(RECORD, {"hour": hour, "hours": hours, "batch": name})
-                if not recorded.rowcount:
-                    return 0, 0  # Somebody has done so already, and died before it was forgotten.
-                if isinstance(batch, Unreadable):
-                    await _keep(connection, [_letter(entry=batch.raw, reason=reason)], name, deliveries)
-                    return 0, 0
-                refused = (
-                    dict.fromkeys(batch.deltas, untimely) if untimely else await _count_each(connection, batch.deltas)
-                )
-                letters = [
-                    _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
-                    if _unfit(page, batch.deltas[page])
-                    else _letter(page=page, delta=batch.deltas[page], reason=why)
-                    for page, why in refused.items()
-                ]
-                await _keep(connection, letters, name, deliveries)
-                # They are in no total from now on, so those that are cached are told, as after a replay.
-                if told := [{"page": page} for page in refused if _unfit(page, 1) is None]:
-                    await connection.execute(CHANGED, told)
-                return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
-        except DBAPIError:
-            self._partitions.clear()  # It may be that somebody has dropped one.
-            raise
+            return await self._ledger.record([batch.hour], partial(_salvage, batch, deliveries))
+        except Uncountable as gone:
+            refused = dict.fromkeys(batch.deltas, str(gone))
+            new = await self._set_aside(batch.id, _letters(batch, refused), refused, deliveries)
+            return 0, sum(batch.deltas.values()) if new else 0
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
         """The dead letters behind the id `after`, oldest first."""
@@ -272,39 +176,26 @@ class PageViewStore:
         async with self._database.writing("dead_letters") as connection:
             await _remove(connection, letter)
 
-    async def _partition(self, hours: set[datetime]) -> None:
-        for hour in sorted(hours - self._partitions):
-            end = hour + timedelta(hours=1)
-            create = PARTITION.format(name=_name(hour), begin=hour.isoformat(), end=end.isoformat())
-            async with self._database.writing("page_views") as connection:
-                await connection.exec_driver_sql(create)
-            self._partitions.add(hour)
+    async def _set_aside(
+        self, name: str, letters: Sequence[Mapping[str, object]], refused: Iterable[str], deliveries: int
+    ) -> bool:
+        """Keeps all of something as dead letters, and answers whether it was there for the first time."""
+        async with self._database.writing("page_views") as connection:
+            recorded = await connection.execute(SET_ASIDE, {"batch": name})
+            if recorded.rowcount:
+                await _keep(connection, letters, name, deliveries)
+                await _tell(connection, refused)
+            return bool(recorded.rowcount)
 
-    def _untimely(self, batch: Counted) -> str | None:
-        """Why the ledger cannot tell whether a batch was counted; None when it can."""
-        now = self._now()
-        if batch.made_at < now - LEDGER:
-            return TOO_OLD.format(hours=LEDGER // timedelta(hours=1))
-        return TO_COME.format(made_at=batch.made_at) if batch.made_at > now + AHEAD else None
 
-    async def _prune(self) -> None:
-        """Drops the partitions that are too old to tell anything, now and then."""
-        if time.monotonic() < self._prune_at:
-            return
-        self._prune_at = time.monotonic() + PRUNING.total_seconds()
-        oldest = _hour(self._now() - LEDGER - LONGER)
-        try:
-            async with self._database.reading("page_views") as connection:
-                names = list(await connection.scalars(PARTITIONS, {"oldest": _name(oldest)}))
-            for name in names:
-                async with self._database.writing("page_views") as connection:
-                    # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
-                    # him, and a dump may read it for an hour: so it does not wait long, and comes again.
-                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
-                    await connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
-                self._partitions.clear()
-        except DatabaseUnavailable as error:
-            logger.warning("Old partitions of the ledger could not be dropped now: %s", error)
+async def _salvage(batch: Counted, deliveries: int, connection: AsyncConnection) -> tuple[int, int]:
+    recorded = await connection.execute(RECORD, {"hour": batch.hour, "batch": batch.id})
+    if not recorded.rowcount:
+        return 0, 0  # Somebody has done so already, and died before it was forgotten.
+    refused = await _count_each(connection, batch.deltas)
+    await _keep(connection, _letters(batch, refused), batch.id, deliveries)
+    await _tell(connection, refused)
+    return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
 
 
 async def _count_each(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
@@ -328,6 +219,21 @@ def _letter(
     return {"page": page, "delta": delta, "entry": entry, "reason": reason}
 
 
+def _letters(batch: Counted, refused: Mapping[str, str]) -> list[dict[str, object]]:
+    return [
+        _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
+        if _unfit(page, batch.deltas[page])
+        else _letter(page=page, delta=batch.deltas[page], reason=why)
+        for page, why in refused.items()
+    ]
+
+
+async def _tell(connection: AsyncConnection, refused: Iterable[str]) -> None:
+    """They are in no total from now on, so those that are cached are told, as after a replay."""
+    if told := [{"page": page} for page in refused if _unfit(page, 1) is None]:
+        await connection.execute(CHANGED, told)
+
+
 async def _keep(
     connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str, deliveries: int
 ) -> None:
@@ -342,11 +248,3 @@ async def _remove(connection: AsyncConnection, letter: int) -> DeadLetter:
     if row is None:
         raise NotFound(f"There is no dead letter {letter}.")
     return DeadLetter(**row._mapping)
-
-
-def _hour(time: datetime) -> datetime:
-    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def _name(hour: datetime) -> str:
-    return f"applied_{hour:%Y%m%d%H}"

@@ -491,11 +491,11 @@ async def test_bytes_behind_an_entry_without_pages_become_a_letter(
     assert await stored(sql) == 1
 
 
-@pytest.mark.parametrize("age", [timedelta(hours=25), timedelta(hours=-2)])
-async def test_an_entry_of_another_time_becomes_letters_once(
-    views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, age: timedelta
+async def test_an_entry_below_the_floor_of_the_ledger_becomes_letters_once(
+    views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, ledger: None
 ) -> None:
-    batch = batch_of(age)
+    await sql.execute("UPDATE ledger_floor SET hour = date_trunc('hour', now())")
+    batch = batch_of(timedelta(hours=1))
     await redis.xadd(HOME.stream, {"batch": batch, "deltas": '{"home": 5, "news": 2}'})
     await wait(redis, {"home": 1})
     views.dies_after_salvage = True

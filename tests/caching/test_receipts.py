@@ -364,15 +364,41 @@ async def test_what_is_young_is_not_looked_for(views: Views, redis: Redis) -> No
     assert await redis.xlen(HOME.stream) == 1
 
 
-async def test_what_is_older_than_the_ledger_can_tell_is_not_taken_on_again(
-    views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def raise_floor(sql: asyncpg.Connection) -> None:
+    """The ledger of all batches until now is gone."""
+    await sql.execute("UPDATE ledger_floor SET hour = now() + interval '1 hour'")
+
+
+async def test_what_the_ledger_cannot_tell_of_is_not_taken_on_again_and_counted_as_lost(
+    views: Views, redis: Redis, sql: asyncpg.Connection, ledger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For a day this process could not reach the database, and others could."""
     await views.counters.add("home", 5)
-    monkeypatch.setattr(receipts, "TELLABLE", timedelta(milliseconds=-1))
+    await raise_floor(sql)
     await redis.flushall()
     await views.check()
     assert await redis.xlen(HOME.stream) == 0
+    assert views.flow[Flow.LOST] == 0, "A flusher may have them."
+    monkeypatch.setattr(receipts, "CARRIED", NOTHING)
+    await views.check()
+    assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (0, 5)
     assert remembers_nothing(views)
+
+
+async def test_what_becomes_dead_letters_below_the_floor_is_not_lost(
+    views: Views, redis: Redis, sql: asyncpg.Connection, ledger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flusher has gathered · FLUSHALL · the floor is raised · the flusher sets it aside · a check finds it there"""
+    monkeypatch.setattr(receipts, "CARRIED", NOTHING)
+    slow = await lost_while_held(views, redis)
+    await raise_floor(sql)
+    await views.check()
+    views.commit.set()
+    await slow
+    await views.check()
+    assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST], views.flow[Flow.DEAD]) == (0, 0, 5)
+    assert remembers_nothing(views)
+    assert await sql.fetchval("SELECT sum(delta) FROM dead_letters") == 5
 
 
 async def test_behind_those_that_wait_nobody_looks_until_they_have_left(

@@ -29,7 +29,8 @@ from app.caching.shards import Shard, number, ulid, ulid_time
 from app.database import Database
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable, Uncountable
-from app.page_views.store import Counted, PageViewStore, Unreadable
+from app.page_views.models import Counted, Unreadable
+from app.page_views.store import PageViewStore
 
 HOME = Shard("views", number("home"))
 CAP = Cap(entries=40_000, bytes=2**27)
@@ -60,9 +61,10 @@ class Views:
         self._stores = redis, waiting, clock, breaker, database
         self.flusher = self.new_flusher()
 
-    def another(self) -> Self:
-        """Another process, with the same stores."""
-        return type(self)(*self._stores)
+    def another(self, clock: RedisClock | None = None) -> Self:
+        """Another process, with the same stores, and perhaps another copy of Redis' clock."""
+        redis, waiting, own, breaker, database = self._stores
+        return type(self)(redis, waiting, clock or own, breaker, database)
 
     def new_flusher(self, *, views: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
         """Another flusher: another process."""
@@ -187,3 +189,11 @@ async def drop_partitions(sql: asyncpg.Connection) -> None:
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'applied'::regclass"
     ):
         await sql.execute(f"DROP TABLE {partition['name']}")
+
+
+async def new_ledger(sql: asyncpg.Connection) -> None:
+    """The ledger is that of a new database."""
+    await drop_partitions(sql)
+    await sql.execute(
+        "DELETE FROM ledger_hours; DELETE FROM set_aside; UPDATE ledger_floor SET hour = '1970-01-01 00:00Z'"
+    )

@@ -2,23 +2,21 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from app.caching.shards import ulid
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
 from app.metrics import Metrics
-from app.page_views.store import AHEAD, Counted, DeadLetter, PageViewStore, Unreadable
+from app.page_views.models import Counted, DeadLetter, Unreadable
+from app.page_views.store import PageViewStore
 from app.settings import Settings
 from app.wiring import open_resources
-from tests.caching.views import batch_of, drop_partitions, made_at, stored, sums
+from tests.caching.views import batch_of, made_at, stored, sums
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 
@@ -120,8 +118,10 @@ async def test_the_standing_has_views_and_ledger(store: PageViewStore, sql: asyn
     old, new, unknown = batch({"home": 2}, timedelta(hours=3)), batch({"home": 3}), batch({"home": 4})
     await store.apply([old, new])
     named = [(each.id, each.made_at) for each in (old, new, unknown)]
-    assert await store.standing(["home", "news"], named) == ({"home": 5}, frozenset({old.id, new.id}))
-    assert await store.standing([], []) == ({}, frozenset())
+    views, applied, floor, ids_from = await store.standing(["home", "news"], named)
+    assert (views, applied) == ({"home": 5}, frozenset({old.id, new.id}))
+    assert floor <= ids_from <= new.hour
+    assert await store.standing([], []) == ({}, frozenset(), floor, ids_from)
 
 
 async def test_a_flush_with_something_that_cannot_be_counted_counts_nothing(
@@ -184,52 +184,6 @@ async def test_bytes_that_are_no_batch_become_one_letter(store: PageViewStore) -
     assert second.entry == b""
 
 
-@pytest.mark.parametrize(
-    ("age", "reason"),
-    [
-        (timedelta(hours=24, minutes=1), "older than the ledger, 24 hours"),
-        (timedelta(days=9000), "older than the ledger, 24 hours"),
-        (-AHEAD - timedelta(minutes=1), "It is of a time to come"),
-        (timedelta(days=-365_000), "It is of a time to come"),
-    ],
-)
-async def test_a_batch_that_the_ledger_cannot_tell_of_becomes_letters_and_is_not_counted(
-    store: PageViewStore, sql: asyncpg.Connection, age: timedelta, reason: str
-) -> None:
-    untimely = batch({"home": 5, "news": 2}, age)
-    with pytest.raises(Uncountable, match=reason):
-        await store.apply([batch({"home": 1}), untimely])
-    assert await store.salvage(untimely, "", 1) == (0, 7)
-    assert await store.salvage(untimely, "", 2) == (0, 0)
-    assert await sums(sql) == {}
-    found = await letters(store)
-    assert {(letter.page, letter.delta, letter.batch) for letter in found} == {
-        ("home", 5, untimely.id),
-        ("news", 2, untimely.id),
-    }
-    assert all(reason in letter.reason for letter in found)
-
-
-@pytest.mark.parametrize("age", [timedelta(hours=23, minutes=59), -AHEAD + timedelta(minutes=1)])
-async def test_at_the_ends_of_its_time_the_ledger_can_tell(
-    store: PageViewStore, sql: asyncpg.Connection, age: timedelta
-) -> None:
-    timely = batch({"home": 5}, age)
-    assert await store.apply([timely]) == 1
-    assert await store.apply([timely]) == 0
-    assert await store.salvage(timely, "", 1) == (0, 0)
-    assert await stored(sql) == 5
-
-
-async def test_the_time_is_that_of_the_clock_that_names_batches(database: Database, sql: asyncpg.Connection) -> None:
-    """The clock of Redis' machine is two days behind that of ours."""
-    behind = timedelta(days=2)
-    store = PageViewStore(database, now=lambda: datetime.now(UTC) - behind)
-    assert await store.apply([batch({"home": 5}, behind)]) == 1
-    with pytest.raises(Uncountable, match="It is of a time to come"):
-        await store.apply([batch({"home": 5})])
-
-
 # What is no fault of the views.
 
 
@@ -258,27 +212,14 @@ async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
         open_database(wire.url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None) as behind,
     ):
         wired = PageViewStore(behind)
-        for _ in range(2):  # The first one may drop old partitions, and then has to look for its own again.
-            await wired.apply([batch({"news": 1})])
+        await wired.apply([batch({"news": 1})])
         lost = wire.cut_after("^COMMIT")
         with pytest.raises(DatabaseUnavailable):
             await wired.salvage(salvaged, "", 1)
         assert lost.dropped.is_set()
     assert await store.salvage(salvaged, "", 2) == (0, 0)
     assert await store.count_dead_letters() == 1
-    assert await sums(sql) == {"home": 3, "news": 2}
-
-
-async def test_a_partition_that_somebody_dropped_is_made_again_for_a_salvage(
-    store: PageViewStore, sql: asyncpg.Connection
-) -> None:
-    """A batch is salvaged in its own hour, and bytes that are none, in the hour that it is."""
-    await store.salvage(Unreadable("views:{1} 18-0", b"{"), "It is no batch.", 1)
-    await drop_partitions(sql)
-    with suppress(Exception):
-        await store.salvage(Unreadable("views:{1} 18-1", b"{"), "It is no batch.", 1)  # It may find out like this.
-    await store.salvage(Unreadable("views:{1} 18-1", b"{"), "It is no batch.", 1)
-    assert await store.count_dead_letters() == 2
+    assert await sums(sql) == {"home": 3, "news": 1}
 
 
 # Dead letters.
@@ -407,65 +348,3 @@ async def test_a_cached_total_follows_a_replay(settings: Settings, sql: asyncpg.
             return (await counters.get("poison")).views == 4
 
         await eventually(is_told)
-
-
-# The ledger stays small.
-
-
-async def at(database: Database, now: datetime, *ages: timedelta) -> None:
-    """Batches were counted so long before `now`."""
-    for age in sorted(ages):
-        store = PageViewStore(database, now=lambda then=now - age: then)  # type: ignore[misc]
-        then = ulid((now - age).timestamp() * 1000)
-        await store.apply([Counted(then, made_at(then), {"old": 1})])
-
-
-async def exists(sql: asyncpg.Connection, hour: datetime) -> bool:
-    """Whether the ledger has a partition for this hour."""
-    return await sql.fetchval("SELECT to_regclass($1)", f"applied_{hour:%Y%m%d%H}") is not None
-
-
-async def test_a_flush_drops_the_partitions_that_can_tell_nothing_any_more(
-    database: Database, sql: asyncpg.Connection
-) -> None:
-    now = datetime.now(UTC)
-    dropped, kept = ([timedelta(hours=age) for age in ages] for ages in ((26, 27, 50, 1000), (1, 24, 25)))
-    await at(database, now, *dropped, *kept)
-    assert all([await exists(sql, now - age) for age in dropped + kept])
-    await at(database, now, timedelta(0))
-    assert not any([await exists(sql, now - age) for age in dropped])
-    assert all([await exists(sql, now - age) for age in kept])
-    assert await stored(sql, "old") == 8
-
-
-async def test_who_prunes_does_not_wait_behind_a_dump_and_holds_up_no_flush(
-    endpoints: Endpoints, database: Database, sql: asyncpg.Connection
-) -> None:
-    """A dump reads the ledger · a flush wants to drop an old partition · whoever comes next would wait behind it"""
-    now = datetime.now(UTC)
-    old = now - timedelta(hours=30)
-    await at(database, now, now - old)
-    async with open_database(
-        endpoints.database_url, connections=2, timeout=timedelta(seconds=90), counted=lambda resource: None
-    ) as patient:
-        store = PageViewStore(patient)
-        async with sql.transaction():
-            await sql.execute("SELECT count(*) FROM applied")
-            began = time.monotonic()
-            await store.apply([batch({"home": 1})])
-            await store.apply([batch({"home": 2})])
-            assert time.monotonic() - began < 20, "It waits 100 ms, and without that limit 40 s."
-        assert await stored(sql) == 3
-        assert await exists(sql, old)
-        await PageViewStore(patient).apply([batch({"home": 4})])
-        assert not await exists(sql, old)
-
-
-async def test_it_is_not_pruned_at_each_flush(
-    store: PageViewStore, database: Database, sql: asyncpg.Connection
-) -> None:
-    now = datetime.now(UTC)
-    await store.apply([batch({"home": 1})])
-    await at(database, now, timedelta(hours=30))
-    await store.apply([batch({"home": 1})])
-    assert await exists(sql, now - timedelta(hours=30))

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from redis.asyncio import Redis
@@ -185,9 +185,6 @@ async def open_bench(
                 )
             )
 
-        def redis_time() -> datetime:
-            return datetime.fromtimestamp(clock.now() / 1000, UTC)
-
         own = await redis(most=4)
         try:
             await own.ping()
@@ -214,8 +211,8 @@ async def open_bench(
                     await redis(billed.traffic, 2, waits=2),
                     name,
                     prefix,
-                    views=PageViewStore(await database(4, "write-behind reads"), redis_time),
-                    flushed_views=PageViewStore(await database(2, "write-behind writes"), redis_time),
+                    views=PageViewStore(await database(4, "write-behind reads")),
+                    flushed_views=PageViewStore(await database(2, "write-behind writes")),
                     clock=clock,
                     breaker=breaker,
                     asked=billed.ask,

@@ -34,7 +34,8 @@ from app.caching.shards import ulid_time
 from app.errors import DatabaseUnavailable, Uncountable
 from app.lab.comparison.table import LabTable
 from app.lab.strategy import Holds, Row
-from app.page_views.store import Counted, PageViewStore, Unreadable
+from app.page_views.models import Counted, Unreadable
+from app.page_views.store import PageViewStore
 
 STALE = timedelta(minutes=10)
 ABSENT = timedelta(seconds=30)

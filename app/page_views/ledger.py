@@ -1,0 +1,118 @@
+"""The ledger of page views: which batches were counted, in a partition for each hour of their ids.
+
+    open     an hour gets its partition, as soon as a batch of it comes: of the past, or of a time to come
+    floor    below it partitions were dropped: of a batch of that time nobody can tell whether it was counted
+    prune    a partition is dropped, and the floor raised above it, in one transaction
+
+A batch is recorded where everybody looks for it: under its id's own hour, whatever any clock says. And no clock alone
+drops a partition. It goes when `KEPT` hours were opened after it, the first of them `AGE` ago by Postgres' clock, and
+all hours before it go, too. So a step of any clock, Postgres' included, drops nothing early.
+
+What can go wrong: a process whose clock is more than a day behind would make ids below the floor. So ids are made from
+`ids_from` on at least, which is below the floor only after half a day, as Postgres' clock and the hours tell.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database import Database
+from app.errors import DatabaseUnavailable, Uncountable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+KEPT, AGE = 25, timedelta(hours=24)
+SOON, HALF = 13, timedelta(hours=12)
+"""What is below `ids_from` has come half of the way at least to its end; what is not has the other half before it."""
+PRUNING = timedelta(minutes=1)
+GONE = "The ledger of its hour, {hour:%Y-%m-%d %H}:00 UTC, is gone: whether it was counted cannot be told."
+
+# The hours up to the first one that does not satisfy the condition. The newest one has no `superseded_at`, and never
+# does: so the floor, and with it all ids, cannot run ahead of the hours that are in use.
+_OLDEST = """
+SELECT hour FROM (
+  SELECT hour, bool_and(coalesce({condition}, false)) OVER (ORDER BY hour) AS each_before FROM (
+    SELECT hour, row_number() OVER opened - 1 AS newer, lag(created_at) OVER opened AS superseded_at
+    FROM ledger_hours WINDOW opened AS (ORDER BY number DESC)
+  ) AS hours
+) AS judged WHERE each_before
+"""
+_DOOMED = text(
+    _OLDEST.format(condition=f"newer >= {KEPT} AND superseded_at < now() - interval '{AGE.total_seconds()} s'")
+    + " ORDER BY hour"
+)
+
+IDS_FROM = (
+    "greatest((SELECT hour FROM ledger_floor), (SELECT max(hour) + interval '1 hour' FROM ("
+    + _OLDEST.format(condition=f"newer >= {SOON} OR superseded_at < now() - interval '{HALF.total_seconds()} s'")
+    + ") AS soon))"
+)
+"""SQL: new ids are made from this time on."""
+
+
+class _NotThere(DatabaseUnavailable):
+    """A partition that was opened is not there."""
+
+
+class Ledger:
+    """Opens and drops the partitions of the ledger in `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._open: set[datetime] = set()
+        self._prune_at = 0.0
+
+    async def record(self, hours: Iterable[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Does `write` in one transaction, in which the ledger has these hours. Raises Uncountable when one of them is
+        below the floor, and what `write` raises."""
+        some = set(hours)
+        try:
+            return await self._record(some, write)
+        except _NotThere:
+            # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
+            return await self._record(some, write)
+
+    async def _record(self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        await self._open_all(hours)
+        try:
+            async with self._database.writing("page_views") as connection:
+                return await write(connection)
+        except DBAPIError as error:
+            # "No partition of relation applied found for row": no constraint of ours speaks of this table.
+            if getattr(getattr(error.orig, "__cause__", None), "table_name", None) != "applied":
+                raise
+            self._open.clear()
+            raise _NotThere("A partition of the ledger goes as soon as it is there.") from error
+
+    async def _open_all(self, hours: set[datetime]) -> None:
+        for hour in sorted(hours - self._open):
+            async with self._database.writing("page_views") as connection:
+                if not await connection.scalar(text("SELECT open_ledger_hour(:hour)"), {"hour": hour}):
+                    raise Uncountable(GONE.format(hour=hour))
+            self._open.add(hour)
+
+    async def prune(self) -> None:
+        """Drops the partitions that are old enough, now and then."""
+        if time.monotonic() < self._prune_at:
+            return
+        self._prune_at = time.monotonic() + PRUNING.total_seconds()
+        try:
+            async with self._database.reading("page_views") as connection:
+                doomed = list(await connection.scalars(_DOOMED))
+            for hour in doomed:
+                async with self._database.writing("page_views") as connection:
+                    # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
+                    # him, and a dump may read it for an hour: so it does not wait long, and comes again.
+                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+                    await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": hour})
+                self._open.discard(hour)
+        except DatabaseUnavailable as error:
+            logger.warning("Old partitions of the ledger could not be dropped now: %s", error)

@@ -1,0 +1,51 @@
+"""Two instances whose copies of Redis' clock differ, and a Redis that loses everything in between: each view that was
+answered counts once, and none becomes a dead letter.
+"""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.eventually import eventually
+from tests.faults.stores import Stores
+from tests.histories.exactly_once.application import Application, Connection
+from tests.histories.exactly_once.ends import dead_letters, stored, waiting
+
+VIEWS = 100
+
+
+@pytest.mark.parametrize("ahead", [2, 25, -2.5])
+async def test_two_instances_whose_clocks_differ_count_each_view_once(stores: Stores, ahead: float) -> None:
+    endpoints, page = stores.endpoints, f"clock/{ahead}"
+    before = await dead_letters(endpoints.database_url)
+
+    async def view(application: Application) -> None:
+        connection = await Connection.to(application.url)
+        for _ in range(VIEWS):
+            assert (await connection.post("/page-views", {"views": [{"page": page, "count": 1}]})).status == 202
+        await connection.close()
+
+    async with (
+        Application.running(endpoints.redis_url, endpoints.database_url, {}, workers=1) as right,
+        Application.running(
+            endpoints.redis_url,
+            endpoints.database_url,
+            {"AHEAD": str(ahead)},
+            app="tests.histories.exactly_once.ahead:app",
+            workers=1,
+        ) as wrong,
+        Redis.from_url(endpoints.redis_url) as redis,
+    ):
+        for _ in range(2):
+            await asyncio.gather(view(right), view(wrong))
+            await redis.flushall()
+
+        async def all_is_there() -> bool:
+            return (await stored(endpoints.database_url)).get(page, 0) >= 4 * VIEWS
+
+        await eventually(all_is_there)
+    # At its end each has looked once more for what it had taken on.
+    assert not await waiting(endpoints.redis_url)
+    assert (await stored(endpoints.database_url))[page] == 4 * VIEWS
+    assert await dead_letters(endpoints.database_url) == before

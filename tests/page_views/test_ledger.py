@@ -1,0 +1,309 @@
+"""The ledger: a batch counts once and dies of no clock, and old partitions go when it is safe."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import asyncpg
+import pytest
+
+from app.caching.shards import YEAR_9999, ulid
+from app.database import Database, open_database
+from app.embedded import Endpoints
+from app.errors import Uncountable
+from app.page_views.ledger import AGE, HALF, KEPT, SOON
+from app.page_views.models import Counted, Unreadable
+from app.page_views.store import PageViewStore
+from tests.caching.views import batch_of, drop_partitions, made_at, stored, sums
+from tests.eventually import eventually
+from tests.histories.exactly_once.ends import psql
+
+pytestmark = pytest.mark.usefixtures("ledger")
+
+HOUR = timedelta(hours=1)
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(database: Database) -> PageViewStore:
+    """A store that has done nothing yet."""
+    return PageViewStore(database)
+
+
+def of(hour: datetime) -> Counted:
+    """A batch with one view, made in this hour."""
+    name = ulid(hour.timestamp() * 1000)
+    return Counted(name, made_at(name), {"home": 1})
+
+
+def hours(number: int, first: datetime = START) -> list[datetime]:
+    """So many hours, one after the other."""
+    return [first + place * HOUR for place in range(number)]
+
+
+async def opened(sql: asyncpg.Connection, some: list[datetime], ago: timedelta = 2 * AGE) -> None:
+    """These hours were opened one after the other, so long ago by Postgres' clock."""
+    for hour in some:
+        await sql.fetchval("SELECT open_ledger_hour($1)", hour)
+        await sql.execute("UPDATE ledger_hours SET created_at = now() - $2::interval WHERE hour = $1", hour, ago)
+
+
+async def pruned(database: Database, sql: asyncpg.Connection, newest: datetime) -> list[datetime]:
+    """A flush of a batch of the newest hour drops what may go. Answers the hours that are left."""
+    await PageViewStore(database).apply([of(newest)])
+    left = [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")]
+    there = await sql.fetch(
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'applied'::regclass"
+    )
+    assert sorted(row["name"] for row in there) == [f"applied_{hour:%Y%m%d%H}" for hour in left]
+    return left
+
+
+async def floor(sql: asyncpg.Connection) -> datetime:
+    """The ledger's floor."""
+    found: datetime = await sql.fetchval("SELECT hour FROM ledger_floor")
+    return found
+
+
+async def ids_from(store: PageViewStore) -> datetime:
+    """The time from which on new ids are made."""
+    *_, found = await store.standing([], [])
+    return found
+
+
+async def counts_once(store: PageViewStore, sql: asyncpg.Connection, batch: Counted) -> None:
+    """However it comes, it counts once, and whoever looks finds it."""
+    before, letters = await stored(sql), await store.count_dead_letters()
+    assert await store.apply([batch]) == 1
+    assert await store.apply([batch]) == 0
+    assert await store.salvage(batch, "", 1) == (0, 0)
+    _, applied, *_ = await store.standing([], [(batch.id, batch.made_at)])
+    assert applied == {batch.id}
+    assert await stored(sql) == before + 1
+    assert await store.count_dead_letters() == letters
+
+
+# Where a batch is recorded.
+
+
+@pytest.mark.parametrize(
+    "age", [timedelta(hours=24, minutes=1), timedelta(days=9000), -2 * HOUR, -25 * HOUR, timedelta(days=-365_000)]
+)
+async def test_a_batch_counts_once_whatever_time_it_is_of(
+    store: PageViewStore, sql: asyncpg.Connection, age: timedelta
+) -> None:
+    name = batch_of(age)
+    await counts_once(store, sql, Counted(name, made_at(name), {"home": 1}))
+
+
+async def test_a_batch_of_the_last_hour_that_can_be_counts_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    name = ulid(YEAR_9999)
+    await counts_once(store, sql, Counted(name, made_at(name), {"home": 1}))
+
+
+# The floor.
+
+
+async def test_a_batch_below_the_floor_becomes_dead_letters_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("UPDATE ledger_floor SET hour = $1", START)
+    before = START - timedelta(seconds=1)
+    gone = Counted(name := ulid(before.timestamp() * 1000), made_at(name), {"home": 5, "a\0b": 2})
+    with pytest.raises(Uncountable, match=r"The ledger of its hour, 2026-02-28 23:00 UTC, is gone"):
+        await store.apply([of(START), gone])
+    assert await sums(sql) == {}
+    answers = await asyncio.gather(*(store.salvage(gone, "", 1) for _ in range(3)))
+    assert sorted(answers) == [(0, 0), (0, 0), (0, 7)]
+    assert await store.salvage(gone, "", 2) == (0, 0)
+    _, applied, *_ = await store.standing([], [(gone.id, gone.made_at)])
+    assert applied == {gone.id}, "Whoever has its receipt does not take it on again."
+    assert await sums(sql) == {}
+    letters = await store.dead_letters(limit=9, after=0)
+    assert {(letter.page, letter.delta, letter.batch) for letter in letters} == {
+        ("home", 5, gone.id),
+        (None, None, gone.id),
+    }
+    assert all("is gone: whether it was counted cannot be told" in letter.reason for letter in letters)
+    told = await sql.fetch("SELECT key FROM outbox WHERE resource = 'page_views'")
+    assert [row["key"] for row in told] == ["home"]
+    await counts_once(store, sql, of(START))
+
+
+# What is dropped.
+
+
+async def test_a_flush_drops_the_hours_that_are_old_enough_and_raises_the_floor(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    some = hours(KEPT + 3)
+    counted = of(some[0])
+    await PageViewStore(database).apply([counted])
+    await opened(sql, some)
+    assert await pruned(database, sql, some[-1]) == some[3:]
+    assert await floor(sql) == some[3]
+    with pytest.raises(Uncountable):
+        await PageViewStore(database).apply([counted])
+    assert await stored(sql) == 2
+
+
+async def test_a_clock_of_postgres_that_steps_ahead_drops_nothing_early(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    some = hours(KEPT)
+    await opened(sql, some, ago=timedelta(days=1000))
+    assert await pruned(database, sql, some[-1]) == some
+
+
+async def test_a_clock_of_postgres_that_steps_back_drops_nothing_early(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    some = hours(KEPT + 3)
+    await opened(sql, some, ago=timedelta(days=-2))
+    assert await pruned(database, sql, some[-1]) == some
+
+
+async def test_many_hours_that_are_opened_at_once_drop_nothing_early(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    """Postgres was away for two days, and a long backlog is carried. What another flusher has in hand is of the hour in
+    which it went away: that one was opened long ago, but the next one only now."""
+    some = hours(2 * KEPT)
+    await opened(sql, some[:3])
+    await opened(sql, some[3:], ago=timedelta(0))
+    assert await pruned(database, sql, some[-1]) == some[2:]
+    await counts_once(PageViewStore(database), sql, of(some[2]))
+
+
+async def test_an_hour_of_a_time_to_come_takes_no_other_hour_with_it(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    """A clock was ahead for a moment. That hour is the first to be old enough, but others before it are in use."""
+    some, ahead = hours(KEPT + 3), START + timedelta(days=365)
+    await opened(sql, [ahead, *some])
+    assert await pruned(database, sql, some[-1]) == [*some[3:], ahead]
+    assert await floor(sql) == some[3]
+
+
+async def test_who_prunes_does_not_wait_behind_a_dump_and_holds_up_no_flush(
+    endpoints: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A dump reads the ledger · a flush wants to drop an old partition · whoever comes next would wait behind it"""
+    some = hours(KEPT + 1)
+    await opened(sql, some)
+    async with open_database(
+        endpoints.database_url, connections=2, timeout=timedelta(seconds=90), counted=lambda resource: None
+    ) as patient:
+        store = PageViewStore(patient)
+        async with sql.transaction():
+            await sql.execute("SELECT count(*) FROM applied")
+            began = time.monotonic()
+            for _ in range(2):
+                await store.apply([of(some[-1])])
+            assert time.monotonic() - began < 20, "It waits 100 ms, and without that limit 40 s."
+        assert await stored(sql) == 2
+        assert await floor(sql) < START
+        assert await pruned(patient, sql, some[-1]) == some[1:]
+
+
+async def test_it_is_not_pruned_at_each_flush(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    some = hours(KEPT + 1)
+    await store.apply([of(some[0])])
+    await opened(sql, some)
+    await store.apply([of(some[-1])])
+    assert await floor(sql) < START
+
+
+# From when on ids are made.
+
+
+async def test_ids_are_made_above_what_has_come_half_of_the_way_to_its_end(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """Whoever has learned that time has the other half until it is below the floor."""
+    assert await ids_from(store) == await floor(sql)
+    some = hours(SOON)
+    await opened(sql, some, ago=timedelta(0))
+    assert await ids_from(store) == await floor(sql)
+    await opened(sql, [some[-1] + HOUR], ago=timedelta(0))
+    assert await ids_from(store) == some[1]
+    await sql.execute("UPDATE ledger_hours SET created_at = now() - $1::interval", HALF + timedelta(minutes=1))
+    assert await ids_from(store) == some[-1] + HOUR, "So much time has gone: but the newest hour is in use."
+
+
+async def test_an_hour_of_a_time_to_come_does_not_move_the_ids_there(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    ahead = START + timedelta(days=365)
+    await opened(sql, [ahead])
+    assert await ids_from(store) == await floor(sql)
+    await opened(sql, hours(SOON + 1))
+    assert await ids_from(store) == hours(SOON + 1)[-1]
+
+
+# Partitions that are not there.
+
+
+async def test_a_partition_that_somebody_detached_is_attached_again(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """An empty one in its place would know of nothing, and the batch would count twice."""
+    counted = of(START)
+    await store.apply([counted])
+    for detach in ("DETACH PARTITION applied_2026030100", "DETACH PARTITION applied_2026030100 CONCURRENTLY"):
+        await sql.execute(f"ALTER TABLE applied {detach}")
+        assert await store.apply([counted]) == 0
+        await sql.execute(f"ALTER TABLE applied {detach}")
+        assert await PageViewStore(store._database).salvage(counted, "", 1) == (0, 0)
+    assert await stored(sql) == 1
+
+
+async def test_a_partition_that_somebody_dropped_is_made_again(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    await store.apply([of(START)])
+    for write in (partial(store.apply, [of(START)]), partial(store.salvage, of(START), "", 1)):
+        await drop_partitions(sql)
+        await write()
+    assert await stored(sql) == 3
+
+
+async def test_an_hour_that_another_process_has_dropped_is_not_opened_again(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """A has opened an hour, and holds a batch of it · B drops the hour · A flushes: it finds no partition, looks, and
+    learns of the floor. Opened anew, the hour would know of no batch that it had."""
+    await store.apply([counted := of(START)])
+    await sql.execute("SELECT drop_ledger_hour($1)", START)
+    with pytest.raises(Uncountable):
+        await store.apply([counted])
+    assert await store.salvage(counted, "", 1) == (0, 1)
+    assert await stored(sql) == 1
+
+
+async def test_an_hour_is_not_opened_while_it_is_dropped(
+    store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
+) -> None:
+    """B drops an hour, and has not committed · A asks to open it: unless A waits, it sees the floor as it was"""
+    await store.apply([counted := of(START)])
+    async with psql(endpoints.database_url) as other:
+        async with other.transaction():
+            await other.execute("SELECT drop_ledger_hour($1)", START)
+            opening = asyncio.create_task(sql.fetchval("SELECT open_ledger_hour($1)", START))
+
+            async def it_waits_or_is_done() -> bool:
+                waits = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted"
+                return opening.done() or bool(await other.fetchval(waits, sql.get_server_pid()))
+
+            await eventually(it_waits_or_is_done)
+        assert await opening is False
+    with pytest.raises(Uncountable):
+        await store.apply([counted])
+
+
+async def test_bytes_that_are_no_batch_are_found_whenever_they_come_again(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
+    """They have no time: no hour of the ledger is theirs, and none that goes takes them along."""
+    unreadable = Unreadable("views:{1} 18-0", b"{")
+    await store.salvage(unreadable, "It is no batch.", 1)
+    await drop_partitions(sql)
+    await store.salvage(unreadable, "It is no batch.", 2)
+    assert await store.count_dead_letters() == 1
