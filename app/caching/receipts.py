@@ -9,6 +9,9 @@ counts a batch once, however often it is taken on. So a view is lost only if Red
 too, before the database has it. (Whether a message has arrived only the ends can tell: Saltzer, Reed, Clark,
 "End-to-End Arguments in System Design", 1984.)
 
+A database that goes back in time may have lost what it had counted. So a receipt stays a while longer, and in a new
+epoch the ledger is asked again.
+
 What can go wrong: the database is away, and more waits than `KEPT` bytes. Of the older part only the number is kept,
 and it is counted as lost when Redis loses it. And what Redis loses while this process cannot reach the database for a
 day, and others can: the ledger of that time is gone, so it is not taken on again, and counted as lost, too.
@@ -45,6 +48,9 @@ YOUNG = timedelta(seconds=1)
 CHUNK = 1000
 KEPT = 16 * 1024 * 1024
 """So many bytes of batches are kept, to be taken on again."""
+AGAIN = timedelta(seconds=30)
+"""A receipt stays for so long when the database has its batch: a database that goes back (a standby that is promoted
+without the last commits, a dump that is restored) may not have it any more."""
 CARRIED = timedelta(seconds=15)
 """An entry that is gone may be in the hands of a flusher that took it before: what has not come to the database after
 so long is lost."""
@@ -83,6 +89,10 @@ class Receipts:
         self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for shard in shards(name)}
         self._offers: deque[Receipt] = deque()
         self._bytes = 0
+        self._carried: deque[tuple[float, Shard, Receipt]] = deque()
+        """Those that the database has, and since when that is known."""
+        self._life = breaker.life
+        """In which life of Redis, and so in which epoch, they were found there."""
         self._asked_at = -math.inf
         self._repeating = Repeating("receipts", self._repeat, lambda: None)
 
@@ -142,6 +152,7 @@ class Receipts:
 
     async def check(self, young: timedelta = YOUNG) -> None:
         """Looks once for what Redis has lost. Raises CacheUnavailable, TargetUnavailable and BacklogFull."""
+        await self._ask_again()
         for shard, receipts in self._receipts.items():
             before = time.monotonic() - young.total_seconds()
             due = [receipt for receipt in receipts.values() if receipt.taken_at <= before]
@@ -164,12 +175,31 @@ class Receipts:
         floor = standing.floor.timestamp() * 1000
         for receipt in gone:
             if receipt.batch in standing.applied:
-                self._forget(shard, receipt)
+                self._receipts[shard].pop(receipt.batch, None)
+                self._carried.append((time.monotonic(), shard, receipt))
             else:
                 if ulid_time(receipt.batch) < floor:
                     self._drop(receipt)  # Whether it was counted cannot be told: taken on again, it could count twice.
                 await self._missing(shard, receipt)
         return True
+
+    async def _ask_again(self) -> None:
+        """Looks, in a new epoch, whether the database still has what it had."""
+        while self._carried and time.monotonic() - self._carried[0][0] > AGAIN.total_seconds():
+            self._drop(self._carried.popleft()[2])
+        life = self._breaker.life
+        if life == self._life:
+            return
+        carried = list(self._carried)
+        for start in range(0, len(carried), CHUNK):
+            some = carried[start : start + CHUNK]
+            applied = (await self._ask([receipt.batch for _since, _shard, receipt in some])).applied
+            for found in some:
+                _since, shard, receipt = found
+                if receipt.batch not in applied:
+                    self._carried.remove(found)
+                    self._receipts[shard][receipt.batch] = receipt
+        self._life = life
 
     async def _ask(self, batches: Sequence[str]) -> Standing:
         standing = await self._load((), batches)

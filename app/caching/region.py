@@ -162,9 +162,9 @@ class Region(Background, Generic[K, V]):
 
     async def revoke(self, key: K, token: str) -> None:
         """Takes the value and its lease away for a writer, who is about to commit. Raises CacheUnavailable, also when
-        Redis was told and is not believed."""
+        Redis was told and is not believed any more."""
         keys = [self._key(key), self._key(key) + ":lease"]
-        await self._told(lambda: self._ask(lambda: self._revoke(keys=keys, args=[token, _ms(LEASE)])))
+        await self._ask(lambda: self._revoke(keys=keys, args=[token, _ms(LEASE)]))
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""

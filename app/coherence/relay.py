@@ -118,7 +118,7 @@ class Relay:
         """Believes Redis while Postgres does not answer, if Redis itself gives no reason to leave the epoch."""
         if self._succession.holds(seen):
             self._breaker.renew(began)
-        else:
+        elif self._succession.epoch is not None:  # Else nothing is believed yet, and this look may be the first one.
             self._breaker.open("nobody knows whether it is the one that Postgres names")
 
     async def _carry(self, seen: Seen, losses: int) -> int:
