@@ -26,6 +26,10 @@ from app.caching.scripts import script
 
 T = TypeVar("T")
 
+VOID = "void "
+"""Begins what stands in place of an epoch, in a Redis that went back to it."""
+NONE = "-"
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -39,7 +43,7 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a look found in the record: the epoch and its owner, and who claims it, for which history. `went_back` says
-    that what this instance has left there last is gone."""
+    that what this instance has left there last is gone: the record is void from then on."""
 
     epoch: str | None
     owner: Owner | None
@@ -54,10 +58,10 @@ class Record:
     def __init__(self, redis: Redis, name: str, clock: RedisClock) -> None:
         self._redis, self._name, self._clock = redis, name, clock
         self._instance = f"beat:{secrets.token_hex(8)}"
-        self._beats: set[str | None] = {None}
+        self._beats = {NONE}
         """What may stand there: more than one when an answer was lost."""
-        self._telling: str | None = None
-        self._past: set[str | None] = set()
+        self._telling = NONE
+        self._past: set[str] = set()
         """The tellings that were seen before the present one: after FLUSHALL a Redis is told anew."""
         self._beat, self._claim = script(redis, "beat"), script(redis, "claim")
         self._refute, self._tell = script(redis, "refute"), script(redis, "tell")
@@ -66,20 +70,18 @@ class Record:
         """Looks, sets the clock, and leaves a beat while the record is of `epoch`. Raises what redis-py raises."""
         new = secrets.token_hex(8)
         before, self._beats = self._beats, self._beats | {new}
-        seconds, micros, left, *found = await self._beat(
-            keys=[self._name], args=[epoch or "", self._instance, new, position]
+        known = [self._telling, " ".join(before), " ".join(self._past)]
+        seconds, micros, left, went_back, *found = await self._beat(
+            keys=[self._name], args=[epoch or "", self._instance, new, position, *known]
         )
         self._clock.set(int(seconds) * 1000 + int(micros) / 1000)
         words = [None if one is None else one.decode() for one in found]
         token, deployment, history, told, claim, claims_for, telling, beat = words
         owner = None if token is None else Owner(deployment or "", history or "", int(told or 0))
-        went_back = False
-        if token is not None and token == epoch:
-            went_back = beat not in before if telling == self._telling else telling in self._past
-            if not went_back:
-                self._heard_of(telling)
-                self._beats = {new} if left else {beat}
-        return Seen(token, owner, claim, claims_for or "", went_back)
+        if token is not None and token == epoch and not went_back:
+            self._heard_of(telling or NONE)
+            self._beats = {new} if left else {beat or NONE}
+        return Seen(token, owner, claim, claims_for or "", bool(went_back))
 
     async def claim(self, claim: str, owner: Owner, replaces: str | None) -> str:
         """Claims the record, in place of the claim that it `replaces`, and answers which one stands now. Raises
@@ -111,10 +113,10 @@ class Record:
             self._beats = {beat}
         return told
 
-    def _heard_of(self, telling: str | None) -> None:
+    def _heard_of(self, telling: str) -> None:
         if telling != self._telling:
             self._past.add(self._telling)
-            self._telling, self._beats = telling, {None}
+            self._telling, self._beats = telling, {NONE}
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> Any:
         try:

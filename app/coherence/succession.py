@@ -33,6 +33,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from app.caching import SETTLED, Breaker, CacheUnavailable, Owner, Record, Seen
+from app.caching.record import VOID
 from app.coherence.epochs import Epoch, Epochs, Look
 from app.database import Database
 from app.errors import StandbyMet
@@ -141,7 +142,10 @@ class Succession:
             )
         if seen.owner is not None and _goes_on(seen.owner.history, look.history):
             raise self._superseded("it was told of a later timeline of Postgres")
-        if seen.epoch == epoch.token and seen.owner is not None and look.position < seen.owner.position:
+        went_back = seen.epoch == VOID + epoch.token
+        if seen.epoch == epoch.token and seen.owner is not None:
+            went_back = look.position < seen.owner.position
+        if went_back:
             self._over = epoch.token
         owner = Owner(look.deployment, look.history, look.position)
         why = self._mismatch(epoch, look, run)

@@ -1,21 +1,24 @@
 """A Postgres that goes back in time: what is read is what the database has, and nothing that it has lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from app.caching import CacheError, Outcome
 from app.embedded import Endpoints
+from app.errors import DatabaseUnavailable
 from app.inventory.models import Setting
 from app.schema import migrate
 from tests.coherence.conftest import ADA, Instance, NewInstance
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
+from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
 
 
@@ -28,11 +31,13 @@ async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
 
 
 async def answers(instance: Instance, user_id: int, name: str, sku: str, quantity: int) -> None:
-    """Returns when both are hits again; fails when one of them is something else after the instance has noticed."""
+    """Returns when both are hits; until the instance has noticed that Postgres is another one, they may be refused."""
 
     async def hits() -> bool:
-        user, stock = await instance.users.get(user_id), await instance.resources.inventory.get(sku)
-        assert (user.value, stock.value) != (None, None)
+        try:
+            user, stock = await instance.users.get(user_id), await instance.resources.inventory.get(sku)
+        except DatabaseUnavailable:
+            return False
         same = user.value is not None and user.value.name == name
         same = same and stock.value is not None and stock.value.quantity == quantity
         return same and user.outcome is stock.outcome is Outcome.HIT
@@ -69,6 +74,80 @@ async def test_what_a_restored_database_has_lost_is_not_read_any_more(
         assert [await a.name(ada), await b.name(ada)] == [f"Ada {number}"] * 2
         if number == 0:
             assert changed.version <= lost.version, "The sequence went back, too."
+
+
+@asynccontextmanager
+async def promoted(own: Endpoints) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """A standby that lacks what is committed from here on; it is promoted by a call, which answers its address."""
+    with Standby.started(own.database_url) as standby:
+
+        async def promote() -> str:
+            await standby.promote()
+            return urlunsplit(urlsplit(standby.url)._replace(path=urlsplit(own.database_url).path))
+
+        yield promote
+
+
+async def test_what_a_promoted_standby_lacks_is_not_read_any_more(new_instance: NewInstance, own: Endpoints) -> None:
+    """A standby has all that is committed now
+    A commits a new row, invalidates, and answers; R hits it
+    the primary is gone, and the standby is promoted: it has never heard of that row
+    R on A or B would hit what is lost
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    await a.resources.inventory.put("CUP", Setting(30))
+    async with promoted(own) as promote:
+        await a.rename(ada, "Ada King")
+        await a.resources.inventory.put("CUP", Setting(20))
+        for instance in (a, b):
+            await answers(instance, ada, "Ada King", "CUP", 20)
+        for instance in (a, b):
+            instance.postgres.refuse()
+        address = await promote()
+        for instance in (a, b):
+            instance.postgres.move_to(address)
+            instance.postgres.heal()
+        for instance in (a, b):
+            await answers(instance, ada, ADA.name, "CUP", 30)
+        await a.rename(ada, "Ada Byron")
+        assert [await a.name(ada), await b.name(ada)] == ["Ada Byron"] * 2
+
+
+async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """The standby is promoted, and the old primary lives on: A's name leads to the new one, and B's to the old one
+    A commits a new row on the new one, invalidates, and answers
+    R on B would read the old row on the old primary, and fill the Redis that both share with it
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    await b.resources.inventory.put("CUP", Setting(30))
+    async with promoted(own) as promote:
+        for instance in (a, b):
+            await answers(instance, ada, ADA.name, "CUP", 30)
+        address = await promote()
+        a.postgres.move_to(address)
+        epoch = a.breaker.epoch
+        a.postgres.cut()
+
+        async def next_epoch() -> bool:
+            return a.breaker.epoch != epoch and a.breaker.closed
+
+        await eventually(next_epoch)
+        await a.rename(ada, "Ada King")
+        await a.resources.inventory.put("CUP", Setting(20))
+        with pytest.raises(DatabaseUnavailable, match="old primary"):
+            await b.users.get(ada)
+        with pytest.raises(DatabaseUnavailable, match="old primary"):
+            await b.rename(ada, "Eve")
+        with pytest.raises(CacheError, match="old primary"):
+            await b.resources.page_views.add("home", 1)
+        await answers(a, ada, "Ada King", "CUP", 20)
+        b.postgres.move_to(address)
+        b.postgres.cut()
+        await answers(b, ada, "Ada King", "CUP", 20)
 
 
 @pytest.mark.parametrize(("remembered", "total"), [(timedelta(hours=1), 7), (timedelta(0), 3)])

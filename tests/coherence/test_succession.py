@@ -207,6 +207,26 @@ async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_pol
         await answers_as_it_should(instance, ada, "Ada King")
 
 
+async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_knows_that_it_went_back(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """SWAPDB there and back, and a new row in between: A finds it, and stands still before it can tell Postgres
+    B starts: its beat is not missed, and all that it finds would fit: R on B would hit the old value
+    """
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        await redis.swapdb(0, 1)
+        await polls(a)
+        await a.rename(ada, "Ada King")
+        await a.settles()
+        async with a.postgres.holding("^UPDATE epochs SET claim") as held:
+            await redis.swapdb(0, 1)
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            b = await new_instance(endpoints=first)
+            await answers_as_it_should(b, ada, "Ada King")
+
+
 async def test_a_redis_that_was_emptied_is_believed_on(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
