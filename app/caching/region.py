@@ -2,7 +2,7 @@
 
     users:{42}          "<schema> <version> <stored at> <fresh for> <load cost> <CRC-32> <JSON>", times in Redis' ms
     users:{42}:lease    the token of whoever may load it now
-    users:{42}:floor    the newest version known to be invalidated
+    users:{42}:floor    "<life> <version>", the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. The schema is a hash of
 the model's own, and of the life of Redis: what another version of the application wrote is a miss, and is overwritten.
@@ -209,6 +209,11 @@ class Region(Background, Generic[K, V]):
             self._life, self._word = life, whole.hexdigest()[:8].encode()
         return self._word
 
+    @property
+    def _life_word(self) -> str:
+        """The first word of a floor: of this life, in whatever version of the application."""
+        return hashlib.sha256(str(self.breaker.life).encode()).hexdigest()[:8]
+
     def _key(self, key: K) -> str:
         return f"{self._prefix}:{{{key}}}"
 
@@ -289,7 +294,7 @@ class Region(Background, Generic[K, V]):
 
     async def _fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill]:
         keys = [name for fill in fills for name in self._names(fill.key)]
-        args: list[bytes | str | int] = [self._schema]
+        args: list[bytes | str | int] = [self._schema, self._life_word]
         for fill in fills:
             if fill.version:
                 fresh = self._lifetimes.fresh * (1 - JITTER * random.random())
@@ -302,7 +307,7 @@ class Region(Background, Generic[K, V]):
 
     async def _invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[None]:
         keys = [name for key, _version in changes for name in self._names(key)]
-        args = [_ms(FLOOR), *(version for _key, version in changes)]
+        args = [_ms(FLOOR), self._life_word, *(version for _key, version in changes)]
         await self._ask(lambda: self._invalidate(keys=keys, args=args), believed=False)
         return [None] * len(changes)
 

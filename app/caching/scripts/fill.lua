@@ -1,19 +1,20 @@
 -- Keeps what was loaded, if the lease under which it was loaded still stands and no newer version is known.
 -- KEYS    value, lease, floor (for each key)
--- ARGV    schema, then for each key: token, version (0: there is no row), load cost, fresh for, kept for (all in ms), payload
+-- ARGV    schema, life of Redis, then for each key: token, version (0: there is no row), load cost, fresh for, kept for (all in ms), payload
 -- Returns for each key 'stored' | 'below' (the floor is higher) | 'lost' (the lease is gone, or somebody else's)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {}
 for i = 0, #KEYS / 3 - 1 do
   local value, lease, floor = unpack(KEYS, 3 * i + 1, 3 * i + 3)
-  local token, version, cost, fresh, keep, payload = unpack(ARGV, 6 * i + 2, 6 * i + 7)
+  local token, version, cost, fresh, keep, payload = unpack(ARGV, 6 * i + 3, 6 * i + 8)
   local holder, known = unpack(redis.call('MGET', lease, floor))
   if holder ~= token then
     answers[i + 1] = 'lost'
   else
     redis.call('DEL', lease)
-    if version ~= '0' and tonumber(version) < (tonumber(known or 0) or 0) then
+    known = string.match(known or '', '^' .. ARGV[2] .. ' (%d+)$')
+    if version ~= '0' and tonumber(version) < tonumber(known or 0) then
       answers[i + 1] = 'below'
     else
       local header = string.format('%s %s %.0f %s %s ', ARGV[1], version, now, fresh, cost)
