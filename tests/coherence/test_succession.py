@@ -17,6 +17,9 @@ from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
 
 EPOCH = "SELECT max(n) FROM epochs"
+LOOKS = r"FROM outbox\), 0\), EXISTS"
+OTHERS = r"^(?!;|.*FROM outbox\), 0\), EXISTS)"
+"""Whatever is no look of a relay, nor the question whether a connection lives."""
 
 
 @pytest.fixture
@@ -100,6 +103,18 @@ async def test_a_connection_to_the_redis_of_before_is_not_used_again(
         await a.rename(ada, name)
         for _ in range(10):
             assert await a.name(ada) == name
+
+
+async def test_a_poll_costs_postgres_one_select_and_no_write(new_instance: NewInstance, first: Endpoints) -> None:
+    a = await new_instance(endpoints=first)
+    await a.believes()
+    await polls(a)
+    beats, looks, all_ = a.redis.count("^BEAT "), a.postgres.count(LOOKS), a.postgres.count(OTHERS)
+    for _ in range(3):
+        await polls(a)
+    # One of the two may have counted a poll that was under way.
+    assert abs((a.postgres.count(LOOKS) - looks) - (a.redis.count("^BEAT ") - beats)) <= 1
+    assert a.postgres.count(OTHERS) == all_
 
 
 async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes_by_it(
