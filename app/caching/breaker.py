@@ -25,6 +25,7 @@ What can go wrong: nobody renews the trust, because the relay stands still. Then
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from app.caching import moment
 from app.caching.errors import REDIS_DOWN, CacheUnavailable, Overloaded
 from app.caching.moment import LONG_AGO, Moment
 
@@ -81,6 +83,8 @@ class Breaker:
         all the same, and a hit says that it is not verified."""
         self.why = "nobody has looked yet"
         """Why it is open, or was the last time."""
+        self._lives: tuple[str, str | None] | None = None
+        self._life = ""
         self._until = LONG_AGO
         self._failures = 0
         self._failing_since = 0.0
@@ -91,12 +95,19 @@ class Breaker:
     @property
     def closed(self) -> bool:
         """Whether Redis may be believed now."""
-        return not self.is_open and not self._until.is_over
+        # Each hit asks: the clocks are read here, and not in a call of their own.
+        by_boot, by_wall = self._until
+        return not self.is_open and moment.boot() < by_boot and moment.wall() < by_wall
 
     @property
     def life(self) -> str | None:
-        """What is kept in Redis is of this life, and a miss in every other one."""
-        return self.run if self.epoch is None else f"{self.epoch}-{self.run}"
+        """What is kept in Redis is of this life, and a miss in every other one: a short word for both."""
+        if self.epoch is None:
+            return self.run
+        if self._lives != (self.epoch, self.run):
+            self._lives = self.epoch, self.run
+            self._life = hashlib.sha256(f"{self.epoch}-{self.run}".encode()).hexdigest()[:16]
+        return self._life
 
     @property
     def writable(self) -> bool:

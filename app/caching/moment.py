@@ -35,11 +35,6 @@ class Moment(NamedTuple):
         seconds = duration.total_seconds()
         return Moment(self.boot + seconds, self.wall + seconds)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has passed by one of the clocks."""
-        return boot() >= self.boot or wall() >= self.wall
-
 
 LONG_AGO, NEVER = Moment(float("-inf"), float("-inf")), Moment(float("inf"), float("inf"))
 """Before and after every moment."""
