@@ -6,7 +6,9 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 
 class Versioned(Protocol):
-    """What can be cached: a frozen pydantic model with the version that the database gave to its row."""
+    """What can be cached: a frozen pydantic model with the version that the database gave to its row.
+
+    It may have an `epoch` besides: the token of the one in which its row was read, None where that is not known."""
 
     @property
     def version(self) -> int: ...
@@ -37,7 +39,8 @@ class Reading(NamedTuple, Generic[V]):
     `payload` is the JSON as it is stored, None when it is known that there is no such row. `version` is the row's, 0
     without a row. `age_ms` and `ttl_ms` are what the entry has behind and before it; the latter is negative when it is
     stale. `cost_ms` is what its load took. `stored` says whether the answer of a miss was kept; `verified`, whether the
-    database has said that the cache was told of everything. The value is decoded only when `value` is asked for.
+    database has said that the cache was told of everything. `epoch` is the token of the one that gave the row this
+    version, None where that is not known. The value is decoded only when `value` is asked for.
 
     It is a tuple, and its times are plain numbers, because one is made for each hit: a frozen dataclass with three
     timedeltas takes four times as long to make.
@@ -52,6 +55,7 @@ class Reading(NamedTuple, Generic[V]):
     cost_ms: float = 0
     stored: bool = False
     verified: bool = True
+    epoch: str | None = None
 
     @property
     def age(self) -> timedelta:

@@ -93,6 +93,7 @@ class Region(Background, Generic[K, V]):
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema_of_all_lives = hashlib.sha256((FORMAT + schema).encode())
         self._life: str | None = ""  # Nobody's.
+        self._epoch: str | None = None
         self._word = b""
         self._lookup, self._fill = script(redis, "lookup"), script(redis, "fill")
         self._invalidate, self._release = script(redis, "invalidate"), script(redis, "release")
@@ -147,11 +148,18 @@ class Region(Background, Generic[K, V]):
 
             R loads a row, and stalls           the database is restored to an earlier time: another epoch begins
             R would keep the lost row in it
+
+        Nor if the row itself was read in another epoch than this:
+
+            the database is restored, and W's change gets the version of a lost one
+            R loads it, before the relay has found that out; R would keep it as what was lost, under the same tag
         """
         reading = self.unkept(value, Outcome.MISS)
         try:
             if losses not in (None, self.breaker.losses):
                 raise CacheUnavailable(f"Trust was lost while {self._name} was asked for.")
+            if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:
+                raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.UNKNOWN
@@ -191,8 +199,13 @@ class Region(Background, Generic[K, V]):
 
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
         """A reading of what the database answered, and the cache does not keep."""
-        payload, version = (None, 0) if value is None else (value.model_dump_json().encode(), value.version)
-        return Reading(payload, version, outcome, self._type)
+        if value is None:
+            return Reading(None, 0, outcome, self._type)
+        # Whoever is a member of no epoch, or of another one by now, does not know what this version names.
+        epoch = self._epoch_of(value)
+        if epoch != self.breaker.epoch or self.breaker.refused is not None:
+            epoch = None
+        return Reading(value.model_dump_json().encode(), value.version, outcome, self._type, epoch=epoch)
 
     def report(self, event: Event, took: timedelta = NO_TIME) -> None:
         """Tells the owner of this region what happened."""
@@ -207,12 +220,17 @@ class Region(Background, Generic[K, V]):
             whole = self._schema_of_all_lives.copy()
             whole.update(str(life).encode())
             self._life, self._word = life, whole.hexdigest()[:8].encode()
+            self._epoch = self.breaker.epoch
         return self._word
 
     @property
     def _life_word(self) -> str:
         """The first word of a floor: of this life, in whatever version of the application."""
         return hashlib.sha256(str(self.breaker.life).encode()).hexdigest()[:8]
+
+    def _epoch_of(self, value: V) -> str | None:
+        epoch: str | None = getattr(value, "epoch", self.breaker.epoch)
+        return epoch
 
     def _key(self, key: K) -> str:
         return f"{self._prefix}:{{{key}}}"
@@ -228,7 +246,8 @@ class Region(Background, Generic[K, V]):
             return None
         if age < 0:  # Our copy of Redis' clock is off by what an answer took.
             age = 0.0
-        return Reading(payload if row else None, row, outcome, self._type, age, ttl, took, False, verified)
+        # The word has just been made, or found to be the present one: the entry is of that epoch.
+        return Reading(payload if row else None, row, outcome, self._type, age, ttl, took, False, verified, self._epoch)
 
     async def _find_later(self, key: K) -> Reading[V] | None:
         await self.breaker.believed()

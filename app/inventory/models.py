@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, Text, func
 
 from app.database import metadata
+from app.row_tag import Expected
 
 LARGEST = 2**53 - 1
 """The largest number that every JSON parser reads exactly."""
@@ -46,6 +47,7 @@ class Stock(BaseModel):
     version: int = Field(examples=[7])
     updated_at: datetime
     created: bool = Field(False, exclude=True)  # By the change that answers it; it is not part of the stock.
+    epoch: str | None = Field(None, exclude=True)  # In which it was read or written.
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Setting:
     there is none."""
 
     quantity: int
-    expected: frozenset[int] | None = None
+    expected: Expected | None = None
     only_new: bool = False
     only_existing: bool = False
 
@@ -71,7 +73,7 @@ class Adjustment:
 class Removal:
     """There is no such stock any more."""
 
-    expected: frozenset[int] | None = None
+    expected: Expected | None = None
 
 
 Change = Setting | Adjustment | Removal

@@ -18,12 +18,13 @@ from app.database import Database, Returning, Row
 from app.errors import KeyReused, NotFound, OutOfStock, PreconditionFailed, TooMuch
 from app.inventory.models import LARGEST, Adjustment, Change, Removal, Setting, Stock, stock, stock_adjustments
 from app.look import Look
+from app.row_tag import EPOCH
 
-COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, stock.c.updated_at)
+COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, stock.c.updated_at, EPOCH)
 
 LOADED = func.load_stock(bindparam("wanted")).table_valued("unlocked", "sku", "quantity", "version", "updated_at")
-LOAD = Look(select(LOADED))
-STANDING = Look(select(stock.c.quantity, stock.c.version).where(stock.c.sku == bindparam("wanted")))
+LOAD = Look(select(LOADED, EPOCH))
+STANDING = Look(select(stock.c.quantity, stock.c.version, EPOCH).where(stock.c.sku == bindparam("wanted")))
 ADJUSTED = Look(
     select(stock_adjustments).where(
         stock_adjustments.c.sku == bindparam("wanted"), stock_adjustments.c.key == bindparam("used")
@@ -64,9 +65,11 @@ class StockStore:
             self._waited(timedelta(seconds=time.monotonic() - began))
             if isinstance(change, Adjustment):
                 return await self._adjust(connection, sku, change, revoke)
-            row = await self._both(connection, _statement(sku, change), revoke)
-            if row is None:
-                raise await self._refused(connection, sku, change)
+            statement = _statement(sku, change)
+            row = await self._both(connection, statement, revoke)
+            while row is None:
+                await self._refuse(connection, sku, change)
+                row = await self._database.change(connection, statement)
             return None if isinstance(change, Removal) else Stock(**row)
 
     async def _adjust(
@@ -118,25 +121,28 @@ class StockStore:
         assert not isinstance(result, BaseException)
         return result
 
-    async def _refused(self, connection: AsyncConnection, sku: str, change: Setting | Removal) -> Exception:
+    async def _refuse(self, connection: AsyncConnection, sku: str, change: Setting | Removal) -> None:
+        """Says why nothing was changed; returns when it would be by now: somebody has written in SQL, past the lock."""
         standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
         if not standing:
-            return NotFound(f"There is no stock of {sku}.")
+            raise NotFound(f"There is no stock of {sku}.")
         if isinstance(change, Setting) and change.only_new:
-            return PreconditionFailed(f"There is stock of {sku} already.")
-        return PreconditionFailed(
-            f"The stock of {sku} is in version {standing[0]['version']}, which If-Match does not name."
-        )
+            raise PreconditionFailed(f"There is stock of {sku} already.")
+        version, epoch = standing[0]["version"], standing[0]["epoch"]
+        if change.expected is not None:
+            refusal = change.expected.refusal(f"The stock of {sku}", version, epoch)
+            if refusal is not None:
+                raise refusal
 
 
 def _statement(sku: str, change: Setting | Removal) -> Returning:
-    in_version = true() if change.expected is None else stock.c.version.in_(change.expected)
+    as_expected = true() if change.expected is None else change.expected.holds(stock.c.version)
     if isinstance(change, Removal):
-        return delete(stock).where(stock.c.sku == sku, in_version).returning(stock.c.sku)
+        return delete(stock).where(stock.c.sku == sku, as_expected).returning(stock.c.sku)
     if change.expected is not None or change.only_existing:
         # Only if there is such stock, and only if there is none: that is never.
         possible = false() if change.only_new else true()
-        there = update(stock).where(stock.c.sku == sku, in_version, possible)
+        there = update(stock).where(stock.c.sku == sku, as_expected, possible)
         return there.values(quantity=change.quantity).returning(*COLUMNS)
     # A row that no transaction has touched before this one has no xmax: it was inserted, and not updated.
     created = literal_column("(xmax = 0)", Boolean).label("created")

@@ -38,6 +38,7 @@ class Product(BaseModel):
     version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
+    epoch: str | None = Field(None, exclude=True)  # In which it was read or written; it is not part of the product.
 
 
 def _has_a_url(sku: str) -> str:

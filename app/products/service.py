@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from app.caching import Reading, ReadThrough
 from app.products.models import NewProduct, Product, ProductChanges
 from app.products.store import ProductStore
+from app.row_tag import Expected
 
 
 class Products:
@@ -34,11 +35,11 @@ class Products:
         """Adds a product. It invalidates, too: that there was no such product may be cached."""
         return await self._cache.finish(self._create(new))
 
-    async def change(self, sku: str, changes: ProductChanges, expected: frozenset[int] | None) -> Product:
+    async def change(self, sku: str, changes: ProductChanges, expected: Expected | None) -> Product:
         """Changes a product."""
         return await self._cache.finish(self._change(sku, changes, expected))
 
-    async def delete(self, sku: str, expected: frozenset[int] | None) -> None:
+    async def delete(self, sku: str, expected: Expected | None) -> None:
         """Removes a product."""
         await self._cache.finish(self._delete(sku, expected))
 
@@ -47,11 +48,11 @@ class Products:
         await self._cache.invalidate(product.sku, product.version)
         return product
 
-    async def _change(self, sku: str, changes: ProductChanges, expected: frozenset[int] | None) -> Product:
+    async def _change(self, sku: str, changes: ProductChanges, expected: Expected | None) -> Product:
         product = await self._store.update(sku, changes, expected)
         await self._cache.invalidate(sku, product.version)
         return product
 
-    async def _delete(self, sku: str, expected: frozenset[int] | None) -> None:
+    async def _delete(self, sku: str, expected: Expected | None) -> None:
         version = await self._store.delete(sku, expected)
         await self._cache.invalidate(sku, version)

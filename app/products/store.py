@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
 from app.database import Database
-from app.errors import Conflict, NotFound, PreconditionFailed
+from app.errors import Conflict, NotFound
 from app.look import Look
 from app.products.models import NewProduct, Product, ProductChanges, products
+from app.row_tag import EPOCH, Expected
 
 COLUMNS = (
     products.c.sku,
@@ -21,12 +22,13 @@ COLUMNS = (
     products.c.version,
     products.c.created_at,
     products.c.updated_at,
+    EPOCH,
 )
 
 GET_MANY = Look(select(*COLUMNS).where(products.c.sku == any_(bindparam("skus", type_=ARRAY(Text)))))
 BEHIND = select(*COLUMNS).where(products.c.sku > bindparam("after")).order_by(products.c.sku)
 PAGE = Look(BEHIND.limit(bindparam("limit")))
-VERSION = Look(select(products.c.version).where(products.c.sku == bindparam("sku")))
+VERSION = Look(select(products.c.version, EPOCH).where(products.c.sku == bindparam("sku")))
 
 
 class ProductStore:
@@ -56,34 +58,33 @@ class ProductStore:
         except IntegrityError as error:
             raise Conflict(f"The sku {new.sku} is taken.") from error
 
-    async def update(self, sku: str, changes: ProductChanges, expected: frozenset[int] | None) -> Product:
-        """Changes a product, if it is in one of the `expected` versions (None: in any).
+    async def update(self, sku: str, changes: ProductChanges, expected: Expected | None) -> Product:
+        """Changes a product, if it has one of the `expected` tags (None: any).
 
         Raises NotFound and PreconditionFailed.
         """
-        in_version = true() if expected is None else products.c.version.in_(expected)
-        statement = update(products).where(products.c.sku == sku, in_version).values(**changes).returning(*COLUMNS)
+        as_expected = true() if expected is None else expected.holds(products.c.version)
+        statement = update(products).where(products.c.sku == sku, as_expected).values(**changes).returning(*COLUMNS)
         async with self._database.writing("products") as connection:
             while (row := await self._database.change(connection, statement)) is None:
                 await self._refuse(connection, sku, expected)
             return Product(**row)
 
-    async def delete(self, sku: str, expected: frozenset[int] | None) -> int:
+    async def delete(self, sku: str, expected: Expected | None) -> int:
         """Removes a product, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
-        in_version = true() if expected is None else products.c.version.in_(expected)
+        as_expected = true() if expected is None else expected.holds(products.c.version)
         # A trigger has drawn the version just before, in this session.
         version = func.currval("row_version").label("version")
-        statement = delete(products).where(products.c.sku == sku, in_version).returning(version)
+        statement = delete(products).where(products.c.sku == sku, as_expected).returning(version)
         async with self._database.writing("products") as connection:
             while (row := await self._database.change(connection, statement)) is None:
                 await self._refuse(connection, sku, expected)
             return int(row["version"])
 
-    async def _refuse(self, connection: AsyncConnection, sku: str, expected: frozenset[int] | None) -> None:
+    async def _refuse(self, connection: AsyncConnection, sku: str, expected: Expected | None) -> None:
         """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
         rows = await self._database.look_on(connection, VERSION, {"sku": sku})
         if not rows:
             raise NotFound(f"There is no product {sku}.")
-        version = rows[0]["version"]
-        if expected is not None and version not in expected:
-            raise PreconditionFailed(f"Product {sku} is in version {version}, which If-Match does not name.")
+        if expected is not None and (refusal := expected.refusal(f"Product {sku}", **rows[0])) is not None:
+            raise refusal

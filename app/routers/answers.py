@@ -1,6 +1,6 @@
 """Answers: a reading becomes the bytes as they are stored, with the headers that say how it came.
 
-ETag            "<version>"
+ETag            "<version>-<epoch>", opaque to a client; none where nobody knows which epoch it is
 Cache-Status    cache-aside; hit; ttl=271 | read-through; fwd=miss; stored | … (RFC 9211, the strategy is the cache)
 """
 
@@ -15,6 +15,8 @@ from pydantic import WithJsonSchema
 from app.caching import Outcome, Reading
 from app.routers.problems import Responses, problem
 from app.routers.refusals import short
+from app.row_tag import Expected as ExpectedTags
+from app.row_tag import row_tag
 
 # One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
 # sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
@@ -28,7 +30,11 @@ def header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "required": True, "schema": {"type": "string", "examples": [example]}}
 
 
-ETAG = {"ETag": header("The version of the row.", '"7"')}
+TAG = '"7-3f9c2a10b4d5e6f7"'
+ETAG = {
+    "ETag": header("Names this content of the row, for preconditions. There is none while stores change.", TAG)
+    | {"required": False}
+}
 CACHE_STATUS = {"Cache-Status": header("How the answer came: RFC 9211.", "cache-aside; hit; ttl=271")}
 LOCATION = {"Location": header("Where it is.", "/users/1001")}
 
@@ -46,10 +52,15 @@ def answer(reading: Reading[Any], strategy: str, *, missing: str, if_none_match:
     status = cache_status(reading, strategy)
     if reading.payload is None:
         return problem(404, "not-found", missing, headers={"Cache-Status": status})
-    etag = f'"{reading.version}"'
-    if if_none_match is not None and matches(if_none_match, reading.version):
-        return Response(status_code=304, headers={"Cache-Status": status, "ETag": etag})
-    return Json(reading.payload, headers=[(b"cache-status", status.encode()), (b"etag", etag.encode())])
+    tag = None if reading.epoch is None else row_tag(reading.version, reading.epoch)
+    headers = [(b"cache-status", status.encode())]
+    if tag is not None:
+        headers.append((b"etag", b'"%b"' % tag.encode()))
+    if if_none_match is not None and matches(if_none_match, tag):
+        response = Response(status_code=304)
+        response.raw_headers = headers
+        return response
+    return Json(reading.payload, headers=headers)
 
 
 class Json(Response):
@@ -80,14 +91,14 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
             return f"{strategy}; fwd=miss; stored" if reading.stored else f"{strategy}; fwd=miss"
 
 
-def matches(if_none_match: list[str], version: int) -> bool:
-    """Whether If-None-Match names the version. The comparison is weak: W/"7" names the same one."""
-    return _any(if_none_match) or str(version) in (tag for _weak, tag in _tags(if_none_match))
+def matches(if_none_match: list[str], etag: str | None) -> bool:
+    """Whether If-None-Match names this tag; None is named by * only. The comparison is weak: W/"7" names "7"."""
+    return _any(if_none_match) or etag in [tag for _weak, tag in _tags(if_none_match)]
 
 
 def written(value: Any, *, status: int = 200, location: str | None = None) -> Response:
     """The row as the database has it now."""
-    headers = {"ETag": f'"{value.version}"'}
+    headers = {} if value.epoch is None else {"ETag": f'"{row_tag(value.version, value.epoch)}"'}
     if location is not None:
         headers["Location"] = location
     return Response(value.model_dump_json(), status, headers=headers, media_type="application/json")
@@ -117,7 +128,7 @@ TAGS = WithJsonSchema(
     {
         "type": "string",
         "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$',
-        "examples": ['"7"', '"7", "8"', "*"],
+        "examples": [TAG, f'{TAG}, "8-3f9c2a10b4d5e6f7"', "*"],
     }
 )
 """One header for OpenAPI, though several with one name are read as one list."""
@@ -127,16 +138,15 @@ async def _expected(
     if_match: Annotated[
         list[str] | None, TAGS, Header(description="Only if the row is in one of these versions.")
     ] = None,
-) -> frozenset[int] | None:
+) -> ExpectedTags | None:
     if if_match is None or _any(if_match):
         return None
-    # A weak tag never matches here, nor does one that is not a version as we write it.
-    numbers = (tag for weak, tag in _tags(if_match) if not weak and re.fullmatch(r"[1-9][0-9]{0,18}", tag))
-    return frozenset(number for number in map(int, numbers) if number < 2**63)
+    tags = _tags(if_match)
+    return ExpectedTags(frozenset(tag for weak, tag in tags if not weak), frozenset(tag for weak, tag in tags if weak))
 
 
-Expected = Annotated[frozenset[int] | None, Depends(_expected)]
-"""The versions that If-Match names, None for any."""
+Expected = Annotated[ExpectedTags | None, Depends(_expected)]
+"""The tags that If-Match names, None for any."""
 
 IfNoneMatch = Annotated[
     list[str] | None, TAGS, Header(description="Answer 304 if the row is in one of these versions.")

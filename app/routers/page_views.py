@@ -182,7 +182,7 @@ async def read(page: PagePath, page_views: CachedPageViews, if_none_match: IfNon
         "ETag": f'"{total.views}"',
         "Cache-Status": "write-behind; hit" if total.cached else "write-behind; fwd=miss; stored",
     }
-    if if_none_match is not None and matches(if_none_match, total.views):
+    if if_none_match is not None and matches(if_none_match, str(total.views)):
         return Response(status_code=304, headers=headers)
     return Response(
         Views(page=page, views=total.views).model_dump_json(), headers=headers, media_type="application/json"

@@ -35,6 +35,7 @@ class User(BaseModel):
     version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
+    epoch: str | None = Field(None, exclude=True)  # In which it was read or written; it is not part of the user.
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]

@@ -5,6 +5,7 @@ write   write to the database, which commits, and then invalidate: to the end, w
 """
 
 from app.caching import CacheAside, Reading
+from app.row_tag import Expected
 from app.users.models import NewUser, User, UserChanges
 from app.users.store import UserStore
 
@@ -28,11 +29,11 @@ class Users:
         """Adds a user. It invalidates, too: that there was no such user may be cached."""
         return await self._cache.finish(self._create(new))
 
-    async def change(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
+    async def change(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
         """Changes a user."""
         return await self._cache.finish(self._change(user_id, changes, expected))
 
-    async def delete(self, user_id: int, expected: frozenset[int] | None) -> None:
+    async def delete(self, user_id: int, expected: Expected | None) -> None:
         """Removes a user."""
         await self._cache.finish(self._delete(user_id, expected))
 
@@ -41,11 +42,11 @@ class Users:
         await self._cache.invalidate(user.id, user.version)
         return user
 
-    async def _change(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
+    async def _change(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
         user = await self._store.update(user_id, changes, expected)
         await self._cache.invalidate(user_id, user.version)
         return user
 
-    async def _delete(self, user_id: int, expected: frozenset[int] | None) -> None:
+    async def _delete(self, user_id: int, expected: Expected | None) -> None:
         version = await self._store.delete(user_id, expected)
         await self._cache.invalidate(user_id, version)

@@ -6,15 +6,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.availability import constraint
 from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable, NotFound, PreconditionFailed
+from app.errors import Conflict, DatabaseUnavailable, NotFound
 from app.look import Look
+from app.row_tag import EPOCH, Expected
 from app.users.models import NewUser, User, UserChanges, users
 
-COLUMNS = (users.c.id, users.c.name, users.c.email, users.c.version, users.c.created_at, users.c.updated_at)
+COLUMNS = (users.c.id, users.c.name, users.c.email, users.c.version, users.c.created_at, users.c.updated_at, EPOCH)
 
 GET = Look(select(*COLUMNS).where(users.c.id == bindparam("id")))
 PAGE = Look(select(*COLUMNS).where(users.c.id > bindparam("after")).order_by(users.c.id).limit(bindparam("limit")))
-VERSION = Look(select(users.c.version).where(users.c.id == bindparam("id")))
+VERSION = Look(select(users.c.version, EPOCH).where(users.c.id == bindparam("id")))
 
 
 class UserStore:
@@ -43,13 +44,13 @@ class UserStore:
         except IntegrityError as error:
             raise _conflict(error, new.email) from error
 
-    async def update(self, user_id: int, changes: UserChanges, expected: frozenset[int] | None) -> User:
-        """Changes a user, if it is in one of the `expected` versions (None: in any).
+    async def update(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
+        """Changes a user, if it has one of the `expected` tags (None: any).
 
         Raises NotFound, PreconditionFailed, and Conflict when the new email is taken.
         """
-        in_version = true() if expected is None else users.c.version.in_(expected)
-        statement = update(users).where(users.c.id == user_id, in_version).values(**changes).returning(*COLUMNS)
+        as_expected = true() if expected is None else expected.holds(users.c.version)
+        statement = update(users).where(users.c.id == user_id, as_expected).values(**changes).returning(*COLUMNS)
         try:
             async with self._database.writing("users") as connection:
                 while (row := await self._database.change(connection, statement)) is None:
@@ -58,25 +59,24 @@ class UserStore:
         except IntegrityError as error:
             raise _conflict(error, changes.get("email")) from error
 
-    async def delete(self, user_id: int, expected: frozenset[int] | None) -> int:
+    async def delete(self, user_id: int, expected: Expected | None) -> int:
         """Removes a user, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
-        in_version = true() if expected is None else users.c.version.in_(expected)
+        as_expected = true() if expected is None else expected.holds(users.c.version)
         # A trigger has drawn the version just before, in this session.
         version = func.currval("row_version").label("version")
-        statement = delete(users).where(users.c.id == user_id, in_version).returning(version)
+        statement = delete(users).where(users.c.id == user_id, as_expected).returning(version)
         async with self._database.writing("users") as connection:
             while (row := await self._database.change(connection, statement)) is None:
                 await self._refuse(connection, user_id, expected)
             return int(row["version"])
 
-    async def _refuse(self, connection: AsyncConnection, user_id: int, expected: frozenset[int] | None) -> None:
+    async def _refuse(self, connection: AsyncConnection, user_id: int, expected: Expected | None) -> None:
         """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
         rows = await self._database.look_on(connection, VERSION, {"id": user_id})
         if not rows:
             raise NotFound(f"There is no user {user_id}.")
-        version = rows[0]["version"]
-        if expected is not None and version not in expected:
-            raise PreconditionFailed(f"User {user_id} is in version {version}, which If-Match does not name.")
+        if expected is not None and (refusal := expected.refusal(f"User {user_id}", **rows[0])) is not None:
+            raise refusal
 
 
 def _conflict(error: IntegrityError, email: str | None) -> Exception:

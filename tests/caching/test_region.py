@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
@@ -136,6 +136,46 @@ async def test_an_invalidation_keeps_what_is_of_its_version(region: Region[int, 
     assert isinstance(await region.find(1), Reading)
     await region.invalidate(1, 6)
     assert await region.find(1) is None
+
+
+class Told(Thing, frozen=True):
+    """A row that says in which epoch it was read."""
+
+    epoch: str | None = Field(None, exclude=True)
+
+
+async def test_a_reading_says_in_which_epoch_its_version_was_given_out(
+    region: Region[int, Thing], breaker: Breaker
+) -> None:
+    breaker.epoch = "e1"
+    row = Told(name="thing", version=7, epoch="e1")
+    filled, _fill = await region.fill(1, await leased(region), row, A_MILLISECOND)
+    hit = await region.find(1)
+    assert hit is not None
+    assert (filled.epoch, hit.epoch, hit.value) == ("e1", "e1", Thing(name="thing", version=7))
+    assert region.unkept(row, Outcome.BYPASSED).epoch == "e1"
+
+
+async def test_a_row_of_another_epoch_says_of_none_and_is_not_kept(
+    region: Region[int, Thing], breaker: Breaker
+) -> None:
+    """The database is restored: it gives version 7, which was lost, to another row · R loads that, in the old epoch,
+    and must neither keep it there as version 7, nor answer it as that"""
+    breaker.epoch = "e1"
+    for epoch in ("e2", None):
+        row = Told(name="thing", version=7, epoch=epoch)
+        reading, outcome = await region.fill(1, await leased(region), row, A_MILLISECOND)
+        assert (reading.epoch, outcome) == (None, Fill.UNKNOWN)
+        assert await region.find(1) is None
+        assert region.unkept(row, Outcome.BYPASSED).epoch is None
+        await region.invalidate(1, 7)  # It takes the lease away at once.
+
+
+async def test_an_instance_that_is_a_member_of_no_epoch_says_of_none(
+    region: Region[int, Thing], breaker: Breaker
+) -> None:
+    breaker.epoch, breaker.refused = "e1", "it is another Redis than the one that Postgres names"
+    assert region.unkept(Told(name="thing", version=7, epoch="e1"), Outcome.BYPASSED).epoch is None
 
 
 async def test_a_row_inserted_with_a_lower_version_is_not_hidden_by_the_row_before_it(

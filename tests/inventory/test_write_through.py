@@ -20,6 +20,7 @@ from app.errors import OutcomeUnknown, OutOfStock
 from app.inventory.models import Adjustment, Change, Removal, Setting, Stock
 from app.inventory.store import StockStore
 from app.routers.problems import STATUSES
+from app.row_tag import Expected
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.inventory.conftest import LIFETIMES, Inventory, Load
@@ -72,11 +73,13 @@ async def test_without_redis_nothing_is_saved(
             observe=lambda *_: None,
         )
         cut_off = WriteThrough(region, load=load, save=store.save)
-        for change in (Setting(1), Adjustment(-1), Removal(), Setting(1, frozenset())):
+        for change in (Setting(1), Adjustment(-1), Removal(), Setting(1, Expected(frozenset()))):
             with pytest.raises(CacheUnavailable):
                 await cut_off.put("A", change)
         assert await quantity(cut_off) == 30
-    assert (await store.load("A")).stock == (await inventory.get("A")).value
+    stored = (await store.load("A")).stock
+    assert stored is not None
+    assert stored.model_dump_json().encode() == (await inventory.get("A")).payload
 
 
 async def test_the_value_is_not_taken_away_before_the_lock_is_had(

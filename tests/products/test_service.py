@@ -53,7 +53,7 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
 
         go.set()
         readings = await reader
-        assert [reading.value for reading in readings] == [cup, pot]
+        assert [reading.version for reading in readings] == [cup.version, pot.version]
         assert [reading.stored for reading in readings] == [False, True]
-        assert (await products.get("CUP")).value == changed
-        assert (await products.get("POT")).value == pot
+        assert (await products.get("CUP")).version == changed.version
+        assert (await products.get("POT")).version == pot.version
