@@ -23,7 +23,7 @@ REFUSED = ("22", "23", "54", "P0")
 # The table was altered since the statement was prepared: the next try prepares it anew.
 ALTERED = "0A000"
 # A table, a column or a function is not there: a migration is missing.
-UNMIGRATED = ("42P01", "42703", "42883")
+UNMIGRATED = ("42P01", "42703", "42883", "42P10")
 # The connection lives, and is of no use: it leads to a server, or is in a state, that takes nothing or no writes. What
 # Postgres says of it names neither an address nor a user.
 MISPLACED = {

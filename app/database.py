@@ -25,7 +25,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import MetaData, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -104,6 +104,8 @@ class Database:
         self._failures = 0
         self.timeline: str | None = None
         """The timeline of the history that is believed, eight hexadecimal digits; None, when any will do."""
+        self.epoch: str | None = None
+        """The epoch that is believed; None, when any will do."""
         self.refused: str | None = None
         """Why nothing is asked of this database: it is an old primary."""
 
@@ -128,12 +130,18 @@ class Database:
 
     async def change(self, connection: AsyncConnection, statement: Returning) -> Row | None:
         """Changes one row at most, and answers what the statement returns of it, None when there was none. Raises
-        OtherHistory: then the transaction must not commit."""
+        OtherHistory: then the transaction must not commit.
+
+            the database is restored, and gives versions out again; W's poll has not seen that yet
+            W's change gets the version of a row that is lost, and Redis keeps that one as the same
+        """
         row = (await connection.execute(statement.returning(TIMELINE))).one_or_none()
         if row is None:
             return None
         found = dict(row._mapping)
         self._judge(found.pop(TIMELINE.name))
+        if self.epoch is not None and found.get("epoch", self.epoch) != self.epoch:
+            raise OtherHistory("Postgres is another one than a moment ago, or is used with another Redis; try again.")
         return found
 
     def _judge(self, timeline: str | None) -> None:
@@ -201,6 +209,9 @@ class Database:
                     connection = await stack.enter_async_context(self._engine.connect())
             except PoolTimeout:
                 raise  # It answers others.
+            except InvalidRequestError as error:
+                # The pool gives up after two: an old connection, and a new one that was not to be kept, either.
+                raise DatabaseUnavailable("Connections to Postgres are being made anew; try again.") from error
             except Exception:
                 # Those who stand in line would learn it one after the other.
                 self._failures += 1
@@ -228,9 +239,10 @@ class Database:
         finally:
             self._writers.release()
 
-    def believe(self, timeline: int) -> None:
-        """Only what runs at this timeline is believed from here on, and on connections that are made from here on."""
-        self.timeline = f"{timeline:08X}"
+    def believe(self, timeline: int, epoch: str | None) -> None:
+        """Only what runs at this timeline, or changes a row in this epoch, is believed from here on, and on connections
+        that are made from here on."""
+        self.timeline, self.epoch = f"{timeline:08X}", epoch
         self.reconnect()
 
     def reconnect(self) -> None:

@@ -107,7 +107,7 @@ class Epochs:
 
     def believe(self, timeline: int) -> None:
         """As the database does: what is carried to it must not go to another history."""
-        self._database.believe(timeline)
+        self._database.believe(timeline, None)
 
     def reconnect(self) -> None:
         """Has each look from here on go where the name leads now, and not where it led before."""

@@ -183,16 +183,18 @@ class Succession:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
             timeline = int(look.history.split("/")[1])
-            self._database.believe(timeline)
+            self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
         self.epoch, self._position = epoch, look.position
         self._breaker.epoch, self._breaker.refused = epoch.token, None
+        self._database.epoch = epoch.token
         self._in_postgres.stands(None)
         self._in_redis.stands(None)
 
     def _outside(self, why: str) -> Outside:
         self._breaker.open(why)
         self._breaker.refused = why
+        self._database.epoch = None
         return Outside(f"Redis is not believed: {why}.")
 
     def _superseded(self, why: str) -> Outside:

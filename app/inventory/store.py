@@ -138,7 +138,7 @@ class StockStore:
 def _statement(sku: str, change: Setting | Removal) -> Returning:
     as_expected = true() if change.expected is None else change.expected.holds(stock.c.version)
     if isinstance(change, Removal):
-        return delete(stock).where(stock.c.sku == sku, as_expected).returning(stock.c.sku)
+        return delete(stock).where(stock.c.sku == sku, as_expected).returning(stock.c.sku, EPOCH)
     if change.expected is not None or change.only_existing:
         # Only if there is such stock, and only if there is none: that is never.
         possible = false() if change.only_new else true()

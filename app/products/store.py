@@ -75,7 +75,7 @@ class ProductStore:
         as_expected = true() if expected is None else expected.holds(products.c.version)
         # A trigger has drawn the version just before, in this session.
         version = func.currval("row_version").label("version")
-        statement = delete(products).where(products.c.sku == sku, as_expected).returning(version)
+        statement = delete(products).where(products.c.sku == sku, as_expected).returning(version, EPOCH)
         async with self._database.writing("products") as connection:
             while (row := await self._database.change(connection, statement)) is None:
                 await self._refuse(connection, sku, expected)

@@ -64,7 +64,7 @@ class UserStore:
         as_expected = true() if expected is None else expected.holds(users.c.version)
         # A trigger has drawn the version just before, in this session.
         version = func.currval("row_version").label("version")
-        statement = delete(users).where(users.c.id == user_id, as_expected).returning(version)
+        statement = delete(users).where(users.c.id == user_id, as_expected).returning(version, EPOCH)
         async with self._database.writing("users") as connection:
             while (row := await self._database.change(connection, statement)) is None:
                 await self._refuse(connection, user_id, expected)

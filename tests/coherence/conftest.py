@@ -35,6 +35,8 @@ AGES = timedelta(seconds=30)
 SOON = 10.0
 """Seconds: something that came after so long was not settled by time."""
 
+LOOKS = r"FROM outbox\), 0\), EXISTS"
+"""What a relay says when it looks into Postgres, at the beginning of a poll."""
 TAKES = "^UPDATE outbox"
 """What a relay says when it takes rows of the outbox."""
 

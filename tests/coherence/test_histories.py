@@ -11,11 +11,11 @@ import pytest
 
 from app.caching import CacheError, Outcome
 from app.embedded import Endpoints
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, OtherHistory
 from app.inventory.models import Setting
 from app.schema import migrate
-from tests.coherence.conftest import ADA, Instance, NewInstance
-from tests.eventually import eventually
+from tests.coherence.conftest import ADA, LOOKS, Instance, NewInstance
+from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.standby import Standby
@@ -148,6 +148,32 @@ async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
         b.postgres.move_to(address)
         b.postgres.cut()
         await answers(b, ada, "Ada King", "CUP", 20)
+
+
+async def test_a_write_into_a_restored_database_is_refused_before_a_poll_has_noticed(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """pg_dump · A commits a new row, R hits it · pg_restore, while A's poll is on its way
+    W commits another row: it gets the version of the lost one, and its invalidation would keep what is of that version
+    R would hit what is lost, after W was answered
+    """
+    a = await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    dump = await dumped(own.database_url)
+    await a.rename(ada, "Ada King")
+    await a.hits(ada)
+    async with a.postgres.holding(LOOKS) as held:
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        await restored_over(own.database_url, dump)
+        with pytest.raises(OtherHistory, match="Postgres is another one than a moment ago"):
+            await a.rename(ada, "Ada Byron")
+        with pytest.raises(OtherHistory, match="Postgres is another one than a moment ago"):
+            await a.users.delete(ada, None)
+
+    async def is_read() -> bool:
+        return await a.name(ada) == ADA.name
+
+    await eventually(is_read)
 
 
 @pytest.mark.parametrize(("remembered", "total"), [(timedelta(hours=1), 7), (timedelta(0), 3)])

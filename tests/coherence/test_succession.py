@@ -11,13 +11,12 @@ from app.caching import CacheError, CacheUnavailable, Outcome
 from app.embedded import Endpoints
 from app.inventory.models import Setting
 from app.schema import migrate
-from tests.coherence.conftest import Instance, NewInstance
+from tests.coherence.conftest import LOOKS, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
 
 EPOCH = "SELECT max(n) FROM epochs"
-LOOKS = r"FROM outbox\), 0\), EXISTS"
 OTHERS = r"^(?!;|.*FROM outbox\), 0\), EXISTS)"
 """Whatever is no look of a relay, nor the question whether a connection lives."""
 
