@@ -28,7 +28,7 @@ ALTERED = "0A000"
 # A table, a column or a function is not there: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883")
 BROKEN = "The connection to the database is broken."
-QUOTED = re.compile(r'\s*["„«“][^"“”»]*["“”»]')
+QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
 """As English and other languages quote."""
 # Of those, the ones that say it at the door: who this is, to which database, and how many there are already.
 CLOSED_TO_US = ("28", "3D", "533")
