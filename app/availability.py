@@ -5,6 +5,9 @@
 What can go wrong: an SQLSTATE that stands in none of the lists passes as it is, and a client is told of a defect.
 """
 
+import re
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,14 +19,19 @@ from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
 
 # The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
 # transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
-# not to be had, a password or a database that it does not know, an error of its own.
-UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX")
+# not to be had, a password or a database that it does not know, an error of its own, a privilege that is missing.
+UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX", "42501")
 # Those that speak of the values: they cannot be, break a constraint, are too large, or a trigger does not like them.
 REFUSED = ("22", "23", "54", "P0")
 # The table was altered since the statement was prepared: the next try prepares it anew.
 ALTERED = "0A000"
 # A table, a column or a function is not there: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883", "42P10")
+BROKEN = "The connection to the database is broken."
+QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
+"""As English and other languages quote."""
+# Of those, the ones that say it at the door: who this is, to which database, and how many there are already.
+CLOSED_TO_US = ("28", "3D", "533")
 # The connection lives, and is of no use: it leads to a server, or is in a state, that takes nothing or no writes. What
 # Postgres says of it names neither an address nor a user.
 MISPLACED = {
@@ -41,29 +49,65 @@ async def available() -> AsyncIterator[None]:
     """Turns every way in which Postgres can be away into DatabaseUnavailable; other errors pass."""
     try:
         yield
-    except PoolTimeout as error:
-        raise DatabaseUnavailable("All connections to the database are in use.") from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable("The database does not answer.") from error
-    except RuntimeError as error:
-        # What uvloop says of a socket that the other end has closed a moment ago.
-        if "handler is closed" not in str(error):
+    except Exception as error:
+        if (why := unavailability(error)) is None:
             raise
-        raise DatabaseUnavailable("The connection to the database is broken.") from error
-    except (DBAPIError, asyncpg.PostgresError) as error:
-        state = sqlstate(error)
-        if state in UNMIGRATED:
-            raise DatabaseUnavailable("The database lacks a migration: run `alembic upgrade head`.") from error
-        if state == ALTERED and "cached" in str(error):
-            raise DatabaseUnavailable("The table was altered a moment ago; try again.") from error
-        if state in MISPLACED:
-            raise DatabaseUnavailable(f"{MISPLACED[state]}: {_words(error)}.") from error
-        if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
-            raise DatabaseUnavailable("The database does not answer as it should.") from error
-        if isinstance(error, SQLAlchemyError) and state is None:
-            # No SQLSTATE: the driver gave up before the server had a say (a closed or broken connection, a deadline).
-            raise DatabaseUnavailable("The connection to the database is broken.") from error
-        raise
+        raise DatabaseUnavailable(why) from error
+
+
+def unavailability(error: Exception) -> str | None:
+    """In which way Postgres is away, as a sentence without secrets; None when `error` does not say that it is."""
+    if isinstance(error, PoolTimeout):
+        return "All connections to the database are in use."
+    if isinstance(error, asyncpg.InterfaceError):
+        return BROKEN
+    if isinstance(error, OSError):
+        return f"The database {_fate(error)}."
+    if isinstance(error, RuntimeError):
+        # What uvloop says of a socket that the other end has closed a moment ago.
+        return BROKEN if "handler is closed" in str(error) else None
+    if not isinstance(error, DBAPIError | asyncpg.PostgresError):
+        return None
+    state = sqlstate(error)
+    if state is None and isinstance(error, SQLAlchemyError):
+        # The driver gave up before the server had a say (a closed or broken connection, a deadline).
+        return BROKEN
+    if state in UNMIGRATED:
+        return "The database lacks a migration: run `alembic upgrade head`."
+    if state == ALTERED and "cached" in str(error):
+        return "The table was altered a moment ago; try again."
+    if state in MISPLACED:
+        return f"{MISPLACED[state]}: {said(error)}."
+    if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
+        does = "takes no connection" if (state or "").startswith(CLOSED_TO_US) else "does not do it"
+        return f"The database {does}: {said(error)}."
+    return None
+
+
+def _fate(error: Exception) -> str:
+    """What became of a connection: a clause without an address. In Python, a deadline is an OSError, too."""
+    if isinstance(error, socket.gaierror):
+        return "is not found: its name does not resolve"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "has a certificate that is not trusted"
+    if isinstance(error, ssl.SSLError):
+        return "does not speak TLS as this process does"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "[Errno 111]" in str(error):
+        return "refuses connections"
+    if isinstance(error, PermissionError):
+        return "is behind a socket that this process may not use"
+    if isinstance(error, TimeoutError):
+        return "does not answer in time"
+    if isinstance(error, ConnectionError):
+        return "has closed the connection"
+    return "cannot be reached"
+
+
+def said(error: BaseException) -> str:
+    """What Postgres said: its first line, without what it quotes: names of users, hosts, databases."""
+    words = QUOTED.sub("", _words(error)).rstrip(".")
+    # A pooler in between does not quote them.
+    return re.sub(r"\b(user|database): .*", r"\1", words)
 
 
 def ends_connection(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
-from app.availability import available, ends_connection
+from app.availability import available, ends_connection, unavailability
 from app.connection import Connection, connect
 from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet
 from app.look import TIMELINE, Look
@@ -101,6 +101,7 @@ class Database:
         self._within = self._patience * 0.45 if within is None else within.total_seconds()
         self._committed = committed
         self._silent_until = float("-inf")
+        self._silent = DatabaseUnavailable("The database does not answer.")
         self._failures = 0
         self.timeline: str | None = None
         """The timeline of the history that is believed, eight hexadecimal digits; None, when any will do."""
@@ -108,6 +109,8 @@ class Database:
         """The epoch that is believed; None, when any will do."""
         self.refused: str | None = None
         """Why nothing is asked of this database: it is an old primary."""
+        self.served = False
+        """Whether it has ever answered this process as it should: as a primary."""
 
         def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             counted(context.execution_options.get("resource", "other"))
@@ -152,6 +155,7 @@ class Database:
                 f"Postgres is at timeline {int(timeline, 16)}, and this instance believes what it knew at timeline "
                 f"{int(self.timeline, 16)}; try again."
             )
+        self.served = True
 
     def _well_placed(self, adapted: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
         """Has a connection replaced that may lead to where the name does not lead any more, or that was made while
@@ -166,9 +170,10 @@ class Database:
         connection.is_new = False
 
     @asynccontextmanager
-    async def reading(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for."""
-        async with available(), asyncio.timeout(self._within), self._connection(writing=False) as connection:
+    async def reading(self, resource: str, *, as_writer: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for.
+        `as_writer` says that it must be one that a writer would get."""
+        async with available(), asyncio.timeout(self._within), self._connection(writing=as_writer) as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
@@ -200,7 +205,7 @@ class Database:
         if self.refused is not None:
             raise DatabaseUnavailable(self.refused)
         if time.monotonic() < self._silent_until:
-            raise DatabaseUnavailable("The database does not answer.")
+            raise DatabaseUnavailable(str(self._silent)) from self._silent.__cause__
         async with AsyncExitStack() as stack:
             intent = WRITING.set(writing)
             try:
@@ -212,11 +217,13 @@ class Database:
             except InvalidRequestError as error:
                 # The pool gives up after two: an old connection, and a new one that was not to be kept, either.
                 raise DatabaseUnavailable("Connections to Postgres are being made anew; try again.") from error
-            except Exception:
+            except Exception as error:
                 # Those who stand in line would learn it one after the other.
                 self._failures += 1
                 if self._failures >= FAILURES:
                     self._silent_until = time.monotonic() + SILENCE.total_seconds()
+                    self._silent = DatabaseUnavailable(unavailability(error) or "The database does not answer.")
+                    self._silent.__cause__ = error
                 raise
             finally:
                 WRITING.reset(intent)

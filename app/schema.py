@@ -1,5 +1,6 @@
 """The schema of the database: which one this code needs, which one is there, and how to get from one to the other."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -10,9 +11,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
+from sqlalchemy import Text, column, text
 
 from app.database import Database
+from app.look import Look
 
+SERVER = Look(
+    text(
+        "SELECT current_setting('server_version_num') AS version, current_setting('transaction_read_only') AS read_only"
+    ).columns(column("version", Text), column("read_only", Text))
+)
 ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 
@@ -49,10 +57,19 @@ async def schema(database: Database) -> Schema:
     return Schema.CURRENT if set(revisions) == heads else Schema.OLDER
 
 
-async def server_version(database: Database) -> int:
-    """The major version of Postgres. Raises DatabaseUnavailable."""
-    async with database.reading("health") as connection:
-        return int((await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()) // 10_000
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The Postgres that a writer gets: its major version, and whether it takes no writes."""
+
+    version: int
+    read_only: bool
+
+
+async def server(database: Database) -> Server:
+    """Asks as a writer does: of the schema, a standby answers, too. Raises DatabaseUnavailable."""
+    async with database.reading("health", as_writer=True) as connection:
+        (row,) = await database.look_on(connection, SERVER)
+    return Server(int(row["version"]) // 10_000, row["read_only"] == "on")
 
 
 @cache

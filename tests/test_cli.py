@@ -27,7 +27,7 @@ async def test_demo_where_nothing_runs_says_what_to_start(home: Home) -> None:
 
 async def test_demo_without_its_database_says_so() -> None:
     nowhere = {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/fourways"}
-    assert await says("demo", **nowhere) == (1, "The database does not answer.\n")
+    assert await says("demo", **nowhere) == (1, "The database refuses connections.\n")
 
 
 async def test_a_wrong_setting_is_named_with_its_value(home: Home) -> None:

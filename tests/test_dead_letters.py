@@ -252,7 +252,7 @@ async def test_all_of_none_says_that_there_are_none(fourways: CommandLine) -> No
 async def test_without_its_database_it_says_so(fourways: CommandLine) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/fourways"
     for arguments in (("list",), ("replay", "1")):
-        assert await fourways.says(*arguments, DATABASE_URL=nowhere) == (1, "The database does not answer.\n")
+        assert await fourways.says(*arguments, DATABASE_URL=nowhere) == (1, "The database refuses connections.\n")
 
 
 async def test_where_nothing_runs_it_says_what_to_start(fourways: CommandLine) -> None:

@@ -134,7 +134,7 @@ async def test_alembic_would_write_no_further_migration(endpoints: Endpoints, tm
     ("url", "sentence"),
     [
         ("", "FAILED: DATABASE_URL is missing: alembic needs to know which database to migrate."),
-        ("postgresql://127.0.0.1:1/fourways", "FAILED: The database does not answer."),
+        ("postgresql://127.0.0.1:1/fourways", "FAILED: The database refuses connections."),
     ],
 )
 async def test_alembic_says_in_a_sentence_which_database_it_lacks(tmp_path: Path, url: str, sentence: str) -> None:

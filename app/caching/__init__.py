@@ -25,7 +25,7 @@ from app.caching.errors import (
     TargetUnavailable,
     TotalOverflow,
 )
-from app.caching.fitness import Fsync, fitness, fsync
+from app.caching.fitness import Fsync, fitness, fsync, trial
 from app.caching.flusher import Batch, Flusher, Salvage
 from app.caching.intake import Cap
 from app.caching.lease import Locked
@@ -79,4 +79,5 @@ __all__ = [
     "fitness",
     "fsync",
     "open_redis",
+    "trial",
 ]

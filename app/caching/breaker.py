@@ -34,12 +34,12 @@ from datetime import timedelta
 from typing import TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from app.caching import moment
-from app.caching.errors import REDIS_DOWN, CacheUnavailable, Overloaded
+from app.caching.errors import REDIS_DOWN, AnotherRun, CacheUnavailable, Overloaded
 from app.caching.moment import LONG_AGO, Moment
+from app.caching.words import said, unavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,6 +77,8 @@ class Breaker:
         """How often trust was lost. Who compares it before and after knows whether it was lost between."""
         self.reachable = False
         """Whether Redis answers."""
+        self.served = False
+        """Whether it has ever answered this process as it should."""
         self.is_open = True
         self.verified = True
         """Whether the database has said that Redis was told of everything. While it says nothing, Redis is believed
@@ -179,9 +181,9 @@ class Breaker:
                 answer = await ask()
             except REDIS_DOWN as error:
                 self.reachable = False
-                self.open("it does not answer")
-                raise CacheUnavailable(f"Redis does not answer: {error}") from error
-        self.reachable = True
+                self.open(f"it {said(error)}")
+                raise unavailable(error) from error
+        self.reachable = self.served = True
         self._failures = 0
         return answer
 
@@ -200,7 +202,7 @@ class Breaker:
         lasts = now - self._failing_since >= FAILING.total_seconds()
         if self._failures >= FAILURES and lasts and not self.is_open:
             self.reachable = False
-            self.open("it does not answer")
+            self.open(f"it {said(error)}")
 
     def meet(self, run: str) -> None:
         """A connection was made to this `run` of Redis. Raises when it is another one than before: what was about to be
@@ -208,7 +210,7 @@ class Breaker:
         before, self.run = self.run, run
         if before not in (None, run):
             self.open("it has restarted, or is another one than before")
-            raise RedisConnectionError("Redis has restarted, or is another one than before.")
+            raise AnotherRun("Redis has restarted, or is another one than before.")
 
     def _set(self, *, is_open: bool, until: Moment) -> None:
         if is_open != self.is_open:

@@ -11,11 +11,16 @@ CacheError
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 # redis-py raises its own tree, yet a refused or broken socket can surface as OSError and a deadline as TimeoutError,
 # and a socket that the other end has closed a moment ago as uvloop's RuntimeError.
 REDIS_DOWN = (RedisError, OSError, TimeoutError, RuntimeError)
+
+
+class AnotherRun(RedisConnectionError):
+    """A connection leads to another run of Redis than before: what was about to be asked was meant for that one."""
 
 
 class CacheError(Exception):

@@ -150,6 +150,11 @@ class Flusher:
         """Whether it carries."""
         return self._repeating.alive
 
+    @property
+    def trouble(self) -> Exception | None:
+        """Why it carries nothing, round after round; None, when it does."""
+        return self._repeating.trouble
+
     async def _repeat(self) -> timedelta:
         await self.round()
         return timedelta(0)

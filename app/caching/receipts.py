@@ -114,6 +114,11 @@ class Receipts:
         return self._repeating.alive
 
     @property
+    def trouble(self) -> Exception | None:
+        """Why it finds nothing out, round after round; None, when it does."""
+        return self._repeating.trouble
+
+    @property
     def views(self) -> int:
         """How many views were taken on here, and are not known to be in the database."""
         return sum(receipt.views for receipts in self._receipts.values() for receipt in receipts.values())

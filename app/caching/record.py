@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 
 from app.caching.clock import RedisClock
-from app.caching.errors import REDIS_DOWN, CacheUnavailable
+from app.caching.errors import REDIS_DOWN
 from app.caching.scripts import script
+from app.caching.words import unavailable
 
 T = TypeVar("T")
 
@@ -122,4 +123,4 @@ class Record:
         try:
             return await call()
         except REDIS_DOWN as error:
-            raise CacheUnavailable(f"Redis did not answer: {error}") from error
+            raise unavailable(error) from error

@@ -37,6 +37,7 @@ from app.caching.lease import Fill, K, Lease, Loaded
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
 from app.caching.scripts import script
+from app.caching.words import unavailable
 
 T = TypeVar("T")
 
@@ -359,7 +360,7 @@ class Region(Background, Generic[K, V]):
         except REDIS_DOWN as error:
             self.breaker.failed(error)
             self.report(Event.UNAVAILABLE)
-            raise CacheUnavailable(f"Redis did not answer for {self._name}: {error}") from error
+            raise unavailable(error, self._name) from error
         self.breaker.answered()
         if believed and losses != self.breaker.losses:
             # It went out on a connection to a Redis that had just restarted, which another connection had found out.

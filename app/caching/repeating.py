@@ -11,7 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from redis.exceptions import RedisError
+
 from app.caching.errors import REDIS_DOWN, CacheError
+from app.caching.words import said
 
 AWAY = (CacheError, *REDIS_DOWN)
 """What says that a store is away: then nothing is wrong with the task."""
@@ -22,6 +25,8 @@ SOONEST, LATEST = timedelta(milliseconds=200), timedelta(seconds=2)
 """How long it waits after a failure: twice as long each time, between these two."""
 STUCK = timedelta(seconds=15)
 """Without a round that ended well, or because a store is away, for this long, it counts as stuck."""
+AGAIN = 3
+"""So many rounds that failed one after the other are no accident."""
 
 
 class Repeating:
@@ -31,7 +36,9 @@ class Repeating:
         self._name, self._work, self._failed = name, work, failed
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._last_round = time.monotonic()
+        self._last_round = self._last_end = time.monotonic()
+        self._failures = 0
+        self._error: Exception | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -51,8 +58,16 @@ class Repeating:
     @property
     def alive(self) -> bool:
         """Whether the task runs and its rounds end."""
+        return self._runs(since=self._last_round)
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why its last rounds have failed, where they all did, and ended; None, when they do not."""
+        return self._error if self._failures >= AGAIN and self._runs(since=self._last_end) else None
+
+    def _runs(self, *, since: float) -> bool:
         running = self._task is not None and not self._task.done()
-        return running and time.monotonic() - self._last_round < STUCK.total_seconds()
+        return running and time.monotonic() - since < STUCK.total_seconds()
 
     async def _run(self) -> None:
         after_failure = SOONEST
@@ -61,13 +76,21 @@ class Repeating:
                 wait = await self._work()
                 after_failure = SOONEST
                 self._last_round = time.monotonic()
+                self._failures, self._error = 0, None
             except Exception as error:  # noqa: BLE001  # Whatever it is: nobody would begin this task again.
                 self._failed()
+                self._failures, self._error = self._failures + 1, error
                 wait, after_failure = after_failure, min(after_failure * 2, LATEST)
-                logger.warning("The %s failed, next try in %g s: %r", self._name, wait.total_seconds(), error)
+                logger.warning("The %s failed, next try in %g s: %s", self._name, wait.total_seconds(), _told(error))
                 if isinstance(error, AWAY):
                     self._last_round = time.monotonic()
+            self._last_end = time.monotonic()
             try:
                 await asyncio.wait_for(self._stop.wait(), wait.total_seconds())
             except TimeoutError:
                 continue
+
+
+def _told(error: Exception) -> str:
+    """Of what redis-py raises, its words name the server's address."""
+    return f"Redis {said(error)}" if isinstance(error, RedisError | OSError | TimeoutError) else repr(error)

@@ -24,6 +24,7 @@ from app.caching.breaker import Breaker
 from app.caching.errors import REDIS_DOWN, Behind, CacheUnavailable
 from app.caching.scripts import run, script
 from app.caching.shards import GROUP, Shard, number, shards
+from app.caching.words import unavailable
 
 TOTAL = timedelta(hours=1)
 """So long a total is kept after it was last added to."""
@@ -88,7 +89,7 @@ class Totals:
         try:
             raw = await self._redis.mget([self._shards[number(page)].total(page, life) for page in pages])
         except REDIS_DOWN as error:
-            raise CacheUnavailable(f"Redis did not answer for page views: {error}") from error
+            raise unavailable(error, "page views") from error
         if life != self._breaker.life:  # It is another one by now: these are totals of the past.
             return [None] * len(pages)
         return [None if total is None else int(total) for total in raw]

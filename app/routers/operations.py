@@ -42,6 +42,7 @@ class ReadinessReport(BaseModel):
                 "flusher": "ok",
                 "receipts": "ok",
                 "breaker": "ok",
+                "epoch": "ok",
                 "eviction": "ok",
                 "persistence": "ok",
             }

@@ -187,7 +187,7 @@ async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> N
 
 async def test_a_ping_without_an_answer_opens_it(breaker: Breaker, redis: Redis) -> None:
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
-        with pytest.raises(CacheUnavailable, match="Redis does not answer"):
+        with pytest.raises(CacheUnavailable, match="Redis did not answer: it refuses connections"):
             await breaker.probe(nowhere, nowhere.ping)
     assert breaker.is_open
     assert not breaker.reachable

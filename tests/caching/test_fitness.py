@@ -65,7 +65,7 @@ async def test_a_redis_that_does_not_tell_may_lose_anything(refusing: Redis) -> 
 async def test_without_redis_nobody_knows() -> None:
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         for question in (fsync, fitness):
-            with pytest.raises(CacheUnavailable, match="Redis does not answer"):
+            with pytest.raises(CacheUnavailable, match="Redis did not answer: it refuses connections"):
                 await question(nowhere)
 
 

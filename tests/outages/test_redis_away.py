@@ -66,7 +66,8 @@ async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
             assert heard.problem in {"cache-unavailable"} | busy, heard
     assert max(heard.took for heard in load.heard) < LONGEST
     for status, said in readiness:
-        assert (status, said["status"], said["parts"]["redis"]) == (200, "degraded", "does not answer")
+        assert (status, said["status"]) == (200, "degraded")
+        assert said["parts"]["redis"].startswith("Redis did not answer: it ")
         assert said["parts"]["breaker"].startswith("open: ")
     await eventually(lambda: is_carried(pair[0]))
     await load.check(sql)

@@ -325,7 +325,7 @@ async def test_without_postgres_everybody_is_told_to_come_back(settings: Setting
             assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
             assert answer.headers["retry-after"] == "1"
             assert (answer.json()["type"], answer.json()["status"]) == ("database-unavailable", 503)
-            assert answer.json()["detail"] == "The database does not answer."
+            assert answer.json()["detail"] == "The database refuses connections."
     assert (await left(sql), await stored(sql)) == ([letter], 0)
 
 

@@ -19,7 +19,6 @@ from app.caching.shards import Shard, number, ulid
 from app.demo import add_demo_data
 from app.embedded import Endpoints
 from app.main import create_app
-from app.schema import Schema
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.routers.conftest import Contents
@@ -203,7 +202,6 @@ async def test_a_write_is_what_was_committed_and_not_what_was_refused(
     assert [after - earlier for after, earlier in zip(writes, before, strict=True)] == [3, 0, 2, 0]
 
 
-PARTS = ("redis", "postgres", "relay", "flusher", "receipts", "breaker", "eviction", "persistence")
 FIELDS = [
     "backlog",
     "backlog_bytes",
@@ -543,63 +541,3 @@ async def test_a_process_is_alive_whatever_its_stores_do(settings: Settings) -> 
         assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
         for path in ("/", "/docs", "/openapi.json", "/strategies", "/metrics"):
             assert (await client.get(path)).status_code == 200
-
-
-async def test_a_service_whose_parts_all_work_is_ready(client: httpx.AsyncClient) -> None:
-    async def is_ready() -> bool:
-        return bool((await client.get("/health/ready")).json()["status"] == "ready")
-
-    await eventually(is_ready)
-    answer = await client.get("/health/ready")
-    assert (answer.status_code, answer.json()) == (
-        200,
-        {
-            "status": "ready",
-            "parts": {
-                **dict.fromkeys(PARTS, "ok"),
-                "schema": Schema.CURRENT,
-            },
-        },
-    )
-
-
-@pytest.mark.parametrize(
-    ("store", "url"), [("redis", "redis://127.0.0.1:{}"), ("postgres", "postgresql://postgres@127.0.0.1:{}/postgres")]
-)
-async def test_a_store_that_is_down_is_named_and_is_no_reason_to_take_the_instance_away(
-    settings: Settings, store: str, url: str
-) -> None:
-    name = "redis_url" if store == "redis" else "database_url"
-    settings = settings.model_copy(update={name: url.format(free_port()), "redis_timeout": timedelta(seconds=0.2)})
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        answer = await client.get("/health/ready")
-    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-    assert answer.json()["parts"][store] == "does not answer"
-
-
-async def test_a_missing_migration_makes_the_instance_unready(
-    client: httpx.AsyncClient, sql: asyncpg.Connection
-) -> None:
-    version = await sql.fetchval("SELECT version_num FROM alembic_version")
-    await sql.execute("DELETE FROM alembic_version")
-    try:
-        answer = await client.get("/health/ready")
-        assert (answer.status_code, answer.json()["status"], answer.json()["parts"]["schema"]) == (
-            503,
-            "unready",
-            Schema.OLDER,
-        )
-        await sql.execute("INSERT INTO alembic_version VALUES ('9999')")
-        answer = await client.get("/health/ready")
-        assert (answer.status_code, answer.json()["status"], answer.json()["parts"]["schema"]) == (
-            200,
-            "degraded",
-            Schema.NEWER,
-        )
-    finally:
-        await sql.execute("DELETE FROM alembic_version")
-        await sql.execute("INSERT INTO alembic_version VALUES ($1)", version)

@@ -239,7 +239,7 @@ async def test_without_the_database_a_client_is_told_when_to_come_back(
         answer = await client.request(method, path, json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert problem(answer)["type"] == "database-unavailable"
-    assert answer.json()["detail"] == "The database does not answer."
+    assert answer.json()["detail"] == "The database refuses connections."
 
 
 async def test_an_error_that_nobody_expected_is_a_problem_that_keeps_its_secrets(

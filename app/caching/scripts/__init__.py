@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError
 
 from app.caching.breaker import Breaker
 from app.caching.errors import REDIS_DOWN, CacheUnavailable
+from app.caching.words import unavailable
 
 ATTEMPTS = 3
 
@@ -68,7 +69,7 @@ async def run_all(
         for place, answer in zip(waiting, await _ask(script, asked), strict=True):
             answers[place] = answer
             if isinstance(answer, REDIS_DOWN):
-                why = f"Redis did not answer for page views: {answer}"
+                why = str(unavailable(answer, "page views")).removesuffix(".")
                 again.append(place)
             elif isinstance(answer, BaseException):
                 raise answer

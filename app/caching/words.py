@@ -1,0 +1,101 @@
+"""What Redis said, or what became of the question, in words that may be shown to anybody.
+
+    said(error)           "refuses connections"; "says LOADING Redis is loading the dataset in memory"
+    code(error)           "LOADING": the word by which Redis names its error
+    unavailable(error)    both as an exception, for whoever asked
+
+redis-py's own messages name the server's address, and Redis' name users, keys and digests of scripts. None of that is
+left. What can go wrong: an error that none of this knows is told by its class alone.
+"""
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from app.caching.errors import AnotherRun, CacheUnavailable
+
+LONGEST = 200
+SAYS = "says "
+IN_SCRIPT = re.compile(r".*-([A-Z]+ .*)")
+"""What a command in a script was told, in Redis 6: `ERR Error running script (…): @user_script: 9: -OOM command …`."""
+SECRETS = (
+    (re.compile(r",? with args beginning with.*"), ""),
+    (re.compile(r"\b[Uu]ser \S+ has no permissions"), "this user has no permissions"),
+    (re.compile(r"\bthe '[^']*' (key|channel)"), r"a \1"),
+    (re.compile(r"\b(?:f_)?[0-9a-f]{40}\b"), "…"),
+    (re.compile(r"\S+:\d{2,5}\b"), "…"),  # An address: MOVED names one.
+)
+
+
+def said(error: BaseException) -> str:
+    """What Redis, of which `error` was raised, did or said: a clause that lacks its subject, and has no secrets."""
+    told = (_answer(one) or _fate(one) for one in _chain(error))
+    return next((words for words in told if words is not None), f"cannot be asked ({type(error).__name__})")
+
+
+def code(error: BaseException | None) -> str | None:
+    """The word by which Redis names the error that it answered, None where it answered none."""
+    words = "" if error is None else said(error)
+    return words.split()[1] if words.startswith(SAYS) else None
+
+
+def unavailable(error: BaseException, asked: str = "") -> CacheUnavailable:
+    """What to raise from `error`, which came of what was `asked` for."""
+    asked = f" for {asked}" if asked else ""
+    words = said(error)
+    if words.startswith(SAYS):
+        return CacheUnavailable(f"Redis answered with an error{asked}: {words.removeprefix(SAYS)}.")
+    return CacheUnavailable(f"Redis did not answer{asked}: it {words}.")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it came of: redis-py wraps what the system said, and at times its own errors."""
+    came_of: BaseException | None = error
+    while came_of is not None:
+        yield came_of
+        came_of = came_of.__cause__ or came_of.__context__
+
+
+def _answer(error: BaseException) -> str | None:
+    """The first sentence of an error that Redis has answered, with its code."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(error, ResponseError | AuthenticationError) and status is None:
+        return None
+    text = f"{status or ''} {error}".strip()
+    text = IN_SCRIPT.sub(r"\1", text) if "script" in text else text
+    if not re.match(r"[A-Z]{2,}\b", text):
+        text = f"ERR {text}"
+    text = re.split(r"\.(?:\s|$)", text, maxsplit=1)[0]
+    for secret, shown in SECRETS:
+        text = secret.sub(shown, text)
+    return f"{SAYS}{text[:LONGEST]}"
+
+
+def _fate(error: BaseException) -> str | None:
+    """What the system, or the client, has found out in place of an answer."""
+    text = str(error)
+    if isinstance(error, AnotherRun):
+        return "has restarted, or is another one than before"
+    if text == "No connection available.":
+        return "is asked on all connections that this process may have"
+    if isinstance(error, socket.gaierror):
+        return "is not found: its name does not resolve"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "has a certificate that is not trusted"
+    if isinstance(error, ssl.SSLError):
+        return "does not speak TLS as this process does"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "[Errno 111]" in text:
+        return "refuses connections"
+    if isinstance(error, PermissionError):
+        return "is behind a socket that this process may not use"
+    if isinstance(error, TimeoutError | RedisTimeout):
+        return "does not answer in time"
+    if isinstance(error, ConnectionError | EOFError) or "closed" in text.lower():
+        return "has closed the connection"
+    if isinstance(error, OSError):
+        return "cannot be reached"
+    return None  # What it came of may say more.

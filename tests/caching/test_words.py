@@ -1,0 +1,114 @@
+"""What Redis said may be shown to anybody."""
+
+import socket
+
+import pytest
+from redis._parsers.base import BaseParser
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from app.caching.errors import AnotherRun
+from app.caching.words import code, said, unavailable
+
+DIGEST = "0123456789abcdef0123456789abcdef01234567"
+
+
+def answered(answer: str) -> Exception:
+    """What redis-py makes of an error that Redis answers."""
+    error = BaseParser.parse_error(answer)  # type: ignore[no-untyped-call]
+    assert isinstance(error, Exception)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("LOADING Redis is loading the dataset in memory", "LOADING Redis is loading the dataset in memory"),
+        ("NOAUTH Authentication required.", "NOAUTH Authentication required"),
+        (
+            "MISCONF Errors writing to the AOF file: No space left on device",
+            "MISCONF Errors writing to the AOF file: No space left on device",
+        ),
+        (
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'",
+        ),
+        ("ERR max number of clients reached", "ERR max number of clients reached"),
+        (
+            "NOPERM User guest has no permissions to run the 'info' command",
+            "NOPERM this user has no permissions to run the 'info' command",
+        ),
+        (
+            "NOPERM User guest has no permissions to access the 'users:{7}' key",
+            "NOPERM this user has no permissions to access a key",
+        ),
+        ("MOVED 3999 10.0.0.7:6381", "MOVED 3999 …"),
+        (
+            f"ERR Error running script (call to f_{DIGEST}): @user_script:9: @user_script: 9: "
+            "-OOM command not allowed when used memory > 'maxmemory'. ",
+            "OOM command not allowed when used memory > 'maxmemory'",
+        ),
+        (
+            f"READONLY You can't write against a read only replica. script: {DIGEST}, on @user_script:9.",
+            "READONLY You can't write against a read only replica",
+        ),
+        (
+            "ERR unknown command `FOO`, with args beginning with: `hunter2`, ",
+            "ERR unknown command `FOO`",
+        ),
+    ],
+)
+def test_what_redis_answers_is_told_in_its_words_without_secrets(answer: str, says: str) -> None:
+    error = answered(answer)
+    assert said(error) == f"says {says}"
+    assert code(error) == says.split()[0]
+    assert str(unavailable(error, "users")) == f"Redis answered with an error for users: {says}."
+
+
+@pytest.mark.parametrize(
+    ("cause", "says"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('10.0.0.7', 6379)"), "refuses connections"),
+        (FileNotFoundError(2, "/secret/redis.sock"), "refuses connections"),
+        (PermissionError(13, "/secret/redis.sock"), "is behind a socket that this process may not use"),
+        (socket.gaierror(-2, "Name or service not known"), "is not found: its name does not resolve"),
+        (TimeoutError(), "does not answer in time"),
+        (ConnectionResetError(104, "10.0.0.7"), "has closed the connection"),
+        (
+            OSError("Multiple exceptions: [Errno 111] ('10.0.0.7', 6379), [Errno 111]"),
+            "refuses connections",
+        ),
+        (OSError(113, "No route to 10.0.0.7"), "cannot be reached"),
+    ],
+)
+def test_what_became_of_a_connection_is_told_without_an_address(cause: Exception, says: str) -> None:
+    error = RedisConnectionError("Error connecting to 10.0.0.7:6379.")
+    error.__cause__ = cause
+    assert (said(error), code(error)) == (says, None)
+    assert str(unavailable(error)) == f"Redis did not answer: it {says}."
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RedisTimeout("Timeout reading from /secret/redis.sock"), "does not answer in time"),
+        (RedisConnectionError("Connection closed by server."), "has closed the connection"),
+        (RedisConnectionError("No connection available."), "is asked on all connections that this process may have"),
+        (AnotherRun("Redis has restarted."), "has restarted, or is another one than before"),
+        (RedisConnectionError("Something about 10.0.0.7."), "cannot be asked (ConnectionError)"),
+        (ResponseError("value is not an integer", status_code="ERR"), "says ERR value is not an integer"),
+    ],
+)
+def test_what_the_client_found_out_is_told_without_an_address(error: Exception, says: str) -> None:
+    assert said(error) == says
+
+
+def test_what_is_wrapped_is_found() -> None:
+    error = RedisConnectionError("wrapped")
+    error.__cause__ = AuthenticationError("invalid username-password pair", status_code="WRONGPASS")
+    assert code(error) == "WRONGPASS"
+
+
+def test_nothing_has_no_code() -> None:
+    assert code(None) is None

@@ -1,0 +1,645 @@
+"""What `/health/ready` says in each state that the stores and the tasks can be in: what is wrong, in the words of
+whoever said it and without secrets, and 503 exactly where another instance could do better."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.embedded import Endpoints
+from app.main import create_app
+from app.schema import Schema, migrate
+from app.settings import Settings
+from tests.eventually import PATIENCE, eventually
+from tests.faults.another_redis import another_redis
+from tests.faults.name import Name
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.faults.replicating_redis import ReplicatingRedis
+from tests.faults.standby import Standby
+from tests.fresh_database import fresh_database
+from tests.service import free_port
+
+PASSWORD, NEW_PASSWORD = "hunter2", "correct-horse"
+SECRETS = re.compile(
+    rf"{PASSWORD}|{NEW_PASSWORD}|guest|limited|fresh_|/dev/shm|/tmp|\.sock|127\.0|\.invalid|[0-9a-f]{{40}}"
+)
+"""What nobody who asks a balancer's question may learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Stores of the test's own, and an operator of each."""
+
+    stores: Endpoints
+    redis: Redis
+    sql: asyncpg.Connection
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return urlsplit(self.stores.database_url).path[1:]
+
+    def redis_as(self, login: str) -> str:
+        """The address of Redis for who logs in with `user:password`."""
+        return self.stores.redis_url.replace("unix://", f"unix://{login}@")
+
+    def database_as(self, login: str) -> str:
+        """The address of Postgres for who logs in with `user:password`."""
+        return urlunsplit(urlsplit(self.stores.database_url)._replace(netloc=f"{login}@"))
+
+    @asynccontextmanager
+    async def application(
+        self,
+        *,
+        redis_url: str | None = None,
+        database_url: str | None = None,
+        ready: bool = False,
+        redis_timeout: float = 0.5,
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of the application, here on these stores or on others. `ready` says that it first has to be that."""
+        app = create_app(
+            Settings(
+                _env_file=None,
+                redis_url=redis_url or self.stores.redis_url,
+                database_url=database_url or self.stores.database_url,
+                redis_timeout=timedelta(seconds=redis_timeout),
+            )
+        )
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
+        ):
+            if ready:
+                await is_ready(client)
+            yield client
+
+
+async def _do(redis: Redis, *words: str) -> None:
+    await redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+async def is_ready(client: httpx.AsyncClient) -> None:
+    """Returns when all is as it should be."""
+
+    async def all_is_well() -> bool:
+        return bool((await client.get("/health/ready")).json()["status"] == "ready")
+
+    await eventually(all_is_well)
+
+
+@pytest.fixture
+async def stage(servers: Endpoints) -> AsyncIterator[Stage]:
+    """An empty Redis, and a database that is migrated."""
+    async with another_redis() as redis_url, fresh_database(servers.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        sql = await asyncpg.connect(database_url)
+        async with Redis.from_url(redis_url, protocol=2) as redis:
+            yield Stage(Endpoints(redis_url, database_url), redis, sql)
+            # Whatever a state has set: it has to end, and asks for no password then.
+            await redis.config_set("requirepass", "")
+        await sql.close()
+
+
+Staged = AbstractAsyncContextManager[httpx.AsyncClient]
+Staging = Callable[[Stage], Staged]
+
+
+@asynccontextmanager
+async def well(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with stage.application(ready=True) as client:
+        yield client
+
+
+def from_the_start(*, redis_url: str | None = None, database_url: str | None = None) -> Staging:
+    """It begins with an address that leads nowhere."""
+    return lambda stage: stage.application(redis_url=redis_url, database_url=database_url)
+
+
+@asynccontextmanager
+async def redis_is_silent(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        RedisWire(stage.stores.redis_url) as wire,
+        stage.application(redis_url=wire.url, ready=True) as client,
+    ):
+        wire.silence()
+        yield client
+        wire.heal()
+
+
+def redis_password(login: str) -> Staging:
+    """It never had the right one."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        await stage.redis.config_set("requirepass", PASSWORD)
+        url = stage.redis_as(login) if login else stage.stores.redis_url
+        async with stage.application(redis_url=url) as client:
+            yield client
+
+    return staged
+
+
+@asynccontextmanager
+async def redis_password_is_rotated(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    await stage.redis.config_set("requirepass", PASSWORD)
+    async with stage.application(redis_url=stage.redis_as(f":{PASSWORD}"), ready=True) as client:
+        await stage.redis.config_set("requirepass", NEW_PASSWORD)
+        await _do(stage.redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        yield client
+        await stage.redis.config_set("requirepass", PASSWORD)
+        await is_ready(client)
+
+
+def redis_permits(*words: str, ready: bool) -> Staging:
+    """A user may do less than it has to, from the start or later."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        everything = ("ACL", "SETUSER", "guest", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+        await _do(stage.redis, *everything, *([] if ready else words))
+        async with stage.application(redis_url=stage.redis_as(f"guest:{PASSWORD}"), ready=ready) as client:
+            await _do(stage.redis, *everything, *words)
+            yield client
+
+    return staged
+
+
+@asynccontextmanager
+async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """It reads its data again, half a second for each key, and looks at its clients after every other one. Nobody can
+    hurry it: it is stopped in the middle."""
+    async with (
+        another_redis() as url,
+        Redis.from_url(url, protocol=2, socket_timeout=PATIENCE) as redis,
+        Redis.from_url(url, protocol=2, socket_timeout=PATIENCE) as other,
+        stage.application(redis_url=url, ready=True, redis_timeout=PATIENCE) as client,
+    ):
+        await redis.mset({f"filler:{number}": "x" * 2**20 for number in range(60)})
+        await redis.config_set("rdbcompression", "no")
+        await redis.config_set("key-load-delay", 500_000)
+        reload = asyncio.create_task(_do(redis, "DEBUG", "RELOAD"))
+        yield client
+        with pytest.raises(RedisError):
+            await _do(other, "SHUTDOWN", "NOSAVE")
+        with pytest.raises(RedisError):
+            await reload
+
+
+@asynccontextmanager
+async def redis_cannot_save(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """The directory of its snapshots is gone."""
+    async with stage.application(ready=True) as client:
+        directory = str((await stage.redis.config_get("dir"))["dir"])
+        gone = Path(directory) / "gone"
+        gone.mkdir()
+        await stage.redis.config_set("dir", str(gone))
+        gone.rmdir()
+        await stage.redis.config_set("save", "3600 1")
+        await stage.redis.bgsave()
+
+        async def has_failed() -> bool:
+            return bool((await stage.redis.info("persistence"))["rdb_last_bgsave_status"] == "err")
+
+        await eventually(has_failed)
+        try:
+            yield client
+        finally:  # It could not be stopped.
+            await stage.redis.config_set("save", "")
+            await stage.redis.config_set("dir", directory)
+
+
+def redis_is_set(**options: str) -> Staging:
+    """Redis is set so, while the application runs."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        async with stage.application(ready=True) as client:
+            for name, value in options.items():
+                await stage.redis.config_set(name.replace("_", "-"), value)
+            yield client
+
+    return staged
+
+
+def redis_is_a_replica(*, read_only: str) -> Staging:
+    """The address names one."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        async with ReplicatingRedis.started() as primary, ReplicatingRedis.started() as replica:
+            async with Redis.from_url(replica.url) as operator:
+                await operator.config_set("replica-read-only", read_only)
+            await replica.follow(primary)
+            async with stage.application(redis_url=replica.url) as client:
+                yield client
+
+    return staged
+
+
+@asynccontextmanager
+async def another_redis_is_believed(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        another_redis() as other,
+        stage.application(ready=True),
+        stage.application(redis_url=other) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def redis_is_somebody_elses(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        fresh_database(stage.stores.database_url) as other,
+        stage.application(ready=True),
+    ):
+        await asyncio.to_thread(migrate, other)
+        async with stage.application(database_url=other) as client:
+            yield client
+
+
+def sockets(database_url: str) -> Path:
+    """The directory of Postgres' socket."""
+    return Path(parse_qs(urlsplit(database_url).query)["host"][0])
+
+
+@asynccontextmanager
+async def postgres_is_an_old_primary(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    with Standby.started(stage.stores.database_url) as standby:
+        await standby.promote()
+        promoted = urlunsplit(urlsplit(standby.url)._replace(path=f"/{stage.database}"))
+        async with stage.application(database_url=promoted, ready=True), stage.application() as client:
+            yield client
+
+
+@asynccontextmanager
+async def postgres_is_a_standby(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    with Standby.started(stage.stores.database_url) as standby:
+        url = urlunsplit(urlsplit(standby.url)._replace(path=f"/{stage.database}"))
+        async with stage.application(database_url=url) as client:
+            yield client
+
+
+@asynccontextmanager
+async def postgres_is_to_be_promoted(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """The name leads to the standby before that is promoted: so it is for all instances."""
+    with (
+        Standby.started(stage.stores.database_url) as standby,
+        Name.leading_to(sockets(stage.stores.database_url)) as name,
+    ):
+        url = f"postgresql://fourways@/{stage.database}?host={name.path}"
+        async with PostgresWire(url) as wire, stage.application(database_url=wire.url, ready=True) as client:
+            name.lead_to(standby.sockets)
+            wire.cut()
+            yield client
+            await standby.promote()
+            await is_ready(client)
+
+
+@asynccontextmanager
+async def postgres_is_silent(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        PostgresWire(stage.stores.database_url) as wire,
+        stage.application(database_url=wire.url, ready=True) as client,
+    ):
+        wire.silence()
+        yield client
+        wire.heal()
+
+
+END_SESSIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'fourways'"
+
+
+@asynccontextmanager
+async def limited(stage: Stage) -> AsyncIterator[None]:
+    """There is a role that has to say its password, until the block ends."""
+    role = "limited"
+    await stage.sql.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
+    rules = Path(await stage.sql.fetchval("SHOW hba_file"))
+    before = await asyncio.to_thread(rules.read_text)
+    await asyncio.to_thread(rules.write_text, f"local all {role} scram-sha-256\n{before}")
+    await stage.sql.execute("SELECT pg_reload_conf()")
+
+    async def is_asked() -> bool:
+        return bool(await stage.sql.fetchval("SELECT count(*) = 1 FROM pg_hba_file_rules WHERE user_name = $1", [role]))
+
+    await eventually(is_asked)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(rules.write_text, before)
+        await stage.sql.execute("SELECT pg_reload_conf()")
+        # It may have made a partition.
+        await stage.sql.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
+        await stage.sql.execute(f"DROP ROLE {role}")
+
+
+@asynccontextmanager
+async def postgres_password_is_wrong(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with limited(stage), stage.application(database_url=stage.database_as("limited:wrong")) as client:
+        yield client
+
+
+@asynccontextmanager
+async def postgres_password_is_rotated(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    url = stage.database_as(f"limited:{PASSWORD}")
+    async with limited(stage), stage.application(database_url=url, ready=True) as client:
+        await stage.sql.execute(f"ALTER ROLE limited PASSWORD '{NEW_PASSWORD}'")
+        await stage.sql.execute(END_SESSIONS)
+        yield client
+        await stage.sql.execute(f"ALTER ROLE limited PASSWORD '{PASSWORD}'")
+        await is_ready(client)
+
+
+@asynccontextmanager
+async def postgres_has_no_room(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    await stage.sql.execute("CREATE ROLE limited LOGIN CONNECTION LIMIT 0")
+    try:
+        async with stage.application(database_url=stage.database_as("limited")) as client:
+            yield client
+    finally:
+        await stage.sql.execute("DROP ROLE limited")
+
+
+@asynccontextmanager
+async def database_is_not_there(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with stage.application(database_url=stage.stores.database_url.replace("/fresh_", "/fresh_no_")) as client:
+        yield client
+
+
+@asynccontextmanager
+async def database_is_dropped(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    name = f"fresh_{secrets.token_hex(6)}"
+    url = urlunsplit(urlsplit(stage.stores.database_url)._replace(path=f"/{name}"))
+    await stage.sql.execute(f"CREATE DATABASE {name}")
+    await asyncio.to_thread(migrate, url)
+    async with stage.application(database_url=url, ready=True) as client:
+        await stage.sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        yield client
+
+
+@asynccontextmanager
+async def database_is_closed(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    elsewhere = await asyncpg.connect(urlunsplit(urlsplit(stage.stores.database_url)._replace(path="/postgres")))
+    async with stage.application(ready=True) as client:
+        await elsewhere.execute(f"ALTER DATABASE {stage.database} ALLOW_CONNECTIONS false")
+        await elsewhere.execute(END_SESSIONS)
+        try:
+            yield client
+        finally:
+            await elsewhere.execute(f"ALTER DATABASE {stage.database} ALLOW_CONNECTIONS true")
+        await is_ready(client)
+    await elsewhere.close()
+
+
+@asynccontextmanager
+async def postgres_is_read_only(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with stage.application(ready=True) as client:
+        await stage.sql.execute(f"ALTER DATABASE {stage.database} SET default_transaction_read_only = on")
+        await stage.sql.execute(END_SESSIONS)
+        assert (await client.get("/users/424242")).status_code == 404
+        yield client
+        assert (await client.get("/users/424242")).status_code == 404
+        await stage.sql.execute("SET default_transaction_read_only = off")
+        await stage.sql.execute(f"ALTER DATABASE {stage.database} RESET default_transaction_read_only")
+        await is_ready(client)
+
+
+def says_schema(statement: str) -> Staging:
+    """Somebody has changed what the database says of its schema."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        async with stage.application(ready=True) as client:
+            await stage.sql.execute(statement)
+            yield client
+
+    return staged
+
+
+@asynccontextmanager
+async def relay_is_stuck(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """It waits for an answer, on a connection of its own, and both stores answer everybody else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.caching.repeating.STUCK", timedelta(seconds=1))
+        async with (
+            PostgresWire(stage.stores.database_url) as wire,
+            stage.application(database_url=wire.url, ready=True) as client,
+            wire.holding(r"\bFROM outbox\b"),
+        ):
+            yield client
+
+
+@asynccontextmanager
+async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """Postgres answers with an error that is no page's fault: the flusher goes on trying, and so would any other."""
+    await stage.sql.execute(
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
+    )
+    await stage.sql.execute("CREATE TRIGGER broken BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION broken()")
+    async with stage.application(ready=True) as client:
+        assert (await client.post("/page-views/home")).status_code == 202
+        yield client
+        told = re.search(r'fourways_view_flushes_total\{result="failed"\} (\S+)', (await client.get("/metrics")).text)
+        assert told is not None
+        assert float(told[1]) >= 3
+        await stage.sql.execute("DROP FUNCTION broken() CASCADE")
+        await is_ready(client)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is staged, and what is said then: the HTTP status, the word, and of one part the sentence."""
+
+    staged: Staging
+    code: int
+    status: str
+    part: str
+    says: str
+
+
+LOOK_FOR_REDIS = "see whether it runs, and is what REDIS_URL names"
+LOOK_FOR_POSTGRES = "see whether it runs, and is what DATABASE_URL names"
+REDIS, POSTGRES = "Redis answered with an error", "The database takes no connection"
+WRONGPASS = f"{REDIS}: WRONGPASS invalid username-password pair or user is disabled"
+LOGIN = "put the right user and password into REDIS_URL"
+DENIED = f"{POSTGRES}: password authentication failed for user: put the right user and password into DATABASE_URL"
+MISSING = f"{POSTGRES}: database does not exist: name the right database in DATABASE_URL"
+NOWHERE = f"postgresql://guest@127.0.0.1:{free_port()}/fresh_"
+
+STATES = {
+    "all is well": State(well, 200, "ready", "epoch", "ok"),
+    "Redis refuses connections": State(
+        from_the_start(redis_url=f"redis://guest:{PASSWORD}@127.0.0.1:{free_port()}"),
+        200, "degraded", "redis", f"Redis did not answer: it refuses connections: {LOOK_FOR_REDIS}",
+    ),
+    "the name of Redis does not resolve": State(
+        from_the_start(redis_url=f"redis://guest:{PASSWORD}@redis.invalid"),
+        200, "degraded", "redis", f"Redis did not answer: it is not found: its name does not resolve: {LOOK_FOR_REDIS}",
+    ),
+    "Redis is silent": State(
+        redis_is_silent, 200, "degraded", "redis", f"Redis did not answer: it does not answer in time: {LOOK_FOR_REDIS}"
+    ),
+    "Redis wants another password": State(redis_password(":wrong"), 503, "unready", "redis", f"{WRONGPASS}: {LOGIN}"),
+    "Redis wants a password": State(
+        redis_password(""), 503, "unready", "redis",
+        f"{REDIS}: NOAUTH Authentication required: put its password into REDIS_URL",
+    ),
+    "the password of Redis is changed": State(
+        redis_password_is_rotated, 200, "degraded", "redis", f"{WRONGPASS}: {LOGIN}"
+    ),
+    "Redis permits too little": State(
+        redis_permits("-info", ready=False), 503, "unready", "redis",
+        f"{REDIS}: NOPERM this user has no permissions to run the 'info' command or its subcommand: "
+        "permit that to the user of REDIS_URL",
+    ),
+    "Redis permits less than before": State(
+        redis_permits("-set", ready=True), 200, "degraded", "redis",
+        f"{REDIS}: NOPERM this user has no permissions to run the 'set' command or its subcommand: "
+        "permit that to the user of REDIS_URL",
+    ),
+    "Redis loads": State(
+        redis_loads, 200, "degraded", "redis", f"{REDIS}: LOADING Redis is loading the dataset in memory: wait"
+    ),
+    "Redis cannot save": State(
+        redis_cannot_save, 200, "degraded", "redis",
+        f"{REDIS}: MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk: "
+        "see in its log why its disk takes nothing",
+    ),
+    "the memory of Redis is full": State(
+        redis_is_set(maxmemory="1"), 200, "degraded", "redis",
+        f"{REDIS}: OOM command not allowed when used memory > 'maxmemory': "
+        "raise its maxmemory, or see what else is kept in it",
+    ),
+    "Redis is a replica": State(
+        redis_is_a_replica(read_only="yes"), 200, "degraded", "redis",
+        f"{REDIS}: READONLY You can't write against a read only replica: name the primary in REDIS_URL",
+    ),
+    "Redis is a replica that takes writes": State(
+        redis_is_a_replica(read_only="no"), 200, "degraded", "redis",
+        "Redis is a replica: name the primary in REDIS_URL",
+    ),
+    "Redis may evict": State(
+        redis_is_set(maxmemory_policy="allkeys-lru"), 200, "degraded", "eviction",
+        "maxmemory-policy is allkeys-lru: when memory is full, accepted page views vanish",
+    ),
+    "Redis keeps no file": State(
+        redis_is_set(appendonly="no"), 200, "degraded", "persistence",
+        "appendonly is off: when Redis restarts, accepted page views are lost",
+    ),
+    "another Redis is believed": State(
+        another_redis_is_believed, 200, "degraded", "epoch",
+        "none: it is another Redis, or another run of it, than the one that Postgres names; if it lasts, give all "
+        "instances the same REDIS_URL and DATABASE_URL",
+    ),
+    "Redis is somebody else's": State(
+        redis_is_somebody_elses, 200, "degraded", "epoch",
+        "none: it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL",
+    ),
+    "Postgres is an old primary": State(
+        postgres_is_an_old_primary, 503, "unready", "postgres",
+        "DATABASE_URL leads to an old primary: a later timeline of Postgres is believed: "
+        "name the primary in DATABASE_URL",
+    ),
+    "Postgres is a standby": State(
+        postgres_is_a_standby, 503, "unready", "postgres",
+        "Postgres is a standby: what it knows may be old: name the primary in DATABASE_URL",
+    ),
+    "Postgres is to be promoted": State(
+        postgres_is_to_be_promoted, 200, "degraded", "postgres",
+        "Postgres is a standby: what it knows may be old: name the primary in DATABASE_URL",
+    ),
+    "Postgres refuses connections": State(
+        from_the_start(database_url=NOWHERE), 200, "degraded", "postgres",
+        f"The database refuses connections: {LOOK_FOR_POSTGRES}",
+    ),
+    "the name of Postgres does not resolve": State(
+        from_the_start(database_url=f"postgresql://guest:{PASSWORD}@postgres.invalid/fresh_"), 200, "degraded",
+        "postgres", f"The database is not found: its name does not resolve: {LOOK_FOR_POSTGRES}",
+    ),
+    "Postgres is silent": State(
+        postgres_is_silent, 200, "degraded", "postgres", f"The database does not answer in time: {LOOK_FOR_POSTGRES}"
+    ),
+    "Postgres wants another password": State(postgres_password_is_wrong, 503, "unready", "postgres", DENIED),
+    "the password of Postgres is changed": State(postgres_password_is_rotated, 200, "degraded", "postgres", DENIED),
+    "Postgres has no room": State(
+        postgres_has_no_room, 200, "degraded", "postgres",
+        f"{POSTGRES}: too many connections for role: see its log, and its max_connections",
+    ),
+    "the database is not there": State(database_is_not_there, 503, "unready", "postgres", MISSING),
+    "the database is dropped": State(database_is_dropped, 200, "degraded", "postgres", MISSING),
+    "the database is closed": State(
+        database_is_closed, 200, "degraded", "postgres",
+        "Postgres is not in the state for that: database is not currently accepting connections: see its log",
+    ),
+    "Postgres is read-only": State(
+        postgres_is_read_only, 200, "degraded", "postgres",
+        "Postgres is read-only: it serves reads; see its default_transaction_read_only",
+    ),
+    "a migration is missing": State(
+        says_schema("DELETE FROM alembic_version"), 503, "unready", "schema", Schema.OLDER
+    ),
+    "a later version has migrated": State(
+        says_schema("UPDATE alembic_version SET version_num = '9999'"), 200, "degraded", "schema", Schema.NEWER
+    ),
+    "the relay is stuck": State(relay_is_stuck, 503, "unready", "relay", "stuck"),
+    "the flusher fails": State(
+        flusher_fails, 200, "degraded", "flusher", "fails again and again: Postgres says: Out of order"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+async def test_readiness_says_what_is_wrong_and_whether_another_instance_could_do_better(
+    stage: Stage, state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And neither a problem nor the log says more than may be known."""
+    async with state.staged(stage) as client:
+        expected = (state.code, state.status, state.says)
+        heard: tuple[int, str, str] = (0, "", "")
+        told: list[str] = []
+
+        async def is_said() -> bool:
+            nonlocal heard
+            answer = await client.get("/health/ready")
+            said = answer.json()
+            heard = (answer.status_code, said["status"], said["parts"][state.part])
+            told.append(answer.text)
+            return heard == expected
+
+        with suppress(AssertionError):
+            await eventually(is_said)
+        assert heard == expected
+        answers = [
+            await client.get("/users/424242"),
+            await client.post("/inventory/CUP/adjustments", json={"delta": -1}),
+            await client.post("/page-views/home"),
+            await client.get("/page-views/home"),
+            await client.get("/write-behind"),
+        ]
+        assert {answer.status_code for answer in answers} <= {200, 202, 404, 503}
+        told += [answer.text for answer in answers]
+    told += [record.getMessage() for record in caplog.records]
+    assert not [text for text in told if SECRETS.search(text)]
+
+
+async def test_a_service_whose_parts_all_work_is_ready(stage: Stage) -> None:
+    async with stage.application(ready=True) as client:
+        answer = await client.get("/health/ready")
+    parts = ("redis", "postgres", "relay", "flusher", "receipts", "breaker", "epoch", "eviction", "persistence")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "parts": dict.fromkeys(parts, "ok") | {"schema": Schema.CURRENT}},
+    )
