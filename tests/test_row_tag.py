@@ -1,0 +1,77 @@
+"""In which epoch a statement says that it was carried out, and what it compares."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from app.coherence.epochs import Epochs
+from app.database import Database, open_database
+from app.embedded import Endpoints
+from app.errors import PreconditionFailed
+from app.row_tag import Expected, row_tag
+from app.schema import migrate
+from app.users.models import NewUser
+from app.users.store import UserStore
+from tests.fresh_database import fresh_database
+
+ADA = NewUser(name="Ada", email="ada@example.com")
+TOKEN, ANOTHER = "3f9c2a10b4d5e6f7", "00000000000000ff"
+
+
+@pytest.fixture
+async def fresh(endpoints: Endpoints) -> AsyncIterator[Database]:
+    """A database in which no epoch has begun."""
+    async with fresh_database(endpoints.database_url) as url:
+        await asyncio.to_thread(migrate, url)
+        async with open_database(
+            url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None
+        ) as database:
+            yield database
+
+
+async def test_a_row_is_of_the_newest_epoch_and_of_none_before_the_first(fresh: Database) -> None:
+    users, epochs = UserStore(fresh), Epochs(fresh)
+    ada = await users.insert(ADA)
+    assert ada.epoch is None
+    await epochs.first(TOKEN, "run", (await epochs.look()).history)
+    read, changed = await users.get(ada.id), await users.update(ada.id, {"name": "Ada King"}, None)
+    assert read is not None
+    assert (read.epoch, changed.epoch) == (TOKEN, TOKEN)
+
+
+async def test_the_epoch_that_a_dump_has_brought_along_counts_for_nothing(fresh: Database) -> None:
+    """R reads version 5 · the database is restored, with the epochs of its time; W's change is version 5 again
+    R's change of 5 arrives before anybody has begun the next epoch, and would overwrite W's
+    """
+    users, epochs = UserStore(fresh), Epochs(fresh)
+    await epochs.first(TOKEN, "run", (await epochs.look()).history + "0")
+    ada = await users.insert(ADA)
+    assert ada.epoch is None
+    expected = Expected(frozenset({row_tag(ada.version, TOKEN)}))
+    for change in (users.update(ada.id, {"name": "Bo"}, expected), users.delete(ada.id, expected)):
+        with pytest.raises(PreconditionFailed, match="names a version of another epoch"):
+            await change
+    assert await users.get(ada.id) == ada
+
+
+def test_a_refusal_says_what_stands_there_and_why_it_was_not_named() -> None:
+    def refusal(*tags: str, weak: str = "") -> str | None:
+        refused = Expected(frozenset(tags), frozenset({weak})).refusal("User 1", 8, TOKEN)
+        return None if refused is None else str(refused)
+
+    assert refusal(f"8-{TOKEN}", f"8-{ANOTHER}") is None
+    assert (
+        refusal()
+        == refusal("8")
+        == refusal(f"7-{TOKEN}", f"8-{ANOTHER}")
+        == ("User 1 is in version 8, which If-Match does not name.")
+    )
+    assert refusal(f"8-{ANOTHER}") == (
+        "User 1 is in version 8, and If-Match names a version of another epoch: a store was restored or replaced since."
+    )
+    assert refusal("x", weak=f"8-{TOKEN}") == (
+        f'User 1 is in version 8, which If-Match names with a weak tag, W/"8-{TOKEN}", and a weak one never matches: '
+        "perhaps a proxy has weakened it."
+    )
