@@ -11,9 +11,10 @@ from app.embedded.spawn import plain_environment
 from tests.eventually import PATIENCE
 
 
-async def dumped(database_url: str) -> bytes:
-    """`pg_dump`, in the custom format."""
-    return await asyncio.to_thread(_run, "pg_dump", ["--format=custom", database_url], b"")
+async def dumped(database_url: str, snapshot: str | None = None) -> bytes:
+    """`pg_dump`, in the custom format; of a `snapshot` that somebody has exported, so that he knows what is in it."""
+    options = [] if snapshot is None else [f"--snapshot={snapshot}"]
+    return await asyncio.to_thread(_run, "pg_dump", ["--format=custom", *options, database_url], b"")
 
 
 async def restored_into(database_url: str, dump: bytes) -> None:

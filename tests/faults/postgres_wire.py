@@ -26,10 +26,13 @@ class PostgresWire(Wire):
 
     def __init__(self, database_url: str) -> None:
         self._parts = urlsplit(database_url)
-        self._query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
-        host = self._parts.hostname or self._query.pop("host", "localhost")
-        port = self._parts.port or int(self._query.pop("port", PORT))
-        super().__init__(str(Path(host) / SOCKET.format(port)) if host[0] == "/" else (host, port), SOCKET.format(PORT))
+        query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
+        self._query = {name: value for name, value in query.items() if name not in ("host", "port")}
+        super().__init__(_upstream(database_url), SOCKET.format(PORT))
+
+    def move_to(self, database_url: str) -> None:
+        """From now on new connections lead to another Postgres. They ask for the database that they asked for."""
+        self.move(_upstream(database_url))
 
     def _url_through(self, path: Path) -> str:
         login, at, _ = self._parts.netloc.rpartition("@")
@@ -38,6 +41,14 @@ class PostgresWire(Wire):
 
     def _conversation(self) -> Conversation:
         return _Conversation(self.waits_for_answer)
+
+
+def _upstream(database_url: str) -> str | tuple[str, int]:
+    parts = urlsplit(database_url)
+    query = parse_qs(parts.query)
+    host = parts.hostname or query.get("host", ["localhost"])[0]
+    port = parts.port or int(query.get("port", [str(PORT)])[0])
+    return str(Path(host) / SOCKET.format(port)) if host[0] == "/" else (host, port)
 
 
 class _Conversation:

@@ -16,7 +16,7 @@ from app.embedded.home import make_home, postgres_directory
 from app.embedded.postgres_install import runnable_install
 from app.embedded.postgres_server import SOCKET, PostgresServer
 from app.embedded.spawn import plain_environment
-from tests.eventually import PATIENCE
+from tests.eventually import PATIENCE, eventually
 from tests.open_directory import open_directory
 
 
@@ -73,6 +73,33 @@ class Standby:
     def stop(self) -> None:
         """Stops it."""
         self._server.stop()
+
+    async def catch_up(self, position: str) -> None:
+        """Returns when it has replayed the log of its primary up to there."""
+
+        async def has_replayed() -> bool:
+            return bool(await sql.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
+
+        sql = await asyncpg.connect(self.url)
+        await eventually(has_replayed)
+        await sql.close()
+
+    async def cut_off(self) -> None:
+        """It learns nothing more of its primary, and has replayed what it had got: it is as it will be promoted."""
+
+        async def is_cut_off() -> bool:
+            return bool(
+                await sql.fetchval(
+                    "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)"
+                    " AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()"
+                )
+            )
+
+        sql = await asyncpg.connect(self.url)
+        await sql.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        await sql.execute("SELECT pg_reload_conf()")
+        await eventually(is_cut_off)
+        await sql.close()
 
     async def promote(self) -> None:
         """It becomes a primary, of a history of its own: at the next timeline."""
