@@ -149,5 +149,9 @@ class Ledger:
 
     def _wrong(self, key: str, expected: Expectation, what: str, how: str) -> None:
         if len(self.wrong) < 30:
-            self.wrong.append(f"{expected.began % 1000:.3f} to {time.monotonic() % 1000:.3f}: {key} {what} ({how})")
+            last = list(self.rows[key].writes.items())[-4:]
+            self.wrong.append(
+                f"{expected.began:.3f} to {time.monotonic():.3f}: {key} {what} ({how}); lossy since"
+                f" {self._lossy_since:.3f}; written last: {last}"
+            )
         self.counts["wrong"] += 1
