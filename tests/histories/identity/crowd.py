@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -133,4 +134,4 @@ class Crowd:
         """A database that is being restored lacks rows, tables and triggers; no other one does."""
         self.ledger.counts[f"{what} broke"] += 1
         if not self.ledger.losing:
-            self.ledger.wrong.append(f"a {what} broke: {type(error).__name__}: {error}")
+            self.ledger.wrong.append(f"A {what} broke: {''.join(traceback.format_exception(error))}")

@@ -140,11 +140,12 @@ class Nemesis:
         return kept, dump
 
     @asynccontextmanager
-    async def _losing(self, kept: State) -> AsyncIterator[None]:
-        """In the block, the database becomes `kept`, and is mended."""
+    async def _losing(self, kept: State, *, in_silence: bool) -> AsyncIterator[None]:
+        """In the block, the database becomes `kept`, and is mended. At a promotion each statement says where it ran;
+        of a database that was restored, only a poll finds out."""
         crowd = self._crowd
         since = time.monotonic()
-        crowd.ledger.loses(kept)
+        crowd.ledger.loses(kept, in_silence=in_silence)
         yield
         await asyncio.sleep(KNOWN)
         looked = time.monotonic()
@@ -160,7 +161,7 @@ class Nemesis:
         deployment = self._deployment
         kept, dump = await self._dump()
         await self._pause(0.2, 0.8)
-        async with self._losing(kept):
+        async with self._losing(kept, in_silence=True):
             sql = await asyncpg.connect(deployment.database_url)
             # Whoever would count views waits, and is ended with all others.
             await sql.execute("BEGIN")
@@ -176,7 +177,7 @@ class Nemesis:
         """`pg_restore --clean`, while everybody goes on."""
         kept, dump = await self._dump()
         await self._pause(0.2, 0.8)
-        async with self._losing(kept):
+        async with self._losing(kept, in_silence=True):
             await eventually(lambda: self._is_restored_over(dump))
         self._crowd.views.lost(kept, None)
 
@@ -230,7 +231,7 @@ class Nemesis:
         kept = await State.of(copy)
         await copy.close()
         sql = await asyncpg.connect(old)
-        async with self._losing(kept):
+        async with self._losing(kept, in_silence=False):
             await standby.promote()
             await self._lead_to(standby.url)
             await sql.execute(TERMINATED)

@@ -1,6 +1,7 @@
 """The stock of an instance in this process, as a client of the linearizability tests calls it."""
 
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 
 from app.caching import CacheError
@@ -64,4 +65,4 @@ class StockTarget:
             except Exception as error:
                 if self._is_odd():
                     raise Unknown from error
-                raise Broken(f"{type(error).__name__}: {error}") from error
+                raise Broken("".join(traceback.format_exception(error))) from error
