@@ -72,7 +72,7 @@ class Crowd:
         except (CacheError, DatabaseUnavailable):
             self.ledger.counts["refused"] += 1
             return None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # Whatever it is, a client would be told of a defect.
             self._broke("read", error)
             return None
         self.ledger.counts[reading.outcome.value] += 1
@@ -104,7 +104,7 @@ class Crowd:
                 version = (await instance.products.change(row, {"name": name}, None)).version
         except (CacheError, DatabaseUnavailable):
             self.ledger.counts["not written"] += 1
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self._broke("write", error)
         else:
             self.ledger.wrote(key, name, version)

@@ -34,18 +34,16 @@ class Deployment:
             second = await stack.enter_async_context(another_redis())
             copy = None
             if standby:
-                begun = Standby.started(stores.endpoints.database_url, follows=True)
-                copy = await asyncio.to_thread(lambda: stack.enter_context(begun))
+                made = Standby.started(stores.endpoints.database_url, follows=True)
+                copy = await asyncio.to_thread(lambda: stack.enter_context(made))
             deployment = cls(stores.endpoints, second, copy)
             try:
-                for number in range(instances):
-                    name = "ABC"[number]
-                    deployment.instances[name] = await stack.enter_async_context(
-                        instance(stores.endpoints.redis_url, deployment.database_url)
-                    )
+                for name in "ABC"[:instances]:
+                    begun = instance(deployment.first_redis, deployment.database_url)
+                    deployment.instances[name] = await deployment._running.enter_async_context(begun)
                 yield deployment
             finally:
-                deployment.heal()
+                await deployment.stop()
 
     def __init__(self, endpoints: Endpoints, second_redis: str, standby: Standby | None) -> None:
         self.first_redis, self.second_redis = endpoints.redis_url, second_redis
@@ -54,6 +52,7 @@ class Deployment:
         self.standby = standby
         self.instances: dict[str, Instance] = {}
         self._calls: Counter[str] = Counter()
+        self._running = AsyncExitStack()
 
     @property
     def admin_url(self) -> str:
@@ -86,11 +85,9 @@ class Deployment:
                 del self.instances[name]
                 await eventually(lambda: self._is_idle(name))
 
-    def heal(self) -> None:
-        """No wire stands in the way of the end."""
-        for each in self.instances.values():
-            each.redis.heal()
-            each.postgres.heal()
+    async def stop(self) -> None:
+        """Ends the instances. The stores go on."""
+        await self._running.aclose()
 
     async def _is_idle(self, name: str) -> bool:
         return not self._calls[name]

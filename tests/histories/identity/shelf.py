@@ -43,7 +43,8 @@ class Shelf:
             told = [
                 one
                 for one in operations
-                if one.kind is not Kind.READ or not any(one.start < until and one.end > since for since, until in exempt)
+                if one.kind is not Kind.READ
+                or not any(one.start < until and one.end > since for since, until in exempt)
             ]
             for number, (history, initial) in enumerate(self._histories(sku, told)):
                 verdicts.append(check(history, seconds=SECONDS, initial=initial))

@@ -1,7 +1,7 @@
 """Which views were answered, and what a database must have of them: each page is viewed once.
 
-    answered        it is there in the end, once; unless a loss of the database has taken it
-    an error        it is there once, or not at all
+answered        it is there in the end, once; unless a loss of the database has taken it
+an error        it is there once, or not at all
 """
 
 import time
