@@ -88,10 +88,12 @@ class Standby:
         """It learns nothing more of its primary, and has replayed what it had got: it is as it will be promoted."""
 
         async def is_cut_off() -> bool:
+            # What was received last may be the half of a record, which is never replayed. Only when nobody receives,
+            # and all is replayed, does it look for more now and then.
             return bool(
                 await sql.fetchval(
-                    "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)"
-                    " AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()"
+                    "SELECT wait_event = 'RecoveryRetrieveRetryInterval' AND NOT EXISTS"
+                    " (SELECT FROM pg_stat_wal_receiver) FROM pg_stat_activity WHERE backend_type = 'startup'"
                 )
             )
 

@@ -215,7 +215,7 @@ class Nemesis:
         await sql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await sql.execute("SELECT pg_reload_conf()")
         await sql.execute(TERMINATED)
-        await standby.catch_up(await sql.fetchval("SELECT pg_current_wal_insert_lsn()::text"))
+        await standby.catch_up(await sql.fetchval("SELECT pg_switch_wal()::text"))
         await standby.promote()
         await self._lead_to(standby.url)
         await sql.execute(TERMINATED)
