@@ -26,12 +26,12 @@ class PostgresWire(Wire):
 
     def __init__(self, database_url: str) -> None:
         self._parts = urlsplit(database_url)
-        query = parse_qs(self._parts.query)
-        self._query = {name: values[0] for name, values in query.items() if name not in ("host", "port")}
+        query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
+        self._query = {name: value for name, value in query.items() if name not in ("host", "port")}
         super().__init__(_upstream(database_url), SOCKET.format(PORT))
 
     def move_to(self, database_url: str) -> None:
-        """From now on new connections lead to another Postgres."""
+        """From now on new connections lead to another Postgres. They ask for the database that they asked for."""
         self.move(_upstream(database_url))
 
     def _url_through(self, path: Path) -> str:
@@ -45,9 +45,9 @@ class PostgresWire(Wire):
 
 def _upstream(database_url: str) -> str | tuple[str, int]:
     parts = urlsplit(database_url)
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    host = parts.hostname or query.get("host", "localhost")
-    port = parts.port or int(query.get("port", PORT))
+    query = parse_qs(parts.query)
+    host = parts.hostname or query.get("host", ["localhost"])[0]
+    port = parts.port or int(query.get("port", [str(PORT)])[0])
     return str(Path(host) / SOCKET.format(port)) if host[0] == "/" else (host, port)
 
 

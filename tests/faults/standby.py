@@ -16,7 +16,7 @@ from app.embedded.home import make_home, postgres_directory
 from app.embedded.postgres_install import runnable_install
 from app.embedded.postgres_server import SOCKET, PostgresServer
 from app.embedded.spawn import plain_environment
-from tests.eventually import PATIENCE
+from tests.eventually import PATIENCE, eventually
 from tests.open_directory import open_directory
 
 
@@ -73,6 +73,35 @@ class Standby:
     def stop(self) -> None:
         """Stops it."""
         self._server.stop()
+
+    async def catch_up(self, position: str) -> None:
+        """Returns when it has replayed the log of its primary up to there."""
+
+        async def has_replayed() -> bool:
+            return bool(await sql.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
+
+        sql = await asyncpg.connect(self.url)
+        await eventually(has_replayed)
+        await sql.close()
+
+    async def cut_off(self) -> None:
+        """It learns nothing more of its primary, and has replayed what it had got: it is as it will be promoted."""
+
+        async def is_cut_off() -> bool:
+            # What was received last may be the half of a record, which is never replayed. Only when nobody receives,
+            # and all is replayed, does it look for more now and then.
+            return bool(
+                await sql.fetchval(
+                    "SELECT wait_event = 'RecoveryRetrieveRetryInterval' AND NOT EXISTS"
+                    " (SELECT FROM pg_stat_wal_receiver) FROM pg_stat_activity WHERE backend_type = 'startup'"
+                )
+            )
+
+        sql = await asyncpg.connect(self.url)
+        await sql.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        await sql.execute("SELECT pg_reload_conf()")
+        await eventually(is_cut_off)
+        await sql.close()
 
     async def promote(self) -> None:
         """It becomes a primary, of a history of its own: at the next timeline."""

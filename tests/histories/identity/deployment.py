@@ -1,0 +1,109 @@
+"""Some instances of the service in this process, each behind wires of its own, and the stores that they lead to."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+from app.embedded import Endpoints
+from app.metrics import Metrics
+from app.settings import Settings
+from app.wiring import open_resources
+from tests.coherence.conftest import Instance
+from tests.eventually import eventually
+from tests.faults.another_redis import another_redis
+from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_wire import RedisWire
+from tests.faults.standby import Standby
+from tests.faults.stores import Stores
+
+
+class Deployment:
+    """The instances that clients call, two Redises, a Postgres, and a standby of it."""
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, instances: int, *, standby: bool) -> AsyncIterator[Self]:
+        """On servers of its own, which are new; the instances lead to the first Redis. All ends with the block."""
+        async with AsyncExitStack() as stack:
+            stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
+            second = await stack.enter_async_context(another_redis())
+            copy = None
+            if standby:
+                made = Standby.started(stores.endpoints.database_url, follows=True)
+                copy = await asyncio.to_thread(lambda: stack.enter_context(made))
+            deployment = cls(stores.endpoints, second, copy)
+            try:
+                for name in "ABC"[:instances]:
+                    begun = instance(deployment.first_redis, deployment.database_url)
+                    deployment.instances[name] = await deployment._running.enter_async_context(begun)
+                yield deployment
+            finally:
+                await deployment.stop()
+
+    def __init__(self, endpoints: Endpoints, second_redis: str, standby: Standby | None) -> None:
+        self.first_redis, self.second_redis = endpoints.redis_url, second_redis
+        self.database_url = endpoints.database_url
+        """Of the Postgres to which all names lead, or are to lead."""
+        self.standby = standby
+        self.instances: dict[str, Instance] = {}
+        self._calls: Counter[str] = Counter()
+        self._running = AsyncExitStack()
+
+    @property
+    def admin_url(self) -> str:
+        """The address of another database of that Postgres."""
+        return urlunsplit(urlsplit(self.database_url)._replace(path="/postgres"))
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return urlsplit(self.database_url).path[1:]
+
+    @contextmanager
+    def called(self, randomness: random.Random) -> Iterator[tuple[str, Instance]]:
+        """One of the instances, which stays open at least until the block ends."""
+        name = randomness.choice(list(self.instances))
+        self._calls[name] += 1
+        try:
+            yield name, self.instances[name]
+        finally:
+            self._calls[name] -= 1
+
+    @asynccontextmanager
+    async def with_another(self, name: str, redis_url: str) -> AsyncIterator[Instance]:
+        """One more instance, which clients call while the block lasts."""
+        async with instance(redis_url, self.database_url) as another:
+            self.instances[name] = another
+            try:
+                yield another
+            finally:
+                del self.instances[name]
+                await eventually(lambda: self._is_idle(name))
+
+    async def stop(self) -> None:
+        """Ends the instances. The stores go on."""
+        await self._running.aclose()
+
+    async def _is_idle(self, name: str) -> bool:
+        return not self._calls[name]
+
+
+@asynccontextmanager
+async def instance(redis_url: str, database_url: str) -> AsyncIterator[Instance]:
+    """An instance behind wires to these stores."""
+    async with RedisWire(redis_url) as redis, PostgresWire(database_url) as postgres:
+        settings = Settings(
+            _env_file=None,
+            redis_url=redis.url,
+            database_url=postgres.url,
+            # Longer than a busy machine takes, and shorter than what a test waits for.
+            redis_timeout=timedelta(seconds=2),
+            database_timeout=timedelta(seconds=2),
+        )
+        async with open_resources(settings, Metrics()) as resources:
+            yield Instance(resources, redis, postgres)

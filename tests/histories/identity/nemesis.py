@@ -1,0 +1,301 @@
+"""Makes the stores others than they were, in one way after the other, as a seed has it, and mends each."""
+
+import asyncio
+import random
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from redis.asyncio import Redis
+
+from app.caching import SETTLED, CacheError
+from app.coherence.relay import POLL
+from app.schema import migrate
+from tests.coherence.conftest import Instance
+from tests.eventually import eventually
+from tests.faults.dump import dumped, recreated, restored_into, restored_over
+from tests.faults.nemesis import Strike
+from tests.histories.identity.crowd import Crowd
+from tests.histories.identity.deployment import Deployment, instance
+from tests.histories.identity.state import State
+
+UNNOTICED = (SETTLED + POLL).total_seconds()
+"""Seconds after which a Redis that went back in silence has been noticed."""
+KNOWN = 1.0
+"""Seconds after the heal until what was lost must be gone for everybody."""
+LEAST = 0.3
+"""Seconds between two swaps: what goes back by less than a poll is not noticed."""
+NEEDS_STANDBY = frozenset({"standby met", "promoted", "promoted with loss"})
+FAULTS = (
+    "Redis moved",
+    "Redis swapped",
+    "dropped and restored",
+    "restored over",
+    "standby met",
+    "promoted",
+    "promoted with loss",
+    "read-only",
+    "another deployment",
+    "another Redis",
+)
+
+TERMINATED = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND application_name = 'fourways' AND pid <> pg_backend_pid()
+"""
+
+
+def drawn(randomness: random.Random, number: int) -> list[str]:
+    """So many faults. A standby is promoted once at most, and is none any more then."""
+    faults = randomness.sample(FAULTS, number)
+    if {"promoted", "promoted with loss"} <= set(faults):
+        faults.remove("promoted")
+    if "standby met" in faults:
+        faults.sort(key=lambda fault: fault.startswith("promoted"))
+    return faults
+
+
+class Nemesis:
+    """Strikes at the stores of a deployment, and says to those who check what was lost by that."""
+
+    def __init__(self, deployment: Deployment, crowd: Crowd, randomness: random.Random) -> None:
+        self._deployment, self._crowd, self._randomness = deployment, crowd, randomness
+        self._faults: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "Redis moved": self._move_redis,
+            "Redis swapped": self._swap_redis,
+            "dropped and restored": self._drop_and_restore,
+            "restored over": self._restore_over,
+            "standby met": self._meet_standby,
+            "promoted": self._promote,
+            "promoted with loss": self._promote_with_loss,
+            "read-only": self._make_read_only,
+            "another deployment": self._run_another_deployment,
+            "another Redis": self._run_on_another_redis,
+        }
+        self.strikes: list[Strike] = []
+
+    async def strike(self, faults: Sequence[str]) -> None:
+        """With one after the other."""
+        for name in faults:
+            await self._pause(0.1, 1.0)
+            start = time.monotonic()
+            await self._faults[name]()
+            self.strikes.append(Strike(name, start, time.monotonic()))
+
+    async def _pause(self, least: float, most: float) -> None:
+        await asyncio.sleep(self._randomness.uniform(least, most))
+
+    def _shuffled(self) -> list[Instance]:
+        instances = list(self._deployment.instances.values())
+        self._randomness.shuffle(instances)
+        return instances
+
+    async def _move_redis(self) -> None:
+        """The name leads to another Redis, for one instance after the other, and back. Some connections live on."""
+        urls = self._deployment.first_redis, self._deployment.second_redis
+        for before, target in (urls, urls[::-1]):
+            for each in self._shuffled():
+                each.redis.move_to(target)
+                await self._kill(before, self._randomness.choice((0.0, 0.5, 1.0)))
+                await self._pause(0.0, 0.3)
+            await self._pause(0.2, 1.0)
+        await self._kill(urls[1], 1.0)
+
+    async def _kill(self, redis_url: str, share: float) -> None:
+        async with Redis.from_url(redis_url, protocol=2) as redis:
+            for connection in await redis.client_list():
+                if self._randomness.random() < share:
+                    await redis.client_kill_filter(_id=connection["id"], skipme=True)
+
+    async def _swap_redis(self) -> None:
+        """Redis has other values for a while, and then again those of before."""
+        async with Redis.from_url(self._deployment.first_redis, protocol=2) as redis:
+            for number in range(2):
+                since = time.monotonic()
+                await redis.swapdb(0, 1)
+                self._crowd.ledger.exempt.append((since, time.monotonic() + UNNOTICED))
+                if number == 0:
+                    # Who has not looked meanwhile cannot notice.
+                    await asyncio.gather(*(self._has_polled(each) for each in self._shuffled()))
+                    await self._pause(LEAST, 1.0)
+
+    async def _has_polled(self, instance: Instance) -> None:
+        before = instance.redis.count("^BEAT ")
+
+        async def again() -> bool:
+            return instance.redis.count("^BEAT ") >= before + 2
+
+        await eventually(again)
+
+    async def _dump(self) -> tuple[State, bytes]:
+        sql = await asyncpg.connect(self._deployment.database_url)
+        async with sql.transaction(isolation="repeatable_read", readonly=True):
+            snapshot = await sql.fetchval("SELECT pg_export_snapshot()")
+            kept = await State.of(sql)
+            dump = await dumped(self._deployment.database_url, snapshot)
+        await sql.close()
+        return kept, dump
+
+    @asynccontextmanager
+    async def _losing(self, kept: State, *, in_silence: bool) -> AsyncIterator[None]:
+        """In the block, the database becomes `kept`, and is mended. At a promotion each statement says where it ran;
+        of a database that was restored, only a poll finds out."""
+        crowd = self._crowd
+        since = time.monotonic()
+        crowd.ledger.loses(kept, in_silence=in_silence)
+        yield
+        await asyncio.sleep(KNOWN)
+        looked = time.monotonic()
+        sql = await asyncpg.connect(self._deployment.database_url)
+        async with sql.transaction(isolation="repeatable_read", readonly=True):
+            state = await State.of(sql)
+        await sql.close()
+        crowd.ledger.settled(state, looked)
+        crowd.shelf.settled(since, looked, state)
+
+    async def _drop_and_restore(self) -> None:
+        """DROP DATABASE, CREATE DATABASE, and a dump of a moment ago."""
+        deployment = self._deployment
+        kept, dump = await self._dump()
+        await self._pause(0.2, 0.8)
+        async with self._losing(kept, in_silence=True):
+            sql = await asyncpg.connect(deployment.database_url)
+            # Whoever would count views waits, and is ended with all others.
+            await sql.execute("BEGIN")
+            await sql.execute("LOCK TABLE page_views IN EXCLUSIVE MODE")
+            had = await State.of(sql)
+            await recreated(deployment.admin_url, deployment.database)
+            await sql.close()
+            await self._pause(0.0, 0.3)
+            await restored_into(deployment.database_url, dump)
+        self._crowd.views.lost(kept, had)
+
+    async def _restore_over(self) -> None:
+        """`pg_restore --clean`, while everybody goes on."""
+        kept, dump = await self._dump()
+        await self._pause(0.2, 0.8)
+        async with self._losing(kept, in_silence=True):
+            await eventually(lambda: self._is_restored_over(dump))
+        self._crowd.views.lost(kept, None)
+
+    async def _is_restored_over(self, dump: bytes) -> bool:
+        try:
+            await restored_over(self._deployment.database_url, dump)
+        except subprocess.CalledProcessError:
+            return False  # Somebody was in its way: a deadlock, or a partition of the ledger that was just made.
+        return True
+
+    async def _meet_standby(self) -> None:
+        """The name of Postgres leads to a standby that lags, for some instances, and back."""
+        standby = self._deployment.standby
+        assert standby is not None
+        sql = await asyncpg.connect(standby.url)
+        await sql.execute("SELECT pg_wal_replay_pause()")
+        some = self._shuffled()[: self._randomness.randint(1, len(self._deployment.instances))]
+        for each in some:
+            each.postgres.move_to(standby.url)
+            if self._randomness.random() < 0.7:
+                each.postgres.cut()
+        await self._pause(0.3, 0.8)
+        await sql.execute("SELECT pg_wal_replay_resume()")
+        for each in some:
+            each.postgres.move_to(self._deployment.database_url)
+        if self._randomness.random() < 0.5:
+            await sql.execute(TERMINATED)
+        await sql.close()
+
+    async def _promote(self) -> None:
+        """A switchover: the primary takes no more writes, the standby knows all, is promoted, and the name follows."""
+        standby, old = self._deployment.standby, self._deployment.database_url
+        assert standby is not None
+        sql = await asyncpg.connect(old)
+        await sql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await sql.execute("SELECT pg_reload_conf()")
+        await sql.execute(TERMINATED)
+        await standby.catch_up(await sql.fetchval("SELECT pg_switch_wal()::text"))
+        await standby.promote()
+        await self._lead_to(standby.url)
+        await sql.execute(TERMINATED)
+        await sql.close()
+
+    async def _promote_with_loss(self) -> None:
+        """A failover: the standby does not know the last commits. The old primary is alive, and takes writes."""
+        standby, old = self._deployment.standby, self._deployment.database_url
+        assert standby is not None
+        await standby.cut_off()
+        await self._pause(0.2, 0.8)
+        copy = await asyncpg.connect(standby.url)
+        kept = await State.of(copy)
+        await copy.close()
+        sql = await asyncpg.connect(old)
+        async with self._losing(kept, in_silence=False):
+            await standby.promote()
+            await self._lead_to(standby.url)
+            await sql.execute(TERMINATED)
+        self._crowd.views.lost(kept, await State.of(sql))
+        await sql.close()
+
+    async def _lead_to(self, database_url: str) -> None:
+        """The name leads there, for one instance after the other. Some connections live on until the caller ends them.
+
+        Only then may it be said that the name leads there."""
+        for each in self._shuffled():
+            each.postgres.move_to(database_url)
+            if self._randomness.random() < 0.5:
+                each.postgres.cut()
+            await self._pause(0.0, 0.4)
+        self._deployment.database_url = database_url
+
+    async def _make_read_only(self) -> None:
+        """Each session that begins meanwhile takes no writes, and stays so."""
+        name = self._deployment.database
+        sql = await asyncpg.connect(self._deployment.database_url)
+        await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await sql.execute(TERMINATED)
+        await self._pause(0.2, 0.8)
+        await sql.execute("SET default_transaction_read_only = off")
+        await sql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await sql.close()
+
+    async def _run_another_deployment(self) -> None:
+        """Another database, with rows of the same keys, and an instance on it that leads to our Redis."""
+        name = "another"
+        sql = await asyncpg.connect(self._deployment.admin_url)
+        await sql.execute(f"CREATE DATABASE {name}")
+        await sql.close()
+        url = urlunsplit(urlsplit(self._deployment.database_url)._replace(path=f"/{name}"))
+        await asyncio.to_thread(migrate, url)
+        keys = sorted(self._crowd.ledger.rows)
+        sql = await asyncpg.connect(url)
+        for key in keys:
+            resource, _, row = key.partition("/")
+            if resource == "users":
+                await sql.execute(
+                    "INSERT INTO users (id, name, email) OVERRIDING SYSTEM VALUE VALUES ($1, 'Eve', $2)", int(row), key
+                )
+            else:
+                await sql.execute("INSERT INTO products (sku, name, price) VALUES ($1, 'Eve', '1')", row)
+        async with instance(self._deployment.first_redis, url) as eve:
+            until = time.monotonic() + self._randomness.uniform(0.3, 0.8)
+            while time.monotonic() < until:
+                for key in keys:
+                    resource, _, row = key.partition("/")
+                    got = await (eve.users.get(int(row)) if resource == "users" else eve.products.get(row))
+                    if got.value is None or got.value.name != "Eve":
+                        self._crowd.ledger.wrong.append(f"{key} of another deployment was {got.value}.")
+                try:
+                    await eve.resources.page_views.add("/eve", 1)
+                except CacheError:
+                    continue
+                self._crowd.ledger.wrong.append("Another deployment has taken a view on in our Redis.")
+        if await sql.fetchval("SELECT count(*) FROM page_views"):
+            self._crowd.ledger.wrong.append("Another deployment has counted our views.")
+        await sql.close()
+
+    async def _run_on_another_redis(self) -> None:
+        """One more instance, on the same Postgres, and on a Redis of its own."""
+        async with self._deployment.with_another("on another Redis", self._deployment.second_redis):
+            await self._pause(0.4, 1.2)

@@ -1,0 +1,68 @@
+"""The stock of an instance in this process, as a client of the linearizability tests calls it."""
+
+import random
+import traceback
+from collections.abc import Awaitable, Callable
+
+from app.caching import CacheError
+from app.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, OutOfStock
+from app.inventory.models import Adjustment, Change, Removal, Setting
+from tests.coherence.conftest import Instance
+from tests.histories.identity.deployment import Deployment
+from tests.histories.linearizability.operation import Answer
+from tests.histories.linearizability.target import Broken, Refused, Unknown
+
+
+class StockTarget:
+    """Calls now this instance of a deployment, now that one."""
+
+    def __init__(self, deployment: Deployment, randomness: random.Random, is_odd: Callable[[], bool]) -> None:
+        """`is_odd` says whether the database is not whole at the moment, so that it may raise anything."""
+        self._deployment, self._randomness, self._is_odd = deployment, randomness, is_odd
+
+    async def read(self, sku: str) -> Answer:
+        """What a read answers."""
+
+        async def get(instance: Instance) -> Answer:
+            stock = (await instance.resources.inventory.get(sku)).value
+            return Answer(404) if stock is None else Answer(200, stock.quantity, stock.version)
+
+        return await self._ask(get)
+
+    async def put(self, sku: str, quantity: int) -> Answer:
+        """So many there are."""
+        return await self._change(sku, Setting(quantity))
+
+    async def adjust(self, sku: str, delta: int) -> Answer:
+        """So many more, or less."""
+        return await self._change(sku, Adjustment(delta))
+
+    async def delete(self, sku: str) -> Answer:
+        """There is none any more."""
+        return await self._change(sku, Removal())
+
+    async def _change(self, sku: str, change: Change) -> Answer:
+        async def put(instance: Instance) -> Answer:
+            stock = await instance.resources.inventory.put(sku, change)
+            if stock is None:
+                return Answer(204)
+            return Answer(201 if stock.created else 200, stock.quantity, stock.version)
+
+        return await self._ask(put)
+
+    async def _ask(self, call: Callable[[Instance], Awaitable[Answer]]) -> Answer:
+        with self._deployment.called(self._randomness) as (_name, instance):
+            try:
+                return await call(instance)
+            except NotFound:
+                return Answer(404)
+            except OutOfStock as error:
+                return Answer(409, available=error.available)
+            except OutcomeUnknown as error:
+                raise Unknown from error
+            except (CacheError, DatabaseUnavailable) as error:
+                raise Refused from error
+            except Exception as error:
+                if self._is_odd():
+                    raise Unknown from error
+                raise Broken("".join(traceback.format_exception(error))) from error

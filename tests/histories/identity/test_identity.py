@@ -1,0 +1,123 @@
+"""What a client is told is true, also when the stores are not what they were: the name of Redis leads to another one,
+or Redis goes back in silence; Postgres is restored, promoted, a standby, or read-only; another deployment, or another
+Redis, comes in between.
+
+Each seed is a history of its own, on servers of its own: two or three instances in this process, clients who read and
+write, and a nemesis who strikes three times. In the end three things are checked:
+
+- no read was older than a write that was answered before it began, but what the database itself has lost, and that is
+  read by nobody from a second after the heal on (`ledger.py`);
+- the stock of each SKU is linearizable within each history of the database (`shelf.py`);
+- each view that was answered is counted once, but those that the database itself has lost, and no view twice
+  (`views.py`).
+"""
+
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from app.caching import Outcome
+from tests.eventually import eventually
+from tests.histories.identity.crowd import Crowd
+from tests.histories.identity.deployment import Deployment
+from tests.histories.identity.nemesis import NEEDS_STANDBY, Nemesis, drawn
+from tests.histories.identity.state import State
+from tests.histories.linearizability.checker import Verdict
+
+SAMPLE = (0, 1, 3, 9)
+"""The fewest seeds that strike with each fault."""
+SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
+STRIKES = 3
+ROWS = 4
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> Counter[Verdict]:
+    """How many SKUs, in how many histories of a database, got which, over all seeds."""
+    return Counter()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_what_is_answered_is_true_whatever_the_stores_become(
+    seed: int, verdicts: Counter[Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    randomness = random.Random(seed)
+    faults = drawn(randomness, STRIKES)
+    began = time.monotonic()
+    async with Deployment.started(
+        randomness.choice((2, 2, 3)), standby=bool(NEEDS_STANDBY & set(faults))
+    ) as deployment:
+        crowd = Crowd(deployment, randomness)
+        crowd.ledger.knows(await _furnished(deployment))
+        nemesis = Nemesis(deployment, crowd, random.Random(randomness.random()))
+        started = time.monotonic()
+        async with crowd.calling():
+            await nemesis.strike(faults)
+            struck = time.monotonic()
+            await eventually(lambda: _all_believe(deployment, crowd))
+        healed = time.monotonic()
+        state = await _counted(deployment, crowd)
+    wrong, found = crowd.shelf.check(crowd.ledger.exempt)
+    verdicts.update(found)
+    with capsys.disabled():
+        counts = ", ".join(f"{number} {what}" for what, number in sorted(crowd.ledger.counts.items()))
+        views = crowd.views
+        lost = len(set(views.answered) & views.may_be_lost - set(state.pages))
+        print(
+            f"\nSeed {seed:3}: {', '.join(faults)}; {counts}; stock {dict(crowd.shelf.recorder.outcomes)},"
+            f" {dict(Counter(map(str, found)))}; views {len(views.sent)} sent, {len(views.answered)} answered,"
+            f" {lost} lost of {len(views.may_be_lost & set(views.answered))};"
+            f" {started - began:.1f} s + {struck - started:.1f} s + {healed - struck:.1f} s +"
+            f" {time.monotonic() - healed:.1f} s",
+            end="",
+        )
+    wrong += [*crowd.ledger.wrong, *crowd.shelf.recorder.broken, *crowd.views.check(state)]
+    assert not wrong, "\n".join(wrong)
+    assert crowd.ledger.counts["hit"] > 50, "Nearly nothing was read from the cache."
+
+
+def test_nearly_every_history_of_stock_could_be_decided(verdicts: Counter[Verdict]) -> None:
+    assert verdicts[Verdict.UNDECIDED] <= verdicts.total() / 20
+
+
+async def _furnished(deployment: Deployment) -> State:
+    sql = await asyncpg.connect(deployment.database_url)
+    for number in range(ROWS):
+        await sql.execute("INSERT INTO users (name, email) VALUES ($1, $1)", f"u{number}@example.com")
+        await sql.execute("INSERT INTO products (sku, name, price) VALUES ($1, $1, '1')", f"P{number}")
+    state = await State.of(sql)
+    await sql.close()
+    return state
+
+
+async def _all_believe(deployment: Deployment, crowd: Crowd) -> bool:
+    """Whether each instance hits each row."""
+    for name, instance in deployment.instances.items():
+        for key in crowd.ledger.rows:
+            reading = await crowd.read(name, instance, key)
+            if reading is None or reading.outcome is not Outcome.HIT:
+                return False
+    return True
+
+
+async def _counted(deployment: Deployment, crowd: Crowd) -> State:
+    """What the database has when all views that were answered are counted, and the instances have ended."""
+    sql = await asyncpg.connect(deployment.database_url)
+    state = await State.of(sql)
+
+    async def all_are() -> bool:
+        nonlocal state
+        state = await State.of(sql)
+        return not crowd.views.lacking(state)
+
+    with suppress(AssertionError):  # The check says which are not.
+        await eventually(all_are)
+    # What was late, or taken over, or taken on again, has its end with the instances.
+    await deployment.stop()
+    state = await State.of(sql)
+    await sql.close()
+    return state
