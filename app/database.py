@@ -11,8 +11,7 @@ silent, starting, out of connections, a lock or a statement that took too long. 
 learns it within about half the timeout, and who asks next, at once.
 
 A name may lead elsewhere than before: to a standby, or to the primary of another history. What `look` and `change` ask
-says by itself where it was carried out. A connection that leads to the wrong place, or to a Postgres that takes no
-writes, lives on by itself, and would come back from the pool for ever: it is thrown away, and the next one is new.
+says by itself where it was carried out, and `pool.py` throws a connection away that leads to the wrong place.
 """
 
 import asyncio
@@ -20,21 +19,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import MetaData, event
-from sqlalchemy.exc import DisconnectionError, InvalidRequestError
+from sqlalchemy import MetaData
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 from app.availability import available, ends_connection, unavailability
-from app.connection import Connection, connect
 from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet
 from app.look import TIMELINE, Look
+from app.pool import Pool
 
 metadata = MetaData(
     naming_convention={
@@ -55,13 +51,9 @@ Returning = ReturningInsert[Any] | ReturningUpdate[Any] | ReturningDelete[Any]
 logger = logging.getLogger(__name__)
 
 CLOSING = timedelta(seconds=2)
-POOL_WAIT = timedelta(milliseconds=600)
-"""How long a request waits for a connection before it is told to come back."""
 FAILURES = 3
 SILENCE = timedelta(milliseconds=200)
 """When so many connections one after the other were not to be had, nobody asks for one for so long."""
-WRITING: ContextVar[bool] = ContextVar("writing", default=False)
-"""Whether the connection that this task takes from the pool is to write."""
 
 
 class Database:
@@ -77,24 +69,7 @@ class Database:
         counted: Callable[[str], None],
         committed: Callable[[str], None],
     ) -> None:
-        self._generation = 0
-
-        async def made() -> Connection:
-            generation = self._generation
-            connection = await connect(url, timeout)
-            connection.generation = generation
-            return connection
-
-        self._engine = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=made,
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=POOL_WAIT.total_seconds(),
-            # Asks whether a connection still lives before it is used: one round trip with AUTOCOMMIT, else three.
-            pool_pre_ping=True,
-            isolation_level="AUTOCOMMIT",
-        )
+        self._pool = Pool(url, connections=connections, timeout=timeout, counted=counted)
         # Writers that wait for each other's rows must leave connections to readers.
         self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
         self._patience = timeout.total_seconds()
@@ -111,12 +86,6 @@ class Database:
         """Why nothing is asked of this database: it is an old primary."""
         self.served = False
         """Whether it has ever answered this process as it should: as a primary."""
-
-        def count(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-            counted(context.execution_options.get("resource", "other"))
-
-        event.listen(self._engine.sync_engine, "before_cursor_execute", count)
-        event.listen(self._engine.sync_engine, "checkout", self._well_placed)
 
     async def look(self, resource: str, look: Look, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """What one look finds, counted for `resource`. Raises StandbyMet and OtherHistory."""
@@ -157,18 +126,6 @@ class Database:
             )
         self.served = True
 
-    def _well_placed(self, adapted: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
-        """Has a connection replaced that may lead to where the name does not lead any more, or that was made while
-        Postgres took no writes, or was a standby: it stays as it is when Postgres has changed long since. Of a new one,
-        its statements say where it leads."""
-        connection = proxy.driver_connection
-        assert isinstance(connection, Connection)
-        if connection.generation != self._generation:
-            raise DisconnectionError("It was made before all were to be made anew.")
-        if not connection.is_new and connection.is_misplaced(writing=WRITING.get()):
-            raise DisconnectionError("It was made when Postgres was a standby, or read-only.")
-        connection.is_new = False
-
     @asynccontextmanager
     async def reading(self, resource: str, *, as_writer: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction of its own. `resource` is what it is counted for.
@@ -207,16 +164,12 @@ class Database:
         if time.monotonic() < self._silent_until:
             raise DatabaseUnavailable(str(self._silent)) from self._silent.__cause__
         async with AsyncExitStack() as stack:
-            intent = WRITING.set(writing)
             try:
                 # It may take three waits: for a turn, until an old connection turns out to be dead, and for a new one.
                 async with asyncio.timeout(self._patience * 0.4):
-                    connection = await stack.enter_async_context(self._engine.connect())
-            except PoolTimeout:
+                    connection = await self._pool.connection(stack, writing=writing)
+            except (PoolTimeout, DatabaseUnavailable):
                 raise  # It answers others.
-            except InvalidRequestError as error:
-                # The pool gives up after two: an old connection, and a new one that was not to be kept, either.
-                raise DatabaseUnavailable("Connections to Postgres are being made anew; try again.") from error
             except Exception as error:
                 # Those who stand in line would learn it one after the other.
                 self._failures += 1
@@ -225,8 +178,6 @@ class Database:
                     self._silent = DatabaseUnavailable(unavailability(error) or "The database does not answer.")
                     self._silent.__cause__ = error
                 raise
-            finally:
-                WRITING.reset(intent)
             self._failures = 0
             try:
                 yield connection
@@ -254,12 +205,12 @@ class Database:
 
     def reconnect(self) -> None:
         """Whoever asks for a connection from here on gets one that is made from here on."""
-        self._generation += 1
+        self._pool.reconnect()
 
     async def close(self) -> None:
         """Closes the pool. A Postgres that does not answer does not hold it up for long."""
         try:
-            await asyncio.wait_for(self._engine.dispose(), CLOSING.total_seconds())
+            await asyncio.wait_for(self._pool.close(), CLOSING.total_seconds())
         except TimeoutError:
             logger.warning("Postgres did not see its connections closed.")
 

@@ -134,3 +134,10 @@ class Epochs:
         parameters = {"n": epoch.n, "claim": claim, "token": token, "run": run, "history": history}
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(BEGIN, parameters)).rowcount == 1
+
+
+def goes_on(later: str, history: str) -> bool:
+    """Whether a history of Postgres is of the same system, at a later timeline."""
+    system, timeline, *_oids = history.split("/")
+    other, others, *_oids = later.split("/")
+    return other == system and int(others) > int(timeline)

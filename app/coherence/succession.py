@@ -34,7 +34,8 @@ from redis.asyncio import Redis
 
 from app.caching import SETTLED, Breaker, CacheUnavailable, Owner, Record, Seen
 from app.caching.record import VOID
-from app.coherence.epochs import Epoch, Epochs, Look
+from app.coherence.claim import Claim
+from app.coherence.epochs import Epoch, Epochs, Look, goes_on
 from app.database import Database
 from app.errors import StandbyMet
 
@@ -48,27 +49,6 @@ DEAD = 3 * SETTLED
 
 class Outside(CacheUnavailable):
     """This instance is a member of no epoch."""
-
-
-class Claim:
-    """A claim that is waited for on one side, and since when it stands."""
-
-    def __init__(self) -> None:
-        self.token: str | None = None
-        self._since = 0.0
-
-    def stands(self, token: str | None) -> None:
-        """This one stands now."""
-        if token != self.token:
-            self.token, self._since = token, time.monotonic()
-
-    def vanished(self, found: str | None) -> bool:
-        """Whether it was taken away, by the look that has `found` this."""
-        return self.token is not None and found != self.token
-
-    def stood(self, duration: timedelta) -> bool:
-        """Whether it has stood for so long."""
-        return self.token is not None and time.monotonic() - self._since >= duration.total_seconds()
 
 
 class Succession:
@@ -140,7 +120,7 @@ class Succession:
             raise self._outside(
                 "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
             )
-        if seen.owner is not None and _goes_on(seen.owner.history, look.history):
+        if seen.owner is not None and goes_on(seen.owner.history, look.history):
             raise self._superseded("it was told of a later timeline of Postgres")
         went_back = seen.epoch == VOID + epoch.token
         if seen.epoch == epoch.token and seen.owner is not None:
@@ -208,7 +188,7 @@ class Succession:
         if seen.claim is not None:
             if seen.claims_for == look.history:
                 return False
-            if _goes_on(seen.claims_for, look.history):
+            if goes_on(seen.claims_for, look.history):
                 raise self._superseded("a later timeline of Postgres claims it")
             if not await self._record.refute(epoch.token, seen.claim):
                 return False
@@ -256,10 +236,3 @@ class Succession:
         if seen.claim is None or self._in_redis.stood(DEAD):
             self._in_redis.stands(await self._record.claim(secrets.token_hex(8), owner, seen.claim))
         return False
-
-
-def _goes_on(later: str, history: str) -> bool:
-    """Whether a history of Postgres is of the same system, at a later timeline."""
-    system, timeline, *_oids = history.split("/")
-    other, others, *_oids = later.split("/")
-    return other == system and int(others) > int(timeline)
