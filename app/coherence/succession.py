@@ -61,6 +61,8 @@ class Succession:
         self.epoch: Epoch | None = None
         """The one that this instance was a member of last."""
         self._position = 0
+        self._looked = False
+        """Whether Postgres was met."""
         self._over: str | None = None
         """The epoch that ended because a store went back under it."""
         self._in_postgres, self._in_redis = Claim(), Claim()
@@ -83,14 +85,17 @@ class Succession:
     def holds(self, seen: Seen) -> bool:
         """Whether Redis alone gives no reason to leave the epoch: all that can be known without Postgres."""
         if self.epoch is None:
-            # It is taken for what its record says, as far as to take views on: they are carried when Postgres is back.
-            self._breaker.epoch, self._breaker.refused = seen.epoch, None
+            if not self._looked:
+                # It is taken for what its record says, as far as to take views on: they are carried when Postgres is
+                # back. Whoever has met Postgres, and is no member, knows why.
+                self._breaker.epoch, self._breaker.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None
 
     async def look(self) -> Look:
         """Looks into Postgres. Raises DatabaseUnavailable."""
         look = await self._epochs.look()
+        self._looked = True
         if look.standby:
             raise StandbyMet("Postgres is a standby, and not the primary.")
         if look.epoch is None and self._breaker.run is not None:

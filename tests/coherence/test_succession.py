@@ -280,6 +280,12 @@ async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believ
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
             await polls(b)
             assert await others.fetchval("SELECT count(*) FROM page_views") == 0
+        # Its Postgres falls silent: then it knows of Redis only, and still whose that is.
+        b.postgres.silence()
+        for _ in range(3):
+            await polls(b)
+            assert not await takes_views(b)
+        b.postgres.heal()
         await others.close()
         assert await a.name(ada) == "Ada Lovelace"
         await a.hits(ada)
