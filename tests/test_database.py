@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.availability import MISPLACED
 from app.coherence.outbox import Outbox
-from app.database import Database, open_database
+from app.database import FAILURES, Database, open_database
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable, NotFound, OtherHistory, StandbyMet
 from app.inventory.models import Adjustment, Removal, Setting
@@ -27,6 +27,7 @@ from tests.faults.name import Name
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
+from tests.service import free_port
 
 PID = text("SELECT pg_backend_pid()")
 ADA = NewUser(name="Ada Lovelace", email="ada@example.com")
@@ -314,3 +315,16 @@ async def test_readers_and_writers_find_the_primary_when_the_name_leads_there_ag
             for _ in range(8):
                 assert (await UserStore(database).get(1)) is not None
                 await UserStore(database).update(1, {"name": "Grace Brewster Hopper"}, None)
+
+
+async def test_whoever_is_not_let_to_ask_any_more_is_told_why() -> None:
+    """Three connections are refused, one after the other; nobody asks for a fourth one for a moment."""
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
+    async with open_database(
+        nowhere, connections=2, timeout=timedelta(seconds=5), counted=lambda resource: None
+    ) as database:
+        for _ in range(FAILURES + 1):
+            with pytest.raises(DatabaseUnavailable, match=r"^The database refuses connections\.$") as refused:
+                async with database.reading("health"):
+                    pass
+            assert isinstance(refused.value.__cause__, ConnectionRefusedError)

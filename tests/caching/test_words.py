@@ -54,6 +54,10 @@ def answered(answer: str) -> Exception:
             "READONLY You can't write against a read only replica",
         ),
         (
+            f"ERR Error running script (call to f_{DIGEST}): @user_script:12: Wrong number of args",
+            "ERR Error running script (call to …): …: Wrong number of args",
+        ),
+        (
             "ERR unknown command `FOO`, with args beginning with: `hunter2`, ",
             "ERR unknown command `FOO`",
         ),
