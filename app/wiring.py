@@ -95,6 +95,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             connections=settings.redis_connections,
             clock=clock,
             breaker=breaker,
+            marker=f"{settings.prefix}run",
         ) as redis,
         # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
         open_redis(
@@ -102,6 +103,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             timeout=settings.redis_timeout + timedelta(seconds=2),
             connections=2,
             breaker=breaker,
+            marker=f"{settings.prefix}run",
         ) as waiting_redis,
         open_database(
             settings.database_url,

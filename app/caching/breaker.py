@@ -71,6 +71,8 @@ class Breaker:
         """Of which epoch Redis is, where somebody keeps one (`record.py`)."""
         self.refused: str | None = None
         """Why this Redis is told nothing that it would keep: another one is believed, or it is somebody else's."""
+        self.forgetful = False
+        """Whether it may have forgotten the changes that it was told last."""
         self.ours: bool | None = True
         """Whether what waits in it is ours to carry; None while nobody knows."""
         self.losses = 0
@@ -204,13 +206,18 @@ class Breaker:
             self.reachable = False
             self.open(f"it {said(error)}")
 
-    def meet(self, run: str) -> None:
+    def meet(self, run: str, *, lost: bool = False) -> None:
         """A connection was made to this `run` of Redis. Raises when it is another one than before: what was about to be
-        asked was meant for that one."""
+        asked was meant for that one. `lost` says that it takes the place of one that was lost, and that Redis does not
+        tell whether it has restarted: then it is not believed until it was told of the last minute's changes again."""
         before, self.run = self.run, run
         if before not in (None, run):
             self.open("it has restarted, or is another one than before")
             raise AnotherRun("Redis has restarted, or is another one than before.")
+        if lost:
+            self.forgetful = True
+            if not self.is_open:
+                self.open("a connection to it was lost, and it does not tell whether it has restarted")
 
     def _set(self, *, is_open: bool, until: Moment) -> None:
         if is_open != self.is_open:

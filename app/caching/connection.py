@@ -11,6 +11,7 @@ Each value below is chosen against one of those defaults:
 """
 
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,6 +23,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
 from app.caching.breaker import Breaker
@@ -88,11 +90,13 @@ async def open_redis(
     connections: int,
     clock: RedisClock | None = None,
     breaker: Breaker | None = None,
+    marker: str = "run",
 ) -> AsyncIterator[Redis]:
     """A client for `url` (redis://, rediss:// or unix://), closed at the end. It connects at its first command.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
-    time and sets `clock`, and tells `breaker` which Redis it has met.
+    time and sets `clock`, and tells `breaker` which Redis it has met. A Redis that does not tell its run is known by
+    the key `marker`, which the first one to meet it makes; whether it has restarted, nobody knows then.
     """
 
     async def connected(connection: AbstractConnection) -> None:
@@ -103,12 +107,11 @@ async def open_redis(
             seconds, microseconds = await connection.read_response()
             clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
         if breaker is not None:
-            await connection.send_command("INFO")
-            info = str_if_bytes(await connection.read_response())
-            # A replica that is promoted keeps its run_id, and gets another replication id.
-            run = "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE))
+            run, lost = await _run(connection), False
+            if not run:
+                run, lost = await _marked(connection, marker), hasattr(connection, "run")
             connection.run = run  # type: ignore[attr-defined]  # for the pool
-            breaker.meet(run)
+            breaker.meet(run, lost=lost)
 
     pool = Pool.from_url(
         url,
@@ -127,6 +130,24 @@ async def open_redis(
         yield redis
     finally:
         await redis.aclose()
+
+
+async def _run(connection: AbstractConnection) -> str:
+    """Which run of which Redis this is; nothing, where it does not tell."""
+    await connection.send_command("INFO")
+    try:
+        info = str_if_bytes(await connection.read_response())
+    except ResponseError:  # Not permitted, or not known there.
+        return ""
+    # A replica that is promoted keeps its run_id, and gets another replication id.
+    return "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE))
+
+
+async def _marked(connection: AbstractConnection, marker: str) -> str:
+    await connection.send_command("SET", marker, secrets.token_hex(8), "NX")
+    await connection.read_response()
+    await connection.send_command("GET", marker)
+    return str_if_bytes(await connection.read_response() or b"")
 
 
 def _packed(command: str, *arguments: str | bytes | int | float) -> list[bytes]:

@@ -142,7 +142,8 @@ class Relay:
         epoch, look = await self._succession.join(await self._succession.look(), seen)
         carried, life, newest, undone = 0, self._breaker.life, look.newest, look.undone
         self._untold = undone
-        if life != self._life:
+        if life != self._life or self._breaker.forgetful:
+            self._breaker.forgetful = False
             async for changes in self._outbox.kept():
                 await self._tell(changes, losses)
             self._life = life

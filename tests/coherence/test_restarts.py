@@ -236,3 +236,32 @@ async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value_
         assert await a.quantity("CUP") == 29
     assert await b.quantity("CUP") == 29
     assert await a.quantity("CUP") == 29
+
+
+async def test_a_redis_that_does_not_tell_its_run_is_told_the_last_changes_again_after_a_lost_connection(
+    new_instance: NewInstance, ada: int, endpoints: Endpoints, past: Past, sql: asyncpg.Connection
+) -> None:
+    """A's user may not ask for INFO. A commits the new row, invalidates, and answers; the row of the outbox is done
+    A's connections are lost, and the old value is back: it has restarted, and nothing tells that it is another run
+    R on A would hit the old value
+    """
+    async with Redis.from_url(past.url, protocol=2) as redis:
+        await redis.acl_setuser("silent", enabled=True, passwords=["+word"], keys=["*"], commands=["+@all", "-info"])
+        a = await new_instance(
+            endpoints=Endpoints(past.url.replace("unix://", "unix://silent:word@"), endpoints.database_url)
+        )
+        await a.hits(ada)
+        old = await redis.get(f"users:{{{ada}}}")
+        epoch = await sql.fetchval("SELECT max(n) FROM epochs")
+        await a.rename(ada, "Ada King")
+        await a.settles()
+        a.redis.refuse()
+        await redis.set(f"users:{{{ada}}}", old or b"")
+        await redis.delete(f"users:{{{ada}}}:floor")
+        a.redis.heal()
+        while (reading := await a.users.get(ada)).outcome is not Outcome.HIT:
+            assert reading.value is not None
+            assert reading.value.name == "Ada King"
+        assert reading.value is not None
+        assert reading.value.name == "Ada King"
+        assert await sql.fetchval("SELECT max(n) FROM epochs") == epoch, "A lost connection makes nothing cold."

@@ -8,6 +8,8 @@ import asyncpg
 import httpx
 import pytest
 
+from app.coherence.epochs import Look
+from app.coherence.succession import Succession
 from app.embedded import Endpoints
 from app.main import create_app
 from app.settings import Settings
@@ -87,37 +89,35 @@ async def test_a_flusher_whose_rounds_all_fail_is_told_and_is_no_reason_to_take_
 
 
 async def test_a_relay_whose_rounds_all_fail_takes_the_instance_away(
-    client: httpx.AsyncClient, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
-    async with _poisoned(client, sql):
+    async with _defective_relay(client):
         await eventually(lambda: _says(client, 503, "unready", "relay", "stuck"))
 
 
-async def test_no_read_waits_for_news_that_a_relay_whose_rounds_all_fail_never_has(
-    client: httpx.AsyncClient, sql: asyncpg.Connection
-) -> None:
-    async with _poisoned(client, sql):
+async def test_no_read_waits_for_news_that_a_relay_whose_rounds_all_fail_never_has(client: httpx.AsyncClient) -> None:
+    async with _defective_relay(client):
         for _ in range(3):
             answer = await client.get("/users/424242")
             assert (answer.status_code, answer.elapsed < timedelta(seconds=1)) == (404, True), answer.elapsed
 
 
 @asynccontextmanager
-async def _poisoned(client: httpx.AsyncClient, sql: asyncpg.Connection) -> AsyncIterator[None]:
-    """Somebody has put a change into the outbox that no cache can be told of: users have numbers. The relay has failed
-    so often that nobody trusts Redis any more."""
-    await sql.execute("INSERT INTO outbox (resource, key, version) VALUES ('users', 'nobody', 1)")
+async def _defective_relay(client: httpx.AsyncClient) -> AsyncIterator[None]:
+    """The relay has a defect, and has failed so often that nobody trusts Redis any more."""
+
+    async def fails(succession: Succession) -> Look:
+        raise LookupError("It is a defect.")
 
     async def is_past() -> bool:
         return "fwd=bypass" in (await client.get("/users/424242")).headers["cache-status"]
 
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Succession, "look", fails)
         await eventually(is_past)
         yield
-    finally:
-        await sql.execute("DELETE FROM outbox WHERE key = 'nobody'")
-        await eventually(lambda: _says(client, 200, "ready", "relay", "ok"))
+    await eventually(lambda: _says(client, 200, "ready", "relay", "ok"))
 
 
 @asynccontextmanager
