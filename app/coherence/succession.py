@@ -167,6 +167,9 @@ class Succession:
     def _enter(self, epoch: Epoch, look: Look) -> None:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
+            if self.epoch is not None and not self._breaker.is_open:
+                # Others have begun it, faster than this instance looked. What is under way is of the one before.
+                self._breaker.open("another epoch has begun")
             timeline = int(look.history.split("/")[1])
             self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
