@@ -94,14 +94,20 @@ class Nemesis:
         return instances
 
     async def _move_redis(self) -> None:
-        """The name leads to another Redis, for one instance after the other, and back. Some connections live on."""
+        """The name leads to another Redis, for one instance after the other, and back. Some connections live on.
+
+        Answers are a little late, so that some connections are in use whenever those that are idle are closed."""
         urls = self._deployment.first_redis, self._deployment.second_redis
+        for each in self._deployment.instances.values():
+            each.redis.delay(self._randomness.uniform(0.0, 0.02))
         for before, target in (urls, urls[::-1]):
             for each in self._shuffled():
                 each.redis.move_to(target)
                 await self._kill(before, self._randomness.choice((0.0, 0.5, 1.0)))
                 await self._pause(0.0, 0.3)
             await self._pause(0.2, 1.0)
+        for each in self._deployment.instances.values():
+            each.redis.heal()
         await self._kill(urls[1], 1.0)
 
     async def _kill(self, redis_url: str, share: float) -> None:
