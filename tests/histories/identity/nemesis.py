@@ -302,6 +302,12 @@ class Nemesis:
         await sql.close()
 
     async def _run_on_another_redis(self) -> None:
-        """One more instance, on the same Postgres, and on a Redis of its own."""
+        """One more instance, on the same Postgres, and on a Redis of its own. Those that are believed are slow to look:
+        the answers of Postgres are late for some of them."""
+        slow = self._shuffled()[: self._randomness.randint(0, len(self._deployment.instances))]
+        for each in slow:
+            each.postgres.delay(self._randomness.uniform(0.03, 0.09))
         async with self._deployment.with_another("on another Redis", self._deployment.second_redis):
-            await self._pause(0.4, 1.2)
+            await self._pause(0.8, 1.6)
+            for each in slow:
+                each.postgres.heal()
