@@ -80,7 +80,7 @@ class Nemesis:
     async def strike(self, faults: Sequence[str]) -> None:
         """With one after the other."""
         for name in faults:
-            await self._pause(0.1, 1.0)
+            await self._pause(0.1, 0.6)
             start = time.monotonic()
             await self._faults[name]()
             self.strikes.append(Strike(name, start, time.monotonic()))
@@ -105,7 +105,7 @@ class Nemesis:
                 each.redis.move_to(target)
                 await self._kill(before, self._randomness.choice((0.0, 0.5, 1.0)))
                 await self._pause(0.0, 0.3)
-            await self._pause(0.2, 1.0)
+            await self._pause(0.2, 0.7)
         for each in self._deployment.instances.values():
             each.redis.heal()
         await self._kill(urls[1], 1.0)
@@ -126,7 +126,7 @@ class Nemesis:
                 if number == 0:
                     # Who has not looked meanwhile cannot notice.
                     await asyncio.gather(*(self._has_polled(each) for each in self._shuffled()))
-                    await self._pause(LEAST, 1.0)
+                    await self._pause(LEAST, 0.7)
 
     async def _has_polled(self, instance: Instance) -> None:
         before = instance.redis.count("^BEAT ")
@@ -166,7 +166,7 @@ class Nemesis:
         """DROP DATABASE, CREATE DATABASE, and a dump of a moment ago."""
         deployment = self._deployment
         kept, dump = await self._dump()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         async with self._losing(kept, in_silence=True):
             sql = await asyncpg.connect(deployment.database_url)
             # Whoever would count views waits, and is ended with all others.
@@ -182,7 +182,7 @@ class Nemesis:
     async def _restore_over(self) -> None:
         """`pg_restore --clean`, while everybody goes on."""
         kept, dump = await self._dump()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         async with self._losing(kept, in_silence=True):
             await eventually(lambda: self._is_restored_over(dump))
         self._crowd.views.lost(kept, None)
@@ -232,7 +232,7 @@ class Nemesis:
         standby, old = self._deployment.standby, self._deployment.database_url
         assert standby is not None
         await standby.cut_off()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         copy = await asyncpg.connect(standby.url)
         kept = await State.of(copy)
         await copy.close()
@@ -261,7 +261,7 @@ class Nemesis:
         sql = await asyncpg.connect(self._deployment.database_url)
         await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         await sql.execute(TERMINATED)
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         await sql.execute("SET default_transaction_read_only = off")
         await sql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await sql.close()
@@ -308,6 +308,6 @@ class Nemesis:
         for each in slow:
             each.postgres.delay(self._randomness.uniform(0.03, 0.09))
         async with self._deployment.with_another("on another Redis", self._deployment.second_redis):
-            await self._pause(0.8, 1.6)
+            await self._pause(0.7, 1.2)
             for each in slow:
                 each.postgres.heal()
