@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from app.caching import SETTLED, CacheError
 from app.coherence.relay import POLL
+from app.errors import DatabaseUnavailable
 from app.schema import migrate
 from tests.coherence.conftest import Instance
 from tests.eventually import eventually
@@ -289,7 +290,10 @@ class Nemesis:
             while time.monotonic() < until:
                 for key in keys:
                     resource, _, row = key.partition("/")
-                    got = await (eve.users.get(int(row)) if resource == "users" else eve.products.get(row))
+                    try:
+                        got = await (eve.users.get(int(row)) if resource == "users" else eve.products.get(row))
+                    except (CacheError, DatabaseUnavailable):
+                        continue
                     if got.value is None or got.value.name != "Eve":
                         self._crowd.ledger.wrong.append(f"{key} of another deployment was {got.value}.")
                 try:
