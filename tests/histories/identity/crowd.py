@@ -76,6 +76,10 @@ class Crowd:
             self._broke("read", error)
             return None
         self.ledger.counts[reading.outcome.value] += 1
+        if not reading.verified:
+            # Postgres was silent: the client is told that it may have been changed.
+            self.ledger.counts["unverified"] += 1
+            return reading
         value = reading.value
         found = None if value is None else value.name
         self.ledger.read(key, expected, found, reading.version, f"{reading.outcome} by {name}")

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from app.caching import SETTLED, CacheError
 from app.coherence.relay import POLL
+from app.errors import DatabaseUnavailable
 from app.schema import migrate
 from tests.coherence.conftest import Instance
 from tests.eventually import eventually
@@ -80,7 +81,7 @@ class Nemesis:
     async def strike(self, faults: Sequence[str]) -> None:
         """With one after the other."""
         for name in faults:
-            await self._pause(0.1, 1.0)
+            await self._pause(0.1, 0.6)
             start = time.monotonic()
             await self._faults[name]()
             self.strikes.append(Strike(name, start, time.monotonic()))
@@ -94,14 +95,20 @@ class Nemesis:
         return instances
 
     async def _move_redis(self) -> None:
-        """The name leads to another Redis, for one instance after the other, and back. Some connections live on."""
+        """The name leads to another Redis, for one instance after the other, and back. Some connections live on.
+
+        Answers are a little late, so that some connections are in use whenever those that are idle are closed."""
         urls = self._deployment.first_redis, self._deployment.second_redis
+        for each in self._deployment.instances.values():
+            each.redis.delay(self._randomness.uniform(0.0, 0.02))
         for before, target in (urls, urls[::-1]):
             for each in self._shuffled():
                 each.redis.move_to(target)
                 await self._kill(before, self._randomness.choice((0.0, 0.5, 1.0)))
                 await self._pause(0.0, 0.3)
-            await self._pause(0.2, 1.0)
+            await self._pause(0.2, 0.7)
+        for each in self._deployment.instances.values():
+            each.redis.heal()
         await self._kill(urls[1], 1.0)
 
     async def _kill(self, redis_url: str, share: float) -> None:
@@ -120,7 +127,7 @@ class Nemesis:
                 if number == 0:
                     # Who has not looked meanwhile cannot notice.
                     await asyncio.gather(*(self._has_polled(each) for each in self._shuffled()))
-                    await self._pause(LEAST, 1.0)
+                    await self._pause(LEAST, 0.7)
 
     async def _has_polled(self, instance: Instance) -> None:
         before = instance.redis.count("^BEAT ")
@@ -160,7 +167,7 @@ class Nemesis:
         """DROP DATABASE, CREATE DATABASE, and a dump of a moment ago."""
         deployment = self._deployment
         kept, dump = await self._dump()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         async with self._losing(kept, in_silence=True):
             sql = await asyncpg.connect(deployment.database_url)
             # Whoever would count views waits, and is ended with all others.
@@ -176,7 +183,7 @@ class Nemesis:
     async def _restore_over(self) -> None:
         """`pg_restore --clean`, while everybody goes on."""
         kept, dump = await self._dump()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         async with self._losing(kept, in_silence=True):
             await eventually(lambda: self._is_restored_over(dump))
         self._crowd.views.lost(kept, None)
@@ -226,7 +233,7 @@ class Nemesis:
         standby, old = self._deployment.standby, self._deployment.database_url
         assert standby is not None
         await standby.cut_off()
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         copy = await asyncpg.connect(standby.url)
         kept = await State.of(copy)
         await copy.close()
@@ -255,7 +262,7 @@ class Nemesis:
         sql = await asyncpg.connect(self._deployment.database_url)
         await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         await sql.execute(TERMINATED)
-        await self._pause(0.2, 0.8)
+        await self._pause(0.2, 0.6)
         await sql.execute("SET default_transaction_read_only = off")
         await sql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await sql.close()
@@ -283,7 +290,10 @@ class Nemesis:
             while time.monotonic() < until:
                 for key in keys:
                     resource, _, row = key.partition("/")
-                    got = await (eve.users.get(int(row)) if resource == "users" else eve.products.get(row))
+                    try:
+                        got = await (eve.users.get(int(row)) if resource == "users" else eve.products.get(row))
+                    except (CacheError, DatabaseUnavailable):
+                        continue
                     if got.value is None or got.value.name != "Eve":
                         self._crowd.ledger.wrong.append(f"{key} of another deployment was {got.value}.")
                 try:
@@ -296,6 +306,12 @@ class Nemesis:
         await sql.close()
 
     async def _run_on_another_redis(self) -> None:
-        """One more instance, on the same Postgres, and on a Redis of its own."""
+        """One more instance, on the same Postgres, and on a Redis of its own. Those that are believed are slow to look:
+        the answers of Postgres are late for some of them."""
+        slow = self._shuffled()[: self._randomness.randint(0, len(self._deployment.instances))]
+        for each in slow:
+            each.postgres.delay(self._randomness.uniform(0.03, 0.09))
         async with self._deployment.with_another("on another Redis", self._deployment.second_redis):
-            await self._pause(0.4, 1.2)
+            await self._pause(0.7, 1.2)
+            for each in slow:
+                each.postgres.heal()

@@ -24,7 +24,10 @@ class StockTarget:
         """What a read answers."""
 
         async def get(instance: Instance) -> Answer:
-            stock = (await instance.resources.inventory.get(sku)).value
+            reading = await instance.resources.inventory.get(sku)
+            if not reading.verified:
+                raise Refused  # It says of itself that it may be old.
+            stock = reading.value
             return Answer(404) if stock is None else Answer(200, stock.quantity, stock.version)
 
         return await self._ask(get)
@@ -54,6 +57,8 @@ class StockTarget:
         with self._deployment.called(self._randomness) as (_name, instance):
             try:
                 return await call(instance)
+            except Refused:
+                raise
             except NotFound:
                 return Answer(404)
             except OutOfStock as error:

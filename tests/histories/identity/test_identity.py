@@ -32,6 +32,8 @@ SAMPLE = (0, 1, 3, 9)
 """The fewest seeds that strike with each fault."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
 STRIKES = 3
+ENOUGH = 100
+"""Hits. The clients go on until then, or longer, until all is mended."""
 ROWS = 4
 
 
@@ -77,7 +79,6 @@ async def test_what_is_answered_is_true_whatever_the_stores_become(
         )
     wrong += [*crowd.ledger.wrong, *crowd.shelf.recorder.broken, *crowd.views.check(state)]
     assert not wrong, "\n".join(wrong)
-    assert crowd.ledger.counts["hit"] > 50, "Nearly nothing was read from the cache."
 
 
 def test_nearly_every_history_of_stock_could_be_decided(verdicts: Counter[Verdict]) -> None:
@@ -95,13 +96,13 @@ async def _furnished(deployment: Deployment) -> State:
 
 
 async def _all_believe(deployment: Deployment, crowd: Crowd) -> bool:
-    """Whether each instance hits each row."""
+    """Whether each instance hits each row, and enough was read for the history to prove something."""
     for name, instance in deployment.instances.items():
         for key in crowd.ledger.rows:
             reading = await crowd.read(name, instance, key)
             if reading is None or reading.outcome is not Outcome.HIT:
                 return False
-    return True
+    return crowd.ledger.counts["hit"] >= ENOUGH
 
 
 async def _counted(deployment: Deployment, crowd: Crowd) -> State:
