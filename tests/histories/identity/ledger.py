@@ -59,7 +59,6 @@ class Ledger:
     exempt: list[tuple[float, float]] = field(default_factory=list)
     """When a Redis went back in silence: from when until when that need not have been noticed."""
     _kept: State | None = None
-    _in_silence: bool = False
     _lossy_since: float = 0.0
     _era: int = 0
     """Odd while the database loses something."""
@@ -90,10 +89,9 @@ class Ledger:
             row.least = max(row.least, version)
         self.counts["written"] += 1
 
-    def loses(self, kept: State, *, in_silence: bool) -> None:
-        """The database is about to become what it was: `kept`. When it says nothing of that `in_silence`, it has to be
-        found out: a write may be answered by then, and the cache go on to answer what is lost."""
-        self._kept, self._in_silence, self._lossy_since, self._era = kept, in_silence, time.monotonic(), self._era + 1
+    def loses(self, kept: State) -> None:
+        """The database is about to become what it was: `kept`."""
+        self._kept, self._lossy_since, self._era = kept, time.monotonic(), self._era + 1
 
     def settled(self, state: State, looked: float) -> None:
         """It has become that, everybody must know it, and it had this `state` after `looked`."""
@@ -143,7 +141,6 @@ class Ledger:
             self._wrong(key, expected, f"was {name!r} in version {version}, and {kept} was kept", how)
         elif (
             self.losing
-            and not self._in_silence
             and write.answered is not None
             and write.answered < since < expected.newest_began
             and write.version > kept.version

@@ -147,12 +147,11 @@ class Nemesis:
         return kept, dump
 
     @asynccontextmanager
-    async def _losing(self, kept: State, *, in_silence: bool) -> AsyncIterator[None]:
-        """In the block, the database becomes `kept`, and is mended. At a promotion each statement says where it ran;
-        of a database that was restored, only a poll finds out."""
+    async def _losing(self, kept: State) -> AsyncIterator[None]:
+        """In the block, the database becomes `kept`, and is mended."""
         crowd = self._crowd
         since = time.monotonic()
-        crowd.ledger.loses(kept, in_silence=in_silence)
+        crowd.ledger.loses(kept)
         yield
         await asyncio.sleep(KNOWN)
         looked = time.monotonic()
@@ -168,7 +167,7 @@ class Nemesis:
         deployment = self._deployment
         kept, dump = await self._dump()
         await self._pause(0.2, 0.6)
-        async with self._losing(kept, in_silence=True):
+        async with self._losing(kept):
             sql = await asyncpg.connect(deployment.database_url)
             # Whoever would count views waits, and is ended with all others.
             await sql.execute("BEGIN")
@@ -184,7 +183,7 @@ class Nemesis:
         """`pg_restore --clean`, while everybody goes on."""
         kept, dump = await self._dump()
         await self._pause(0.2, 0.6)
-        async with self._losing(kept, in_silence=True):
+        async with self._losing(kept):
             await eventually(lambda: self._is_restored_over(dump))
         self._crowd.views.lost(kept, None)
 
@@ -238,7 +237,7 @@ class Nemesis:
         kept = await State.of(copy)
         await copy.close()
         sql = await asyncpg.connect(old)
-        async with self._losing(kept, in_silence=False):
+        async with self._losing(kept):
             await standby.promote()
             await self._lead_to(standby.url)
             await sql.execute(TERMINATED)
