@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from sqlalchemy import bindparam, delete, exists, func, select, update
 
-from app.coherence.models import epochs, outbox
+from app.coherence.models import outbox
 from app.database import Database
 from app.look import Look
+from app.row_tag import EPOCH
 
 BATCH = 2000
 SWEPT = 20_000
@@ -54,12 +55,15 @@ class Outbox:
         self._database = database
 
     @asynccontextmanager
-    async def taken(self, epoch: int) -> AsyncIterator[list[Change]]:
+    async def taken(self, epoch: str) -> AsyncIterator[list[Change]]:
         """At most `BATCH` undone changes, oldest first: done when the block ends, undone again when it raises. None,
-        when a newer epoch than this one has begun:
+        when the database is not in the epoch of this token any more:
 
             A is a member of the epoch of R1        B begins the next one, with R2, and fills it
             A takes a row, tells R1, and marks it done: nobody would tell R2
+
+            the database is restored, and gives a version out again; A's poll has not seen that yet
+            A takes W's row, and Redis keeps the lost row of that version; W, who waits for that, would answer
 
         Other instances skip them meanwhile. They stay locked until the caches were told, so that a process which dies
         in between loses none.
@@ -73,7 +77,7 @@ class Outbox:
         )
         done = (
             update(outbox)
-            .where(outbox.c.id.in_(undone), select(func.max(epochs.c.n)).scalar_subquery() == epoch)
+            .where(outbox.c.id.in_(undone), EPOCH.element == epoch)
             .values(done_at=func.now())
             .returning(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
         )

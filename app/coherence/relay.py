@@ -149,7 +149,7 @@ class Relay:
             self._life = life
         while undone and not self._repeating.stopping:
             began, self._asked = Moment.now(), time.monotonic()
-            async with self._outbox.taken(epoch.n) as changes:
+            async with self._outbox.taken(epoch.token) as changes:
                 await self._tell(changes, losses)
             self._counted(len(changes), 0)
             carried += len(changes)
