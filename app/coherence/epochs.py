@@ -1,5 +1,6 @@
 """The epochs in Postgres: SQL only."""
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -139,5 +140,5 @@ class Epochs:
 def goes_on(later: str, history: str) -> bool:
     """Whether a history of Postgres is of the same system, at a later timeline."""
     system, timeline, *_oids = history.split("/")
-    other, others, *_oids = later.split("/")
-    return other == system and int(others) > int(timeline)
+    told = re.fullmatch(r"(\d+)/(\d+)/.*", later)  # It comes from Redis, where somebody may have changed it.
+    return told is not None and told[1] == system and int(told[2]) > int(timeline)

@@ -25,6 +25,7 @@ from datetime import timedelta
 from app.caching import Breaker, CacheUnavailable, Seen
 from app.caching.moment import Moment
 from app.caching.repeating import Repeating
+from app.coherence.epochs import Epoch
 from app.coherence.outbox import BATCH, Change, Outbox
 from app.coherence.succession import Outside, Succession
 from app.errors import DatabaseUnavailable
@@ -146,9 +147,12 @@ class Relay:
             self._breaker.forgetful = False
             async for changes in self._outbox.kept():
                 await self._tell(changes, losses)
+                await self._stay(epoch)
             self._life = life
         while undone and not self._repeating.stopping:
             began, self._asked = Moment.now(), time.monotonic()
+            if carried:
+                await self._stay(epoch)
             async with self._outbox.taken(epoch.token) as changes:
                 await self._tell(changes, losses)
             self._counted(len(changes), 0)
@@ -166,6 +170,17 @@ class Relay:
                 self._untold = False
             undone = await self._outbox.undone(newest)
         return carried
+
+    async def _stay(self, epoch: Epoch) -> None:
+        """Looks again, between two of many batches: a claim that nobody refutes for `SETTLED` is an epoch. Raises
+        Outside.
+
+        A carries 100,000 changes               B, on another Redis, claims, and is not refuted: R2 is believed
+        A would go on to believe R1, for it has looked at the beginning
+        """
+        joined, _look = await self._succession.join(await self._succession.look(), await self._succession.probe())
+        if joined.token != epoch.token:
+            raise Outside("Another epoch has begun.")
 
     @contextmanager
     def _elsewhere(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from app.caching import CacheError, CacheUnavailable, Outcome
 from app.embedded import Endpoints
 from app.inventory.models import Setting
 from app.schema import migrate
-from tests.coherence.conftest import LOOKS, Instance, NewInstance
+from tests.coherence.conftest import LOOKS, TAKES, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
@@ -114,6 +114,40 @@ async def test_a_poll_costs_postgres_one_select_and_no_write(new_instance: NewIn
     # One of the two may have counted a poll that was under way.
     assert abs((a.postgres.count(LOOKS) - looks) - (a.redis.count("^BEAT ") - beats)) <= 1
     assert a.postgres.count(OTHERS) == all_
+
+
+async def test_who_carries_many_changes_looks_again_before_each_batch(
+    new_instance: NewInstance, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """Somebody changes 10,000 rows in SQL, which A carries in one poll
+    B, on another Redis, claims meanwhile: A would not look, nor refute, and B would be believed
+    """
+    a = await new_instance(endpoints=first)
+    await a.believes()
+    await a.settles()
+    beats, taken = a.redis.count("^BEAT "), a.postgres.count(TAKES)
+    await sql.execute(
+        "INSERT INTO products (sku, name, price) SELECT 'P' || i, 'P', '1' FROM generate_series(1, 10000) i"
+    )
+    await a.settles()
+    assert a.postgres.count(TAKES) - taken >= 5
+    assert a.redis.count("^BEAT ") - beats >= a.postgres.count(TAKES) - taken
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("telling", None), ("history", "nothing"), ("claim", "theirs"), ("position", "1e9")]
+)
+async def test_a_record_that_somebody_has_changed_by_hand_is_lived_with(
+    new_instance: NewInstance, ada: int, first: Endpoints, field: str, value: str | None
+) -> None:
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        await (redis.hdel("epoch", field) if value is None else redis.hset("epoch", field, value))
+    for _ in range(3):
+        await polls(a)
+    await answers_as_it_should(a, ada, "Ada Lovelace")
+    await a.believes()
 
 
 async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes_by_it(

@@ -14,7 +14,7 @@ local set = redis.pcall('HSET', KEYS[1], ARGV[2], ARGV[3], 'position', position)
 -- A Redis whose memory or disk is full takes no beat: that is no reason not to believe what it has.
 if type(set) ~= 'table' then answer[3] = 1 elseif string.find(set.err, 'READONLY') then return set end
 local same, left = record[7] == ARGV[5], string.find(ARGV[6], record[8] or '-', 1, true)
-if same and not left or not same and string.find(ARGV[7], record[7], 1, true) then
+if same and not left or not same and string.find(ARGV[7], record[7] or '-', 1, true) then
   answer[4] = 1
   redis.pcall('HSET', KEYS[1], 'epoch', 'void ' .. ARGV[1])
 end

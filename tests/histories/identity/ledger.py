@@ -59,6 +59,7 @@ class Ledger:
     exempt: list[tuple[float, float]] = field(default_factory=list)
     """When a Redis went back in silence: from when until when that need not have been noticed."""
     _kept: State | None = None
+    _without_triggers: bool = False
     _lossy_since: float = 0.0
     _era: int = 0
     """Odd while the database loses something."""
@@ -89,9 +90,11 @@ class Ledger:
             row.least = max(row.least, version)
         self.counts["written"] += 1
 
-    def loses(self, kept: State) -> None:
-        """The database is about to become what it was: `kept`."""
-        self._kept, self._lossy_since, self._era = kept, time.monotonic(), self._era + 1
+    def loses(self, kept: State, *, without_triggers: bool) -> None:
+        """The database is about to become what it was: `kept`. For a moment its rows may be `without_triggers`: a write
+        then has the version of the one before, and leaves no trace, until it is lost itself."""
+        self._kept, self._without_triggers = kept, without_triggers
+        self._lossy_since, self._era = time.monotonic(), self._era + 1
 
     def settled(self, state: State, looked: float) -> None:
         """It has become that, everybody must know it, and it had this `state` after `looked`."""
@@ -141,6 +144,7 @@ class Ledger:
             self._wrong(key, expected, f"was {name!r} in version {version}, and {kept} was kept", how)
         elif (
             self.losing
+            and not self._without_triggers
             and write.answered is not None
             and write.answered < since < expected.newest_began
             and write.version > kept.version

@@ -147,11 +147,11 @@ class Nemesis:
         return kept, dump
 
     @asynccontextmanager
-    async def _losing(self, kept: State) -> AsyncIterator[None]:
+    async def _losing(self, kept: State, *, without_triggers: bool = False) -> AsyncIterator[None]:
         """In the block, the database becomes `kept`, and is mended."""
         crowd = self._crowd
         since = time.monotonic()
-        crowd.ledger.loses(kept)
+        crowd.ledger.loses(kept, without_triggers=without_triggers)
         yield
         await asyncio.sleep(KNOWN)
         looked = time.monotonic()
@@ -183,7 +183,7 @@ class Nemesis:
         """`pg_restore --clean`, while everybody goes on."""
         kept, dump = await self._dump()
         await self._pause(0.2, 0.6)
-        async with self._losing(kept):
+        async with self._losing(kept, without_triggers=True):
             await eventually(lambda: self._is_restored_over(dump))
         self._crowd.views.lost(kept, None)
 
