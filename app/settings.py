@@ -54,6 +54,13 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _prefix(value: str) -> str:
+    # Braces would be a hash tag, and a glob would find what is another's.
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,64}", value):
+        raise ValueError("it may have up to 64 letters, digits, and any of . _ : -")
+    return value
+
+
 def _env(name: str) -> Any:
     """The variable that sets a field; in code the field has its own name."""
     return AliasChoices(name)
@@ -78,8 +85,7 @@ class Settings(DatabaseSettings):
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
     host: str = Field("127.0.0.1", validation_alias=_env("FOURWAYS_HOST"), min_length=1)
     directory: Path = Field(Path(".fourways"), validation_alias=_env("FOURWAYS_DIRECTORY"))
-    # Braces would be a hash tag, and a glob would find what is another's.
-    prefix: str = Field("", validation_alias=_env("FOURWAYS_PREFIX"), pattern=r"^[A-Za-z0-9_.:-]{0,64}$")
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field("", validation_alias=_env("FOURWAYS_PREFIX"))
 
     users_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_USERS_TTL"))
     products_ttl: Lifetime = Field(timedelta(minutes=5), validation_alias=_env("FOURWAYS_PRODUCTS_TTL"))

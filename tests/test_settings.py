@@ -86,6 +86,11 @@ def test_settings_do_not_change_once_they_are_read() -> None:
         ("FOURWAYS_USERS_TTL", "nan", "FOURWAYS_USERS_TTL is 'nan': it must be a number of seconds."),
         ("FOURWAYS_USERS_TTL", "inf", "FOURWAYS_USERS_TTL is 'inf': it must be a number of seconds."),
         ("FOURWAYS_USERS_TTL", "0", "FOURWAYS_USERS_TTL is '0': it must be from 0.001 to 2592000 seconds."),
+        (
+            "FOURWAYS_PREFIX",
+            "{a}",
+            "FOURWAYS_PREFIX is '{a}': it may have up to 64 letters, digits, and any of . _ : -.",
+        ),
         ("FOURWAYS_ABSENT_TTL", "-1", "FOURWAYS_ABSENT_TTL is '-1': it must be from 0.001 to 2592000 seconds."),
         # Postgres takes 0 ms for "no limit", and no more ms than an int holds.
         (

@@ -2,6 +2,7 @@
 
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
+│   └── Outside         This process does not know this Redis to be the one that is believed.
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
 ├── Overloaded          So many reads ask the database, past the cache, that no more may.
 ├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
@@ -29,6 +30,10 @@ class CacheError(Exception):
 
 class CacheUnavailable(CacheError):
     """Redis did not answer, or answered with an error."""
+
+
+class Outside(CacheUnavailable):
+    """This process is a member of no epoch (`record.py`): it does not know this Redis to be the one."""
 
 
 class LoadTimeout(CacheError):

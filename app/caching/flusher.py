@@ -173,7 +173,13 @@ class Flusher:
             if not self._counted:
                 if self._breaker.ours is None:
                     raise CacheUnavailable("Nobody knows yet whether what waits in this Redis is ours to carry.")
-                self._counted = await self._count(_some(self._held, self._most))
+                life = self._breaker.life
+                counted = await self._count(_some(self._held, self._most))
+                # The flush is on its way to an old primary     another one is promoted, and the next epoch begins
+                # the old one commits it: what Redis forgot now would be in no database that anybody believes
+                if life != self._breaker.life:
+                    continue
+                self._counted = counted
             # If this fails, the entries are counted, and only have to be forgotten.
             await self._forget(self._held[: self._counted])
             del self._held[: self._counted]

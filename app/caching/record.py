@@ -14,6 +14,7 @@ same beat, and is not noticed.
 """
 
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,7 +63,7 @@ class Record:
         self._beats = {NONE}
         """What may stand there: more than one when an answer was lost."""
         self._telling = NONE
-        self._past: set[str] = set()
+        self._past: deque[str] = deque(maxlen=100)
         """The tellings that were seen before the present one: after FLUSHALL a Redis is told anew."""
         self._beat, self._claim = script(redis, "beat"), script(redis, "claim")
         self._refute, self._tell = script(redis, "refute"), script(redis, "tell")
@@ -116,7 +117,7 @@ class Record:
 
     def _heard_of(self, telling: str) -> None:
         if telling != self._telling:
-            self._past.add(self._telling)
+            self._past.append(self._telling)
             self._telling, self._beats = telling, {NONE}
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> Any:

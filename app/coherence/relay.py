@@ -23,11 +23,12 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
 from app.caching import Breaker, CacheUnavailable, Seen
+from app.caching.errors import Outside
 from app.caching.moment import Moment
 from app.caching.repeating import Repeating
 from app.coherence.epochs import Epoch
 from app.coherence.outbox import BATCH, Change, Outbox
-from app.coherence.succession import Outside, Succession
+from app.coherence.succession import Succession
 from app.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,9 @@ class Relay:
         except (CacheUnavailable, DatabaseUnavailable) as error:
             # No waiting longer each time, as after other errors: trust has to be renewed, and to begin again at once.
             if not self._failed:
-                logger.warning("The relay cannot poll: %s", error)
+                # A Redis that was restarted, as at each start with a server of one's own, is believed in a moment.
+                usual = isinstance(error, Outside) and self._succession.claims and not self._first.is_set()
+                logger.log(logging.INFO if usual else logging.WARNING, "The relay cannot poll: %s", error)
             self._failed = True
             self._counted(0, 1)
         finally:

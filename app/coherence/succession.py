@@ -20,8 +20,7 @@ A claim is not refuted when it tells news: that this Redis, or this Postgres, is
 promoted standby). A member that meets one leaves its epoch, and claims as well. Nobody is banned: a run, or a history,
 may come back and be the next one.
 
-What can go wrong: an instance without Postgres knows of no claim. It believes its Redis as long as that has its epoch
-and nobody claims it, and says that its hits are not verified.
+What can go wrong: an instance without Postgres knows of no claim there. Its hits say that they are not verified.
 """
 
 import logging
@@ -32,7 +31,8 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import SETTLED, Breaker, CacheUnavailable, Owner, Record, Seen
+from app.caching import SETTLED, Breaker, Owner, Record, Seen
+from app.caching.errors import Outside
 from app.caching.record import VOID
 from app.coherence.claim import Claim
 from app.coherence.epochs import Epoch, Epochs, Look, goes_on
@@ -41,14 +41,10 @@ from app.errors import StandbyMet
 
 logger = logging.getLogger(__name__)
 
-REFUTED = timedelta(seconds=1)
-"""After a refutation nobody claims for so long: those who are believed have to look at each claim."""
+REFUTED, LONGEST = timedelta(seconds=1), timedelta(seconds=5)
+"""After a refutation nobody claims for so long, twice as long each time: those who are believed have to look at it."""
 DEAD = 3 * SETTLED
 """Whose claim stands for so long, and has not become an epoch, has died."""
-
-
-class Outside(CacheUnavailable):
-    """This instance is a member of no epoch."""
 
 
 class Succession:
@@ -66,7 +62,7 @@ class Succession:
         self._over: str | None = None
         """The epoch that ended because a store went back under it."""
         self._in_postgres, self._in_redis = Claim(), Claim()
-        self._not_before = 0.0
+        self._not_before, self._patience = 0.0, REFUTED
         breaker.refused, breaker.ours = "nobody has looked yet", None
 
     @property
@@ -127,10 +123,8 @@ class Succession:
             )
         if seen.owner is not None and goes_on(seen.owner.history, look.history):
             raise self._superseded("it was told of a later timeline of Postgres")
-        went_back = seen.epoch == VOID + epoch.token
-        if seen.epoch == epoch.token and seen.owner is not None:
-            went_back = look.position < seen.owner.position
-        if went_back:
+        behind = seen.owner is not None and look.position < seen.owner.position
+        if seen.epoch == VOID + epoch.token or (seen.epoch == epoch.token and behind):
             self._over = epoch.token
         owner = Owner(look.deployment, look.history, look.position)
         why = self._mismatch(epoch, look, run)
@@ -173,7 +167,7 @@ class Succession:
             timeline = int(look.history.split("/")[1])
             self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
-        self.epoch, self._position = epoch, look.position
+        self.epoch, self._position, self._patience = epoch, look.position, REFUTED
         self._breaker.epoch, self._breaker.refused = epoch.token, None
         self._database.epoch = epoch.token
         self._in_postgres.stands(None)
@@ -198,15 +192,25 @@ class Succession:
                 return False
             if goes_on(seen.claims_for, look.history):
                 raise self._superseded("a later timeline of Postgres claims it")
-            if not await self._record.refute(epoch.token, seen.claim):
+            await self._record.refute(epoch.token, seen.claim)
+        if epoch.claim is not None:
+            if epoch.claimed_run == run:
                 return False
-        return epoch.claim is None or (epoch.claimed_run != run and await self._epochs.refute(epoch))
+            await self._epochs.refute(epoch)
+        if seen.claim is None and epoch.claim is None:
+            return True
+        # Another member may have refuted it first, or somebody has begun the next epoch before.
+        again, now = await self.probe(), (await self.look()).epoch
+        if now is None or not now.token == again.epoch == epoch.token:
+            raise self._outside("another epoch has begun")
+        return again.claim is None and now.claim is None
 
     async def _claim(self, epoch: Epoch, look: Look, seen: Seen, owner: Owner, run: str) -> None:
         """Claims the next epoch where somebody may be believed, and begins it when nobody has refuted that for long
         enough."""
         if self._in_postgres.vanished(epoch.claim) or self._in_redis.vanished(seen.claim):
-            self._not_before = time.monotonic() + REFUTED.total_seconds() * (0.5 + random.random())
+            self._not_before = time.monotonic() + self._patience.total_seconds() * (0.5 + random.random())
+            self._patience = min(2 * self._patience, LONGEST)
         self._in_postgres.stands(epoch.claim)
         self._in_redis.stands(seen.claim)
         if time.monotonic() < self._not_before:

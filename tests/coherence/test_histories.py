@@ -176,6 +176,84 @@ async def test_a_write_into_a_restored_database_is_refused_before_a_poll_has_not
     await eventually(is_read)
 
 
+async def test_an_absence_that_was_read_in_the_epoch_before_is_not_kept_in_the_next_one(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """pg_dump · a user is deleted · R on A reads that there is none, and stalls; A's poll is slow
+    pg_restore: the user is back · B begins the next epoch · A's poll ends, and finds itself in it
+    R would keep in it that there is no such user
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    await a.settles()
+    sql = await asyncpg.connect(own.database_url)
+    await sql.execute("DELETE FROM outbox")  # It was created long ago, and is not carried again.
+    await sql.close()
+    dump = await dumped(own.database_url)
+    await a.users.delete(ada, None)
+    await a.settles()
+    await a.believes()
+    async with a.postgres.holding_replies("FROM users") as read:
+        reader = asyncio.create_task(a.users.get(ada))
+        await asyncio.wait_for(read.arrived.wait(), PATIENCE)
+        async with a.redis.holding_replies("^BEAT ") as beat:
+            await asyncio.wait_for(beat.arrived.wait(), PATIENCE)
+            epoch = b.breaker.epoch
+            await restored_over(own.database_url, dump)
+
+            async def next_epoch() -> bool:
+                return b.breaker.epoch != epoch and b.breaker.closed
+
+            await eventually(next_epoch)
+
+        async def has_joined() -> bool:
+            return a.breaker.epoch == b.breaker.epoch and a.breaker.closed
+
+        await eventually(has_joined)
+    await asyncio.wait({reader})
+    for instance in (a, b):
+        assert await instance.name(ada) == ADA.name
+
+
+async def test_a_flush_that_an_old_primary_commits_late_is_not_forgotten(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """A's flush is on its way to the old primary, which lives; who took the views on has died
+    the standby is promoted, and all are members of the next epoch
+    the old primary commits the flush: acknowledged now, the views would be in no database that is believed
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    for instance in (a, b):
+        await instance.believes()
+    async with promoted(own) as promote:
+        async with a.postgres.holding("WITH fresh") as by_a, b.postgres.holding("WITH fresh") as by_b:
+            await a.resources.page_views.add("home", 7)
+            arrivals = [asyncio.ensure_future(held.arrived.wait()) for held in (by_a, by_b)]
+            done, waits = await asyncio.wait(arrivals, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            assert len(done) == 1
+            for arrival in waits:
+                arrival.cancel()
+            for receipts in a.resources.page_views.receipts._receipts.values():
+                receipts.clear()
+            epoch, address = a.breaker.epoch, await promote()
+            for instance, held in ((a, by_a), (b, by_b)):
+                instance.postgres.move_to(address)
+                if not held.arrived.is_set():
+                    instance.postgres.cut()
+
+            async def next_epoch() -> bool:
+                return all(each.breaker.epoch != epoch and each.breaker.closed for each in (a, b))
+
+            await eventually(next_epoch)
+        sql = await asyncpg.connect(address)
+
+        async def are_counted() -> bool:
+            return bool(await sql.fetchval("SELECT sum(views) FROM page_views") == 7)
+
+        await eventually(are_counted)
+        await sql.close()
+
+
 @pytest.mark.parametrize(("remembered", "total"), [(timedelta(hours=1), 7), (timedelta(0), 3)])
 async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far_as_receipts_reach(
     new_instance: NewInstance,

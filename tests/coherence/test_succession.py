@@ -175,6 +175,29 @@ async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes
     assert await sql.fetchval(EPOCH) == epoch, "Nobody takes R1 away from A."
 
 
+async def test_of_two_members_who_refute_a_claim_the_later_one_stays(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """A and B see the same claim · A refutes it · B's refutation finds none: no reason to leave, nor to claim"""
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await a.hits(ada)
+    await b.hits(ada)
+    losses = a.breaker.losses, b.breaker.losses
+    async with b.postgres.holding("^UPDATE epochs SET claim = NULL") as later:
+        async with a.postgres.holding("^UPDATE epochs SET claim = NULL") as sooner:
+            await sql.execute("UPDATE epochs SET claim = 'c', claimed_run = 'r' WHERE n = (SELECT max(n) FROM epochs)")
+            await asyncio.wait_for(later.arrived.wait(), PATIENCE)
+            await asyncio.wait_for(sooner.arrived.wait(), PATIENCE)
+
+        async def is_refuted() -> bool:
+            return await sql.fetchval("SELECT claim FROM epochs ORDER BY n DESC LIMIT 1") is None
+
+        await eventually(is_refuted)
+    for instance in (a, b):
+        await polls(instance)
+    assert (a.breaker.losses, b.breaker.losses) == losses
+
+
 async def test_the_other_redis_is_believed_when_nobody_is_on_the_first_one_any_more(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
