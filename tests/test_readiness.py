@@ -501,7 +501,12 @@ STATES = {
         redis_password_is_rotated, 200, "degraded", "redis", f"{WRONGPASS}: {LOGIN}"
     ),
     "Redis permits too little": State(
-        redis_permits("-info", ready=False), 503, "unready", "redis",
+        redis_permits("-time", ready=False), 503, "unready", "redis",
+        f"{REDIS}: NOPERM this user has no permissions to run the 'time' command or its subcommand: "
+        "permit that to the user of REDIS_URL",
+    ),
+    "Redis does not tell about itself": State(
+        redis_permits("-info", ready=False), 200, "degraded", "redis",
         f"{REDIS}: NOPERM this user has no permissions to run the 'info' command or its subcommand: "
         "permit that to the user of REDIS_URL",
     ),

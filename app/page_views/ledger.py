@@ -58,7 +58,7 @@ IDS_FROM = (
 """SQL: new ids are made from this time on."""
 
 
-class _NotThere(DatabaseUnavailable):
+class _NotThere(Exception):
     """A partition that was opened is not there."""
 
 
@@ -78,7 +78,10 @@ class Ledger:
             return await self._record(some, write)
         except _NotThere:
             # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
-            return await self._record(some, write)
+            try:
+                return await self._record(some, write)
+            except _NotThere as error:
+                raise DatabaseUnavailable("A partition of the ledger goes as soon as it is there.") from error
 
     async def _record(self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         await self._open_all(hours)
@@ -90,7 +93,7 @@ class Ledger:
             if getattr(getattr(error.orig, "__cause__", None), "table_name", None) != "applied":
                 raise
             self._open.clear()
-            raise _NotThere("A partition of the ledger goes as soon as it is there.") from error
+            raise _NotThere from error
 
     async def _open_all(self, hours: set[datetime]) -> None:
         for hour in sorted(hours - self._open):

@@ -21,7 +21,7 @@ from tests.faults.resp import Resp
 
 SOON = 0.2
 """The patience of a client that is meant to lose it."""
-FILL = ("schema", "mine", 1, 10, 1000, 1000, "payload")
+FILL = ("schema", "life", "mine", 1, 10, 1000, 1000, "payload")
 """What the script of that name is told, by whoever has the lease `mine`."""
 
 
