@@ -74,8 +74,10 @@ class Succession:
         """Looks into Redis. Raises CacheUnavailable when it does not answer."""
         token = None if self.epoch is None else self.epoch.token
         seen = await self._breaker.probe(self._redis, lambda: self._record.beat(token, self._position))
-        if seen.went_back:
+        if token is not None and (seen.went_back or seen.epoch == VOID + token):
+            # At once, and not after the look into Postgres that follows: that one may take as long as trust lasts.
             self._over = token
+            self._breaker.open("it went back to what it was before")
         return seen
 
     def holds(self, seen: Seen) -> bool:
@@ -217,9 +219,7 @@ class Succession:
             return
         # When all that is wrong is what Redis was told, its epoch stands in Postgres already.
         begun = self._mismatch(epoch, look, run) is None and epoch.claimed_run != run
-        waits = False
-        if not begun:
-            waits = not await self._claimed_in_postgres(epoch, run)
+        waits = not begun and not await self._claimed_in_postgres(epoch, run)
         if seen.epoch is not None:
             waits = not await self._claimed_in_redis(seen, owner) or waits
         if waits:

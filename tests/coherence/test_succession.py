@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -11,7 +12,7 @@ from app.caching import CacheError, CacheUnavailable, Outcome
 from app.embedded import Endpoints
 from app.inventory.models import Setting
 from app.schema import migrate
-from tests.coherence.conftest import LOOKS, TAKES, Instance, NewInstance
+from tests.coherence.conftest import AGES, LOOKS, TAKES, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
@@ -276,6 +277,34 @@ async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_pol
     await eventually(next_epoch)
     for instance in (a, b):
         await answers_as_it_should(instance, ada, "Ada King")
+
+
+@pytest.mark.usefixtures("unbounded_trust")
+async def test_who_sees_that_redis_went_back_believes_it_no_more_before_postgres_has_answered(
+    new_instance: NewInstance, ada: int, first: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SWAPDB there and back, and a new row in between · A sees it by its beat, B by the record that A has voided
+    Postgres does not answer their next look yet: R on A or B would hit the old value until it does
+    """
+    monkeypatch.setattr("app.coherence.relay.PATIENCE", AGES)
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    async with Redis.from_url(first.redis_url, protocol=2) as redis:
+        await a.hits(ada)
+        await redis.swapdb(0, 1)
+        for instance in (a, b):
+            await polls(instance)
+        await a.rename(ada, "Ada King")
+        await a.settles()
+        async with AsyncExitStack() as held:
+            beats = [await held.enter_async_context(instance.redis.holding("^BEAT ")) for instance in (a, b)]
+            for beat in beats:
+                await asyncio.wait_for(beat.arrived.wait(), PATIENCE)
+            await redis.swapdb(0, 1)
+            for instance, beat in zip((a, b), beats, strict=True):
+                look = await held.enter_async_context(instance.postgres.holding(LOOKS))
+                beat.release()
+                await asyncio.wait_for(look.arrived.wait(), PATIENCE)
+                assert await instance.name(ada) == "Ada King"
 
 
 async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_knows_that_it_went_back(

@@ -113,6 +113,8 @@ def _seen(world: World, i: int, without: Rules) -> Iterator[Step]:
         return
     if verdict == "back":
         me = distrusting(me)._replace(back=me.token)
+    elif me.poll.seen[0] == VOID:
+        me = distrusting(me)
     yield "sees that", with_poll(put(world, i, me), i, step="select")
 
 
