@@ -122,7 +122,8 @@ def _told(error: Exception) -> str:
 def _breaker(resources: Resources) -> str:
     breaker = resources.breaker
     if breaker.is_open:
-        return f"open: {breaker.why}"
+        taken = f": another application has the key `{resources.settings.prefix}epoch`: set FOURWAYS_PREFIX"
+        return f"open: {breaker.why}{taken if 'WRONGTYPE' in breaker.why else ''}"
     return OK if breaker.closed else "lapsed: the relay has found out nothing for a while"
 
 

@@ -269,6 +269,15 @@ async def redis_is_somebody_elses(stage: Stage) -> AsyncIterator[httpx.AsyncClie
             yield client
 
 
+@asynccontextmanager
+async def redis_has_a_key_of_that_name(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """Another application has had the name of the record before."""
+    await stage.redis.set("epoch", "theirs")
+    async with stage.application() as client:
+        yield client
+    assert await stage.redis.get("epoch") == b"theirs"
+
+
 def sockets(database_url: str) -> Path:
     """The directory of Postgres' socket."""
     return Path(parse_qs(urlsplit(database_url).query)["host"][0])
@@ -552,6 +561,11 @@ STATES = {
     "Redis is somebody else's": State(
         redis_is_somebody_elses, 200, "degraded", "epoch",
         "none: it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL",
+    ),
+    "another application has a key of that name": State(
+        redis_has_a_key_of_that_name, 200, "degraded", "breaker",
+        "open: it says WRONGTYPE Operation against a key holding the wrong kind of value: "
+        "another application has the key `epoch`: set FOURWAYS_PREFIX",
     ),
     "Postgres is an old primary": State(
         postgres_is_an_old_primary, 503, "unready", "postgres",

@@ -20,8 +20,9 @@ from app.caching.errors import AnotherRun, CacheUnavailable
 
 LONGEST = 200
 SAYS = "says "
-IN_SCRIPT = re.compile(r".*-([A-Z]+ .*)")
-"""What a command in a script was told, in Redis 6: `ERR Error running script (…): @user_script: 9: -OOM command …`."""
+IN_SCRIPT = re.compile(r".*(?:-|@user_script: ?\d+: )([A-Z]+ .*)")
+"""What a command in a script was told, in Redis 6: `ERR Error running script (…): @user_script: 9: -OOM command …`, or
+`@user_script:9: WRONGTYPE Operation …`."""
 SECRETS = (
     (re.compile(r",? with args beginning with.*"), ""),
     (re.compile(r"\b[Uu]ser \S+ has no permissions"), "this user has no permissions"),
