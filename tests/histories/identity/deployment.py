@@ -3,23 +3,35 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from app.embedded import Endpoints
+import pytest
+
+from app.caching import RedisClock
 from app.metrics import Metrics
 from app.settings import Settings
 from app.wiring import open_resources
 from tests.coherence.conftest import Instance
 from tests.eventually import eventually
-from tests.faults.another_redis import another_redis
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
+from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.standby import Standby
 from tests.faults.stores import Stores
+
+
+class SteppedClock(RedisClock):
+    """An instance's copy of Redis' clock, which may be wrong."""
+
+    ahead = timedelta(0)
+
+    def set(self, now: float) -> None:
+        """Redis has said that it is `now`; what is kept is so much more."""
+        super().set(now + self.ahead / timedelta(milliseconds=1))
 
 
 class Deployment:
@@ -31,26 +43,29 @@ class Deployment:
         """On servers of its own, which are new; the instances lead to the first Redis. All ends with the block."""
         async with AsyncExitStack() as stack:
             stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
-            second = await stack.enter_async_context(another_redis())
+            redises = [await stack.enter_async_context(ReplicatingRedis.started()) for _ in range(2)]
             copy = None
             if standby:
                 made = Standby.started(stores.endpoints.database_url, follows=True)
                 copy = await asyncio.to_thread(lambda: stack.enter_context(made))
-            deployment = cls(stores.endpoints, second, copy)
+            deployment = cls(redises, stores.endpoints.database_url, copy)
             try:
                 for name in "ABC"[:instances]:
-                    begun = instance(deployment.first_redis, deployment.database_url)
+                    clock = deployment.clocks[name] = SteppedClock()
+                    begun = instance(deployment.first_redis, deployment.database_url, clock)
                     deployment.instances[name] = await deployment._running.enter_async_context(begun)
                 yield deployment
             finally:
                 await deployment.stop()
 
-    def __init__(self, endpoints: Endpoints, second_redis: str, standby: Standby | None) -> None:
-        self.first_redis, self.second_redis = endpoints.redis_url, second_redis
-        self.database_url = endpoints.database_url
+    def __init__(self, redises: Sequence[ReplicatingRedis], database_url: str, standby: Standby | None) -> None:
+        self.redises = redises
+        self.first_redis, self.second_redis = (redis.url for redis in redises)
+        self.database_url = database_url
         """Of the Postgres to which all names lead, or are to lead."""
         self.standby = standby
         self.instances: dict[str, Instance] = {}
+        self.clocks: dict[str, SteppedClock] = {}
         self._calls: Counter[str] = Counter()
         self._running = AsyncExitStack()
 
@@ -94,9 +109,13 @@ class Deployment:
 
 
 @asynccontextmanager
-async def instance(redis_url: str, database_url: str) -> AsyncIterator[Instance]:
+async def instance(redis_url: str, database_url: str, clock: RedisClock | None = None) -> AsyncIterator[Instance]:
     """An instance behind wires to these stores."""
-    async with RedisWire(redis_url) as redis, PostgresWire(database_url) as postgres:
+    async with (
+        RedisWire(redis_url) as redis,
+        PostgresWire(database_url) as postgres,
+        AsyncExitStack() as stack,
+    ):
         settings = Settings(
             _env_file=None,
             redis_url=redis.url,
@@ -105,5 +124,8 @@ async def instance(redis_url: str, database_url: str) -> AsyncIterator[Instance]
             redis_timeout=timedelta(seconds=2),
             database_timeout=timedelta(seconds=2),
         )
-        async with open_resources(settings, Metrics()) as resources:
-            yield Instance(resources, redis, postgres)
+        with pytest.MonkeyPatch.context() as patch:
+            if clock is not None:
+                patch.setattr("app.wiring.RedisClock", lambda: clock)
+            resources = await stack.enter_async_context(open_resources(settings, Metrics()))
+        yield Instance(resources, redis, postgres)

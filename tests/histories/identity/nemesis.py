@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -29,10 +30,13 @@ KNOWN = 1.0
 """Seconds after the heal until what was lost must be gone for everybody."""
 LEAST = 0.3
 """Seconds between two swaps: what goes back by less than a poll is not noticed."""
+STEPS = timedelta(hours=-2.5), timedelta(hours=2), timedelta(hours=25)
 NEEDS_STANDBY = frozenset({"standby met", "promoted", "promoted with loss"})
 FAULTS = (
     "Redis moved",
+    "Redis demoted",
     "Redis swapped",
+    "clock stepped",
     "dropped and restored",
     "restored over",
     "standby met",
@@ -66,7 +70,9 @@ class Nemesis:
         self._deployment, self._crowd, self._randomness = deployment, crowd, randomness
         self._faults: Mapping[str, Callable[[], Awaitable[None]]] = {
             "Redis moved": self._move_redis,
+            "Redis demoted": self._demote_redis,
             "Redis swapped": self._swap_redis,
+            "clock stepped": self._step_clock,
             "dropped and restored": self._drop_and_restore,
             "restored over": self._restore_over,
             "standby met": self._meet_standby,
@@ -110,6 +116,33 @@ class Nemesis:
         for each in self._deployment.instances.values():
             each.redis.heal()
         await self._kill(urls[1], 1.0)
+
+    async def _demote_redis(self) -> None:
+        """A failover of Redis, and back: the replica is promoted, the name follows, and the old primary, to which
+        connections live on, becomes its replica."""
+        primary, replica = self._deployment.redises
+        for _there_and_back in range(2):
+            await replica.follow(primary)
+            await self._pause(0.1, 0.4)
+            await replica.lead()
+            for each in self._shuffled():
+                each.redis.move_to(replica.url)
+                await self._kill(primary.url, self._randomness.choice((0.0, 0.3)))
+            since = time.monotonic()
+            await primary.follow(replica)
+            # On connections that live on, it went back to what the other one knew when it was promoted.
+            self._crowd.ledger.exempt.append((since, time.monotonic() + UNNOTICED))
+            await self._pause(0.3, 0.8)
+            primary, replica = replica, primary
+        await replica.lead()
+        await self._kill(replica.url, 1.0)
+
+    async def _step_clock(self) -> None:
+        """What one instance takes for Redis' clock is wrong for a while."""
+        clock = self._deployment.clocks[self._randomness.choice(sorted(self._deployment.clocks))]
+        clock.ahead = self._randomness.choice(STEPS)
+        await self._pause(0.4, 1.0)
+        clock.ahead = timedelta(0)
 
     async def _kill(self, redis_url: str, share: float) -> None:
         async with Redis.from_url(redis_url, protocol=2) as redis:

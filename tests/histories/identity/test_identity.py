@@ -28,7 +28,7 @@ from tests.histories.identity.nemesis import NEEDS_STANDBY, Nemesis, drawn
 from tests.histories.identity.state import State
 from tests.histories.linearizability.checker import Verdict
 
-SAMPLE = (0, 1, 3, 9)
+SAMPLE = (0, 16, 30, 32)
 """The fewest seeds that strike with each fault."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
 STRIKES = 3
