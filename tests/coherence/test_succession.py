@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -18,6 +19,8 @@ from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
 
 EPOCH = "SELECT max(n) FROM epochs"
+BEGINS = "WITH claimed AS"
+"""What who has claimed says to begin the next epoch."""
 OTHERS = r"^(?!;|.*FROM outbox\), 0\), EXISTS)"
 """Whatever is no look of a relay, nor the question whether a connection lives."""
 
@@ -188,6 +191,53 @@ async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes
     assert await a.quantity("CUP") == 30
     assert await takes_views(a)
     assert await sql.fetchval(EPOCH) == epoch, "Nobody takes R1 away from A."
+
+
+async def test_who_is_believed_trusts_no_more_when_the_epoch_of_another_redis_begins(
+    new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A polls on R1, and its look into Postgres stalls: it trusts for a while, and does not see the claim
+    B, on R2, claims: if it began the next epoch at its next poll, both Redises would be believed
+    """
+    monkeypatch.setattr("app.caching.breaker.TRUST", timedelta(seconds=3))
+    monkeypatch.setattr("app.coherence.succession.SETTLED", timedelta(seconds=3.5))
+    monkeypatch.setattr("app.coherence.relay.PATIENCE", AGES)
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await a.hits(ada)
+    async with b.postgres.holding("^UPDATE epochs SET claim =") as claim:
+        b.redis.move_to(second.redis_url)
+        b.redis.cut()
+        await asyncio.wait_for(claim.arrived.wait(), PATIENCE)
+        async with a.postgres.holding(LOOKS) as look, b.postgres.holding(BEGINS) as begins:
+            await asyncio.wait_for(look.arrived.wait(), PATIENCE)
+            claim.release()
+            await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
+            assert not a.breaker.closed
+
+
+async def test_a_claim_that_was_refuted_begins_no_epoch(
+    new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """B, on R2, has claimed, and waited, while A stood still; B is about to begin the next epoch
+    A polls, finds the claim, refutes it, and goes on to believe R1
+    B's statement arrives: two Redises would be believed
+    """
+    a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
+    await a.hits(ada)
+    epoch = await sql.fetchval(EPOCH)
+
+    async def is_refuted() -> bool:
+        return await sql.fetchval("SELECT claim FROM epochs ORDER BY n DESC LIMIT 1") is None
+
+    async with b.postgres.holding(BEGINS) as begins:
+        async with a.postgres.holding(LOOKS):
+            b.redis.move_to(second.redis_url)
+            b.redis.cut()
+            await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
+        await eventually(is_refuted)
+    await polls(b)
+    assert await sql.fetchval(EPOCH) == epoch
+    await a.hits(ada)
 
 
 async def test_of_two_members_who_refute_a_claim_the_later_one_stays(
