@@ -5,21 +5,18 @@ import subprocess
 
 import asyncpg
 
-from app.embedded.account import postgres_account
-from app.embedded.postgres_install import runnable_install
-from app.embedded.spawn import plain_environment
-from tests.eventually import PATIENCE
+from tests.faults.postgres_program import run_program
 
 
 async def dumped(database_url: str, snapshot: str | None = None) -> bytes:
     """`pg_dump`, in the custom format; of a `snapshot` that somebody has exported, so that he knows what is in it."""
     options = [] if snapshot is None else [f"--snapshot={snapshot}"]
-    return await asyncio.to_thread(_run, "pg_dump", ["--format=custom", *options, database_url], b"")
+    return await asyncio.to_thread(run_program, "pg_dump", ["--format=custom", *options, database_url])
 
 
 async def restored_into(database_url: str, dump: bytes) -> None:
     """`pg_restore` into a database that is empty."""
-    await asyncio.to_thread(_run, "pg_restore", ["--exit-on-error", "--dbname", database_url], dump)
+    await asyncio.to_thread(run_program, "pg_restore", ["--exit-on-error", "--dbname", database_url], dump)
 
 
 async def restored_over(database_url: str, dump: bytes) -> None:
@@ -27,7 +24,7 @@ async def restored_over(database_url: str, dump: bytes) -> None:
 
     It tries to drop the key of a partition before the partition, and goes on when that is refused."""
     try:
-        await asyncio.to_thread(_run, "pg_restore", ["--clean", "--if-exists", "--dbname", database_url], dump)
+        await asyncio.to_thread(run_program, "pg_restore", ["--clean", "--if-exists", "--dbname", database_url], dump)
     except subprocess.CalledProcessError as error:
         errors = [line for line in error.stderr.decode().splitlines() if "error:" in line]
         if not all("cannot drop inherited constraint" in line for line in errors):
@@ -40,20 +37,3 @@ async def recreated(admin_url: str, name: str) -> None:
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
-
-
-def _run(program: str, arguments: list[str], given: bytes) -> bytes:
-    account = postgres_account()
-    done = subprocess.run(
-        [runnable_install(account) / "bin" / program, *arguments],
-        input=given,
-        check=True,
-        capture_output=True,
-        timeout=PATIENCE,
-        user=None if account is None else account.uid,
-        group=None if account is None else account.gid,
-        extra_groups=None if account is None else [],
-        cwd="/",
-        env=plain_environment(),
-    )
-    return done.stdout

@@ -3,7 +3,6 @@
 It runs as the embedded Postgres does, on a directory of its own.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,9 @@ import asyncpg
 
 from app.embedded.account import postgres_account
 from app.embedded.home import make_home, postgres_directory
-from app.embedded.postgres_install import runnable_install
 from app.embedded.postgres_server import SOCKET, PostgresServer
-from app.embedded.spawn import plain_environment
 from tests.eventually import PATIENCE, eventually
+from tests.faults.postgres_program import run_program
 from tests.open_directory import open_directory
 
 
@@ -52,18 +50,8 @@ class Standby:
 
     def copy(self, database_url: str, *, follows: bool) -> None:
         """Makes the base backup."""
-        account = self._account
-        program = runnable_install(account) / "bin" / "pg_basebackup"
-        subprocess.run(
-            [program, "-d", database_url, "-D", self._data, "--checkpoint=fast", *(["-R"] if follows else [])],
-            check=True,
-            timeout=PATIENCE,
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
-            extra_groups=None if account is None else [],
-            cwd="/",
-            env=plain_environment(),
-        )
+        options = ["-d", database_url, "-D", str(self._data), "--checkpoint=fast", *(["-R"] if follows else [])]
+        run_program("pg_basebackup", options)
         (self._data / "standby.signal").touch()
 
     def start(self) -> None:
