@@ -118,6 +118,15 @@ class Instance:
         """Returns when it does not."""
         await eventually(lambda: _is(not self.breaker.closed))
 
+    async def polls(self) -> None:
+        """Returns when its relay has polled, from beginning to end."""
+        before = self.redis.count("^BEAT ")
+
+        async def has_polled() -> bool:
+            return self.redis.count("^BEAT ") >= before + 3
+
+        await eventually(has_polled)
+
     async def _is_settled(self) -> bool:
         return not (await Epochs(self.resources.database).look()).undone
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +19,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.standby import Standby
+from tests.faults.stores import Stores
 from tests.fresh_database import fresh_database
 
 
@@ -122,6 +123,63 @@ async def test_what_a_promoted_standby_lacks_is_not_read_any_more(new_instance: 
             await answers(instance, ada, ADA.name, "CUP", 30)
         await a.rename(ada, "Ada Byron")
         assert [await a.name(ada), await b.name(ada)] == ["Ada Byron"] * 2
+
+
+async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_has_noticed(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """A standby has all that is committed now · A commits a new row, and answers
+    the standby is promoted, and the name leads to it, while A's poll is on its way
+    R on A, for which the row was not cached, would read the old one: A is still of the history that has the new one
+    """
+    a = await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+
+    async def is_read() -> bool:
+        try:
+            return await a.name(ada) == ADA.name
+        except DatabaseUnavailable:
+            return False
+
+    async with promoted(own) as promote:
+        await a.rename(ada, "Ada King")
+        await a.settles()
+        address = await promote()
+        async with a.postgres.holding(LOOKS) as held:
+            await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+            a.postgres.move_to(address)
+            a.postgres.cut()
+            with pytest.raises(OtherHistory, match="believes what it knew at timeline 1"):
+                await a.users.get(ada)
+
+        await eventually(is_read)
+
+
+async def test_what_a_data_directory_that_was_put_back_has_lost_is_not_read_any_more(new_instance: NewInstance) -> None:
+    """Postgres is stopped, and its directory copied · A commits a new row, and answers; R hits it
+    Postgres is stopped, and its directory put back: its identifier, timeline and oids are what they were
+    R on A would hit what is lost
+    """
+    async with AsyncExitStack() as stack:
+        stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
+        a = await new_instance(endpoints=stores.endpoints)
+        ada = (await a.users.create(ADA)).id
+        await a_minute_passes(a, stores.endpoints)
+        async with stores.putting_postgres_back():
+            await a.rename(ada, "Ada King")
+            await a.hits(ada)
+            # Redis is told how far Postgres has come.
+            await a.polls()
+
+        async def is_what_the_database_has() -> bool:
+            try:
+                reading = await a.users.get(ada)
+            except DatabaseUnavailable:
+                return False
+            return reading.outcome is Outcome.HIT and await a.name(ada) == ADA.name
+
+        await eventually(is_what_the_database_has)
+        a.postgres.refuse()
 
 
 async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(

@@ -13,7 +13,7 @@ from app.caching import CacheError, CacheUnavailable, Outcome
 from app.embedded import Endpoints
 from app.inventory.models import Setting
 from app.schema import migrate
-from tests.coherence.conftest import AGES, LOOKS, TAKES, Instance, NewInstance
+from tests.coherence.conftest import AGES, LOOKS, TAKES, UNDONE, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
@@ -49,16 +49,6 @@ async def answers_as_it_should(instance: Instance, user_id: int, name: str) -> N
         return reading.outcome is Outcome.HIT
 
     await eventually(hits)
-
-
-async def polls(instance: Instance) -> None:
-    """Returns when its relay has polled, from beginning to end."""
-    before = instance.redis.count("^BEAT ")
-
-    async def has_polled() -> bool:
-        return instance.redis.count("^BEAT ") >= before + 3
-
-    await eventually(has_polled)
 
 
 async def beats_until_it_doubts(instance: Instance) -> int:
@@ -125,10 +115,10 @@ async def test_a_connection_to_the_redis_of_before_is_not_used_again(
 async def test_a_poll_costs_postgres_one_select_and_no_write(new_instance: NewInstance, first: Endpoints) -> None:
     a = await new_instance(endpoints=first)
     await a.believes()
-    await polls(a)
+    await a.polls()
     beats, looks, all_ = a.redis.count("^BEAT "), a.postgres.count(LOOKS), a.postgres.count(OTHERS)
     for _ in range(3):
-        await polls(a)
+        await a.polls()
     # One of the two may have counted a poll that was under way.
     assert abs((a.postgres.count(LOOKS) - looks) - (a.redis.count("^BEAT ") - beats)) <= 1
     assert a.postgres.count(OTHERS) == all_
@@ -152,6 +142,51 @@ async def test_who_carries_many_changes_looks_again_before_each_batch(
     assert a.redis.count("^BEAT ") - beats >= a.postgres.count(TAKES) - taken
 
 
+async def test_an_operator_can_begin_another_epoch_in_sql(
+    new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
+) -> None:
+    """The row is changed without a trace, as when files were put back that nobody can tell from the old ones."""
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    epoch = await sql.fetchval(EPOCH)
+    await sql.execute("DELETE FROM outbox")
+    await sql.execute("SET session_replication_role = replica")
+    await sql.execute("UPDATE users SET name = 'Ada King'")
+    await sql.execute("RESET session_replication_role")
+    assert await a.name(ada) == "Ada Lovelace"
+    await sql.execute("UPDATE epochs SET run = 'put back'")
+
+    async def next_epoch() -> bool:
+        return bool(await sql.fetchval(EPOCH) > epoch)
+
+    await eventually(next_epoch)
+    await answers_as_it_should(a, ada, "Ada King")
+
+
+async def test_what_was_told_to_a_redis_that_is_not_believed_any_more_is_not_done(
+    new_instance: NewInstance, first: Endpoints, cup: str, sql: asyncpg.Connection
+) -> None:
+    """A is a member, and is about to take a change of the cup
+    another instance begins the next epoch, with another Redis
+    A takes the change, tells its own Redis, and would mark it as done: nobody would tell the other one
+    """
+    a = await new_instance(endpoints=first)
+    await a.believes()
+    await a.settles()
+    async with a.postgres.holding(TAKES) as takes, a.postgres.holding(BEGINS) as begins:
+        await sql.execute("UPDATE products SET price = '7' WHERE sku = $1", cup)
+        await asyncio.wait_for(takes.arrived.wait(), PATIENCE)
+        await sql.execute(
+            "INSERT INTO epochs (n, token, run, history)"
+            " SELECT n + 1, 'theirs', 'another', history FROM epochs ORDER BY n DESC LIMIT 1"
+        )
+        takes.release()
+        # It has found that out, and claims an epoch of its own, in which it would be carried.
+        await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
+        assert await sql.fetchval(UNDONE) == 1
+    await a.settles()
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("telling", None), ("history", "nothing"), ("claim", "theirs"), ("position", "1e9")]
 )
@@ -163,7 +198,7 @@ async def test_a_record_that_somebody_has_changed_by_hand_is_lived_with(
     async with Redis.from_url(first.redis_url, protocol=2) as redis:
         await (redis.hdel("epoch", field) if value is None else redis.hset("epoch", field, value))
     for _ in range(3):
-        await polls(a)
+        await a.polls()
     await answers_as_it_should(a, ada, "Ada Lovelace")
     await a.believes()
 
@@ -235,7 +270,7 @@ async def test_a_claim_that_was_refuted_begins_no_epoch(
             b.redis.cut()
             await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
         await eventually(is_refuted)
-    await polls(b)
+    await b.polls()
     assert await sql.fetchval(EPOCH) == epoch
     await a.hits(ada)
 
@@ -259,7 +294,7 @@ async def test_of_two_members_who_refute_a_claim_the_later_one_stays(
 
         await eventually(is_refuted)
     for instance in (a, b):
-        await polls(instance)
+        await instance.polls()
     assert (a.breaker.losses, b.breaker.losses) == losses
 
 
@@ -327,7 +362,7 @@ async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_pol
         await a.rename(ada, "Ada King")
         await a.settles()
         for instance in (a, b):
-            await polls(instance)
+            await instance.polls()
         before = [instance.redis.count("^BEAT ") for instance in (a, b)]
         finding = [asyncio.create_task(beats_until_it_doubts(instance)) for instance in (a, b)]
         await redis.swapdb(0, 1)
@@ -356,7 +391,7 @@ async def test_who_sees_that_redis_went_back_believes_it_no_more_before_postgres
         await a.hits(ada)
         await redis.swapdb(0, 1)
         for instance in (a, b):
-            await polls(instance)
+            await instance.polls()
         await a.rename(ada, "Ada King")
         await a.settles()
         async with AsyncExitStack() as held:
@@ -381,9 +416,11 @@ async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_kn
     await a.hits(ada)
     async with Redis.from_url(first.redis_url, protocol=2) as redis:
         await redis.swapdb(0, 1)
-        await polls(a)
+        await a.polls()
         await a.rename(ada, "Ada King")
         await a.settles()
+        # That was more than a minute ago: who joins the epoch does not tell Redis of it again.
+        await sql.execute("DELETE FROM outbox")
         async with a.postgres.holding("^UPDATE epochs SET claim") as held:
             await redis.swapdb(0, 1)
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
@@ -428,12 +465,12 @@ async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believ
             for _ in range(20):
                 assert await takes_views(a)
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            await polls(b)
+            await b.polls()
             assert await others.fetchval("SELECT count(*) FROM page_views") == 0
         # Its Postgres falls silent: then it knows of Redis only, and still whose that is.
         b.postgres.silence()
         for _ in range(3):
-            await polls(b)
+            await b.polls()
             assert not await takes_views(b)
         b.postgres.heal()
         await others.close()

@@ -6,8 +6,8 @@ import random
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -121,6 +121,21 @@ class Stores:
         for file in self._redis_home.directory.glob("*.aof"):
             file.unlink()
         await asyncio.to_thread(self._redis.start)
+
+    @asynccontextmanager
+    async def putting_postgres_back(self) -> AsyncIterator[None]:
+        """What is committed in the block is lost: the data directory is put back to what it was, with Postgres stopped
+        each time."""
+        data, copy = self._postgres_home.directory / "data", self._postgres_home.directory / "copy"
+        for come_from, goes_to in ((data, copy), (copy, data)):
+            await asyncio.to_thread(self._postgres.stop)
+            if goes_to == data:
+                shutil.rmtree(data)
+            # With the owner of each file.
+            await (await asyncio.create_subprocess_exec("cp", "-a", come_from, goes_to)).wait()
+            await asyncio.to_thread(self._postgres.start)
+            if goes_to == copy:
+                yield
 
     async def cut_redis(self, randomness: random.Random, times: int) -> None:
         """Half of the connections are cut, again and again, whatever is under way on them."""
