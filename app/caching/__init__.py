@@ -29,11 +29,12 @@ from app.caching.fitness import Fsync, fitness, fsync, trial
 from app.caching.flusher import Batch, Flusher, Salvage
 from app.caching.intake import Cap
 from app.caching.lease import Locked
+from app.caching.lifetimes import Lifetimes
 from app.caching.observing import Event, Flow, Observe, ObserveFlow
 from app.caching.read_through import ReadThrough
 from app.caching.reading import Outcome, Reading, Versioned
 from app.caching.record import Owner, Record, Seen
-from app.caching.region import Lifetimes, Region
+from app.caching.region import Region
 from app.caching.totals import Standing
 from app.caching.write_behind import Backlog, WriteBehind
 from app.caching.write_through import Revoke, WriteThrough

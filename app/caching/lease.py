@@ -13,7 +13,8 @@ from app.caching.reading import Reading, V
 K = TypeVar("K", bound=int | str)
 """The type of a region's keys."""
 
-
+LEASE = timedelta(seconds=3)
+"""A load may take so long. When its holder dies, the next reader loads after this time at the latest."""
 WRITER = "writer-"
 """Begins the token of a lease that a writer has taken over."""
 

@@ -32,10 +32,10 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from app.caching.errors import CacheUnavailable, LoadTimeout
-from app.caching.lease import Fill, K, Lease, Locked
+from app.caching.lease import LEASE, Fill, K, Lease, Locked
 from app.caching.observing import Event
 from app.caching.reading import Outcome, Reading, V
-from app.caching.region import LEASE, Region
+from app.caching.region import Region
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -465,6 +465,7 @@ def test_no_read_is_older_than_what_was_answered_before_it(
     endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, effort: settings
 ) -> None:
     # No key ends by itself while the machine is busy: only the model's own steps end one.
+    monkeypatch.setattr("app.caching.lookup.LEASE", AN_HOUR)
     monkeypatch.setattr("app.caching.region.LEASE", AN_HOUR)
     monkeypatch.setattr("app.caching.region.FLOOR", AN_HOUR)
     with two_instances(endpoints.redis_url) as world:

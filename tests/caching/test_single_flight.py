@@ -287,7 +287,7 @@ async def test_a_reader_that_goes_away_before_its_lease_came_leaves_none_behind(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R asks for a lease, and goes away · the lease is granted, and nobody uses it · all others wait until it lapses"""
-    monkeypatch.setattr("app.caching.region.LEASE", timedelta(hours=1))
+    monkeypatch.setattr("app.caching.lookup.LEASE", timedelta(hours=1))
     cache = CacheAside(region)
     source.rows[1] = OLD
     for steps in range(12):
@@ -304,7 +304,7 @@ async def test_a_lost_answer_costs_one_query_and_leaves_no_lease(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.rows[1] = OLD
-    lookup, lost = region._lookup, asyncio.Event()
+    lookup, lost = region._lookup._script, asyncio.Event()
 
     async def lossy(*, keys: Sequence[str], args: Sequence[bytes]) -> object:
         answer = await lookup(keys=keys, args=args)
@@ -313,7 +313,7 @@ async def test_a_lost_answer_costs_one_query_and_leaves_no_lease(
         lost.set()
         raise RedisTimeout("The answer is lost.")
 
-    monkeypatch.setattr(region, "_lookup", lossy)
+    monkeypatch.setattr(region._lookup, "_script", lossy)
     cache = CacheAside(region)
     readings = await asyncio.gather(*(cache.get(1, source.get) for _ in range(500)))
     assert {reading.outcome for reading in readings} == {Outcome.BYPASSED}

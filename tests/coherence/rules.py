@@ -24,7 +24,7 @@ RULES = {
         "test_succession.py::test_a_connection_to_the_redis_of_before_is_not_used_again",
     ),
     "values belong to an epoch": Rule(
-        REGION,
+        "app/caching/stamp.py",
         "whole.update(str(life).encode())",
         "pass",
         "test_histories.py::test_what_a_promoted_standby_lacks_is_not_read_any_more",
@@ -54,8 +54,8 @@ RULES = {
         "test_histories.py::test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it",
     ),
     "an answer of Redis counts only in one trust": Rule(
-        REGION,
-        "if believed and losses != self.breaker.losses:",
+        "app/caching/asking.py",
+        "if believed and losses != self._breaker.losses:",
         "if False:",
         "test_restarts.py::test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value_behind",
     ),
