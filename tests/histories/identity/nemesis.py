@@ -1,6 +1,7 @@
 """Makes the stores others than they were, in one way after the other, as a seed has it, and mends each."""
 
 import asyncio
+import math
 import random
 import subprocess
 import time
@@ -128,10 +129,9 @@ class Nemesis:
             for each in self._shuffled():
                 each.redis.move_to(replica.url)
                 await self._kill(primary.url, self._randomness.choice((0.0, 0.3)))
-            since = time.monotonic()
-            await primary.follow(replica)
-            # On connections that live on, it went back to what the other one knew when it was promoted.
-            self._crowd.ledger.exempt.append((since, time.monotonic() + UNNOTICED))
+            # On connections that live on, it goes back to what the other one knew when it was promoted.
+            async with self._going_back():
+                await primary.follow(replica)
             await self._pause(0.3, 0.8)
             primary, replica = replica, primary
         await replica.lead()
@@ -154,13 +154,20 @@ class Nemesis:
         """Redis has other values for a while, and then again those of before."""
         async with Redis.from_url(self._deployment.first_redis, protocol=2) as redis:
             for number in range(2):
-                since = time.monotonic()
-                await redis.swapdb(0, 1)
-                self._crowd.ledger.exempt.append((since, time.monotonic() + UNNOTICED))
+                async with self._going_back():
+                    await redis.swapdb(0, 1)
                 if number == 0:
                     # Who has not looked meanwhile cannot notice.
                     await asyncio.gather(*(self._has_polled(each) for each in self._shuffled()))
                     await self._pause(LEAST, 0.7)
+
+    @asynccontextmanager
+    async def _going_back(self) -> AsyncIterator[None]:
+        """In the block a Redis goes back in silence: that need not be noticed at once."""
+        exempt, since = self._crowd.ledger.exempt, time.monotonic()
+        exempt.append((since, math.inf))
+        yield
+        exempt[-1] = since, time.monotonic() + UNNOTICED
 
     async def _has_polled(self, instance: Instance) -> None:
         before = instance.redis.count("^BEAT ")
