@@ -29,8 +29,12 @@ class Connection(asyncpg.Connection):
         return writing and getattr(told, "default_transaction_read_only", "off") == "on"
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken."""
-        await super().close(timeout=LEAVE.total_seconds() if timeout is None else min(timeout, LEAVE.total_seconds()))
+        """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken, and asks
+        nobody what became of it when it goes on without."""
+        try:
+            await super().close(timeout=min(timeout or LEAVE.total_seconds(), LEAVE.total_seconds()))
+        except TimeoutError:
+            self.terminate()
 
 
 async def connect(url: str, timeout: timedelta) -> Connection:
