@@ -11,6 +11,7 @@ from app.routers.answers import CHANGED, ETAG, READ, Expected, IfNoneMatch, Json
 from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, SkuPath
 from app.routers.problems import Responses, described, documented
+from app.routers.whole_number import WholeNumber
 from app.wiring import CachedInventory
 
 router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
@@ -58,7 +59,7 @@ class Quantity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quantity": 30}]})
 
-    quantity: Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+    quantity: Annotated[int, WholeNumber(least=0, most=LARGEST)]
 
 
 def _not_zero(delta: int) -> int:
@@ -74,8 +75,9 @@ class Delta(BaseModel):
 
     delta: Annotated[
         int,
-        Field(strict=True, ge=-LARGEST, le=LARGEST, json_schema_extra={"not": {"const": 0}}),
+        WholeNumber(least=-LARGEST, most=LARGEST),
         AfterValidator(_not_zero),
+        Field(json_schema_extra={"not": {"const": 0}}),
     ]
 
 

@@ -10,6 +10,7 @@ from app.routers.answers import TAGS, Json, JsonOnly, header, matches
 from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.problems import Responses, described, documented
+from app.routers.whole_number import WholeNumber
 from app.wiring import CachedPageViews, StoredPageViews
 
 router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
@@ -50,7 +51,7 @@ PagePath = Annotated[
     Page,
     Path(description="The page, percent-encoded: at most 2,048 bytes, kept as they are.", examples=["docs/intro.html"]),
 ]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Count = Annotated[int, WholeNumber(least=1, most=1_000_000)]
 IfNoneMatch = Annotated[list[str] | None, TAGS, Header(description="Answer 304 if this is how many views there are.")]
 
 
