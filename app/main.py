@@ -18,12 +18,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Mount, Route
 from uvicorn.config import STARTUP_FAILURE
 
 from app.embedded import embedded_servers
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
+from app.routers.cache_control import Document
 from app.routers.direct_way import DirectWay
 from app.routers.edge import Edge
 from app.schema import Schema, migrate
@@ -146,6 +148,9 @@ def _add_docs(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+    for route in app.router.routes:
+        if isinstance(route, Route | Mount) and route.path in (app.openapi_url, "/docs", ASSETS):
+            route.app = Document(route.app)
 
 
 def _configured() -> FastAPI:

@@ -72,6 +72,7 @@ def test_a_refusal_says_what_stands_there_and_why_it_was_not_named() -> None:
         "User 1 is in version 8, and If-Match names a version of another epoch: a store was restored or replaced since."
     )
     assert refusal("x", weak=f"8-{TOKEN}") == (
-        f'User 1 is in version 8, which If-Match names with a weak tag, W/"8-{TOKEN}", and a weak one never matches: '
-        "perhaps a proxy has weakened it."
+        f'User 1 is in version 8, which If-Match names with a weak tag, W/"8-{TOKEN}", and a weak one never matches. '
+        "Probably a proxy has weakened it when it compressed the answer: read again with `Accept-Encoding: identity`, "
+        "and send the tag of that answer; or let the proxy not compress."
     )

@@ -17,7 +17,6 @@ FORMS = {
     "sku": "must not contain control characters, nor begin or end with a blank",
     "page": "must not contain a NUL character",
     "idempotency-key": "must be visible ASCII characters, without blanks",
-    "if-none-match": "can only be * here",
 }
 """What a pattern means, by the field that has it."""
 

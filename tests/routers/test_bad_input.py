@@ -249,12 +249,12 @@ BAD = [
             f"stock-if-none-match-{tag!r}",
             "PUT",
             "/inventory/KETTLE-1",
-            422,
-            "header.if-none-match can only be * here",
+            400,
+            TAGS,
             b'{"quantity": 7}',
             [*JSON, (b"If-None-Match", tag)],
         )
-        for tag in (b'"7"', b"7", b"", b"**", b'*, "7"', b"\xff")
+        for tag in (b"7", b"", b"**", b'*, "7"', b"\xff")
     ),
     *(
         Bad(
