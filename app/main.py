@@ -28,6 +28,7 @@ from app.routers import dead_letters, inventory, operations, page_views, problem
 from app.routers.cache_control import Document
 from app.routers.direct_way import DirectWay
 from app.routers.edge import Edge
+from app.routers.hosts import Hosts
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
 from app.wiring import Resources, open_resources
@@ -69,7 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
     _add_docs(app)
     # The last one that is added is the first one to see a request.
     app.add_middleware(DirectWay, routes=app.router.routes)
-    app.add_middleware(Edge)
+    # Where it listens may be said by a name, and then it is called by it.
+    app.add_middleware(Edge, hosts=Hosts((*settings.allowed_hosts, settings.host.lower())))
     return app
 
 

@@ -158,4 +158,5 @@ def _is_of_query(annotation: Any) -> bool:
 
 
 def _tells_more(scope: Scope) -> bool:
-    return any(name in TELLING or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
+    headers = dict(scope["headers"])
+    return not TELLING.isdisjoint(headers) or headers.get(b"content-length", b"0") != b"0"

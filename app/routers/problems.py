@@ -84,9 +84,10 @@ class Problem(BaseModel):
 DOCUMENTED = {
     400: ("The request cannot be read.", "unreadable", "The body is not JSON: Expecting value, at character 10."),
     403: (
-        "It comes from a page of another site.",
+        "A page of another site has sent it.",
         "forbidden",
-        "This was sent by a page of https://example.org. If that may be, name its host in FOURWAYS_ALLOWED_HOSTS.",
+        "This was sent by a page of https://example.org, which may only read: if it may write, name its host in "
+        "FOURWAYS_ALLOWED_HOSTS.",
     ),
     404: ("There is no such thing.", "not-found", "There is no user 7."),
     409: ("Another row has this name already.", "conflict", "The email ada@example.com is taken."),
