@@ -1,24 +1,16 @@
 """Behind a real cache and a real proxy that compresses, nobody reads what was, and preconditions say what they mean."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import httpx
 import pytest
 
-from app.embedded import Endpoints
-from tests.proxies.proxy import caching_nginx, nginx, varnish
-from tests.service import FOURWAYS, Service, serving
+from tests.routers.proxy import caching_nginx, nginx, varnish
+from tests.service import Service
 
 Proxy = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
 ROWS = ["/users/{user}", "/products/CUP", "/inventory/CUP", "/page-views/home"]
-
-
-@pytest.fixture
-async def service(endpoints: Endpoints) -> AsyncIterator[Service]:
-    """The application as it is run."""
-    async with serving(endpoints.redis_url, endpoints.database_url, command=FOURWAYS) as service:
-        yield service
 
 
 async def filled(client: httpx.AsyncClient) -> str:
