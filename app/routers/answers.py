@@ -60,10 +60,10 @@ def answer(reading: Reading[Any], kind: Kind, key: object, expected: Expected | 
     status = cache_status(reading, kind.strategy)
     if reading.payload is None:
         return problem(404, "not-found", kind.missing.format(key), headers={"Cache-Status": status})
-    tag = None if reading.epoch is None else row_tag(reading.version, reading.epoch)
-    headers = [(b"cache-status", status.encode()), kind.kept]
-    if tag is not None:
-        headers.append((b"etag", b'"%b"' % tag.encode()))
+    headers, tag = [(b"cache-status", status.encode()), kind.kept], None
+    if reading.epoch is not None:
+        tag = row_tag(reading.version, reading.epoch)
+        headers.append((b"etag", f'"{tag}"'.encode()))
     if expected is not None:
         so = f"{kind.row.format(key)} is in version {reading.version}"
         if (mismatch := expected.mismatch(so, tag)) is not None:

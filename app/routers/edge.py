@@ -1,6 +1,5 @@
 """What has to be settled before a request is routed. A pure ASGI middleware: it costs microseconds.
 
-a Host  that is not ours, or a write from another site's page, is refused (`hosts.py`)
 HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large
@@ -9,13 +8,11 @@ FastAPI's own `max_body_size` will not do: it lets a call that reads no body run
 place of what was done.
 """
 
-from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.routers.hosts import Hosts
 from app.routers.problems import problem
 
 LARGEST_BODY = 4 * 1024 * 1024
@@ -25,8 +22,8 @@ TOO_LARGE = f"The body is larger than {LARGEST_BODY:,} bytes."
 class Edge:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,13 +31,10 @@ class Edge:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if (refused := self._hosts.refusal(scope, headers)) is not None:
-            await refused(scope, receive, send)
-        elif not _is_utf8(scope):
+        if not _is_utf8(scope):
             refusal = problem(400, "unreadable", "The URL is not UTF-8.")
             await refusal(scope, receive, send)
-        elif _declared_length(headers) > LARGEST_BODY:
+        elif _declared_length(scope) > LARGEST_BODY:
             refusal = problem(413, "content-too-large", TOO_LARGE)
             await refusal(scope, receive, send)
         else:
@@ -58,9 +52,9 @@ def _is_utf8(scope: Scope) -> bool:
     return True
 
 
-def _declared_length(headers: Mapping[bytes, bytes]) -> int:
+def _declared_length(scope: Scope) -> int:
     # The server has checked its form, and counts what really comes.
-    length = headers.get(b"content-length", b"0")
+    length: bytes = dict(scope["headers"]).get(b"content-length", b"0")
     return int(length) if length.isdigit() else 0
 
 

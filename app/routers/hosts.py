@@ -14,17 +14,19 @@ What can go wrong: a page on the loopback may write, whoever has put it there.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from ipaddress import ip_address
 
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.routers.problems import problem
 from app.routers.refusals import short
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that change nothing."""
+ASIDE = frozenset({b"origin", b"sec-fetch-site"})
+"""The headers by which a browser says whose page it is."""
 OURSELVES = frozenset({b"same-origin", b"none"})
 """What Sec-Fetch-Site says of a page of this service, and of somebody who has typed an address."""
 AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]/@]+))(?::[0-9]*)?")
@@ -32,9 +34,10 @@ MOST_KNOWN = 1000
 
 
 class Hosts:
-    """Knows them. `allowed` are names, `*.example.com` for all below one, `*` for any."""
+    """Wraps the application. `allowed` are names, `*.example.com` for all below one, `*` for any."""
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        self._app = app
         named = {"localhost", *allowed}
         self._any = "*" in named
         self._below = tuple(name[1:] for name in named if name.startswith("*."))
@@ -42,18 +45,26 @@ class Hosts:
         # As they came in the header, so that a request costs one look into a set.
         self._known: set[bytes] = set()
 
-    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
-        """The answer to a request that is not to be carried out; None to all others. `headers` are those of `scope`, of
-        each name the last."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Not `async`: each request would pay for a coroutine more. Nearly all of them have nothing to be looked at.
+        if scope["type"] != "http":
+            return self._app(scope, receive, send)
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # Of each name the last.
+        usual = headers.get(b"host") in self._known and len(headers) == len(scope["headers"])
+        if usual and (scope["method"] in SAFE or ASIDE.isdisjoint(headers)):
+            return self._app(scope, receive, send)
+        refused = self._refusal(scope, headers)
+        return (self._app if refused is None else refused)(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
+        """The answer to a request that is not to be carried out; None to all others."""
         host = headers.get(b"host")
         if host not in self._known and (refused := self._unknown(host, scope["http_version"])) is not None:
             return refused
-        if len(headers) != len(scope["headers"]) and sum(name == b"host" for name, _value in scope["headers"]) > 1:
+        if sum(name == b"host" for name, _value in scope["headers"]) > 1:
             return problem(400, "unknown-host", "There is more than one Host in the request.")
-        if scope["method"] in SAFE:
-            return None
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-        if site in OURSELVES or (site is None and origin is None):
+        if scope["method"] in SAFE or site in OURSELVES or (site is None and origin is None):
             return None
         return self._foreign(host, site, origin)
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
 from app.routers.answers import KEPT, Json, JsonOnly, bare, header
@@ -175,7 +176,7 @@ async def count(
             views = (await page_views.get(page)).views
         except (TargetUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
-    return Json(AcceptedView(page=page, views=views).model_dump_json().encode(), 202, [ROW])
+    return Json(to_json({"page": page, "views": views}), 202, [ROW])
 
 
 @router.get(
@@ -196,4 +197,4 @@ async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditi
             raise mismatch
         if expected.known(tag):
             return bare(304, *headers)
-    return Json(Views(page=page, views=total.views).model_dump_json().encode(), headers=headers)
+    return Json(to_json({"page": page, "views": total.views}), headers=headers)

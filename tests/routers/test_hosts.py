@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 from redis.asyncio import Redis
+from starlette.types import Receive, Scope, Send
 
 from app.embedded import Endpoints
 from app.main import create_app
@@ -80,13 +82,20 @@ async def test_a_service_that_was_told_nothing_is_safe_from_names_that_come_to_l
             assert answer.status == status, head
 
 
-def test_names_that_are_made_up_do_not_pile_up() -> None:
-    hosts = Hosts(("*",))
+async def test_names_that_are_made_up_do_not_pile_up() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(scope["headers"])
+
+    async def nothing(*message: Any) -> Any:
+        raise AssertionError
+
+    heard: list[object] = []
+    hosts = Hosts(application, ("*",))
     for number in range(MOST_KNOWN + 10):
         host = b"%d.example" % number
-        scope = {"http_version": "1.1", "method": "GET", "headers": [(b"host", host)]}
-        assert hosts.refusal(scope, {b"host": host}) is None
-    assert len(hosts._known) == MOST_KNOWN
+        scope = {"type": "http", "http_version": "1.1", "method": "GET", "headers": [(b"host", host)]}
+        await hosts(scope, nothing, nothing)
+    assert (len(heard), len(hosts._known)) == (MOST_KNOWN + 10, MOST_KNOWN)
 
 
 WRITES: list[tuple[str, str, dict[str, object]]] = [
