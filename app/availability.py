@@ -30,6 +30,9 @@ UNMIGRATED = ("42P01", "42703", "42883", "42P10")
 BROKEN = "The connection to the database is broken."
 QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
 """As English and other languages quote."""
+ADDRESS = re.compile(r"\S*:\d{1,5}\b|(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}|\b\d{1,3}(?:\.\d{1,3}){3}\b")
+"""With a port; IPv6; IPv4. Postgres quotes them, and what stands in between may not."""
+SETTINGS = re.compile(r"(?:\b(?:host|hostaddr|port|dbname|user|password)=\S+\s*)+")
 # Of those, the ones that say it at the door: who this is, to which database, and how many there are already.
 CLOSED_TO_US = ("28", "3D", "533")
 # The connection lives, and is of no use: it leads to a server, or is in a state, that takes nothing or no writes. What
@@ -107,7 +110,8 @@ def said(error: BaseException) -> str:
     """What Postgres said: its first line, without what it quotes: names of users, hosts, databases."""
     words = QUOTED.sub("", _words(error)).rstrip(".")
     # A pooler in between does not quote them.
-    return re.sub(r"\b(user|database): .*", r"\1", words)
+    words = re.sub(r"\b(user|database): .*", r"\1", words)
+    return ADDRESS.sub("…", SETTINGS.sub("…", words))
 
 
 def ends_connection(error: BaseException) -> bool:

@@ -18,14 +18,17 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Mount, Route
 from uvicorn.config import STARTUP_FAILURE
 
 from app.embedded import embedded_servers
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
+from app.routers.cache_control import Document
 from app.routers.direct_way import DirectWay
 from app.routers.edge import Edge
+from app.routers.hosts import Hosts
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
 from app.wiring import Resources, open_resources
@@ -68,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one that is added is the first one to see a request.
     app.add_middleware(DirectWay, routes=app.router.routes)
     app.add_middleware(Edge)
+    # Where it listens may be said by a name, and then it is called by it.
+    app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
     return app
 
 
@@ -146,6 +151,9 @@ def _add_docs(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+    for route in app.router.routes:
+        if isinstance(route, Route | Mount) and route.path in (app.openapi_url, "/docs", ASSETS):
+            route.app = Document(route.app)
 
 
 def _configured() -> FastAPI:

@@ -16,7 +16,7 @@ What can go wrong: from the moment at which a database is another one until the 
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Text, any_, cast, false, literal, literal_column
+from sqlalchemy import ColumnElement, Text, and_, any_, cast, false, func, literal, literal_column, not_, true
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.errors import PreconditionFailed
@@ -43,32 +43,68 @@ def row_tag(version: int, epoch: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The tags one of which a row must have to be changed. The `weak` ones are no use for that, whatever they name."""
+    """What a request says of the row that it is about (RFC 9110, section 13).
 
-    tags: frozenset[str]
+    If-Match         `there`: there is one; `tags`: it has one of these, None: any. The `weak` ones are no use for that
+    If-None-Match    `absent`: there is none; `others`: it has none of these, weak or not
+    """
+
+    tags: frozenset[str] | None = None
     weak: frozenset[str] = frozenset()
+    there: bool = False
+    others: frozenset[str] = frozenset()
+    absent: bool = False
+
+    @property
+    def existing(self) -> bool:
+        """Whether there has to be a row."""
+        return self.there or self.tags is not None
 
     def holds(self, version: ColumnElement[int]) -> ColumnElement[bool]:
-        """Whether the row with this version, and the epoch of the statement, has one of the tags: for its WHERE."""
-        if not self.tags:
+        """Whether the row with this version, and the epoch of the statement, is as expected: for its WHERE."""
+        if self.absent or self.tags == frozenset():
             return false()
         tag = cast(version, Text).concat(literal("-", Text)).concat(EPOCH.element)
-        return tag == any_(literal(sorted(self.tags), ARRAY(Text)))
+        as_expected: ColumnElement[bool] = true() if self.tags is None else _among(tag, self.tags)
+        if self.others:
+            # In no epoch the row has no tag, so it has none of these.
+            as_expected = and_(as_expected, not_(func.coalesce(_among(tag, self.others), false())))
+        return as_expected
 
     def refusal(self, row: str, version: int, epoch: str | None) -> PreconditionFailed | None:
-        """Why `row`, like "User 1", is not changed in this version and epoch; None when it has one of the tags."""
+        """Why `row`, like "User 1", is not changed in this version and epoch; None when it is as expected."""
         tag = None if epoch is None else row_tag(version, epoch)
-        if tag in self.tags:
+        if (mismatch := self.mismatch(f"{row} is in version {version}", tag)) is not None:
+            return mismatch
+        if self.absent:
+            return PreconditionFailed(f"{row} is there, in version {version}, and If-None-Match: * wants none there.")
+        if tag in self.others:
+            return PreconditionFailed(f"{row} is in version {version}, which If-None-Match names.")
+        return None
+
+    def mismatch(self, so: str, tag: str | None) -> PreconditionFailed | None:
+        """Why If-Match does not hold of what has this tag; None when it does. `so` says how it is: "User 1 is in
+        version 8"."""
+        if self.tags is None or tag in self.tags:
             return None
         if tag in self.weak:
             return PreconditionFailed(
-                f'{row} is in version {version}, which If-Match names with a weak tag, W/"{tag}", and a weak one never '
-                "matches: perhaps a proxy has weakened it."
+                f'{so}, which If-Match names with a weak tag, W/"{tag}", and a weak one never matches. Probably a '
+                "proxy has weakened it when it compressed the answer: read again with `Accept-Encoding: identity`, and "
+                "send the tag of that answer; or let the proxy not compress."
             )
         epochs = {ours[1] for ours in map(OURS.fullmatch, self.tags) if ours}
-        if epochs and epoch not in epochs:
+        now = OURS.fullmatch(tag or "")
+        if epochs and (tag is None or (now and now[1] not in epochs)):
             return PreconditionFailed(
-                f"{row} is in version {version}, and If-Match names a version of another epoch: a store was restored "
-                "or replaced since."
+                f"{so}, and If-Match names a version of another epoch: a store was restored or replaced since."
             )
-        return PreconditionFailed(f"{row} is in version {version}, which If-Match does not name.")
+        return PreconditionFailed(f"{so}, which If-Match does not name.")
+
+    def known(self, tag: str | None) -> bool:
+        """Whether If-None-Match names this tag, so that a reader has it already. `*` names every one."""
+        return self.absent or tag in self.others
+
+
+def _among(tag: ColumnElement[str], tags: frozenset[str]) -> ColumnElement[bool]:
+    return tag == any_(literal(sorted(tags), ARRAY(Text)))

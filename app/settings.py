@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SettingsError(ValueError):
@@ -61,6 +61,13 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in value.split(",")) if isinstance(value, str) else value
+    if not all(re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) for name in names):
+        raise ValueError("it must be names without ports, with commas between, like shop.example.com or *.example.com")
+    return names
+
+
 def _env(name: str) -> Any:
     """The variable that sets a field; in code the field has its own name."""
     return AliasChoices(name)
@@ -84,6 +91,9 @@ class Settings(DatabaseSettings):
     redis_url: Annotated[str, _url("redis", "rediss", "unix")] | None = Field(None, validation_alias=_env("REDIS_URL"))
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
     host: str = Field("127.0.0.1", validation_alias=_env("FOURWAYS_HOST"), min_length=1)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (), validation_alias=_env("FOURWAYS_ALLOWED_HOSTS")
+    )
     directory: Path = Field(Path(".fourways"), validation_alias=_env("FOURWAYS_DIRECTORY"))
     prefix: Annotated[str, AfterValidator(_prefix)] = Field("", validation_alias=_env("FOURWAYS_PREFIX"))
 

@@ -48,6 +48,15 @@ def signals_are_heard() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def any_host() -> Iterator[None]:
+    """The application may be called by any name, in this process and in others. What it does else is in
+    `routers/test_hosts.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOURWAYS_ALLOWED_HOSTS", "*")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def short_reads() -> Iterator[None]:
     """A flusher that was told to stop ends when its read does, which waits for entries. An application in this process
     is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""

@@ -41,6 +41,19 @@ TAKES_NONE = "The database takes no connection: "
             asyncpg.InsufficientPrivilegeError("permission denied for table users"),
             "The database does not do it: permission denied for table users.",
         ),
+        # By poolers and proxies, in their own words.
+        (
+            asyncpg.ConnectionFailureError("cannot connect to server db-1.shop.internal:5432: timeout"),
+            "The database does not do it: cannot connect to server …: timeout.",
+        ),
+        (
+            asyncpg.ConnectionFailureError("server 10.0.0.7 is down, and so is [fe80::7]:5432, and ::1"),
+            "The database does not do it: server … is down, and so is …, and ….",
+        ),
+        (
+            asyncpg.ConnectionFailureError("no server for host=10.0.0.7 port=5432 dbname=shop user=ada"),
+            "The database does not do it: no server for ….",
+        ),
         (ConnectionRefusedError(111, "Connect call failed ('10.0.0.7', 5432)"), "The database refuses connections."),
         (FileNotFoundError(2, "/secret/.s.PGSQL.5432"), "The database refuses connections."),
         (PermissionError(13, "/secret"), "The database is behind a socket that this process may not use."),

@@ -21,6 +21,7 @@ from app.inventory.store import StockStore
 from app.page_views.store import PageViewStore
 from app.products.models import NewProduct
 from app.products.store import ProductStore
+from app.row_tag import Expected
 from app.users.models import NewUser
 from app.users.store import UserStore
 from tests.faults.name import Name
@@ -72,7 +73,7 @@ WRITES: dict[str, tuple[Work, str]] = {
     "no product": (lambda database: ProductStore(database).delete("MUG", None), "products"),
     "new stock": (lambda database: StockStore(database).save("CUP", Setting(quantity=5), nothing), "stock"),
     "known stock": (
-        lambda database: StockStore(database).save("MUG", Setting(quantity=5, only_existing=True), nothing),
+        lambda database: StockStore(database).save("MUG", Setting(5, Expected(there=True)), nothing),
         "stock",
     ),
     "adjusted stock": (lambda database: StockStore(database).save("MUG", Adjustment(delta=-1), nothing), "stock"),

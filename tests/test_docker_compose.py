@@ -136,7 +136,14 @@ def test_every_variable_is_one_that_the_application_reads() -> None:
 def test_every_setting_of_the_host_reaches_the_application() -> None:
     """What the README's table of settings says holds for the containers too."""
     assert set(_environment("app")) == VARIABLES - OF_THE_HOST
-    assert {name for name, value in _environment("app").items() if value} == {"REDIS_URL", "DATABASE_URL"}
+    given = {"REDIS_URL", "DATABASE_URL", "FOURWAYS_ALLOWED_HOSTS"}
+    assert {name for name, value in _environment("app").items() if value} == given
+
+
+def test_other_containers_may_call_it_by_the_name_of_its_service() -> None:
+    """Prometheus scrapes `app:8000`, unless somebody names other names."""
+    assert _environment("app")["FOURWAYS_ALLOWED_HOSTS"] == "${FOURWAYS_ALLOWED_HOSTS:-app}"
+    assert "app" in SERVICES
 
 
 def test_every_service_has_a_healthcheck_but_the_one_that_ends() -> None:

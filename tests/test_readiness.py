@@ -33,7 +33,7 @@ from tests.service import free_port
 
 PASSWORD, NEW_PASSWORD = "hunter2", "correct-horse"
 SECRETS = re.compile(
-    rf"{PASSWORD}|{NEW_PASSWORD}|guest|limited|fresh_|/dev/shm|/tmp|\.sock|127\.0|\.invalid|[0-9a-f]{{40}}"
+    rf"{PASSWORD}|{NEW_PASSWORD}|guest|limited|fresh_|/dev/shm|/tmp|\.sock|127\.0|\.invalid|:\d{{4,5}}\b|[0-9a-f]{{40}}"
 )
 """What nobody who asks a balancer's question may learn."""
 

@@ -56,6 +56,17 @@ async def test_the_epoch_that_a_dump_has_brought_along_counts_for_nothing(fresh:
     assert await users.get(ada.id) == ada
 
 
+async def test_what_has_no_tag_is_not_named_by_one(fresh: Database) -> None:
+    """Before the first epoch a row has none: neither one that is wanted, nor one that is not."""
+    users = UserStore(fresh)
+    ada = await users.insert(ADA)
+    tag = frozenset({row_tag(ada.version, TOKEN)})
+    with pytest.raises(PreconditionFailed):
+        await users.update(ada.id, {"name": "Bo"}, Expected(tags=tag))
+    assert (await users.update(ada.id, {"name": "Bo"}, Expected(others=tag))).name == "Bo"
+    await users.delete(ada.id, Expected(there=True, others=tag))
+
+
 def test_a_refusal_says_what_stands_there_and_why_it_was_not_named() -> None:
     def refusal(*tags: str, weak: str = "") -> str | None:
         refused = Expected(frozenset(tags), frozenset({weak})).refusal("User 1", 8, TOKEN)
@@ -72,6 +83,7 @@ def test_a_refusal_says_what_stands_there_and_why_it_was_not_named() -> None:
         "User 1 is in version 8, and If-Match names a version of another epoch: a store was restored or replaced since."
     )
     assert refusal("x", weak=f"8-{TOKEN}") == (
-        f'User 1 is in version 8, which If-Match names with a weak tag, W/"8-{TOKEN}", and a weak one never matches: '
-        "perhaps a proxy has weakened it."
+        f'User 1 is in version 8, which If-Match names with a weak tag, W/"8-{TOKEN}", and a weak one never matches. '
+        "Probably a proxy has weakened it when it compressed the answer: read again with `Accept-Encoding: identity`, "
+        "and send the tag of that answer; or let the proxy not compress."
     )

@@ -64,6 +64,11 @@ def test_a_file_sets_what_the_environment_does_not(monkeypatch: pytest.MonkeyPat
     assert (settings.port, settings.users_ttl) == (9001, timedelta(seconds=1.5))
 
 
+def test_hosts_are_a_list_in_whatever_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURWAYS_ALLOWED_HOSTS", "Shop.example, *.internal.example,my_app")
+    assert read_settings().allowed_hosts == ("shop.example", "*.internal.example", "my_app")
+
+
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "")
     monkeypatch.setenv("REDIS_URL", "")
@@ -90,6 +95,15 @@ def test_settings_do_not_change_once_they_are_read() -> None:
             "FOURWAYS_PREFIX",
             "{a}",
             "FOURWAYS_PREFIX is '{a}': it may have up to 64 letters, digits, and any of . _ : -.",
+        ),
+        *(
+            (
+                "FOURWAYS_ALLOWED_HOSTS",
+                value,
+                f"FOURWAYS_ALLOWED_HOSTS is '{value}': it must be names without ports, with commas between, like "
+                "shop.example.com or *.example.com.",
+            )
+            for value in ("app:8000", "https://app", "app,", "*app", "a b", "app/")
         ),
         ("FOURWAYS_ABSENT_TTL", "-1", "FOURWAYS_ABSENT_TTL is '-1': it must be from 0.001 to 2592000 seconds."),
         # Postgres takes 0 ms for "no limit", and no more ms than an int holds.

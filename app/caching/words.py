@@ -28,7 +28,11 @@ SECRETS = (
     (re.compile(r"\b[Uu]ser \S+ has no permissions"), "this user has no permissions"),
     (re.compile(r"\bthe '[^']*' (key|channel)"), r"a \1"),
     (re.compile(r"\b(?:f_)?[0-9a-f]{40}\b"), "…"),
-    (re.compile(r"\S+:\d{2,5}\b"), "…"),  # An address: MOVED names one.
+    # An address: MOVED names one. With a port, which stands alone when a node does not know its own name; IPv6; IPv4.
+    (
+        re.compile(r"\S*:\d{1,5}\b|(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}|\b\d{1,3}(?:\.\d{1,3}){3}\b"),
+        "…",
+    ),
 )
 
 

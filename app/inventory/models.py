@@ -52,21 +52,20 @@ class Stock(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """So many pieces there are, whatever there were. `only_new`: unless there is stock already; `only_existing`: unless
-    there is none."""
+    """So many pieces there are, whatever there were."""
 
     quantity: int
     expected: Expected | None = None
-    only_new: bool = False
-    only_existing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """So many pieces more, or less. A repetition with the same `key` answers what the first one answered."""
+    """So many pieces more, or less. A repetition with the same `key` answers what the first one answered, whatever is
+    expected by now."""
 
     delta: int
     key: str | None = None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Boolean, bindparam, delete, false, func, literal_column, select, true, update
+from sqlalchemy import Boolean, ColumnElement, bindparam, delete, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -85,14 +85,15 @@ class StockStore:
                 return Stock(**{name: before[name] for name in ("sku", "quantity", "version", "updated_at")})
         sum_ = stock.c.quantity + change.delta
         fits = (
-            update(stock).where(stock.c.sku == sku, sum_.between(0, LARGEST)).values(quantity=sum_).returning(*COLUMNS)
+            update(stock)
+            .where(stock.c.sku == sku, _as_expected(change), sum_.between(0, LARGEST))
+            .values(quantity=sum_)
+            .returning(*COLUMNS)
         )
         row = await self._both(connection, fits, revoke)
         while row is None:
-            standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
-            if not standing:
-                raise NotFound(f"There is no stock of {sku}.")
-            available = standing[0]["quantity"]
+            available = await self._refuse(connection, sku, change)
+            assert available is not None, "Without stock it has raised."
             if available + change.delta < 0:
                 raise OutOfStock(sku, available, -change.delta)
             if available + change.delta > LARGEST:
@@ -121,34 +122,44 @@ class StockStore:
         assert not isinstance(result, BaseException)
         return result
 
-    async def _refuse(self, connection: AsyncConnection, sku: str, change: Setting | Removal) -> None:
-        """Says why nothing was changed; returns when it would be by now: somebody has written in SQL, past the lock."""
+    async def _refuse(self, connection: AsyncConnection, sku: str, change: Change) -> int | None:
+        """Says why nothing was changed. Returns when that is not it, or is over by now because somebody has written in
+        SQL, past the lock: how many pieces there are, None for no stock."""
         standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
+        expected = change.expected
         if not standing:
+            # Whoever sets a quantity, and does not insist on stock, makes some: it has just been removed.
+            if isinstance(change, Setting) and (expected is None or not expected.existing):
+                return None
             raise NotFound(f"There is no stock of {sku}.")
-        if isinstance(change, Setting) and change.only_new:
+        if isinstance(change, Setting) and expected is not None and expected.absent:
             raise PreconditionFailed(f"There is stock of {sku} already.")
         version, epoch = standing[0]["version"], standing[0]["epoch"]
-        if change.expected is not None:
-            refusal = change.expected.refusal(f"The stock of {sku}", version, epoch)
-            if refusal is not None:
-                raise refusal
+        if expected is not None and (refusal := expected.refusal(f"The stock of {sku}", version, epoch)) is not None:
+            raise refusal
+        return int(standing[0]["quantity"])
+
+
+def _as_expected(change: Change) -> ColumnElement[bool]:
+    return true() if change.expected is None else change.expected.holds(stock.c.version)
 
 
 def _statement(sku: str, change: Setting | Removal) -> Returning:
-    as_expected = true() if change.expected is None else change.expected.holds(stock.c.version)
+    expected = change.expected
     if isinstance(change, Removal):
-        return delete(stock).where(stock.c.sku == sku, as_expected).returning(stock.c.sku, EPOCH)
-    if change.expected is not None or change.only_existing:
-        # Only if there is such stock, and only if there is none: that is never.
-        possible = false() if change.only_new else true()
-        there = update(stock).where(stock.c.sku == sku, as_expected, possible)
+        return delete(stock).where(stock.c.sku == sku, _as_expected(change)).returning(stock.c.sku, EPOCH)
+    if expected is not None and expected.existing:
+        there = update(stock).where(stock.c.sku == sku, _as_expected(change))
         return there.values(quantity=change.quantity).returning(*COLUMNS)
     # A row that no transaction has touched before this one has no xmax: it was inserted, and not updated.
     created = literal_column("(xmax = 0)", Boolean).label("created")
     new = insert(stock).values(sku=sku, quantity=change.quantity)
-    if change.only_new:
+    if expected is not None and expected.absent:
         new = new.on_conflict_do_nothing()
     else:
-        new = new.on_conflict_do_update(index_elements=[stock.c.sku], set_={"quantity": change.quantity})
+        new = new.on_conflict_do_update(
+            index_elements=[stock.c.sku],
+            set_={"quantity": change.quantity},
+            where=None if expected is None else _as_expected(change),
+        )
     return new.returning(*COLUMNS, created)

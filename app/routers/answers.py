@@ -1,28 +1,22 @@
 """Answers: a reading becomes the bytes as they are stored, with the headers that say how it came.
 
 ETag            "<version>-<epoch>", opaque to a client; none where nobody knows which epoch it is
+Cache-Control   no-cache: whoever keeps it asks anew each time, which the ETag makes cheap
 Cache-Status    cache-aside; hit; ttl=271 | read-through; fwd=miss; stored | … (RFC 9211, the strategy is the cache)
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from json import detect_encoding
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Header, HTTPException, Request, Response
-from pydantic import WithJsonSchema
+from fastapi import Depends, HTTPException, Request, Response
 
 from app.caching import Outcome, Reading
+from app.routers.preconditions import TAG
 from app.routers.problems import Responses, problem
 from app.routers.refusals import short
-from app.row_tag import Expected as ExpectedTags
-from app.row_tag import row_tag
-
-# One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
-# sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
-ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
-MALFORMED = 'A precondition must be * or a list of entity tags in double quotes, like "7" or "7", "8".'
-MOST_TAGS = 100
+from app.row_tag import Expected, row_tag
 
 
 def header(description: str, example: str) -> dict[str, Any]:
@@ -30,36 +24,52 @@ def header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "required": True, "schema": {"type": "string", "examples": [example]}}
 
 
-TAG = '"7-3f9c2a10b4d5e6f7"'
 ETAG = {
     "ETag": header("Names this content of the row, for preconditions. There is none while stores change.", TAG)
     | {"required": False}
 }
 CACHE_STATUS = {"Cache-Status": header("How the answer came: RFC 9211.", "cache-aside; hit; ttl=271")}
+KEPT = {"Cache-Control": header("That it is to be asked for anew each time: RFC 9111.", "no-cache")}
 LOCATION = {"Location": header("Where it is.", "/users/1001")}
 
 READ: Responses = {
-    200: {"description": "The row, from the cache or from the database.", "headers": ETAG | CACHE_STATUS},
-    304: {"description": "You have this version.", "headers": ETAG | CACHE_STATUS},
+    200: {"description": "The row, from the cache or from the database.", "headers": ETAG | CACHE_STATUS | KEPT},
+    304: {"description": "You have this version.", "headers": ETAG | CACHE_STATUS | KEPT},
 }
-CREATED: Responses = {201: {"description": "The row as it is in the database.", "headers": ETAG | LOCATION}}
-CHANGED: Responses = {200: {"description": "The row as it is in the database.", "headers": ETAG}}
+CREATED: Responses = {201: {"description": "The row as it is in the database.", "headers": ETAG | LOCATION | KEPT}}
+CHANGED: Responses = {200: {"description": "The row as it is in the database.", "headers": ETAG | KEPT}}
 """What OpenAPI says of the answers below."""
 
 
-def answer(reading: Reading[Any], strategy: str, *, missing: str, if_none_match: list[str] | None) -> Response:
-    """200 with the stored bytes, 304 when the client has this version, 404 with the sentence `missing`."""
-    status = cache_status(reading, strategy)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is said of the rows of a resource. The braces stand for the key of one."""
+
+    strategy: str
+    row: str
+    missing: str
+    kept: tuple[bytes, bytes]
+    """Who may keep an answer."""
+
+
+def answer(reading: Reading[Any], kind: Kind, key: object, expected: Expected | None) -> Response:
+    """200 with the stored bytes, 304 when the client has this version, 404 when there is no such row.
+
+    Raises PreconditionFailed.
+    """
+    status = cache_status(reading, kind.strategy)
     if reading.payload is None:
-        return problem(404, "not-found", missing, headers={"Cache-Status": status})
-    tag = None if reading.epoch is None else row_tag(reading.version, reading.epoch)
-    headers = [(b"cache-status", status.encode())]
-    if tag is not None:
-        headers.append((b"etag", b'"%b"' % tag.encode()))
-    if if_none_match is not None and matches(if_none_match, tag):
-        response = Response(status_code=304)
-        response.raw_headers = headers
-        return response
+        return problem(404, "not-found", kind.missing.format(key), headers={"Cache-Status": status})
+    headers, tag = [(b"cache-status", status.encode()), kind.kept], None
+    if reading.epoch is not None:
+        tag = row_tag(reading.version, reading.epoch)
+        headers.append((b"etag", f'"{tag}"'.encode()))
+    if expected is not None:
+        so = f"{kind.row.format(key)} is in version {reading.version}"
+        if (mismatch := expected.mismatch(so, tag)) is not None:
+            raise mismatch
+        if expected.known(tag):
+            return bare(304, *headers)
     return Json(reading.payload, headers=headers)
 
 
@@ -91,66 +101,21 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
             return f"{strategy}; fwd=miss; stored" if reading.stored else f"{strategy}; fwd=miss"
 
 
-def matches(if_none_match: list[str], etag: str | None) -> bool:
-    """Whether If-None-Match names this tag; None is named by * only. The comparison is weak: W/"7" names "7"."""
-    return _any(if_none_match) or etag in [tag for _weak, tag in _tags(if_none_match)]
-
-
-def written(value: Any, *, status: int = 200, location: str | None = None) -> Response:
+def written(value: Any, kind: Kind, *, status: int = 200, location: str | None = None) -> Response:
     """The row as the database has it now."""
-    headers = {} if value.epoch is None else {"ETag": f'"{row_tag(value.version, value.epoch)}"'}
+    headers = [kind.kept]
+    if value.epoch is not None:
+        headers.append((b"etag", b'"%b"' % row_tag(value.version, value.epoch).encode()))
     if location is not None:
-        headers["Location"] = location
-    return Response(value.model_dump_json(), status, headers=headers, media_type="application/json")
+        headers.append((b"location", location.encode()))
+    return Json(value.model_dump_json().encode(), status, headers)
 
 
-def _tags(lines: list[str]) -> list[tuple[bool, str]]:
-    text, tags, at = ",".join(lines), [], 0
-    while at < len(text):
-        match = ELEMENT.match(text, at)
-        if match is None:
-            raise HTTPException(400, MALFORMED)
-        if match[2] is not None:
-            tags.append((match[1] is not None, match[2]))
-        at = match.end()
-    if not tags:
-        raise HTTPException(400, MALFORMED)
-    if len(tags) > MOST_TAGS:
-        raise HTTPException(400, f"A precondition may name at most {MOST_TAGS} entity tags, and not {len(tags):,}.")
-    return tags
-
-
-def _any(lines: list[str]) -> bool:
-    return [line.strip() for line in lines] == ["*"]
-
-
-TAGS = WithJsonSchema(
-    {
-        "type": "string",
-        "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$',
-        "examples": [TAG, f'{TAG}, "8-3f9c2a10b4d5e6f7"', "*"],
-    }
-)
-"""One header for OpenAPI, though several with one name are read as one list."""
-
-
-async def _expected(
-    if_match: Annotated[
-        list[str] | None, TAGS, Header(description="Only if the row is in one of these versions.")
-    ] = None,
-) -> ExpectedTags | None:
-    if if_match is None or _any(if_match):
-        return None
-    tags = _tags(if_match)
-    return ExpectedTags(frozenset(tag for weak, tag in tags if not weak), frozenset(tag for weak, tag in tags if weak))
-
-
-Expected = Annotated[ExpectedTags | None, Depends(_expected)]
-"""The tags that If-Match names, None for any."""
-
-IfNoneMatch = Annotated[
-    list[str] | None, TAGS, Header(description="Answer 304 if the row is in one of these versions.")
-]
+def bare(status: int, *headers: tuple[bytes, bytes]) -> Response:
+    """An answer without a body."""
+    response = Response(status_code=status)
+    response.raw_headers = list(headers)
+    return response
 
 
 async def _json_only(request: Request) -> None:

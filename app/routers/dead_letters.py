@@ -4,15 +4,23 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.caching import CacheUnavailable
+from app.routers.answers import bare
+from app.routers.cache_control import UNKEPT, UnkeptJSON
 from app.routers.parameters import LARGEST_ID, AfterId, Limit, whole
-from app.routers.problems import described, documented
+from app.routers.preconditions import Untagged
+from app.routers.problems import NAMED, described, documented
 from app.wiring import CachedPageViews, StoredPageViews
 
-router = APIRouter(prefix="/write-behind/dead-letters", tags=["operations"])
+router = APIRouter(
+    prefix="/write-behind/dead-letters",
+    tags=["operations"],
+    default_response_class=UnkeptJSON,
+    dependencies=[Depends(Untagged(UNKEPT))],
+)
 
 LetterId = Annotated[
     int,
@@ -55,7 +63,7 @@ class Replayed(BaseModel):
     views: int = Field(examples=[3])
 
 
-@router.get("", summary="List the dead letters", responses=documented(422, 503))
+@router.get("", summary="List the dead letters", responses=NAMED | documented(412, 422, 503))
 async def page(store: StoredPageViews, limit: Limit = 50, after: AfterId = 0) -> DeadLetters:
     """The page views that Postgres has refused. They stay until they are replayed or discarded."""
     letters = await store.dead_letters(limit + 1, after)  # One more than asked for tells if there is more.
@@ -78,7 +86,7 @@ async def page(store: StoredPageViews, limit: Limit = 50, after: AfterId = 0) ->
 @router.post(
     "/{letter:before}/replay",
     summary="Count a dead letter",
-    responses=documented(404, 422, 503)
+    responses=documented(403, 404, 412, 422, 503)
     | described(409, "It still cannot be counted.", "conflict", "Dead letter 7 is still refused: bigint out of range"),
 )
 async def replay(letter: LetterId, store: StoredPageViews, page_views: CachedPageViews) -> Replayed:
@@ -90,8 +98,10 @@ async def replay(letter: LetterId, store: StoredPageViews, page_views: CachedPag
     return Replayed(page=page, views=views)
 
 
-@router.delete("/{letter}", status_code=204, summary="Discard a dead letter", responses=documented(404, 422, 503))
+@router.delete(
+    "/{letter}", status_code=204, summary="Discard a dead letter", responses=documented(403, 404, 412, 422, 503)
+)
 async def discard(letter: LetterId, store: StoredPageViews) -> Response:
     """Its views are never counted."""
     await store.discard(letter)
-    return Response(status_code=204)
+    return bare(204, UNKEPT)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import FastAPI, Response
-from fastapi.params import Query
+from fastapi.params import Depends, Query
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -25,13 +25,14 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.routers.answers import JsonOnly
+from app.routers.preconditions import Unconditional, Untagged
 from app.wiring import Resources
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-TELLING = frozenset({b"if-none-match", b"idempotency-key", b"transfer-encoding", b"expect"})
+TELLING = frozenset({b"if-match", b"if-none-match", b"idempotency-key", b"transfer-encoding", b"expect"})
 """A request with one of these headers, or with a body, goes the whole way."""
-UNASKED = frozenset({"if_none_match", "idempotency_key", "body"})
+UNASKED = frozenset({"expected", "idempotency_key", "body"})
 """What an endpoint may ask for besides its key and its resource: it is in those headers, or in the body."""
 
 
@@ -128,9 +129,14 @@ class DirectWay:
 
 
 def _way(route: Route) -> Direct | None:
-    """How to call its endpoint directly, if nothing is done before it but to look at a body."""
-    free = type(route) is APIRoute and all(dependency is JsonOnly for dependency in route.dependencies)
+    """How to call its endpoint directly, if nothing is done before it but to look at what is not sent on this way."""
+    free = type(route) is APIRoute and all(_is_ours(dependency) for dependency in route.dependencies)
     return WAYS.get(route.endpoint) if free else None
+
+
+def _is_ours(dependency: Depends) -> bool:
+    """Whether it looks at nothing but a body and the headers of `TELLING`."""
+    return dependency in (JsonOnly, Unconditional) or isinstance(dependency.dependency, Untagged)
 
 
 def _first(path: str) -> str:
@@ -152,4 +158,5 @@ def _is_of_query(annotation: Any) -> bool:
 
 
 def _tells_more(scope: Scope) -> bool:
-    return any(name in TELLING or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
+    headers = dict(scope["headers"])
+    return not TELLING.isdisjoint(headers) or headers.get(b"content-length", b"0") != b"0"

@@ -54,7 +54,7 @@ def _is_utf8(scope: Scope) -> bool:
 
 def _declared_length(scope: Scope) -> int:
     # The server has checked its form, and counts what really comes.
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    length: bytes = dict(scope["headers"]).get(b"content-length", b"0")
     return int(length) if length.isdigit() else 0
 
 

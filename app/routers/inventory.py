@@ -3,28 +3,33 @@
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
-from app.routers.answers import CHANGED, ETAG, READ, Expected, IfNoneMatch, JsonOnly, answer, header, written
+from app.routers.answers import CHANGED, ETAG, KEPT, READ, JsonOnly, Kind, answer, bare, header, written
+from app.routers.cache_control import ROW
 from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, SkuPath
+from app.routers.preconditions import Preconditions
 from app.routers.problems import Responses, described, documented
+from app.routers.whole_number import WholeNumber
 from app.wiring import CachedInventory
 
 router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
 
+STOCK = Kind("write-through", "The stock of {}", "There is no stock of {}.", ROW)
+
 CREATED: Responses = {
     201: {
         "description": "There was none before.",
-        "headers": ETAG | {"Location": header("Where it is.", "/inventory/CUP-1%2FSAUCER")},
+        "headers": ETAG | KEPT | {"Location": header("Where it is.", "/inventory/CUP-1%2FSAUCER")},
     }
 }
 NO_STOCK = described(404, "There is no such stock.", "not-found", "There is no stock of KETTLE-1.")
 OTHER_VERSION = described(
     412,
-    "The stock is in another version than `If-Match` names, or there is some already.",
+    "The stock is in another version than `If-Match` names, or in one that `If-None-Match` names.",
     "precondition-failed",
     "The stock of KETTLE-1 is in version 8, which If-Match does not name.",
 )
@@ -58,7 +63,7 @@ class Quantity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quantity": 30}]})
 
-    quantity: Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+    quantity: Annotated[int, WholeNumber(least=0, most=LARGEST)]
 
 
 def _not_zero(delta: int) -> int:
@@ -74,22 +79,10 @@ class Delta(BaseModel):
 
     delta: Annotated[
         int,
-        Field(strict=True, ge=-LARGEST, le=LARGEST, json_schema_extra={"not": {"const": 0}}),
+        WholeNumber(least=-LARGEST, most=LARGEST),
         AfterValidator(_not_zero),
+        Field(json_schema_extra={"not": {"const": 0}}),
     ]
-
-
-async def _only_new(
-    if_none_match: Annotated[
-        str | None, Header(pattern=r"^ *\* *$", description="`*`: only if there is none yet.")
-    ] = None,
-) -> bool:
-    return if_none_match is not None
-
-
-async def _only_existing(request: Request) -> bool:
-    # Whatever it names: `*` is every version, and no version at all is none of them.
-    return "if-match" in request.headers
 
 
 @router.post(
@@ -97,17 +90,21 @@ async def _only_existing(request: Request) -> bool:
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Add or take pieces",
-    responses=CHANGED | documented(415) | NO_STOCK | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
+    responses=CHANGED | documented(403, 415) | NO_STOCK | OTHER_VERSION | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
 )
 async def adjust(
-    sku: SkuPath, body: Delta, inventory: CachedInventory, idempotency_key: IdempotencyKey = None
+    sku: SkuPath,
+    body: Delta,
+    inventory: CachedInventory,
+    expected: Preconditions,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Changes both stores, or none. It never goes below 0: then the answer is 409, with what there is.
 
-    With an `Idempotency-Key` it is made once: a repetition gets the answer of the first one, and a refusal is not
-    remembered.
+    With an `Idempotency-Key` it is made once: a repetition gets the answer of the first one, whatever its
+    preconditions say by now, and a refusal is not remembered.
     """
-    return written(await inventory.put(sku, Adjustment(body.delta, idempotency_key)))
+    return written(await inventory.put(sku, Adjustment(body.delta, idempotency_key, expected)), STOCK)
 
 
 @router.put(
@@ -115,46 +112,39 @@ async def adjust(
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Set how many there are",
-    responses=CHANGED | CREATED | documented(415, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
+    responses=CHANGED | CREATED | documented(403, 415, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
 )
-async def put(
-    sku: SkuPath,
-    body: Quantity,
-    inventory: CachedInventory,
-    expected: Expected,
-    only_new: Annotated[bool, Depends(_only_new)],
-    only_existing: Annotated[bool, Depends(_only_existing)],
-) -> Response:
+async def put(sku: SkuPath, body: Quantity, inventory: CachedInventory, expected: Preconditions) -> Response:
     """Changes both stores, or none: no read that starts after this answer sees another number.
 
-    With `If-Match` there has to be stock already (404), in one of its versions (412).
+    With `If-Match` there has to be stock already (404), in one of its versions (412). With `If-None-Match: *` there
+    must be none yet (412).
     """
-    stock = await inventory.put(sku, Setting(body.quantity, expected, only_new, only_existing))
+    stock = await inventory.put(sku, Setting(body.quantity, expected))
     if stock is not None and stock.created:
-        return written(stock, status=201, location=f"/inventory/{quote(sku, safe='')}")
-    return written(stock)
+        return written(stock, STOCK, status=201, location=f"/inventory/{quote(sku, safe='')}")
+    return written(stock, STOCK)
 
 
 @router.get(
     "/{sku:anything}",
     response_model=Stock,
     summary="Read how many there are",
-    responses=READ | documented(422, 503) | NO_STOCK,
+    responses=READ | documented(412, 422, 503) | NO_STOCK,
 )
 @direct(lambda resources: resources.inventory)
-async def read(sku: SkuPath, inventory: CachedInventory, if_none_match: IfNoneMatch = None) -> Response:
+async def read(sku: SkuPath, inventory: CachedInventory, expected: Preconditions = None) -> Response:
     """From the cache, which loads itself; from the database while somebody changes it. Never what is not committed."""
-    reading = await inventory.get(sku)
-    return answer(reading, "write-through", missing=f"There is no stock of {sku}.", if_none_match=if_none_match)
+    return answer(await inventory.get(sku), STOCK, sku, expected)
 
 
 @router.delete(
     "/{sku:anything}",
     status_code=204,
     summary="Remove stock",
-    responses=documented(422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
+    responses=documented(403, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
 )
-async def delete(sku: SkuPath, inventory: CachedInventory, expected: Expected) -> Response:
+async def delete(sku: SkuPath, inventory: CachedInventory, expected: Preconditions) -> Response:
     """Removes it from both stores, or from none. What was answered to idempotency keys is kept."""
     await inventory.put(sku, Removal(expected))
-    return Response(status_code=204)
+    return bare(204, ROW)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
@@ -14,11 +14,18 @@ from app.advice import Traffic
 from app.caching import CacheUnavailable, Fsync, Outcome, fsync
 from app.errors import DatabaseUnavailable
 from app.readiness import readiness
-from app.routers.problems import documented
+from app.routers.cache_control import UNKEPT, UnkeptJSON
+from app.routers.preconditions import Untagged
+from app.routers.problems import NAMED, documented
 from app.routers.strategies import CACHED, STRATEGIES, LiveStrategy, Reads, Writes, advised
 from app.wiring import AllResources, Resources
 
-router = APIRouter(tags=["operations"], responses=documented())
+router = APIRouter(
+    tags=["operations"],
+    default_response_class=UnkeptJSON,
+    dependencies=[Depends(Untagged(UNKEPT))],
+    responses=NAMED | documented(412),
+)
 
 
 class Alive(BaseModel):
@@ -51,9 +58,11 @@ class ReadinessReport(BaseModel):
 
 
 @router.get("/", response_class=HTMLResponse, summary="What to try")
-async def index() -> str:
+async def index() -> HTMLResponse:
     """One plain page with links that work on the demo data."""
-    return files("app.routers").joinpath("index.html").read_text()
+    page = HTMLResponse(files("app.routers").joinpath("index.html").read_text())
+    page.raw_headers.append(UNKEPT)
+    return page
 
 
 @router.get("/strategies", summary="The strategies, with live figures")
@@ -221,4 +230,6 @@ async def metrics(resources: AllResources) -> Response:
         letters = await resources.page_view_store.count_dead_letters()
         values["dead_letters"] = ("Dead letters that nobody has replayed or discarded.", letters)
     text = resources.metrics.text() + resources.metrics.gauges_text(values)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    answer = Response(text, media_type=CONTENT_TYPE_LATEST)
+    answer.raw_headers.append(UNKEPT)
+    return answer

@@ -2,21 +2,25 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
-from app.routers.answers import TAGS, Json, JsonOnly, header, matches
+from app.routers.answers import KEPT, Json, JsonOnly, bare, header
+from app.routers.cache_control import ROW
 from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, whole
-from app.routers.problems import Responses, described, documented
+from app.routers.preconditions import Preconditions, Unconditional, Untagged
+from app.routers.problems import NAMED, Responses, described, documented
+from app.routers.whole_number import WholeNumber
 from app.wiring import CachedPageViews, StoredPageViews
 
 router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
 
 LONGEST_PAGE = 2048
 
-HEADERS = {
+HEADERS = KEPT | {
     "ETag": header("The views.", '"15847293"'),
     "Cache-Status": header("How the answer came: RFC 9211.", "write-behind; hit"),
 }
@@ -50,8 +54,7 @@ PagePath = Annotated[
     Page,
     Path(description="The page, percent-encoded: at most 2,048 bytes, kept as they are.", examples=["docs/intro.html"]),
 ]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-IfNoneMatch = Annotated[list[str] | None, TAGS, Header(description="Answer 304 if this is how many views there are.")]
+Count = Annotated[int, WholeNumber(least=1, most=1_000_000)]
 
 
 class View(BaseModel):
@@ -110,12 +113,13 @@ class TopPages(BaseModel):
 @router.post(
     "",
     status_code=202,
-    dependencies=[JsonOnly],
+    response_model=Accepted,
+    dependencies=[JsonOnly, Unconditional],
     summary="Count views of many pages",
     response_description="They are taken on.",
-    responses=documented(415, 422) | NOT_TAKEN,
+    responses=documented(403, 415, 422) | NOT_TAKEN,
 )
-async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Accepted:
+async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Response:
     """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts.
 
     A page may come more than once. With an `Idempotency-Key`, each page is counted once for that key: after a 503, a
@@ -125,28 +129,35 @@ async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_k
     for view in body.views:
         counts[view.page] = counts.get(view.page, 0) + view.count
     await page_views.add_many(counts, idempotency_key)
-    return Accepted(accepted=sum(counts.values()))
+    return Json(Accepted(accepted=sum(counts.values())).model_dump_json().encode(), 202, [ROW])
 
 
-@router.get("", summary="The pages with the most views", responses=documented(422, 503))
+@router.get(
+    "",
+    response_model=TopPages,
+    dependencies=[Depends(Untagged(ROW))],
+    summary="The pages with the most views",
+    responses=NAMED | documented(412, 422, 503),
+)
 async def top(
     store: StoredPageViews,
     top: Annotated[
         int, Field(ge=1, le=200), BeforeValidator(whole), Query(description="How many pages, at most.")
     ] = 20,
-) -> TopPages:
+) -> Response:
     """From Postgres, without those that wait."""
-    return TopPages(items=[Views(page=page, views=views) for page, views in await store.top(top)])
+    pages = TopPages(items=[Views(page=page, views=views) for page, views in await store.top(top)])
+    return Json(pages.model_dump_json().encode(), headers=[ROW])
 
 
 @router.post(
     "/{page:anything}",
     status_code=202,
     response_model=AcceptedView,
-    dependencies=[JsonOnly],
+    dependencies=[JsonOnly, Unconditional],
     summary="Count a view",
     response_description="It is taken on.",
-    responses=documented(415, 422) | NOT_TAKEN,
+    responses=documented(403, 415, 422) | NOT_TAKEN,
 )
 @direct(lambda resources: resources.page_views)
 async def count(
@@ -165,25 +176,25 @@ async def count(
             views = (await page_views.get(page)).views
         except (TargetUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
-    return Json(AcceptedView(page=page, views=views).model_dump_json().encode(), 202)
+    return Json(to_json({"page": page, "views": views}), 202, [ROW])
 
 
 @router.get(
     "/{page:anything}",
     response_model=Views,
     summary="Read the views of a page",
-    responses=READ | documented(422, 503),
+    responses=READ | documented(412, 422, 503),
 )
 @direct(lambda resources: resources.page_views)
-async def read(page: PagePath, page_views: CachedPageViews, if_none_match: IfNoneMatch = None) -> Response:
+async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditions = None) -> Response:
     """Exact, with those that wait; 0 for a page that nobody has seen."""
     total = await page_views.get(page)
-    headers = {
-        "ETag": f'"{total.views}"',
-        "Cache-Status": "write-behind; hit" if total.cached else "write-behind; fwd=miss; stored",
-    }
-    if if_none_match is not None and matches(if_none_match, str(total.views)):
-        return Response(status_code=304, headers=headers)
-    return Response(
-        Views(page=page, views=total.views).model_dump_json(), headers=headers, media_type="application/json"
-    )
+    status = b"write-behind; hit" if total.cached else b"write-behind; fwd=miss; stored"
+    headers = [(b"cache-status", status), ROW, (b"etag", b'"%d"' % total.views)]
+    if expected is not None:
+        tag = str(total.views)
+        if (mismatch := expected.mismatch(f"{page} has {tag} views", tag)) is not None:
+            raise mismatch
+        if expected.known(tag):
+            return bare(304, *headers)
+    return Json(to_json({"page": page, "views": total.views}), headers=headers)

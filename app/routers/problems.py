@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -36,6 +36,7 @@ from app.errors import (
     StandbyMet,
     TooMuch,
 )
+from app.routers.cache_control import UnkeptJSON
 from app.routers.refusals import Refusal, refusals, short
 
 logger = logging.getLogger(__name__)
@@ -82,10 +83,16 @@ class Problem(BaseModel):
 
 DOCUMENTED = {
     400: ("The request cannot be read.", "unreadable", "The body is not JSON: Expecting value, at character 10."),
+    403: (
+        "A page of another site has sent it.",
+        "forbidden",
+        "This was sent by a page of https://example.org, which may only read: if it may write, name its host in "
+        "FOURWAYS_ALLOWED_HOSTS.",
+    ),
     404: ("There is no such thing.", "not-found", "There is no user 7."),
     409: ("Another row has this name already.", "conflict", "The email ada@example.com is taken."),
     412: (
-        "The row is in another version than `If-Match` names.",
+        "A precondition, `If-Match` or `If-None-Match`, does not hold.",
         "precondition-failed",
         "User 1 is in version 8, which If-Match does not name.",
     ),
@@ -106,6 +113,8 @@ DOCUMENTED = {
 
 Responses = dict[int | str, dict[str, Any]]
 """What OpenAPI says of the answers of a call, by status."""
+NAMED: Responses = {304: {"description": "`If-None-Match` is `*`, and it is there."}}
+"""The answer to a read of what has no tag."""
 
 
 def documented(*statuses: int) -> Responses:
@@ -131,7 +140,7 @@ def problem(
 ) -> JSONResponse:
     """The answer to a request that failed."""
     content = _content(status, kind, detail) | more
-    return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return UnkeptJSON(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def _content(status: int, kind: str, detail: str) -> dict[str, Any]:
@@ -177,9 +186,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers, detail = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 304:
+        return Response(status_code=304, headers=headers)
     path = short(request.url.path)
     if error.status_code == 405:
         # A mounted application names its own methods, and leaves none to be found here.

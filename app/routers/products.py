@@ -3,17 +3,22 @@
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel
 
 from app.products.models import NewProduct, Product, ProductPatch, Sku
-from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, Json, JsonOnly, answer, written
+from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
+from app.routers.cache_control import ROW
 from app.routers.direct_way import direct
 from app.routers.parameters import AfterSku, Limit, SkuPath
-from app.routers.problems import documented
+from app.routers.preconditions import Preconditions, Untagged
+from app.routers.problems import NAMED, documented
 from app.wiring import CachedProducts
 
 router = APIRouter(prefix="/products", tags=["products: read-through"])
+
+PRODUCT = Kind("read-through", "Product {}", "There is no product {}.", ROW)
+ALL = Depends(Untagged(ROW))
 
 
 class ProductPage(BaseModel):
@@ -34,21 +39,22 @@ class ManyProducts(BaseModel):
     "",
     status_code=201,
     response_model=Product,
-    dependencies=[JsonOnly],
+    dependencies=[JsonOnly, ALL],
     summary="Add a product",
-    responses=CREATED | documented(409, 415, 422, 503),
+    responses=CREATED | documented(403, 409, 412, 415, 422, 503),
 )
 async def create(new: NewProduct, products: CachedProducts) -> Response:
     """Writes to the database, and then forgets in the cache that there was no such product."""
     product = await products.create(new)
-    return written(product, status=201, location=f"/products/{quote(product.sku, safe='')}")
+    return written(product, PRODUCT, status=201, location=f"/products/{quote(product.sku, safe='')}")
 
 
 @router.get(
     "",
     response_model=ManyProducts | ProductPage,
+    dependencies=[ALL],
     summary="Read many products, or page through all",
-    responses=documented(422, 503),
+    responses=NAMED | documented(412, 422, 503),
 )
 @direct(lambda resources: resources.products, in_query=True)
 async def read_many(
@@ -64,27 +70,26 @@ async def read_many(
     if sku is None:
         items = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
         page = ProductPage(items=items[:limit], next=items[limit - 1].sku if len(items) > limit else None)
-        return Response(page.model_dump_json(), media_type="application/json")
+        return Json(page.model_dump_json().encode(), headers=[ROW])
     skus = list(dict.fromkeys(sku))
     readings = await products.get_many(skus)
     # The items go out as they are stored; only the skus that do not exist are encoded here.
     found = b",".join(reading.payload for reading in readings if reading.payload is not None)
     missing = [one for one, reading in zip(skus, readings, strict=True) if reading.payload is None]
     rest = ManyProducts(items=[], missing=missing).model_dump_json().encode().removeprefix(b'{"items":[')
-    return Json(b'{"items":[' + found + rest)
+    return Json(b'{"items":[' + found + rest, headers=[ROW])
 
 
 @router.get(
     "/{sku:anything}",
     response_model=Product,
     summary="Read a product",
-    responses=READ | documented(404, 422, 503),
+    responses=READ | documented(404, 412, 422, 503),
 )
 @direct(lambda resources: resources.products)
-async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatch = None) -> Response:
+async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions = None) -> Response:
     """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
-    reading = await products.get(sku)
-    return answer(reading, "read-through", missing=f"There is no product {sku}.", if_none_match=if_none_match)
+    return answer(await products.get(sku), PRODUCT, sku, expected)
 
 
 @router.patch(
@@ -92,17 +97,22 @@ async def read(sku: SkuPath, products: CachedProducts, if_none_match: IfNoneMatc
     response_model=Product,
     dependencies=[JsonOnly],
     summary="Change a product",
-    responses=CHANGED | documented(404, 412, 415, 422, 503),
+    responses=CHANGED | documented(403, 404, 412, 415, 422, 503),
 )
 async def change(
-    sku: SkuPath, changes: Annotated[ProductPatch, Body()], products: CachedProducts, expected: Expected
+    sku: SkuPath, changes: Annotated[ProductPatch, Body()], products: CachedProducts, expected: Preconditions
 ) -> Response:
     """Writes to the database, and then invalidates: no read that starts after this answer sees the old product."""
-    return written(await products.change(sku, changes, expected))
+    return written(await products.change(sku, changes, expected), PRODUCT)
 
 
-@router.delete("/{sku:anything}", status_code=204, summary="Remove a product", responses=documented(404, 412, 422, 503))
-async def delete(sku: SkuPath, products: CachedProducts, expected: Expected) -> Response:
+@router.delete(
+    "/{sku:anything}",
+    status_code=204,
+    summary="Remove a product",
+    responses=documented(403, 404, 412, 422, 503),
+)
+async def delete(sku: SkuPath, products: CachedProducts, expected: Preconditions) -> Response:
     """Removes it from the database, and then invalidates."""
     await products.delete(sku, expected)
-    return Response(status_code=204)
+    return bare(204, ROW)

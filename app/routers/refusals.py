@@ -17,7 +17,6 @@ FORMS = {
     "sku": "must not contain control characters, nor begin or end with a blank",
     "page": "must not contain a NUL character",
     "idempotency-key": "must be visible ASCII characters, without blanks",
-    "if-none-match": "can only be * here",
 }
 """What a pattern means, by the field that has it."""
 
@@ -32,7 +31,9 @@ WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "int_parsing_size": "is too large",
-    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a whole number",
+    "finite_number": "must be a whole number",
     "list_type": "must be a JSON array",
     "too_short": "must not be empty",
     "too_long": "may be given at most {max_length} times",
@@ -60,8 +61,10 @@ def short(part: object) -> str:
 
 def _what(detail: Mapping[str, Any]) -> str:
     kind, field = detail["type"], str(detail["loc"][-1])
-    if kind in ("string_type", "int_type", "list_type") and detail["input"] is None:
+    if kind in ("string_type", "float_type", "list_type") and detail["input"] is None:
         return "must not be null"
+    if kind == "float_type" and type(detail["input"]) is int:
+        return WORDS["int_parsing_size"]  # It has more than 308 digits.
     if kind in ("string_type", "string_pattern_mismatch"):
         if kind == "string_type" and field != "price":
             return "must be text"
@@ -69,6 +72,10 @@ def _what(detail: Mapping[str, Any]) -> str:
     if kind == "too_long" and detail["loc"][0] == "body":
         return f"must have at most {detail['ctx']['max_length']:,} items"
     if kind in WORDS:
-        return WORDS[kind].format_map(detail.get("ctx", {}))
+        return WORDS[kind].format_map({name: _spelled(limit) for name, limit in detail.get("ctx", {}).items()})
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return short(message[0].lower() + message[1:])
+
+
+def _spelled(limit: object) -> object:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit

@@ -2,17 +2,22 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Depends, Response
 from pydantic import BaseModel
 
-from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
+from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
+from app.routers.cache_control import PERSONAL
 from app.routers.direct_way import direct
 from app.routers.parameters import AfterId, Limit, UserId
-from app.routers.problems import documented
+from app.routers.preconditions import Preconditions, Untagged
+from app.routers.problems import NAMED, documented
 from app.users.models import NewUser, User, UserPatch
 from app.wiring import CachedUsers
 
 router = APIRouter(prefix="/users", tags=["users: cache-aside"])
+
+USER = Kind("cache-aside", "User {}", "There is no user {}.", PERSONAL)
+ALL = Depends(Untagged(PERSONAL))
 
 
 class UserPage(BaseModel):
@@ -26,34 +31,40 @@ class UserPage(BaseModel):
     "",
     status_code=201,
     response_model=User,
-    dependencies=[JsonOnly],
+    dependencies=[JsonOnly, ALL],
     summary="Add a user",
-    responses=CREATED | documented(409, 415, 422, 503),
+    responses=CREATED | documented(403, 409, 412, 415, 422, 503),
 )
 async def create(new: NewUser, users: CachedUsers) -> Response:
     """Writes to the database, and then forgets in the cache that there was no such user."""
     user = await users.create(new)
-    return written(user, status=201, location=f"/users/{user.id}")
+    return written(user, USER, status=201, location=f"/users/{user.id}")
 
 
-@router.get("", response_model=UserPage, summary="Page through users", responses=documented(422, 503))
-async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> UserPage:
+@router.get(
+    "",
+    response_model=UserPage,
+    dependencies=[ALL],
+    summary="Page through users",
+    responses=NAMED | documented(412, 422, 503),
+)
+async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Response:
     """From the database: a page is not one key, so no cache holds it."""
     items = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
-    return UserPage(items=items[:limit], next=items[limit - 1].id if len(items) > limit else None)
+    page = UserPage(items=items[:limit], next=items[limit - 1].id if len(items) > limit else None)
+    return Json(page.model_dump_json().encode(), headers=[PERSONAL])
 
 
 @router.get(
     "/{user_id}",
     response_model=User,
     summary="Read a user",
-    responses=READ | documented(404, 422, 503),
+    responses=READ | documented(404, 412, 422, 503),
 )
 @direct(lambda resources: resources.users)
-async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch = None) -> Response:
+async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = None) -> Response:
     """From the cache; on a miss from the database, once for all who ask. `Cache-Status` says which."""
-    reading = await users.get(user_id)
-    return answer(reading, "cache-aside", missing=f"There is no user {user_id}.", if_none_match=if_none_match)
+    return answer(await users.get(user_id), USER, user_id, expected)
 
 
 @router.patch(
@@ -61,17 +72,17 @@ async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch =
     response_model=User,
     dependencies=[JsonOnly],
     summary="Change a user",
-    responses=CHANGED | documented(404, 409, 412, 415, 422, 503),
+    responses=CHANGED | documented(403, 404, 409, 412, 415, 422, 503),
 )
 async def change(
-    user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Expected
+    user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Preconditions
 ) -> Response:
     """Writes to the database, and then invalidates: no read that starts after this answer sees the old user."""
-    return written(await users.change(user_id, changes, expected))
+    return written(await users.change(user_id, changes, expected), USER)
 
 
-@router.delete("/{user_id}", status_code=204, summary="Remove a user", responses=documented(404, 412, 422, 503))
-async def delete(user_id: UserId, users: CachedUsers, expected: Expected) -> Response:
+@router.delete("/{user_id}", status_code=204, summary="Remove a user", responses=documented(403, 404, 412, 422, 503))
+async def delete(user_id: UserId, users: CachedUsers, expected: Preconditions) -> Response:
     """Removes it from the database, and then invalidates."""
     await users.delete(user_id, expected)
-    return Response(status_code=204)
+    return bare(204, PERSONAL)

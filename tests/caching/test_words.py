@@ -44,6 +44,12 @@ def answered(answer: str) -> Exception:
             "NOPERM this user has no permissions to access a key",
         ),
         ("MOVED 3999 10.0.0.7:6381", "MOVED 3999 …"),
+        ("MOVED 3999 [fe80::7]:6381", "MOVED 3999 …"),
+        ("ASK 3999 FE80::7:6381", "ASK 3999 …"),
+        ("MOVED 3999 :6381", "MOVED 3999 …"),  # By a node that does not know its own address.
+        ("MOVED 3999 redis-1.shop.internal:7", "MOVED 3999 …"),
+        ("ERR upstream 10.0.0.7 is away", "ERR upstream … is away"),  # By a proxy.
+        ("ERR upstream ::1 is away", "ERR upstream … is away"),
         (
             f"ERR Error running script (call to f_{DIGEST}): @user_script:9: @user_script: 9: "
             "-OOM command not allowed when used memory > 'maxmemory'. ",

@@ -202,7 +202,8 @@ async def test_a_weak_tag_never_matches_if_match(
         assert answer.status_code == 412
         assert answer.json()["detail"].endswith(
             f"is in version {read.json()['version']}, which If-Match names with a weak tag, {weak}, and a weak one "
-            "never matches: perhaps a proxy has weakened it."
+            "never matches. Probably a proxy has weakened it when it compressed the answer: read again with "
+            "`Accept-Encoding: identity`, and send the tag of that answer; or let the proxy not compress."
         )
     assert await contents(sql) == rows
 

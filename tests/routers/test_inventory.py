@@ -178,7 +178,9 @@ async def test_a_weak_tag_never_matches_if_match(
         assert answer.status_code == 412
         assert answer.json()["detail"] == (
             f"The stock of KETTLE-1 is in version {stock.json()['version']}, which If-Match names with a weak tag, "
-            f"{weak}, and a weak one never matches: perhaps a proxy has weakened it."
+            f"{weak}, and a weak one never matches. Probably a proxy has weakened it when it compressed the answer: "
+            "read again with `Accept-Encoding: identity`, and send the tag of that answer; or let the proxy not "
+            "compress."
         )
     assert await contents(sql) == rows
 

@@ -1,0 +1,113 @@
+"""To which names this service answers, and the pages of which sites may write.
+
+A browser lets no page read what another site answers. But two ways lead past that, also to a service that listens on
+the loopback alone:
+
+    a page of evil.example lets its own name lead to 127.0.0.1, and reads here what it likes (DNS rebinding)
+    a page of evil.example sends a POST that needs no permission first: without a body, or of a form
+
+So a Host that is a name has to be known; an address is safe, for no name has come to lead here. And what would change
+something is refused when the browser says that a page of another site has sent it, also of a site beside this one, like
+another port or subdomain. Who is no browser says nothing of it.
+
+What can go wrong: a page on the loopback may write, whoever has put it there.
+"""
+
+import re
+from collections.abc import Awaitable, Iterable, Mapping
+from ipaddress import ip_address
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.routers.problems import problem
+from app.routers.refusals import short
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods that change nothing."""
+ASIDE = frozenset({b"origin", b"sec-fetch-site"})
+"""The headers by which a browser says whose page it is."""
+OURSELVES = frozenset({b"same-origin", b"none"})
+"""What Sec-Fetch-Site says of a page of this service, and of somebody who has typed an address."""
+AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]/@]+))(?::[0-9]*)?")
+MOST_KNOWN = 1000
+
+
+class Hosts:
+    """Wraps the application. `allowed` are names, `*.example.com` for all below one, `*` for any."""
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        self._app = app
+        named = {"localhost", *allowed}
+        self._any = "*" in named
+        self._below = tuple(name[1:] for name in named if name.startswith("*."))
+        self._names = {name for name in named if "*" not in name}
+        # As they came in the header, so that a request costs one look into a set.
+        self._known: set[bytes] = set()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Not `async`: each request would pay for a coroutine more. Nearly all of them have nothing to be looked at.
+        if scope["type"] != "http":
+            return self._app(scope, receive, send)
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # Of each name the last.
+        usual = headers.get(b"host") in self._known and len(headers) == len(scope["headers"])
+        if usual and (scope["method"] in SAFE or ASIDE.isdisjoint(headers)):
+            return self._app(scope, receive, send)
+        refused = self._refusal(scope, headers)
+        return (self._app if refused is None else refused)(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
+        """The answer to a request that is not to be carried out; None to all others."""
+        host = headers.get(b"host")
+        if host not in self._known and (refused := self._unknown(host, scope["http_version"])) is not None:
+            return refused
+        if sum(name == b"host" for name, _value in scope["headers"]) > 1:
+            return problem(400, "unknown-host", "There is more than one Host in the request.")
+        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+        if scope["method"] in SAFE or site in OURSELVES or (site is None and origin is None):
+            return None
+        return self._foreign(host, site, origin)
+
+    def _unknown(self, host: bytes | None, version: str) -> Response | None:
+        if host is None:
+            return problem(400, "unknown-host", "There is no Host in the request.") if version == "1.1" else None
+        text = host.decode("latin-1")
+        if host and not self._any and not self._is_ours(text) and not _is_address(text):
+            says = f"This service does not answer to {short(text)}: if it should, name it in FOURWAYS_ALLOWED_HOSTS."
+            return problem(400, "unknown-host", says)
+        if len(self._known) < MOST_KNOWN:
+            self._known.add(host)
+        return None
+
+    def _foreign(self, host: bytes | None, site: bytes | None, origin: bytes | None) -> Response | None:
+        scheme, _, whose = (origin or b"").decode("latin-1").partition("://")
+        # An older browser says only where the page is from.
+        if site is None and host is not None and whose == host.decode("latin-1").lower():
+            return None
+        if whose and self._is_ours(whose):
+            return None
+        page = f"a page of {short(f'{scheme}://{whose}')}" if whose else "a page of another site"
+        way_out = "if it may write, name its host in FOURWAYS_ALLOWED_HOSTS"
+        return problem(403, "forbidden", f"This was sent by {page}, which may only read: {way_out}.")
+
+    def _is_ours(self, authority: str) -> bool:
+        name = _name(authority)
+        return name in self._names or name.endswith(self._below) or (_is_address(authority) and _is_loopback(name))
+
+
+def _name(authority: str) -> str:
+    """The host of `host:port`, nothing when it is none."""
+    match = AUTHORITY.fullmatch(authority.lower())
+    return "" if match is None else match[1] or match[2].removesuffix(".")
+
+
+def _is_address(authority: str) -> bool:
+    try:
+        ip_address(_name(authority))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback

@@ -1,0 +1,222 @@
+"""Preconditions, call by call. How lists of tags are read is in `test_answers.py`."""
+
+import asyncio
+from collections.abc import Mapping
+
+import asyncpg
+import httpx
+import pytest
+
+from app.embedded import Endpoints
+from app.main import create_app
+from app.settings import Settings
+from tests.faults.postgres_wire import PostgresWire
+from tests.routers.conftest import Contents, contents
+
+ROWS = ["/users/1", "/products/KETTLE-1", "/inventory/KETTLE-1"]
+CHANGES: list[tuple[str, str, object]] = [
+    ("PATCH", "/users/1", {"name": "New"}),
+    ("DELETE", "/users/1", None),
+    ("PATCH", "/products/KETTLE-1", {"name": "New"}),
+    ("DELETE", "/products/KETTLE-1", None),
+    ("PUT", "/inventory/KETTLE-1", {"quantity": 7}),
+    ("POST", "/inventory/KETTLE-1/adjustments", {"delta": -2}),
+    ("DELETE", "/inventory/KETTLE-1", None),
+]
+MISSING: list[tuple[str, str, object]] = [
+    ("GET", "/users/2", None),
+    ("PATCH", "/users/2", {"name": "New"}),
+    ("DELETE", "/users/2", None),
+    ("PATCH", "/products/NONE", {"name": "New"}),
+    ("DELETE", "/products/NONE", None),
+    ("POST", "/inventory/NONE/adjustments", {"delta": -2}),
+    ("DELETE", "/inventory/NONE", None),
+]
+DATES = {
+    "If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT",
+    "If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Range": "bytes=0-1",
+    "If-Range": '"0"',
+}
+
+
+async def tag_of(client: httpx.AsyncClient, path: str) -> str:
+    """The tag of the row that a call is about."""
+    return str((await client.get(path.removesuffix("/adjustments"))).headers["etag"])
+
+
+async def asked(
+    client: httpx.AsyncClient, change: tuple[str, str, object], headers: Mapping[str, str]
+) -> httpx.Response:
+    method, path, body = change
+    return await client.request(method, path, json=body, headers=headers)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
+async def test_a_change_keeps_both_preconditions(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents, change: tuple[str, str, object]
+) -> None:
+    tag = await tag_of(client, change[1])
+    for headers, says in (
+        ({"If-Match": '"99999"'}, "which If-Match does not name"),
+        ({"If-Match": f"W/{tag}"}, "with a weak tag"),
+        ({"If-None-Match": tag}, "which If-None-Match names"),
+        ({"If-None-Match": f'"x", W/{tag}'}, "which If-None-Match names"),
+        ({"If-None-Match": "*"}, ""),
+        ({"If-Match": tag, "If-None-Match": tag}, ""),
+        ({"If-Match": '"x"', "If-None-Match": '"x"'}, "which If-Match does not name"),
+        ({"If-Match": "*", "If-None-Match": "*"}, ""),
+    ):
+        answer = await asked(client, change, headers)
+        assert (answer.status_code, answer.json()["type"]) == (412, "precondition-failed"), headers
+        assert says in answer.json()["detail"]
+    assert await contents(sql) == rows
+    answer = await asked(client, change, {"If-Match": tag, "If-None-Match": '"x", W/"y"'} | DATES)
+    assert answer.is_success
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
+async def test_a_change_that_is_to_be_made_wherever_the_row_stands_is_made(
+    client: httpx.AsyncClient, rows: Contents, change: tuple[str, str, object]
+) -> None:
+    assert (await asked(client, change, {"If-Match": "*"})).is_success
+
+
+async def test_what_is_not_there_is_404_whatever_is_expected_of_it(client: httpx.AsyncClient, rows: Contents) -> None:
+    for change in MISSING:
+        for headers in ({"If-Match": '"1"'}, {"If-Match": "*"}, {"If-None-Match": "*"}, {"If-None-Match": '"1"'}):
+            assert (await asked(client, change, headers)).status_code == 404, (change, headers)
+
+
+@pytest.mark.parametrize("path", [*ROWS, "/page-views/home"])
+async def test_a_read_keeps_both_preconditions_and_judges_if_match_first(
+    client: httpx.AsyncClient, rows: Contents, path: str
+) -> None:
+    tag = await tag_of(client, path)
+    for headers, status in (
+        ({"If-Match": tag}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": '"99999"'}, 412),
+        ({"If-Match": f"W/{tag}"}, 412),
+        ({"If-Match": '"99999"', "If-None-Match": tag}, 412),
+        ({"If-Match": tag, "If-None-Match": tag}, 304),
+        ({"If-None-Match": f"W/{tag}"}, 304),
+        ({"If-None-Match": "*"}, 304),
+        ({"If-Match": tag, "If-None-Match": '"x"'}, 200),
+        (DATES, 200),
+        (DATES | {"If-None-Match": tag}, 304),
+    ):
+        for method in ("GET", "HEAD"):
+            assert (await client.request(method, path, headers=headers)).status_code == status, (method, headers)
+
+
+async def test_stock_is_set_unless_it_is_in_a_version_that_was_named(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    async def put(quantity: int, tags: str) -> int:
+        answer = await client.put("/inventory/A", json={"quantity": quantity}, headers={"If-None-Match": tags})
+        return answer.status_code
+
+    assert await put(1, '"x"') == 201
+    tag = await tag_of(client, "/inventory/A")
+    assert [await put(2, tag), await put(2, f"W/{tag}"), await put(3, '"x"')] == [412, 412, 200]
+    assert [await put(4, tag), await sql.fetchval("SELECT quantity FROM stock")] == [200, 4]
+
+
+async def test_a_precondition_is_judged_before_the_number_of_pieces(client: httpx.AsyncClient, rows: Contents) -> None:
+    answer = await client.post("/inventory/KETTLE-1/adjustments", json={"delta": -31}, headers={"If-Match": '"99999"'})
+    assert answer.status_code == 412
+    answer = await client.post("/inventory/KETTLE-1/adjustments", json={"delta": -31}, headers={"If-Match": "*"})
+    assert answer.status_code == 409
+
+
+async def test_a_repeated_adjustment_is_answered_although_its_own_first_time_has_changed_the_version(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
+) -> None:
+    headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1"), "Idempotency-Key": "once"}
+    first, again = [
+        await client.post("/inventory/KETTLE-1/adjustments", json={"delta": -2}, headers=headers) for _ in range(2)
+    ]
+    assert (first.status_code, first.json()) == (again.status_code, again.json()) == (200, first.json())
+    assert await sql.fetchval("SELECT quantity FROM stock") == 28
+
+
+async def test_of_many_adjustments_of_one_version_one_is_made(client: httpx.AsyncClient, rows: Contents) -> None:
+    headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1")}
+    answers = await asyncio.gather(
+        *(client.post("/inventory/KETTLE-1/adjustments", json={"delta": -1}, headers=headers) for _ in range(8))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+    assert (await client.get("/inventory/KETTLE-1")).json()["quantity"] == 29
+
+
+async def test_an_adjustment_compares_the_version_where_it_is_made(
+    endpoints: Endpoints, settings: Settings, sql: asyncpg.Connection, rows: Contents
+) -> None:
+    """A reads version 5, and adjusts it if it is that · the UPDATE is on its way
+    somebody writes in SQL, past the lock: version 6
+    the UPDATE arrives: it was told of version 5 only
+    """
+    async with PostgresWire(endpoints.database_url) as wire:
+        app = create_app(settings.model_copy(update={"database_url": wire.url}))
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+        ):
+            headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1")}
+            async with wire.holding("^UPDATE stock") as held:
+                adjusting = asyncio.create_task(
+                    client.post("/inventory/KETTLE-1/adjustments", json={"delta": -2}, headers=headers)
+                )
+                await held.arrived.wait()
+                await sql.execute("UPDATE stock SET quantity = 5")
+                held.release()
+                answer = await adjusting
+    assert (answer.status_code, answer.json()["type"]) == (412, "precondition-failed")
+    assert await sql.fetchval("SELECT quantity FROM stock") == 5
+
+
+NEW_USER = {"name": "Grace", "email": "grace@example.com"}
+
+
+async def test_what_has_no_tag_is_named_by_the_star_only(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
+) -> None:
+    for method, path, body, good in (
+        ("GET", "/users", None, 200),
+        ("GET", "/products", None, 200),
+        ("GET", "/products?sku=KETTLE-1", None, 200),
+        ("GET", "/page-views", None, 200),
+        ("GET", "/health/live", None, 200),
+        ("GET", "/write-behind", None, 200),
+        ("GET", "/write-behind/dead-letters", None, 200),
+        ("POST", "/users", NEW_USER, 201),
+        ("POST", "/products", {"sku": "CUP-1", "name": "Cup", "price": "6.20"}, 201),
+    ):
+        for headers, status in (
+            ({"If-Match": '"1"'}, 412),
+            ({"If-None-Match": "*"}, 304 if method == "GET" else 412),
+            ({"If-Match": "1"}, 400),
+            ({"If-None-Match": "1"}, 400),
+            ({"If-Match": "*", "If-None-Match": '"1"'}, good),
+        ):
+            if status == 201:
+                assert await contents(sql) == rows
+                rows = {}
+            answer = await client.request(method, path, json=body, headers=headers)
+            assert answer.status_code == status, (method, path, headers)
+            assert answer.content or status == 304
+        rows = await contents(sql)
+
+
+async def test_a_view_is_not_counted_on_a_condition_that_nobody_judges(client: httpx.AsyncClient) -> None:
+    for path, body in (("/page-views/home", None), ("/page-views", {"views": [{"page": "home"}]})):
+        for name in ("If-Match", "If-None-Match"):
+            for tags in ("*", '"0"', "0"):
+                answer = await client.post(path, json=body, headers={name: tags})
+                assert (answer.status_code, answer.json()["detail"]) == (
+                    422,
+                    f"header.{name.lower()} cannot be judged here: views are counted without a look at their number.",
+                )
+        assert (await client.post(path, json=body, headers=DATES)).status_code == 202
+    assert (await client.get("/page-views/home")).json()["views"] == 2
