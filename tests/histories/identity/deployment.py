@@ -99,6 +99,8 @@ class Deployment:
             finally:
                 del self.instances[name]
                 await eventually(lambda: self._is_idle(name))
+                # What it has taken on, it carries itself: nobody else is on its Redis.
+                await eventually(lambda: _has_carried(another))
 
     async def stop(self) -> None:
         """Ends the instances. The stores go on."""
@@ -106,6 +108,10 @@ class Deployment:
 
     async def _is_idle(self, name: str) -> bool:
         return not self._calls[name]
+
+
+async def _has_carried(instance: Instance) -> bool:
+    return not instance.resources.page_views.receipts.views
 
 
 @asynccontextmanager
