@@ -8,7 +8,7 @@ What can go wrong: a call that fails, fails for all its additions.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.caching.background import Background
@@ -76,8 +76,9 @@ class GroupCommit:
             answer = answers[shard]
             if isinstance(answer, TotalOverflow):
                 # Nothing was taken on. One page that is full must not refuse the others.
-                _tell([addition for addition in batch if addition.page == answer.page], answer)
-                others[shard] = [addition for addition in batch if addition.page != answer.page]
+                refused = set(_too_many([addition for addition in batch if addition.page == answer.page]))
+                _tell(refused, answer)
+                others[shard] = [addition for addition in batch if addition not in refused]
             elif isinstance(answer, Exception):
                 _tell(batch, answer)
                 if isinstance(answer, CacheUnavailable):
@@ -93,10 +94,16 @@ class GroupCommit:
             await self._commit(others)
 
 
-def _tell(additions: Sequence[Addition], error: Exception) -> None:
+def _tell(additions: Iterable[Addition], error: Exception) -> None:
     for addition in additions:
         if not addition.told.done():
             addition.told.set_exception(error)
+
+
+def _too_many(of_page: Sequence[Addition]) -> Sequence[Addition]:
+    """Which additions to a page that would be too full are told so: one that outweighs all others, or else all."""
+    largest = max(of_page, key=lambda addition: addition.count)
+    return [largest] if 2 * largest.count > sum(addition.count for addition in of_page) else of_page
 
 
 def _batch(waiting: Sequence[Addition]) -> list[Addition]:

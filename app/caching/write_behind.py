@@ -23,6 +23,7 @@ from app.caching.background import Background
 from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
+from app.caching.countable import check
 from app.caching.group_commit import GroupCommit
 from app.caching.intake import Cap, Intake
 from app.caching.observing import Flow, ObserveFlow
@@ -87,13 +88,17 @@ class WriteBehind(Background):
     async def add(self, page: str, count: int, key: str | None = None) -> int | None:
         """Takes `count` views of a page on, once for each `key`, and answers its total, None where that is not cached.
 
-        Raises CacheUnavailable when it may have been taken on or not, BacklogFull and TotalOverflow when it was not.
+        Raises CacheUnavailable when it may have been taken on or not, BacklogFull and TotalOverflow when it was not,
+        and ValueError for what nobody can count: it joins no others.
         """
+        check(page, count, key)
         return await self._additions.ask(page, count, key)
 
     async def add_many(self, counts: Mapping[str, int], key: str | None = None) -> None:
         """Takes the views of many pages on. After an error, some of them may have been: a repetition with the same
-        `key` completes them. Raises as `add` does."""
+        `key` completes them. Raises as `add` does; none is taken on, if one of them cannot be counted."""
+        for page, count in counts.items():
+            check(page, count, key)
         asked = [self._additions.ask(page, count, key) for page, count in counts.items()]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for answer in answers:

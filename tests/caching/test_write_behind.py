@@ -23,6 +23,7 @@ from app.caching import (
     CacheUnavailable,
     Cap,
     RedisClock,
+    TotalOverflow,
     WriteBehind,
     flusher,
     open_redis,
@@ -358,3 +359,48 @@ async def test_a_shard_that_refuses_does_not_refuse_for_the_others(
     answers = await asyncio.gather(*(views.counters.add(page, 1) for page in (full, *others)), return_exceptions=True)
     assert isinstance(answers[0], BacklogFull)
     assert not any(isinstance(answer, BaseException) for answer in answers[1:])
+
+
+UNCOUNTABLE: list[tuple[str, Any, str | None, str]] = [
+    ("home", -1, None, "-1 views cannot be added: it must be 1 to 9,007,199,254,740,991."),
+    ("home", 0, None, "0 views cannot be added"),
+    ("home", 2**53, None, "9,007,199,254,740,992 views cannot be added"),
+    ("home", 1.5, None, "1.5 is no number of views."),
+    ("home", True, None, "True is no number of views."),
+    ("", 1, None, "'' is no name of a page"),
+    ("a\0b", 1, None, "is no name of a page"),
+    ("\ud800", 1, None, "is no name of a page"),
+    ("home", 1, "a b", "'a b' is no idempotency key"),
+    ("home", 1, "\ud800", "is no idempotency key"),
+]
+
+
+@pytest.mark.parametrize(("page", "count", "key", "says"), UNCOUNTABLE)
+async def test_what_nobody_can_count_joins_no_others(
+    views: Views, sql: asyncpg.Connection, page: str, count: Any, key: str | None, says: str
+) -> None:
+    """They are asked in one tick, and would go in one call."""
+    assert await views.total() == 0
+    many = {"home": 1, "news": 1, page: count}
+    answers = await asyncio.gather(
+        views.counters.add("home", 5),
+        views.counters.add(page, count, key),
+        views.counters.add_many(many, key),
+        return_exceptions=True,
+    )
+    assert answers[0] == 5
+    for error in answers[1:]:
+        assert isinstance(error, ValueError)
+        assert says in str(error)
+    await views.carry()
+    assert (await stored(sql), await stored(sql, "news")) == (5, 0)
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+async def test_an_addition_that_fills_a_page_is_refused_and_not_those_that_came_with_it(views: Views) -> None:
+    assert await views.total() == 0
+    answers = await asyncio.gather(
+        *(views.counters.add("home", count) for count in (1, 2**53 - 2, 1, 1)), return_exceptions=True
+    )
+    assert [isinstance(answer, TotalOverflow) for answer in answers] == [False, True, False, False]
+    assert await views.total() == 3
