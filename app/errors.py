@@ -9,6 +9,7 @@ FourwaysError
 ├── KeyReused              An idempotency key that was used for another change.
 ├── Uncountable            Views that Postgres refuses, and will refuse again.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
+    ├── TookTooLong        A lock, a statement or a call took longer than it may.
     ├── StandbyMet         A standby was asked: what it knows may be old.
     ├── OtherHistory       Postgres has become another one than the one that is believed.
     └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
@@ -39,6 +40,10 @@ class Uncountable(FourwaysError):
 
 class DatabaseUnavailable(FourwaysError):
     """Postgres does not answer, or not in time."""
+
+
+class TookTooLong(DatabaseUnavailable):
+    """A lock, a statement or a call took longer than it may: perhaps Postgres is slow, or what it was to do is much."""
 
 
 class StandbyMet(DatabaseUnavailable):

@@ -16,7 +16,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
 
+from app.availability import said
 from app.caching import (
     Batch,
     Breaker,
@@ -25,6 +27,7 @@ from app.caching import (
     Flusher,
     Lifetimes,
     Locked,
+    NotDone,
     ReadThrough,
     Record,
     RedisClock,
@@ -44,7 +47,7 @@ from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database, open_database
-from app.errors import DatabaseUnavailable, Uncountable
+from app.errors import DatabaseUnavailable, TookTooLong, Uncountable
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
@@ -188,13 +191,13 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
 
         async def flush(batches: Sequence[Batch]) -> int:
-            with _target():
+            with _target(), _not_done():
                 return await flushed_views.apply([_counted(batch) for batch in batches])
 
         async def salvage(one: Salvage) -> tuple[int, int]:
             batch = Unreadable(one.place, one.raw) if one.batch is None else _counted(one.batch)
-            with _target():
-                return await flushed_views.salvage(batch, one.reason, one.deliveries)
+            with _target(), _not_done():
+                return await flushed_views.salvage(batch, one.reason, one.deliveries, last=one.last)
 
         page_views = WriteBehind(
             redis,
@@ -270,9 +273,20 @@ def _target() -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        raise TargetUnavailable(str(error)) from error
+        # A COMMIT may take too long, too: whether it has counted, the ledger tells.
+        slow = isinstance(error, TookTooLong) or isinstance(error.__cause__, TookTooLong)
+        raise (NotDone if slow else TargetUnavailable)(str(error)) from error
     except Uncountable as error:
         raise Refused(str(error)) from error
+
+
+@contextmanager
+def _not_done() -> Iterator[None]:
+    """Of an error that speaks neither of the database's state nor of the values: perhaps one entry is to blame."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise NotDone(f"Postgres says: {said(error)}.") from error
 
 
 def _counted(batch: Batch) -> Counted:

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from app.caching.flusher import ABANDONED
+from app.caching.gathering import ABANDONED
 from app.caching.repeating import LATEST
 from app.caching.shards import COUNT, GROUP, Shard, number, shards, ulid
 from app.coherence.relay import POLL
@@ -335,7 +335,7 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
 async def test_entries_that_somebody_has_removed_fire(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.caching.flusher.ABANDONED", timedelta(milliseconds=200))
+    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(milliseconds=200))
     async with application(settings) as client:
         before = await at_rest(client)
 

@@ -14,19 +14,21 @@ from app.caching.breaker import SETTLED, Breaker
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
+from app.caching.entry import Batch, Salvage
 from app.caching.errors import (
     BacklogFull,
     Behind,
     CacheError,
     CacheUnavailable,
     LoadTimeout,
+    NotDone,
     Overloaded,
     Refused,
     TargetUnavailable,
     TotalOverflow,
 )
 from app.caching.fitness import Fsync, fitness, fsync, trial
-from app.caching.flusher import Batch, Flusher, Salvage
+from app.caching.flusher import Flusher
 from app.caching.intake import Cap
 from app.caching.lease import Locked
 from app.caching.observing import Event, Flow, Observe, ObserveFlow
@@ -56,6 +58,7 @@ __all__ = [
     "Lifetimes",
     "LoadTimeout",
     "Locked",
+    "NotDone",
     "Observe",
     "ObserveFlow",
     "Outcome",

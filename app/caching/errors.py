@@ -6,6 +6,7 @@ CacheError
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
 ├── Overloaded          So many reads ask the database, past the cache, that no more may.
 ├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
+│   └── NotDone         It is there, and has not done it: perhaps of less, it will.
 ├── Refused             What a `flush` raises when the database refuses something of what it was given.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
@@ -46,6 +47,11 @@ class Overloaded(CacheError):
 
 class TargetUnavailable(CacheError):
     """What a `flush` or a `load` raises when the database is away, and nothing is wrong with what it was given."""
+
+
+class NotDone(TargetUnavailable):
+    """What a `flush` or a `load` raises when the database has not done it in time, or a `flush`, when it has answered
+    with an error that nobody knows: perhaps one of the things that it was given is to blame, and perhaps none."""
 
 
 class Refused(CacheError):

@@ -70,23 +70,30 @@ class Ledger:
         self._open: set[datetime] = set()
         self._prune_at = 0.0
 
-    async def record(self, hours: Iterable[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def record(
+        self,
+        hours: Iterable[datetime],
+        write: Callable[[AsyncConnection], Awaitable[T]],
+        within: timedelta | None = None,
+    ) -> T:
         """Does `write` in one transaction, in which the ledger has these hours. Raises Uncountable when one of them is
-        below the floor, and what `write` raises."""
+        below the floor, and what `write` raises. It may last as long as others may, or as `within` says."""
         some = set(hours)
         try:
-            return await self._record(some, write)
+            return await self._record(some, write, within)
         except _NotThere:
             # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
             try:
-                return await self._record(some, write)
+                return await self._record(some, write, within)
             except _NotThere as error:
                 raise DatabaseUnavailable("A partition of the ledger goes as soon as it is there.") from error
 
-    async def _record(self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _record(
+        self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]], within: timedelta | None
+    ) -> T:
         await self._open_all(hours)
         try:
-            async with self._database.writing("page_views") as connection:
+            async with self._database.writing("page_views", within) as connection:
                 return await write(connection)
         except DBAPIError as error:
             # "No partition of relation applied found for row": no constraint of ours speaks of this table.

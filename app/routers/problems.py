@@ -20,6 +20,7 @@ from app.caching import (
     Behind,
     CacheUnavailable,
     LoadTimeout,
+    NotDone,
     Overloaded,
     TargetUnavailable,
     TotalOverflow,
@@ -34,6 +35,7 @@ from app.errors import (
     OutOfStock,
     PreconditionFailed,
     StandbyMet,
+    TookTooLong,
     TooMuch,
 )
 from app.routers.refusals import Refusal, refusals, short
@@ -51,9 +53,11 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     TooMuch: (422, "too-much"),
     KeyReused: (422, "key-reused"),
     DatabaseUnavailable: (503, "database-unavailable"),
+    TookTooLong: (503, "database-unavailable"),
     StandbyMet: (503, "database-unavailable"),
     OtherHistory: (503, "database-unavailable"),
     OutcomeUnknown: (503, "outcome-unknown"),
+    NotDone: (503, "database-unavailable"),
     TargetUnavailable: (503, "database-unavailable"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),

@@ -26,6 +26,7 @@ from app.caching import (
     TotalOverflow,
     WriteBehind,
     flusher,
+    gathering,
     open_redis,
     totals,
 )
@@ -162,9 +163,9 @@ async def test_what_a_dead_flusher_held_is_taken_over_and_counted_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C8. One flusher dies before COMMIT, and one after it: a third one gets all their entries."""
-    monkeypatch.setattr(flusher, "ABANDONED", timedelta(milliseconds=1))
+    monkeypatch.setattr(gathering, "ABANDONED", timedelta(milliseconds=1))
     await views.counters.add("home", 3)
-    await views.new_flusher()._read(0.001)
+    await views.new_flusher()._gathering.read(0.001)
     await views.counters.add("home", 4)
     await views.commit_without_acknowledging()
     heir = views.new_flusher()
@@ -315,7 +316,7 @@ async def test_an_entry_that_was_trimmed_while_it_was_pending_does_not_keep_tota
     views: Views, redis: Redis
 ) -> None:
     await views.counters.add("home", 5)
-    await views.new_flusher()._read(0.001)  # It is delivered, and its flusher dies.
+    await views.new_flusher()._gathering.read(0.001)  # It is delivered, and its flusher dies.
     await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
     assert await views.total() == 0
 
@@ -330,7 +331,7 @@ async def test_no_total_is_built_over_a_new_group(views: Views, redis: Redis, sq
     await views.counters.add("home", 5)
     await views.commit_without_acknowledging()
     await redis.xgroup_destroy(HOME.stream, GROUP)
-    await views.new_flusher()._create_groups()
+    await views.new_flusher()._gathering.create_groups()
     views.before.set()
     assert await reader == 5
     assert await views.total() == 5
