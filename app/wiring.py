@@ -36,6 +36,7 @@ from app.caching import (
     Salvage,
     Standing,
     TargetUnavailable,
+    Unreadable,
     WriteBehind,
     WriteThrough,
     open_redis,
@@ -47,11 +48,12 @@ from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database, open_database
-from app.errors import DatabaseUnavailable, TookTooLong, Uncountable
+from app.errors import DatabaseUnavailable, TookTooLong, Uncountable, UnreadableRow
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
-from app.page_views.models import Counted, Unreadable
+from app.page_views.models import Counted
+from app.page_views.models import Unreadable as UnreadableBytes
 from app.page_views.store import PageViewStore
 from app.products.models import Product
 from app.products.service import Products
@@ -171,6 +173,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             StockStore(database, metrics.observe_lock_wait),
         )
 
+        async def load_products(skus: Sequence[str]) -> dict[str, Product | Unreadable]:
+            rows = await product_store.get_many(skus)
+            return {sku: Unreadable(str(row)) if isinstance(row, UnreadableRow) else row for sku, row in rows.items()}
+
         async def load_stock(sku: str) -> Stock | Locked[Stock] | None:
             found = await stock_store.load(sku)
             return found.stock if found.unlocked else Locked(found.stock)
@@ -178,7 +184,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         # Users: cache-aside. The cache is told nothing of the database.
         users = Users(CacheAside(users_region), user_store)
         # Products: read-through. The cache is told how to read.
-        products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
+        products = Products(ReadThrough(products_region, load=load_products), product_store)
 
         # Inventory: write-through. The cache is told how to read, and how to write.
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
@@ -195,7 +201,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 return await flushed_views.apply([_counted(batch) for batch in batches])
 
         async def salvage(one: Salvage) -> tuple[int, int]:
-            batch = Unreadable(one.place, one.raw) if one.batch is None else _counted(one.batch)
+            batch = UnreadableBytes(one.place, one.raw) if one.batch is None else _counted(one.batch)
             with _target(), _not_done():
                 return await flushed_views.salvage(batch, one.reason, one.deliveries, last=one.last)
 

@@ -26,6 +26,7 @@ from app.caching.errors import (
     Refused,
     TargetUnavailable,
     TotalOverflow,
+    Unreadable,
 )
 from app.caching.fitness import Fsync, fitness, fsync, trial
 from app.caching.flusher import Flusher
@@ -76,6 +77,7 @@ __all__ = [
     "Standing",
     "TargetUnavailable",
     "TotalOverflow",
+    "Unreadable",
     "Versioned",
     "WriteBehind",
     "WriteThrough",

@@ -8,6 +8,7 @@ CacheError
 ├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
 │   └── NotDone         It is there, and has not done it: perhaps of less, it will.
 ├── Refused             What a `flush` raises when the database refuses something of what it was given.
+├── Unreadable          What a `load` answers in place of one row that it cannot read.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
@@ -56,6 +57,10 @@ class NotDone(TargetUnavailable):
 
 class Refused(CacheError):
     """What a `flush` raises when the database refuses something of what it was given, and will do so again."""
+
+
+class Unreadable(CacheError):
+    """What a `load` of many keys answers in place of one row that it cannot read. It is raised for that key alone."""
 
 
 class BacklogFull(CacheError):

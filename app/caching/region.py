@@ -102,7 +102,7 @@ class Region(Background, Generic[K, V]):
         self._gets = Batching(self._get_all, self.start, self._count_hits)
         # A future for each list, and not for each of its keys: that would cost more than to find them.
         self._lists = Batching(self._get_lists, self.start)
-        self._lookups = Batching(self._lookup_all, self.start)
+        self._lookups: Batching[K, Reading[V] | Lease[V]] = Batching(self._lookup_all, self.start)
         self._fills = Batching(self._fill_all, self.start)
         self._invalidations = Batching(self._invalidate_all, self.start)
 

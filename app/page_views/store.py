@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import bindparam, column, delete, desc, func, select, text
+from sqlalchemy import bindparam, column, delete, desc, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,7 @@ from app.look import Look
 from app.page_views.ledger import IDS_FROM, Ledger
 from app.page_views.models import Counted, DeadLetter, Unreadable, dead_letters, hour_of, page_views
 from app.page_views.salvage import ADD, CHANGED, LONGEST, keep, letter, letters, salvage, tell
+from app.readable import FIRST, LAST
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
 # the same rows in the same order.
@@ -52,11 +53,11 @@ TOP = Look(
     .order_by(desc(page_views.c.views), page_views.c.page)
     .limit(bindparam("limit"))
 )
+# Whatever its time is, somebody has to decide about it: one that Python has not is told as the nearest that it has.
+CREATED = func.greatest(func.least(dead_letters.c.created_at, literal_column(LAST)), literal_column(FIRST))
+LETTER = (*(each for each in dead_letters.c if each.name != "created_at"), CREATED.label("created_at"))
 DEAD = Look(
-    select(dead_letters)
-    .where(dead_letters.c.id > bindparam("after"))
-    .order_by(dead_letters.c.id)
-    .limit(bindparam("limit"))
+    select(*LETTER).where(dead_letters.c.id > bindparam("after")).order_by(dead_letters.c.id).limit(bindparam("limit"))
 )
 COUNT_DEAD = Look(select(func.count().label("count")).select_from(dead_letters))
 
@@ -180,7 +181,7 @@ class PageViewStore:
 
 
 async def _remove(connection: AsyncConnection, letter: int) -> DeadLetter:
-    found = await connection.execute(delete(dead_letters).where(dead_letters.c.id == letter).returning(dead_letters))
+    found = await connection.execute(delete(dead_letters).where(dead_letters.c.id == letter).returning(*LETTER))
     row = found.one_or_none()
     if row is None:
         raise NotFound(f"There is no dead letter {letter}.")

@@ -97,7 +97,7 @@ async def _only_existing(request: Request) -> bool:
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Add or take pieces",
-    responses=CHANGED | documented(415) | NO_STOCK | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
+    responses=CHANGED | documented(415, 500) | NO_STOCK | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
 )
 async def adjust(
     sku: SkuPath, body: Delta, inventory: CachedInventory, idempotency_key: IdempotencyKey = None
@@ -139,7 +139,7 @@ async def put(
     "/{sku:anything}",
     response_model=Stock,
     summary="Read how many there are",
-    responses=READ | documented(422, 503) | NO_STOCK,
+    responses=READ | documented(422, 500, 503) | NO_STOCK,
 )
 @direct(lambda resources: resources.inventory)
 async def read(sku: SkuPath, inventory: CachedInventory, if_none_match: IfNoneMatch = None) -> Response:

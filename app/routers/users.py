@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.routers.answers import CHANGED, CREATED, READ, Expected, IfNoneMatch, JsonOnly, answer, written
 from app.routers.direct_way import direct
@@ -20,6 +20,7 @@ class UserPage(BaseModel):
 
     items: list[User]
     next: int | None
+    unreadable: list[int] = Field([], description="The ids of those that cannot be read; only where there are any.")
 
 
 @router.post(
@@ -36,18 +37,30 @@ async def create(new: NewUser, users: CachedUsers) -> Response:
     return written(user, status=201, location=f"/users/{user.id}")
 
 
-@router.get("", response_model=UserPage, summary="Page through users", responses=documented(422, 503))
+@router.get(
+    "",
+    response_model=UserPage,
+    response_model_exclude_unset=True,
+    summary="Page through users",
+    responses=documented(422, 503),
+)
 async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> UserPage:
-    """From the database: a page is not one key, so no cache holds it."""
-    items = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
-    return UserPage(items=items[:limit], next=items[limit - 1].id if len(items) > limit else None)
+    """From the database: a page is not one key, so no cache holds it. A user that cannot be read holds up no other."""
+    rows = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+    ids = [row.id if isinstance(row, User) else int(row.key) for row in rows]
+    page = UserPage(
+        items=[row for row in rows[:limit] if isinstance(row, User)], next=ids[limit - 1] if len(rows) > limit else None
+    )
+    if unreadable := [id_ for id_, row in zip(ids[:limit], rows, strict=False) if not isinstance(row, User)]:
+        page.unreadable = unreadable
+    return page
 
 
 @router.get(
     "/{user_id}",
     response_model=User,
     summary="Read a user",
-    responses=READ | documented(404, 422, 503),
+    responses=READ | documented(404, 422, 500, 503),
 )
 @direct(lambda resources: resources.users)
 async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch = None) -> Response:
@@ -61,7 +74,7 @@ async def read(user_id: UserId, users: CachedUsers, if_none_match: IfNoneMatch =
     response_model=User,
     dependencies=[JsonOnly],
     summary="Change a user",
-    responses=CHANGED | documented(404, 409, 412, 415, 422, 503),
+    responses=CHANGED | documented(404, 409, 412, 415, 422, 500, 503),
 )
 async def change(
     user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Expected
