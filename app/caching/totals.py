@@ -28,6 +28,8 @@ from app.caching.words import unavailable
 
 TOTAL = timedelta(hours=1)
 """So long a total is kept after it was last added to."""
+NOBODY = timedelta(seconds=5)
+"""So long it is kept that nobody has viewed a page: whoever asks for pages that are none leaves nothing behind."""
 PATIENCE = timedelta(seconds=2)
 PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
@@ -125,7 +127,7 @@ class Totals:
                 # some of it, or has it once more, and nobody asks that life's totals any more.
                 seed = (
                     _names(shard, [page], life),
-                    [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)],
+                    [GROUP, epoch, last, base, page, *(round(kept.total_seconds() * 1000) for kept in (TOTAL, NOBODY))],
                 )
                 total = await run(self._seed, lambda _life, seed=seed: seed, self._breaker)  # type: ignore[misc]
             if total != b"again":

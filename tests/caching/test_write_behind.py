@@ -31,6 +31,7 @@ from app.caching import (
     totals,
 )
 from app.caching.shards import GROUP, number
+from app.caching.totals import NOBODY, TOTAL
 from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored
 
 
@@ -405,3 +406,18 @@ async def test_an_addition_that_fills_a_page_is_refused_and_not_those_that_came_
     )
     assert [isinstance(answer, TotalOverflow) for answer in answers] == [False, True, False, False]
     assert await views.total() == 3
+
+
+async def test_to_ask_for_pages_that_nobody_has_viewed_leaves_nothing_lasting(views: Views, redis: Redis) -> None:
+    """Their names are as long as they may be. A page that was viewed once is kept, though its total was 0 before."""
+    pages = [f"{place:04}".ljust(2048, "x") for place in range(40)]
+    before = {key async for key in redis.scan_iter("*")}
+    assert set(await asyncio.gather(*map(views.total, pages))) == {0}
+    assert await views.total("home") == 0
+    assert await views.counters.add("home", 1) == 1
+    kept = {key: await redis.pttl(key) async for key in redis.scan_iter("*") if key not in before}
+    short = {key for key, left in kept.items() if left != -1 and left <= NOBODY / timedelta(milliseconds=1)}
+    assert len(short) == 40
+    home = HOME.total("home", views.breaker.run).encode()
+    assert kept[home] > TOTAL / timedelta(milliseconds=1) / 2
+    assert max(len(key) for key in kept.keys() - short) < 100
