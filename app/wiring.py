@@ -209,7 +209,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             redis,
             f"{settings.prefix}views",
             load_views,
-            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes),
+            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes, keys=settings.keys_bytes),
             clock=clock,
             breaker=breaker,
             observe=metrics.observe_flow,

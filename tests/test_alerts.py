@@ -31,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 PROVOKED = [
     "BacklogOld", "BacklogNearCap", "FlushesFailing", "DeadLetters", "ViewsLost", "ViewsRecovered", "EntriesRemoved",
-    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused",
+    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused", "KeysNearCap",
 ]  # fmt: skip
 """The alerts that the tests below make fire."""
 HOME = Shard("views", number("home"))
@@ -275,6 +275,15 @@ async def test_what_waits_for_a_postgres_that_is_away_fires(
         # Many wait, and not for long: it may be a heavy load.
         assert firing(before, await scrape(client)).isdisjoint({"BacklogOld", "BacklogNearCap"})
         await fires(client, before, "FlushesFailing", "RelayFailing")
+
+
+async def test_keys_for_which_there_is_soon_no_room_fire(settings: Settings) -> None:
+    async with application(settings.model_copy(update={"keys_bytes": COUNT * 1000})) as client:
+        before = await at_rest(client)
+        assert (await client.post("/page-views/home", headers={"Idempotency-Key": "x" * 255})).status_code == 202
+        assert firing(before, await scrape(client)) == set()
+        assert (await client.post("/page-views/home", headers={"Idempotency-Key": "y" * 255})).status_code == 202
+        assert firing(before, await scrape(client)) == {"KeysNearCap"}
 
 
 async def test_a_row_of_the_outbox_that_no_cache_can_be_told_of_fires(

@@ -10,6 +10,7 @@ CacheError
 ├── Refused             What a `flush` raises when the database refuses something of what it was given.
 ├── Unreadable          What a `load` answers in place of one row that it cannot read.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
+├── KeysFull            So many idempotency keys are remembered that no more can be.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
@@ -65,6 +66,14 @@ class Unreadable(CacheError):
 
 class BacklogFull(CacheError):
     """So many writes wait for the database that no more are taken."""
+
+
+class KeysFull(CacheError):
+    """So many idempotency keys are remembered that no more can be. `records` are those that there is no room for."""
+
+    def __init__(self, message: str, records: frozenset[str]) -> None:
+        super().__init__(message)
+        self.records = records
 
 
 class Behind(CacheError):

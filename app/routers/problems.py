@@ -19,6 +19,7 @@ from app.caching import (
     BacklogFull,
     Behind,
     CacheUnavailable,
+    KeysFull,
     LoadTimeout,
     NotDone,
     Overloaded,
@@ -67,6 +68,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     LoadTimeout: (503, "load-timeout"),
     Overloaded: (503, "overloaded"),
     BacklogFull: (503, "backlog-full"),
+    KeysFull: (503, "keys-full"),
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),
 }
