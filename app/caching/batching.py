@@ -7,7 +7,7 @@ Everything that crosses the network here goes through it: GETs become one MGET, 
 one query. A caller waits for nothing longer than for the end of the current tick.
 
 What can go wrong: a call that fails, fails for all that it was made for. `Unreadable` in place of a result is raised
-for its own key, and the others get theirs.
+for its own key, and the others get theirs. So do they when a call raises `ValueError`: it is made again by halves.
 """
 
 import asyncio
@@ -85,7 +85,15 @@ class Batching(Generic[K, R]):
 
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:
-            answers = await self._call(keys)
+            try:
+                answers = await self._call(keys)
+            except ValueError:
+                if len(keys) == 1:
+                    raise
+                # One of them cannot even be asked for. That is its caller's own mistake, and it is found by halves.
+                for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                    await self._answer(half, waiting)
+                return
             if len(answers) != len(keys):
                 raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
             callers = [waiting[key] for key in keys]

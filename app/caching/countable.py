@@ -16,10 +16,15 @@ def check(page: str, count: int, key: str | None) -> None:
         raise ValueError(f"{count!r} is no number of views.")
     if not 1 <= count <= LARGEST:
         raise ValueError(f"{count:,} views cannot be added: it must be 1 to {LARGEST:,}.")
-    if not page or not _is_text(page):
-        raise ValueError(f"{page[:100]!r} is no name of a page: it must be text, and not empty.")
+    check_page(page)
     if key is not None and (not key or " " in key or not _is_text(key)):
         raise ValueError(f"{key[:100]!r} is no idempotency key: it must be text without blanks, and not empty.")
+
+
+def check_page(page: str) -> None:
+    """Raises ValueError for what no page can be named."""
+    if not page or not _is_text(page):
+        raise ValueError(f"{page[:100]!r} is no name of a page: it must be text, and not empty.")
 
 
 def _is_text(words: str) -> bool:

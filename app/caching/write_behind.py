@@ -23,7 +23,7 @@ from app.caching.background import Background
 from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
-from app.caching.countable import check
+from app.caching.countable import check, check_page
 from app.caching.group_commit import GroupCommit
 from app.caching.intake import Cap, Intake
 from app.caching.observing import Flow, ObserveFlow
@@ -109,7 +109,9 @@ class WriteBehind(Background):
                 raise answer
 
     async def get(self, page: str) -> Total:
-        """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable."""
+        """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable, and
+        ValueError for what is no page: it is asked for with others."""
+        check_page(page)
         self._observe(Flow.READ, 1)
         return await self._totals.get(page)
 

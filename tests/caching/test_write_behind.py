@@ -32,7 +32,7 @@ from app.caching import (
 )
 from app.caching.shards import GROUP, number
 from app.caching.totals import NOBODY, TOTAL
-from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored
+from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored, sums
 
 
 async def test_a_view_of_a_cold_page_needs_no_database_and_makes_no_total(
@@ -421,3 +421,34 @@ async def test_to_ask_for_pages_that_nobody_has_viewed_leaves_nothing_lasting(vi
     home = HOME.total("home", views.breaker.run).encode()
     assert kept[home] > TOTAL / timedelta(milliseconds=1) / 2
     assert max(len(key) for key in kept.keys() - short) < 100
+
+
+@pytest.mark.parametrize("page", ["a\0b", "\ud800", ""])
+async def test_to_ask_for_what_is_no_page_asks_for_no_others_in_vain(views: Views, page: str) -> None:
+    await views.counters.add("home", 5)
+    answers = await asyncio.gather(views.total("home"), views.total(page), views.total("news"), return_exceptions=True)
+    assert (answers[0], answers[2]) == (5, 0)
+    assert isinstance(answers[1], ValueError)
+
+
+@pytest.mark.parametrize("rot", ["no number", "another type"])
+async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
+    views: Views, redis: Redis, sql: asyncpg.Connection, rot: str
+) -> None:
+    """They are read, built, and added to together."""
+    pages = [page for page in map(str, range(99)) if number(page) == HOME.number][:9]
+    await views.counters.add_many(dict.fromkeys(["home", *pages], 1))
+
+    async def spoil() -> None:
+        total = HOME.total("home", views.breaker.run)
+        await redis.delete(total)
+        await (redis.set(total, "many") if rot == "no number" else redis.hset(total, "many", "1"))
+
+    await spoil()
+    assert await asyncio.gather(*map(views.total, [*pages, "home"])) == [1] * 10
+    await spoil()
+    answers = await asyncio.gather(*(views.counters.add(page, 2) for page in ["home", *pages]))
+    assert answers == [None] + [3] * 9
+    assert await asyncio.gather(*map(views.total, ["home", *pages])) == [3] * 10
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(["home", *pages], 3)

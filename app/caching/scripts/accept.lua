@@ -13,7 +13,13 @@ local entry = again and string.match(taken or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then taken = nil end
 -- Read and written with one command for all and one each: most of what a batch costs in Redis is in these.
-local totals = redis.call('MGET', unpack(KEYS, 7, 6 + #pages))
+local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #pages)), {}
+for place, total in pairs(totals) do
+  -- What is no number is no total: the views of others are taken on with it.
+  if total and not string.find(total, '^%d+$') then
+    rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
+  end
+end
 if not taken then
   local length = redis.call('XLEN', KEYS[1])
   if length >= tonumber(ARGV[5]) then return 'full' end
@@ -36,7 +42,7 @@ if not taken then
       large[call] = #fields >= 2 * 100 -- To read a larger one would hold up everybody else in Redis.
     end
     local word = string.sub(ARGV[13], item[1] * 8 - 7, item[1] * 8)
-    local one, many = redis.call('GET', record), known[call][word]
+    local one, many = redis.call('MGET', record)[1], known[call][word]
     -- Under its own key a batch may be taken on again.
     if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
       local page = pages[item[1]]
@@ -94,6 +100,7 @@ if not taken then
     redis.call('INCRBY', KEYS[3], #json)
   end
   redis.call('SET', KEYS[4], taken, 'PX', ARGV[2])
+  for _, total in ipairs(rotten) do redis.call('DEL', total) end
   -- A repetition after a loss: before it the batch may have been counted in the database, and forgotten here. Then a
   -- total that was built since has it already. The ledger knows, so build it anew.
   if again then redis.call('SET', KEYS[5], ARGV[7]) end

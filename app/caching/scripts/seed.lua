@@ -2,7 +2,7 @@
 -- KEYS    stream, epoch, total
 -- ARGV    group, epoch, id of the last entry that was seen, base, page, total ms, ms of one that is 0
 -- Returns the total, or 'again' when it cannot be told from what was seen
-local total = redis.call('GET', KEYS[3])
+local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
 if total then return total end
 -- An acknowledgement came between: what waited then may have been counted by the database, or not.
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'again' end
