@@ -15,12 +15,14 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
+from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet, TookTooLong
 
 # The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
 # transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
 # not to be had, a password or a database that it does not know, an error of its own, a privilege that is missing.
 UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX", "42501")
+# Of those, a statement that took too long, and a lock that was not to be had in time.
+TOO_LONG = ("57014", "55P03")
 # Those that speak of the values: they cannot be, break a constraint, are too large, or a trigger does not like them.
 REFUSED = ("22", "23", "54", "P0")
 # The table was altered since the statement was prepared: the next try prepares it anew.
@@ -55,7 +57,7 @@ async def available() -> AsyncIterator[None]:
     except Exception as error:
         if (why := unavailability(error)) is None:
             raise
-        raise DatabaseUnavailable(why) from error
+        raise (TookTooLong if sqlstate(error) in TOO_LONG else DatabaseUnavailable)(why) from error
 
 
 def unavailability(error: Exception) -> str | None:

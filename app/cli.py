@@ -15,7 +15,8 @@ from app.embedded import EmbeddedError, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
 from app.lab.commands import lab
 from app.page_views.models import DeadLetter
-from app.page_views.store import LARGEST, PageViewStore
+from app.page_views.salvage import LARGEST
+from app.page_views.store import PageViewStore
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
 

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 from app.availability import available, ends_connection, unavailability
-from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet
+from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet, TookTooLong
 from app.look import TIMELINE, Look
 from app.pool import Pool
 
@@ -134,14 +134,16 @@ class Database:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
-    async def writing(self, resource: str) -> AsyncIterator[AsyncConnection]:
-        """A connection in a transaction: committed at the end of the block, rolled back when the block raises.
+    async def writing(self, resource: str, within: timedelta | None = None) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction: committed at the end of the block, rolled back when the block raises, or when
+        it lasts longer than `within`, where that is given.
 
         Raises OutcomeUnknown when the connection is lost while it commits.
         """
+        longest = self._within if within is None else within.total_seconds()
         async with available(), self._writer(), self._connection(writing=True) as connection:
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
-            async with asyncio.timeout(self._within):
+            async with _within(longest):
                 transaction = await connection.begin()
                 try:
                     yield connection
@@ -149,7 +151,7 @@ class Database:
                     await transaction.rollback()
                     raise
             try:
-                async with available(), asyncio.timeout(self._within):
+                async with available(), _within(self._within):
                     await transaction.commit()
             except DatabaseUnavailable as error:
                 raise OutcomeUnknown(
@@ -213,6 +215,16 @@ class Database:
             await asyncio.wait_for(self._pool.close(), CLOSING.total_seconds())
         except TimeoutError:
             logger.warning("Postgres did not see its connections closed.")
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Raises TookTooLong after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TookTooLong("The database does not answer in time.") from error
 
 
 @asynccontextmanager

@@ -8,7 +8,9 @@ FourwaysError
 ├── TooMuch                More pieces than can be counted.
 ├── KeyReused              An idempotency key that was used for another change.
 ├── Uncountable            Views that Postgres refuses, and will refuse again.
+├── UnreadableRow          A row that Postgres holds, and this application cannot say.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
+    ├── TookTooLong        A lock, a statement or a call took longer than it may.
     ├── StandbyMet         A standby was asked: what it knows may be old.
     ├── OtherHistory       Postgres has become another one than the one that is believed.
     └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
@@ -37,8 +39,20 @@ class Uncountable(FourwaysError):
     """Views that Postgres refuses, and will refuse again."""
 
 
+class UnreadableRow(FourwaysError):
+    """A row that Postgres holds, and this application cannot say. It is the row's own error, and no other's."""
+
+    def __init__(self, what: str, key: int | str, column: str) -> None:
+        super().__init__(f"{what} {key} cannot be read: its {column} is no time of the years 1 to 9999.")
+        self.key = key
+
+
 class DatabaseUnavailable(FourwaysError):
     """Postgres does not answer, or not in time."""
+
+
+class TookTooLong(DatabaseUnavailable):
+    """A lock, a statement or a call took longer than it may: perhaps Postgres is slow, or what it was to do is much."""
 
 
 class StandbyMet(DatabaseUnavailable):

@@ -112,6 +112,7 @@ class Settings(DatabaseSettings):
     # In all four shards together.
     backlog_entries: int = Field(40_000, validation_alias=_env("FOURWAYS_BACKLOG_ENTRIES"), ge=4, le=1_000_000)
     backlog_bytes: int = Field(128 * 2**20, validation_alias=_env("FOURWAYS_BACKLOG_BYTES"), ge=4, le=2**40)
+    keys_bytes: int = Field(512 * 2**20, validation_alias=_env("FOURWAYS_KEYS_BYTES"), ge=4, le=2**40)
 
     redis_timeout: Timeout = Field(timedelta(seconds=0.5), validation_alias=_env("FOURWAYS_REDIS_TIMEOUT"))
     redis_connections: int = Field(16, validation_alias=_env("FOURWAYS_REDIS_CONNECTIONS"), ge=1, le=1000)

@@ -16,7 +16,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
 
+from app.availability import said
 from app.caching import (
     Batch,
     Breaker,
@@ -25,6 +27,7 @@ from app.caching import (
     Flusher,
     Lifetimes,
     Locked,
+    NotDone,
     ReadThrough,
     Record,
     RedisClock,
@@ -33,6 +36,7 @@ from app.caching import (
     Salvage,
     Standing,
     TargetUnavailable,
+    Unreadable,
     WriteBehind,
     WriteThrough,
     open_redis,
@@ -44,11 +48,12 @@ from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database, open_database
-from app.errors import DatabaseUnavailable, Uncountable
+from app.errors import DatabaseUnavailable, TookTooLong, Uncountable, UnreadableRow
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
-from app.page_views.models import Counted, Unreadable
+from app.page_views.models import Counted
+from app.page_views.models import Unreadable as UnreadableBytes
 from app.page_views.store import PageViewStore
 from app.products.models import Product
 from app.products.service import Products
@@ -168,6 +173,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             StockStore(database, metrics.observe_lock_wait),
         )
 
+        async def load_products(skus: Sequence[str]) -> dict[str, Product | Unreadable]:
+            rows = await product_store.get_many(skus)
+            return {sku: Unreadable(str(row)) if isinstance(row, UnreadableRow) else row for sku, row in rows.items()}
+
         async def load_stock(sku: str) -> Stock | Locked[Stock] | None:
             found = await stock_store.load(sku)
             return found.stock if found.unlocked else Locked(found.stock)
@@ -175,7 +184,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         # Users: cache-aside. The cache is told nothing of the database.
         users = Users(CacheAside(users_region), user_store)
         # Products: read-through. The cache is told how to read.
-        products = Products(ReadThrough(products_region, load=product_store.get_many), product_store)
+        products = Products(ReadThrough(products_region, load=load_products), product_store)
 
         # Inventory: write-through. The cache is told how to read, and how to write.
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
@@ -188,19 +197,19 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
 
         async def flush(batches: Sequence[Batch]) -> int:
-            with _target():
+            with _target(), _not_done():
                 return await flushed_views.apply([_counted(batch) for batch in batches])
 
         async def salvage(one: Salvage) -> tuple[int, int]:
-            batch = Unreadable(one.place, one.raw) if one.batch is None else _counted(one.batch)
-            with _target():
-                return await flushed_views.salvage(batch, one.reason, one.deliveries)
+            batch = UnreadableBytes(one.place, one.raw) if one.batch is None else _counted(one.batch)
+            with _target(), _not_done():
+                return await flushed_views.salvage(batch, one.reason, one.deliveries, last=one.last)
 
         page_views = WriteBehind(
             redis,
             f"{settings.prefix}views",
             load_views,
-            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes),
+            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes, keys=settings.keys_bytes),
             clock=clock,
             breaker=breaker,
             observe=metrics.observe_flow,
@@ -270,9 +279,20 @@ def _target() -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        raise TargetUnavailable(str(error)) from error
+        # A COMMIT may take too long, too: whether it has counted, the ledger tells.
+        slow = isinstance(error, TookTooLong) or isinstance(error.__cause__, TookTooLong)
+        raise (NotDone if slow else TargetUnavailable)(str(error)) from error
     except Uncountable as error:
         raise Refused(str(error)) from error
+
+
+@contextmanager
+def _not_done() -> Iterator[None]:
+    """Of an error that speaks neither of the database's state nor of the values: perhaps one entry is to blame."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise NotDone(f"Postgres says: {said(error)}.") from error
 
 
 def _counted(batch: Batch) -> Counted:

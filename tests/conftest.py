@@ -61,7 +61,7 @@ def short_reads() -> Iterator[None]:
     """A flusher that was told to stop ends when its read does, which waits for entries. An application in this process
     is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.caching.flusher.BLOCK", timedelta(milliseconds=20))
+        patch.setattr("app.caching.gathering.BLOCK", timedelta(milliseconds=20))
         yield
 
 

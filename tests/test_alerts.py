@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from app.caching.flusher import ABANDONED
+from app.caching.gathering import ABANDONED
 from app.caching.repeating import LATEST
 from app.caching.shards import COUNT, GROUP, Shard, number, shards, ulid
 from app.coherence.relay import POLL
@@ -31,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 PROVOKED = [
     "BacklogOld", "BacklogNearCap", "FlushesFailing", "DeadLetters", "ViewsLost", "ViewsRecovered", "EntriesRemoved",
-    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused",
+    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused", "KeysNearCap",
 ]  # fmt: skip
 """The alerts that the tests below make fire."""
 HOME = Shard("views", number("home"))
@@ -277,6 +277,15 @@ async def test_what_waits_for_a_postgres_that_is_away_fires(
         await fires(client, before, "FlushesFailing", "RelayFailing")
 
 
+async def test_keys_for_which_there_is_soon_no_room_fire(settings: Settings) -> None:
+    async with application(settings.model_copy(update={"keys_bytes": COUNT * 1000})) as client:
+        before = await at_rest(client)
+        assert (await client.post("/page-views/home", headers={"Idempotency-Key": "x" * 255})).status_code == 202
+        assert firing(before, await scrape(client)) == set()
+        assert (await client.post("/page-views/home", headers={"Idempotency-Key": "y" * 255})).status_code == 202
+        assert firing(before, await scrape(client)) == {"KeysNearCap"}
+
+
 async def test_a_row_of_the_outbox_that_no_cache_can_be_told_of_fires(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
@@ -335,7 +344,7 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
 async def test_entries_that_somebody_has_removed_fire(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.caching.flusher.ABANDONED", timedelta(milliseconds=200))
+    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(milliseconds=200))
     async with application(settings) as client:
         before = await at_rest(client)
 

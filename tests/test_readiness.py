@@ -468,6 +468,30 @@ async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         await is_ready(client)
 
 
+@asynccontextmanager
+async def an_entry_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """Postgres breaks off whatever counts one page, and counts all others: so would it for any other instance."""
+    await stage.sql.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.page = 'slow' THEN RAISE EXCEPTION 'Too slow.' USING ERRCODE = 'query_canceled'; END IF; "
+        "RETURN NEW; END $$"
+    )
+    await stage.sql.execute("CREATE TRIGGER slow BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION slow()")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.caching.set_aside.FIRST", timedelta(milliseconds=100))
+        async with stage.application(ready=True) as client:
+            assert (await client.post("/page-views/slow")).status_code == 202
+            assert (await client.post("/page-views/news")).status_code == 202
+
+            async def is_counted() -> bool:
+                return bool(await stage.sql.fetchval("SELECT views FROM page_views WHERE page = 'news'") == 1)
+
+            await eventually(is_counted)
+            yield client
+            await stage.sql.execute("DROP FUNCTION slow() CASCADE")
+            await is_ready(client)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What is staged, and what is said then: the HTTP status, the word, and of one part the sentence."""
@@ -616,6 +640,10 @@ STATES = {
     "the relay is stuck": State(relay_is_stuck, 503, "unready", "relay", "stuck"),
     "the flusher fails": State(
         flusher_fails, 200, "degraded", "flusher", "fails again and again: Postgres says: Out of order"
+    ),
+    "an entry is too slow": State(
+        an_entry_is_too_slow, 200, "degraded", "flusher",
+        "fails again and again: The database does not do it: Too slow",
     ),
 }  # fmt: skip
 

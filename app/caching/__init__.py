@@ -14,19 +14,23 @@ from app.caching.breaker import SETTLED, Breaker
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
+from app.caching.entry import Batch, Salvage
 from app.caching.errors import (
     BacklogFull,
     Behind,
     CacheError,
     CacheUnavailable,
+    KeysFull,
     LoadTimeout,
+    NotDone,
     Overloaded,
     Refused,
     TargetUnavailable,
     TotalOverflow,
+    Unreadable,
 )
 from app.caching.fitness import Fsync, fitness, fsync, trial
-from app.caching.flusher import Batch, Flusher, Salvage
+from app.caching.flusher import Flusher
 from app.caching.intake import Cap
 from app.caching.lease import Locked
 from app.caching.lifetimes import Lifetimes
@@ -54,9 +58,11 @@ __all__ = [
     "Flow",
     "Flusher",
     "Fsync",
+    "KeysFull",
     "Lifetimes",
     "LoadTimeout",
     "Locked",
+    "NotDone",
     "Observe",
     "ObserveFlow",
     "Outcome",
@@ -74,6 +80,7 @@ __all__ = [
     "Standing",
     "TargetUnavailable",
     "TotalOverflow",
+    "Unreadable",
     "Versioned",
     "WriteBehind",
     "WriteThrough",

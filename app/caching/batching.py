@@ -6,12 +6,15 @@
 Everything that crosses the network here goes through it: GETs become one MGET, lookups and fills one script call, loads
 one query. A caller waits for nothing longer than for the end of the current tick.
 
-What can go wrong: a call that fails, fails for all that it was made for.
+What can go wrong: a call that fails, fails for all that it was made for. `Unreadable` in place of a result is raised
+for its own key, and the others get theirs. So do they when a call raises `ValueError`: it is made again by halves.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+from app.caching.errors import Unreadable
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -32,7 +35,7 @@ class Batching(Generic[K, R]):
 
     def __init__(
         self,
-        call: Callable[[Sequence[K]], Awaitable[Sequence[R]]],
+        call: Callable[[Sequence[K]], Awaitable[Sequence[R | Unreadable]]],
         start: Start,
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> None:
@@ -67,7 +70,9 @@ class Batching(Generic[K, R]):
     async def _ask_alone(self, key: K) -> R:
         answers = await self._call([key])
         self._alone = True
-        self._told(answers, [1])
+        self._told(cast("Sequence[R]", answers), [1])
+        if isinstance(answers[0], Unreadable):
+            raise answers[0]
         return answers[0]
 
     async def _send(self) -> None:
@@ -80,11 +85,19 @@ class Batching(Generic[K, R]):
 
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:
-            answers = await self._call(keys)
+            try:
+                answers = await self._call(keys)
+            except ValueError:
+                if len(keys) == 1:
+                    raise
+                # One of them cannot even be asked for. That is its caller's own mistake, and it is found by halves.
+                for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                    await self._answer(half, waiting)
+                return
             if len(answers) != len(keys):
                 raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
             callers = [waiting[key] for key in keys]
-            self._told(answers, list(map(len, callers)))
+            self._told(cast("Sequence[R]", answers), list(map(len, callers)))
         except BaseException as error:
             for key in keys:
                 for future in waiting[key]:
@@ -96,4 +109,4 @@ class Batching(Generic[K, R]):
             for futures, result in zip(callers, answers, strict=True):
                 for future in futures:
                     if not future.done():
-                        future.set_result(result)
+                        future.set_exception(result) if isinstance(result, Unreadable) else future.set_result(result)

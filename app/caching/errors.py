@@ -6,8 +6,11 @@ CacheError
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
 ├── Overloaded          So many reads ask the database, past the cache, that no more may.
 ├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
+│   └── NotDone         It is there, and has not done it: perhaps of less, it will.
 ├── Refused             What a `flush` raises when the database refuses something of what it was given.
+├── Unreadable          What a `load` answers in place of one row that it cannot read.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
+├── KeysFull            So many idempotency keys are remembered that no more can be.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
@@ -48,12 +51,29 @@ class TargetUnavailable(CacheError):
     """What a `flush` or a `load` raises when the database is away, and nothing is wrong with what it was given."""
 
 
+class NotDone(TargetUnavailable):
+    """What a `flush` or a `load` raises when the database has not done it in time, or a `flush`, when it has answered
+    with an error that nobody knows: perhaps one of the things that it was given is to blame, and perhaps none."""
+
+
 class Refused(CacheError):
     """What a `flush` raises when the database refuses something of what it was given, and will do so again."""
 
 
+class Unreadable(CacheError):
+    """What a `load` of many keys answers in place of one row that it cannot read. It is raised for that key alone."""
+
+
 class BacklogFull(CacheError):
     """So many writes wait for the database that no more are taken."""
+
+
+class KeysFull(CacheError):
+    """So many idempotency keys are remembered that no more can be. `records` are those that there is no room for."""
+
+    def __init__(self, message: str, records: frozenset[str]) -> None:
+        super().__init__(message)
+        self.records = records
 
 
 class Behind(CacheError):

@@ -8,11 +8,11 @@ What can go wrong: a call that fails, fails for all its additions.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.caching.background import Background
-from app.caching.errors import CacheUnavailable, TotalOverflow
+from app.caching.errors import CacheUnavailable, KeysFull, TotalOverflow
 from app.caching.shards import Shard, number, shards
 
 MOST_PAGES = 500
@@ -28,6 +28,8 @@ class Addition:
     count: int
     key: str | None
     told: "asyncio.Future[int | None]"
+    many: bool = False
+    """Whether it is one of many of one call, which have a record together."""
 
 
 Taken = Mapping[str, int | None]
@@ -45,10 +47,10 @@ class GroupCommit:
         self._shards = list(self._waiting)
         self._under_way = False
 
-    def ask(self, page: str, count: int, key: str | None) -> "asyncio.Future[int | None]":
-        """The page's total, when the addition was taken on."""
+    def ask(self, page: str, count: int, key: str | None, *, many: bool = False) -> "asyncio.Future[int | None]":
+        """The page's total, when the addition was taken on, perhaps as one of `many` of its call."""
         told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting[self._shards[number(page)]].append(Addition(page, count, key, told))
+        self._waiting[self._shards[number(page)]].append(Addition(page, count, key, told, many))
         if not self._under_way:
             self._under_way = True
             self._background.start(self._drain())
@@ -76,8 +78,18 @@ class GroupCommit:
             answer = answers[shard]
             if isinstance(answer, TotalOverflow):
                 # Nothing was taken on. One page that is full must not refuse the others.
-                _tell([addition for addition in batch if addition.page == answer.page], answer)
-                others[shard] = [addition for addition in batch if addition.page != answer.page]
+                refused = set(_too_many([addition for addition in batch if addition.page == answer.page]))
+                _tell(refused, answer)
+                others[shard] = [addition for addition in batch if addition not in refused]
+            elif isinstance(answer, KeysFull):
+                # Nor must keys that there is no room for refuse what has none, or is known already.
+                refused = {
+                    addition
+                    for addition in batch
+                    if addition.key is not None and shard.key(addition.page, addition.key) in answer.records
+                }
+                _tell(refused, answer)
+                others[shard] = [addition for addition in batch if addition not in refused]
             elif isinstance(answer, Exception):
                 _tell(batch, answer)
                 if isinstance(answer, CacheUnavailable):
@@ -93,10 +105,16 @@ class GroupCommit:
             await self._commit(others)
 
 
-def _tell(additions: Sequence[Addition], error: Exception) -> None:
+def _tell(additions: Iterable[Addition], error: Exception) -> None:
     for addition in additions:
         if not addition.told.done():
             addition.told.set_exception(error)
+
+
+def _too_many(of_page: Sequence[Addition]) -> Sequence[Addition]:
+    """Which additions to a page that would be too full are told so: one that outweighs all others, or else all."""
+    largest = max(of_page, key=lambda addition: addition.count)
+    return [largest] if 2 * largest.count > sum(addition.count for addition in of_page) else of_page
 
 
 def _batch(waiting: Sequence[Addition]) -> list[Addition]:

@@ -3,10 +3,14 @@
     take        a new batch: guard, idempotency keys, caps, one entry in the stream, and the totals that are cached
     take again  the same batch, after Redis has lost it: whoever has it already refuses it, by its guard or the ledger
 
-What can go wrong: `CacheUnavailable`, when the batch may have been taken on or not; `BacklogFull` and `TotalOverflow`,
-when it was not.
+An idempotency key is known by a record for each call: of one page, or of many, with eight bytes for each of them. What
+has no record is counted, so none goes early: where there is no room for more, no more keys are taken (`KeysFull`).
+
+What can go wrong: `CacheUnavailable`, when the batch may have been taken on or not; `BacklogFull`, `KeysFull` and
+`TotalOverflow`, when it was not.
 """
 
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +23,7 @@ from redis.asyncio import Redis
 
 from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
-from app.caching.errors import BacklogFull, CacheError, CacheUnavailable, TotalOverflow
+from app.caching.errors import BacklogFull, CacheError, CacheUnavailable, KeysFull, TotalOverflow
 from app.caching.group_commit import Addition
 from app.caching.scripts import run_all, script
 from app.caching.shards import COUNT, Shard, ulid
@@ -32,23 +36,26 @@ GUARD = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """How many entries may wait for the database, and how many bytes: in all shards together."""
+    """How many entries may wait for the database, and how many bytes; and how many bytes the idempotency keys of the
+    last `KEY` may take: in all shards together."""
 
     entries: int
     bytes: int
+    keys: int = 2**29
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A batch that wants to be taken on: `sums` are the views without a key, by page; `items` those with one, as [page,
-    views, key], where page and key are places in `pages` and `keys`, from 1."""
+    views, key, call, whether it is one of many], where the places are those in `pages`, `keys` and `calls`, from 1."""
 
     shard: Shard
     batch: str
     pages: Sequence[str]
     keys: Sequence[str]
+    calls: Sequence[str]
     sums: Mapping[str, int]
-    items: Sequence[tuple[int, int, int]]
+    items: Sequence[tuple[int, int, int, int, int]]
 
     @property
     def bytes(self) -> int:
@@ -103,16 +110,20 @@ class Intake:
     async def _call(self, offers: Sequence[Offer], *, again: bool) -> Sequence[Mapping[str, int | None] | CacheError]:
         asked: set[str] = set()
 
-        def question(offer: Offer, life: str | None) -> tuple[list[str], list[str | int]]:
+        def question(offer: Offer, life: str | None) -> tuple[list[str], list[str | int | bytes]]:
             shard = offer.shard
             totals = (shard.total(page, life) for page in offer.pages)
-            names = [shard.stream, shard.backlog, shard.bytes, shard.guard(offer.batch), shard.epoch, *totals]
+            guard = shard.guard(offer.batch)
+            names = [shard.stream, shard.backlog, shard.bytes, guard, shard.epoch, shard.keyed, *totals]
             # When this is no longer the first time, the batch may have been counted, and forgotten by Redis.
             epoch = secrets.token_hex(8) if again or offer.batch in asked else ""
             asked.add(offer.batch)
             most = (max(1, self._cap.entries // COUNT), max(1, self._cap.bytes // COUNT))
-            limits = (offer.batch, *LIFETIMES, *most, epoch)
-            return [*names, *offer.keys], [*limits, *map(_json, (offer.pages, offer.sums, offer.items))]
+            keys = max(1, self._cap.keys // COUNT), ulid(max(0.0, self._clock.now() - _ms(KEY)))[:10]
+            words = b"".join(map(_word, offer.pages)) if offer.items else b""
+            args: tuple[str | int | bytes, ...] = (offer.batch, *LIFETIMES, *most, epoch, *keys)
+            asked_for = [*args, *map(_json, (offer.pages, offer.sums, offer.items)), words]
+            return [*names, *offer.keys, *offer.calls], asked_for
 
         questions = [partial(question, offer) for offer in offers]
         answers = await run_all(self._script, questions, self._breaker)
@@ -132,6 +143,12 @@ class Intake:
             )
         if isinstance(answer, int):
             return TotalOverflow(offer.pages[answer - 1])
+        if answer[0] == b"keys":
+            return KeysFull(
+                f"The idempotency keys of a day take {self._cap.keys:,} bytes, or one was used for too much; no more "
+                "views with a new one are taken.",
+                frozenset(offer.keys[offer.items[place - 1][2] - 1] for place in answer[1:]),
+            )
         entry, views = answer[0].decode().split()
         self._taken(Taken(offer, None if entry == "-" else entry, int(views)))
         return {page: None if total is None else int(total) for page, total in zip(offer.pages, answer[1], strict=True)}
@@ -140,16 +157,24 @@ class Intake:
 def _offer(shard: Shard, batch: str, additions: Sequence[Addition]) -> Offer:
     pages: dict[str, int] = {}
     keys: dict[str, int] = {}
+    calls: dict[str, int] = {}
     sums: dict[str, int] = {}
-    items: list[tuple[int, int, int]] = []
+    items: list[tuple[int, int, int, int, int]] = []
     for addition in additions:
         page, count, key = addition.page, addition.count, addition.key
         place = pages.setdefault(page, len(pages) + 1)
         if key is None:
             sums[page] = sums.get(page, 0) + count
         else:
-            items.append((place, count, keys.setdefault(shard.key(page, key), len(keys) + 1)))
-    return Offer(shard, batch, list(pages), list(keys), sums, items)
+            record = keys.setdefault(shard.key(page, key), len(keys) + 1)
+            call = calls.setdefault(shard.call(key), len(calls) + 1)
+            items.append((place, count, record, call, int(addition.many)))
+    return Offer(shard, batch, list(pages), list(keys), list(calls), sums, items)
+
+
+def _word(page: str) -> bytes:
+    """Eight bytes that tell a page from others: of 10,000 pages two have the same once in 10**11 calls."""
+    return hashlib.blake2b(page.encode(), digest_size=8).digest()
 
 
 def _ms(duration: timedelta) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from typing import Any, Generic, TypeVar
 
 from app.caching.batching import Batching
-from app.caching.errors import CacheUnavailable
+from app.caching.errors import CacheUnavailable, Unreadable
 from app.caching.lease import K
 from app.caching.observing import Event
 from app.caching.reading import Outcome, Reading, V
@@ -28,17 +28,19 @@ T = TypeVar("T")
 class ReadThrough(Generic[K, V]):
     """A cache that is told how to read the database.
 
-    `load` gets distinct keys and answers the rows that exist, by key.
+    `load` gets distinct keys and answers the rows that exist, by key, or `Unreadable` in place of one.
     """
 
-    def __init__(self, region: Region[K, V], load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
-        async def load_in_order(keys: Sequence[K]) -> Sequence[V | None]:
+    def __init__(
+        self, region: Region[K, V], load: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Unreadable]]]
+    ) -> None:
+        async def load_in_order(keys: Sequence[K]) -> Sequence[V | Unreadable | None]:
             rows = await load(keys)
             return [rows.get(key) for key in keys]
 
         self._region = region
         self._flights = SingleFlight(region)
-        self._load = Batching(load_in_order, region.start)
+        self._load: Batching[K, V | None] = Batching(load_in_order, region.start)
 
     async def get(self, key: K) -> Reading[V]:
         """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""
@@ -52,7 +54,17 @@ class ReadThrough(Generic[K, V]):
             return await self._flights.bypass(key, self._load.ask)
 
     async def get_many(self, keys: Sequence[K]) -> list[Reading[V]]:
-        """The values of many keys, in their order: one MGET, and one query for all that are missing."""
+        """The values of many keys, in their order: one MGET, and one query for all that are missing. Raises what `get`
+        does, and Unreadable, when one of them is."""
+        readings: list[Reading[V]] = []
+        for reading in await self.get_each(keys):
+            if isinstance(reading, Unreadable):
+                raise reading
+            readings.append(reading)
+        return readings
+
+    async def get_each(self, keys: Sequence[K]) -> list[Reading[V] | Unreadable]:
+        """The same, with `Unreadable` in place of a row that cannot be read."""
         try:
             found = await self._region.find_all(keys)
         except CacheUnavailable:
@@ -67,12 +79,12 @@ class ReadThrough(Generic[K, V]):
         loaded = iter(await _all(self._flights.get(key, self._load.ask) for key in missing))
         return [reading or next(loaded) for reading in found]
 
-    async def _pass(self, keys: Sequence[K]) -> list[Reading[V]]:
+    async def _pass(self, keys: Sequence[K]) -> list[Reading[V] | Unreadable]:
         async with self._region.breaker.passing():
-            rows = await asyncio.gather(*map(self._load.ask, keys))
+            rows = await _all(map(self._load.ask, keys))
         for _row in rows:
             self._region.report(Event.BYPASSED)
-        return [self._region.unkept(row, Outcome.BYPASSED) for row in rows]
+        return [row if isinstance(row, Unreadable) else self._region.unkept(row, Outcome.BYPASSED) for row in rows]
 
     async def invalidate(self, key: K, version: int) -> None:
         """Forgets what is not of `version`. Call it after the database has committed. When it returns, nobody reads an
@@ -84,10 +96,11 @@ class ReadThrough(Generic[K, V]):
         return await self._region.finish(write)
 
 
-async def _all(loads: Iterable[Awaitable[Reading[V]]]) -> list[Reading[V]]:
+async def _all(loads: Iterable[Awaitable[T]]) -> list[T | Unreadable]:
     # All are waited for, so that none goes on behind the answer when another fails.
-    answers = await asyncio.gather(*loads, return_exceptions=True)
-    readings = [answer for answer in answers if isinstance(answer, Reading)]
-    if len(readings) < len(answers):
-        raise next(answer for answer in answers if isinstance(answer, BaseException))
-    return readings
+    answers: list[T | Unreadable] = []
+    for answer in await asyncio.gather(*loads, return_exceptions=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, Unreadable):
+            raise answer
+        answers.append(answer)
+    return answers

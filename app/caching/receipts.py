@@ -30,7 +30,7 @@ from redis.asyncio import Redis
 
 from app.caching.batch_clock import LEARNED
 from app.caching.breaker import Breaker
-from app.caching.errors import CacheError, TotalOverflow
+from app.caching.errors import BacklogFull, CacheError, TotalOverflow
 from app.caching.intake import Offer, Taken
 from app.caching.observing import Flow, ObserveFlow
 from app.caching.repeating import Repeating
@@ -158,15 +158,21 @@ class Receipts:
     async def check(self, young: timedelta = YOUNG) -> None:
         """Looks once for what Redis has lost. Raises CacheUnavailable, TargetUnavailable and BacklogFull."""
         await self._ask_again()
+        full: BacklogFull | None = None
         for shard, receipts in self._receipts.items():
             before = time.monotonic() - young.total_seconds()
             due = [receipt for receipt in receipts.values() if receipt.taken_at <= before]
-            for start in range(0, len(due), CHUNK):
-                some = due[start : start + CHUNK]
-                if not await self._look_for(shard, some):
-                    break  # These wait, and so do those that came after them.
+            try:
+                for start in range(0, len(due), CHUNK):
+                    some = due[start : start + CHUNK]
+                    if not await self._look_for(shard, some):
+                        break  # These wait, and so do those that came after them.
+            except BacklogFull as error:
+                full = error  # The other shards' are looked after all the same.
         while self._offers and self._offers[0].offer is None:
             self._offers.popleft()
+        if full is not None:
+            raise full
 
     async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
         """Whether any of them has left the stream."""

@@ -78,7 +78,7 @@ class Region(Background, Generic[K, V]):
         self._lookup = Lookup(
             redis, self._asking, name=self._key, stamp=self._stamp, clock=clock, breaker=breaker, lost=self._give_back
         )
-        self._lookups = Batching(self._lookup.look_up, self.start)
+        self._lookups: Batching[K, Reading[V] | Lease[V]] = Batching(self._lookup.look_up, self.start)
         self._fills = Batching(self._fill_all, self.start)
         self._invalidations = Batching(self._invalidate_all, self.start)
 

@@ -6,7 +6,9 @@ views:{2}:bytes          how many bytes their deltas take
 views:{2}:epoch          a random word, another one after each acknowledgement
 views:{2}:total:…:/home  the views of a page, with those that wait: a cache, which may vanish at any time
 views:{2}:guard:<id>     this batch was accepted: its entry, and its views
-views:{2}:key:<key>      a view with this idempotency key was accepted
+views:{2}:key:<key> /home   the batch that has the view of this page with this idempotency key
+views:{2}:call:<key>     the same of a call with many pages: for each batch, eight bytes of the hash of each page
+views:{2}:keyed          how many bytes such records take, by the hour in which they came
 """
 
 import secrets
@@ -59,9 +61,18 @@ class Shard:
         """Whether a batch was accepted."""
         return f"{self.stream}:guard:{batch}"
 
+    @property
+    def keyed(self) -> str:
+        """How much is kept to know idempotency keys again."""
+        return self.stream + ":keyed"
+
     def key(self, page: str, key: str) -> str:
         """Whether a view was accepted. An idempotency key has no blank, so the two cannot run into each other."""
         return f"{self.stream}:key:{key} {page}"
+
+    def call(self, key: str) -> str:
+        """Which views of many pages were accepted in one call."""
+        return f"{self.stream}:call:{key}"
 
 
 def shards(name: str) -> list[Shard]:

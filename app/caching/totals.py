@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -28,6 +29,8 @@ from app.caching.words import unavailable
 
 TOTAL = timedelta(hours=1)
 """So long a total is kept after it was last added to."""
+NOBODY = timedelta(seconds=5)
+"""So long it is kept that nobody has viewed a page: whoever asks for pages that are none leaves nothing behind."""
 PATIENCE = timedelta(seconds=2)
 PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
@@ -87,12 +90,12 @@ class Totals:
             raise CacheUnavailable(f"Redis is not asked for page views: {self._breaker.why}.")
         life = self._breaker.life
         try:
-            raw = await self._redis.mget([self._shards[number(page)].total(page, life) for page in pages])
+            raw: list[Any] = await self._redis.mget([self._shards[number(page)].total(page, life) for page in pages])
         except REDIS_DOWN as error:
             raise unavailable(error, "page views") from error
         if life != self._breaker.life:  # It is another one by now: these are totals of the past.
             return [None] * len(pages)
-        return [None if total is None else int(total) for total in raw]
+        return [_number(total) for total in raw]
 
     async def _build_all(self, shard: Shard, pages: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}
@@ -125,12 +128,17 @@ class Totals:
                 # some of it, or has it once more, and nobody asks that life's totals any more.
                 seed = (
                     _names(shard, [page], life),
-                    [GROUP, epoch, last, base, page, round(TOTAL.total_seconds() * 1000)],
+                    [GROUP, epoch, last, base, page, *(round(kept.total_seconds() * 1000) for kept in (TOTAL, NOBODY))],
                 )
                 total = await run(self._seed, lambda _life, seed=seed: seed, self._breaker)  # type: ignore[misc]
             if total != b"again":
                 totals[page] = int(total)
         return totals if life == self._breaker.life else {}
+
+
+def _number(total: bytes | None) -> int | None:
+    """A total as it stands in Redis. What is none is not cached, and built anew: others are asked for with it."""
+    return int(total) if total is not None and total.isdigit() else None
 
 
 def _names(shard: Shard, pages: Sequence[str], life: str | None) -> list[str]:

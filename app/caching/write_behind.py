@@ -23,6 +23,7 @@ from app.caching.background import Background
 from app.caching.batch_clock import BatchClock
 from app.caching.breaker import Breaker
 from app.caching.clock import RedisClock
+from app.caching.countable import check, check_page
 from app.caching.group_commit import GroupCommit
 from app.caching.intake import Cap, Intake
 from app.caching.observing import Flow, ObserveFlow
@@ -36,7 +37,8 @@ from app.caching.totals import Load, Standing, Total, Totals
 class Backlog:
     """What waits for the database: how many views, in how many bytes, and since when (None: none do). `young` are those
     that were taken on within the time asked for. `fill` is how full the fullest shard is; at 1 it takes nothing more.
-    `flushers` carry them."""
+    `flushers` carry them. The idempotency keys of the last 24 hours take `keys` bytes, of which the fullest shard is
+    `keys_fill` full: at 1 it takes no more of them."""
 
     views: int
     bytes: int
@@ -44,6 +46,8 @@ class Backlog:
     young: int
     fill: float
     flushers: int
+    keys: int
+    keys_fill: float
 
 
 class WriteBehind(Background):
@@ -87,21 +91,27 @@ class WriteBehind(Background):
     async def add(self, page: str, count: int, key: str | None = None) -> int | None:
         """Takes `count` views of a page on, once for each `key`, and answers its total, None where that is not cached.
 
-        Raises CacheUnavailable when it may have been taken on or not, BacklogFull and TotalOverflow when it was not.
+        Raises CacheUnavailable when it may have been taken on or not, BacklogFull, KeysFull and TotalOverflow when it
+        was not, and ValueError for what nobody can count: it joins no others.
         """
+        check(page, count, key)
         return await self._additions.ask(page, count, key)
 
     async def add_many(self, counts: Mapping[str, int], key: str | None = None) -> None:
         """Takes the views of many pages on. After an error, some of them may have been: a repetition with the same
-        `key` completes them. Raises as `add` does."""
-        asked = [self._additions.ask(page, count, key) for page, count in counts.items()]
+        `key` completes them. Raises as `add` does; none is taken on, if one of them cannot be counted."""
+        for page, count in counts.items():
+            check(page, count, key)
+        asked = [self._additions.ask(page, count, key, many=True) for page, count in counts.items()]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
 
     async def get(self, page: str) -> Total:
-        """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable."""
+        """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable, and
+        ValueError for what is no page: it is asked for with others."""
+        check_page(page)
         self._observe(Flow.READ, 1)
         return await self._totals.get(page)
 
@@ -117,13 +127,16 @@ class WriteBehind(Background):
             *(
                 run(
                     self._waiting,
-                    lambda run, shard=shard: ([shard.stream, shard.backlog, shard.bytes], [GROUP, since]),  # type: ignore[misc]
+                    lambda run, shard=shard: (
+                        [shard.stream, shard.backlog, shard.bytes, shard.keyed],
+                        [GROUP, since],
+                    ),  # type: ignore[misc]
                     self._breaker,
                 )
                 for shard in self._shards
             )
         )
-        views, size, oldest, recent, names, entries = zip(*answers, strict=True)
+        views, size, oldest, recent, names, entries, keys = zip(*answers, strict=True)
         times = [int(first.split(b"-")[0]) for first in oldest if first]
         return Backlog(
             views=sum(map(int, views)),
@@ -134,5 +147,7 @@ class WriteBehind(Background):
                 max(map(int, entries)) / max(1, self._cap.entries // COUNT),
                 max(map(int, size)) / max(1, self._cap.bytes // COUNT),
             ),
+            keys=sum(map(int, keys)),
+            keys_fill=max(map(int, keys)) / max(1, self._cap.keys // COUNT),
             flushers=len({name for each in names for name in each}),
         )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, Text, func
 
 from app.database import metadata
+from app.readable import SKU_FORM, range_of
 from app.row_tag import Expected
 
 LARGEST = 2**53 - 1
@@ -22,6 +23,8 @@ stock = Table(
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     CheckConstraint(f"quantity BETWEEN 0 AND {LARGEST}", name="quantity_range"),
     CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
+    CheckConstraint(SKU_FORM, name="sku_form"),
+    range_of("updated_at"),
 )
 
 stock_adjustments = Table(
@@ -34,6 +37,7 @@ stock_adjustments = Table(
     Column("quantity", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    range_of("updated_at"),
 )
 
 

@@ -18,17 +18,24 @@ from app.database import Database, Returning, Row
 from app.errors import KeyReused, NotFound, OutOfStock, PreconditionFailed, TooMuch
 from app.inventory.models import LARGEST, Adjustment, Change, Removal, Setting, Stock, stock, stock_adjustments
 from app.look import Look
+from app.readable import readable, unreadable
 from app.row_tag import EPOCH
 
-COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, stock.c.updated_at, EPOCH)
+COLUMNS = (stock.c.sku, stock.c.quantity, stock.c.version, readable(stock.c.updated_at), EPOCH)
 
 LOADED = func.load_stock(bindparam("wanted")).table_valued("unlocked", "sku", "quantity", "version", "updated_at")
-LOAD = Look(select(LOADED, EPOCH))
+LOAD = Look(
+    select(LOADED.c.unlocked, LOADED.c.sku, LOADED.c.quantity, LOADED.c.version, readable(LOADED.c.updated_at), EPOCH)
+)
 STANDING = Look(select(stock.c.quantity, stock.c.version, EPOCH).where(stock.c.sku == bindparam("wanted")))
 ADJUSTED = Look(
-    select(stock_adjustments).where(
-        stock_adjustments.c.sku == bindparam("wanted"), stock_adjustments.c.key == bindparam("used")
-    )
+    select(
+        stock_adjustments.c.sku,
+        stock_adjustments.c.delta,
+        stock_adjustments.c.quantity,
+        stock_adjustments.c.version,
+        readable(stock_adjustments.c.updated_at),
+    ).where(stock_adjustments.c.sku == bindparam("wanted"), stock_adjustments.c.key == bindparam("used"))
 )
 
 
@@ -48,10 +55,10 @@ class StockStore:
         self._database, self._waited = database, waited
 
     async def load(self, sku: str) -> Found:
-        """The stock of `sku`, read after a try at sharing the lock of its writers."""
+        """The stock of `sku`, read after a try at sharing the lock of its writers. Raises UnreadableRow."""
         (row,) = await self._database.look("inventory", LOAD, {"wanted": sku})
         unlocked = row.pop("unlocked")
-        return Found(None if row["sku"] is None else Stock(**row), unlocked)
+        return Found(None if row["sku"] is None else _stock(row), unlocked)
 
     async def save(self, sku: str, change: Change, revoke: Callable[[], Awaitable[None]]) -> Stock | None:
         """Makes a change, and answers the stock as it is then, None when it is gone.
@@ -82,7 +89,7 @@ class StockStore:
                     raise KeyReused(
                         f"The key {change.key} was used for {before['delta']:+} of {sku}, and not {change.delta:+}."
                     )
-                return Stock(**{name: before[name] for name in ("sku", "quantity", "version", "updated_at")})
+                return _stock({name: before[name] for name in ("sku", "quantity", "version", "updated_at")})
         sum_ = stock.c.quantity + change.delta
         fits = (
             update(stock)
@@ -142,6 +149,12 @@ class StockStore:
 
 def _as_expected(change: Change) -> ColumnElement[bool]:
     return true() if change.expected is None else change.expected.holds(stock.c.version)
+
+
+def _stock(row: Row) -> Stock:
+    if (why := unreadable(row, "The stock of", row["sku"])) is not None:
+        raise why
+    return Stock(**row)
 
 
 def _statement(sku: str, change: Setting | Removal) -> Returning:

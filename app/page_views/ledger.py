@@ -22,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.availability import said
 from app.database import Database
 from app.errors import DatabaseUnavailable, Uncountable
 
@@ -70,23 +71,31 @@ class Ledger:
         self._open: set[datetime] = set()
         self._prune_at = 0.0
 
-    async def record(self, hours: Iterable[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def record(
+        self,
+        hours: Iterable[datetime],
+        write: Callable[[AsyncConnection], Awaitable[T]],
+        within: timedelta | None = None,
+    ) -> T:
         """Does `write` in one transaction, in which the ledger has these hours. Raises Uncountable when one of them is
-        below the floor, and what `write` raises."""
+        below the floor, and what `write` raises. It may last as long as others may, or as `within` says."""
         some = set(hours)
         try:
-            return await self._record(some, write)
+            return await self._record(some, write, within)
         except _NotThere:
             # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
             try:
-                return await self._record(some, write)
+                await self._finish_detaching(some)
+                return await self._record(some, write, within)
             except _NotThere as error:
                 raise DatabaseUnavailable("A partition of the ledger goes as soon as it is there.") from error
 
-    async def _record(self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _record(
+        self, hours: set[datetime], write: Callable[[AsyncConnection], Awaitable[T]], within: timedelta | None
+    ) -> T:
         await self._open_all(hours)
         try:
-            async with self._database.writing("page_views") as connection:
+            async with self._database.writing("page_views", within) as connection:
                 return await write(connection)
         except DBAPIError as error:
             # "No partition of relation applied found for row": no constraint of ours speaks of this table.
@@ -102,6 +111,13 @@ class Ledger:
                     raise Uncountable(GONE.format(hour=hour))
             self._open.add(hour)
 
+    async def _finish_detaching(self, hours: set[datetime]) -> None:
+        """A partition that somebody has half detached, he has detached: then it can be attached again."""
+        for hour in sorted(hours):
+            async with self._database.writing("page_views") as connection:
+                if await connection.scalar(text("SELECT finish_ledger_detach(:hour)"), {"hour": hour}):
+                    logger.warning("Somebody has begun to detach the ledger of %s: it is attached again.", hour)
+
     async def prune(self) -> None:
         """Drops the partitions that are old enough, now and then."""
         if time.monotonic() < self._prune_at:
@@ -111,11 +127,18 @@ class Ledger:
             async with self._database.reading("page_views") as connection:
                 doomed = list(await connection.scalars(_DOOMED))
             for hour in doomed:
-                async with self._database.writing("page_views") as connection:
-                    # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
-                    # him, and a dump may read it for an hour: so it does not wait long, and comes again.
-                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
-                    await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": hour})
-                self._open.discard(hour)
+                await self._drop(hour)
         except DatabaseUnavailable as error:
             logger.warning("Old partitions of the ledger could not be dropped now: %s", error)
+
+    async def _drop(self, hour: datetime) -> None:
+        try:
+            async with self._database.writing("page_views") as connection:
+                # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
+                # him, and a dump may read it for an hour: so it does not wait long, and comes again.
+                await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+                await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": hour})
+        except DBAPIError as error:
+            # Somebody's view may stand on it. The flush that came before this has counted, and the others may go.
+            logger.warning("The ledger of %s cannot be dropped: %s", hour, said(error))
+        self._open.discard(hour)

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from app.database import metadata
+from app.readable import range_of
 
 page_views = Table(
     "page_views",
@@ -28,6 +29,7 @@ page_views = Table(
     Column("views", BigInteger, nullable=False),
     CheckConstraint("octet_length(page) BETWEEN 1 AND 2048", name="page_length"),
     CheckConstraint("views >= 0", name="views_range"),
+    CheckConstraint("views <= 9007199254740991", name="views_exact"),
 )
 
 applied = Table(
@@ -77,6 +79,7 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
     Column("deliveries", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    range_of("created_at"),
 )
 
 

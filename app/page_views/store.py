@@ -4,12 +4,11 @@ A batch is recorded in the ledger (`ledger.py`) with what it counts. One below t
 whether it was cannot be told: it becomes dead letters, once.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import bindparam, column, delete, desc, func, select, text
+from sqlalchemy import bindparam, column, delete, desc, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,8 +18,8 @@ from app.errors import Conflict, NotFound, Uncountable
 from app.look import Look
 from app.page_views.ledger import IDS_FROM, Ledger
 from app.page_views.models import Counted, DeadLetter, Unreadable, dead_letters, hour_of, page_views
-
-LARGEST = 2**63 - 1
+from app.page_views.salvage import ADD, CHANGED, LONGEST, keep, letter, letters, salvage, tell
+from app.readable import FIRST, LAST
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
 # the same rows in the same order.
@@ -54,26 +53,15 @@ TOP = Look(
     .order_by(desc(page_views.c.views), page_views.c.page)
     .limit(bindparam("limit"))
 )
+# Whatever its time is, somebody has to decide about it: one that Python has not is told as the nearest that it has.
+CREATED = func.greatest(func.least(dead_letters.c.created_at, literal_column(LAST)), literal_column(FIRST))
+LETTER = (*(each for each in dead_letters.c if each.name != "created_at"), CREATED.label("created_at"))
 DEAD = Look(
-    select(dead_letters)
-    .where(dead_letters.c.id > bindparam("after"))
-    .order_by(dead_letters.c.id)
-    .limit(bindparam("limit"))
+    select(*LETTER).where(dead_letters.c.id > bindparam("after")).order_by(dead_letters.c.id).limit(bindparam("limit"))
 )
 COUNT_DEAD = Look(select(func.count().label("count")).select_from(dead_letters))
 
-RECORD = text("INSERT INTO applied (hour, batch) VALUES (:hour, :batch) ON CONFLICT DO NOTHING")
 SET_ASIDE = text("INSERT INTO set_aside (batch) VALUES (:batch) ON CONFLICT DO NOTHING")
-
-SALVAGE = text("SELECT * FROM salvage_views(CAST(:pages AS text[]), CAST(:deltas AS bigint[]))")
-
-ADD = text("""
-INSERT INTO page_views AS counted (page, views) VALUES (:page, :delta)
-ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
-""")
-
-# The relay carries it, and the caches forget the total of this page, also when this process dies after COMMIT.
-CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
 
 
 class PageViewStore:
@@ -125,20 +113,24 @@ class PageViewStore:
         await self._ledger.prune()
         return int(counted.rowcount)
 
-    async def salvage(self, batch: Counted | Unreadable, reason: str, deliveries: int) -> tuple[int, int]:
+    async def salvage(
+        self, batch: Counted | Unreadable, reason: str, deliveries: int, *, last: bool = False
+    ) -> tuple[int, int]:
         """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters.
 
         Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
-        no batch; of a batch, Postgres says why it refuses a page.
+        no batch; of a batch, Postgres says why it refuses a page. Only at the `last` try it is a reason that a page
+        takes too long.
         """
         if isinstance(batch, Unreadable):
-            await self._set_aside(batch.name, [_letter(entry=batch.raw, reason=reason)], [], deliveries)
+            await self._set_aside(batch.name, [letter(entry=batch.raw, reason=reason)], [], deliveries)
             return 0, 0
         try:
-            return await self._ledger.record([batch.hour], partial(_salvage, batch, deliveries))
+            some_more = LONGEST if last else None
+            return await self._ledger.record([batch.hour], partial(salvage, batch, deliveries, last), some_more)
         except Uncountable as gone:
             refused = dict.fromkeys(batch.deltas, str(gone))
-            new = await self._set_aside(batch.id, _letters(batch, refused), refused, deliveries)
+            new = await self._set_aside(batch.id, letters(batch, refused), refused, deliveries)
             return 0, sum(batch.deltas.values()) if new else 0
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
@@ -183,67 +175,13 @@ class PageViewStore:
         async with self._database.writing("page_views") as connection:
             recorded = await connection.execute(SET_ASIDE, {"batch": name})
             if recorded.rowcount:
-                await _keep(connection, letters, name, deliveries)
-                await _tell(connection, refused)
+                await keep(connection, letters, name, deliveries)
+                await tell(connection, refused)
             return bool(recorded.rowcount)
 
 
-async def _salvage(batch: Counted, deliveries: int, connection: AsyncConnection) -> tuple[int, int]:
-    recorded = await connection.execute(RECORD, {"hour": batch.hour, "batch": batch.id})
-    if not recorded.rowcount:
-        return 0, 0  # Somebody has done so already, and died before it was forgotten.
-    refused = await _count_each(connection, batch.deltas)
-    await _keep(connection, _letters(batch, refused), batch.id, deliveries)
-    await _tell(connection, refused)
-    return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
-
-
-async def _count_each(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
-    """Counts each page by itself, and answers which were refused, and why."""
-    unfit = {page: why for page, delta in deltas.items() if (why := _unfit(page, delta)) is not None}
-    fit = {page: delta for page, delta in deltas.items() if page not in unfit}
-    rows = await connection.execute(SALVAGE, {"pages": list(fit), "deltas": list(fit.values())})
-    return unfit | {row.refused_page: row.reason for row in rows}
-
-
-def _unfit(page: str, delta: int) -> str | None:
-    """Why some views cannot even be sent to Postgres."""
-    if "\0" in page or any("\ud800" <= letter <= "\udfff" for letter in page):
-        return "Its page is no text that Postgres can keep."
-    return f"{delta:,} views are more than Postgres can count." if delta > LARGEST else None
-
-
-def _letter(
-    *, reason: str, page: str | None = None, delta: int | None = None, entry: bytes | None = None
-) -> dict[str, object]:
-    return {"page": page, "delta": delta, "entry": entry, "reason": reason}
-
-
-def _letters(batch: Counted, refused: Mapping[str, str]) -> list[dict[str, object]]:
-    return [
-        _letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
-        if _unfit(page, batch.deltas[page])
-        else _letter(page=page, delta=batch.deltas[page], reason=why)
-        for page, why in refused.items()
-    ]
-
-
-async def _tell(connection: AsyncConnection, refused: Iterable[str]) -> None:
-    """They are in no total from now on, so those that are cached are told, as after a replay."""
-    if told := [{"page": page} for page in refused if _unfit(page, 1) is None]:
-        await connection.execute(CHANGED, told)
-
-
-async def _keep(
-    connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str, deliveries: int
-) -> None:
-    if letters:
-        more = {"batch": batch, "deliveries": deliveries}
-        await connection.execute(dead_letters.insert(), [{**letter, **more} for letter in letters])
-
-
 async def _remove(connection: AsyncConnection, letter: int) -> DeadLetter:
-    found = await connection.execute(delete(dead_letters).where(dead_letters.c.id == letter).returning(dead_letters))
+    found = await connection.execute(delete(dead_letters).where(dead_letters.c.id == letter).returning(*LETTER))
     row = found.one_or_none()
     if row is None:
         raise NotFound(f"There is no dead letter {letter}.")

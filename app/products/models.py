@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Table, Tex
 from typing_extensions import TypedDict
 
 from app.database import metadata
+from app.readable import SKU_FORM, range_of
 
 products = Table(
     "products",
@@ -22,6 +23,9 @@ products = Table(
     CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
     CheckConstraint("char_length(description) <= 4000", name="description_length"),
+    CheckConstraint(SKU_FORM, name="sku_form"),
+    range_of("created_at"),
+    range_of("updated_at"),
     CheckConstraint(r"price ~ '^[0-9]{1,10}(\.[0-9]{1,4})?$'", name="price_format"),
 )
 

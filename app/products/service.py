@@ -6,7 +6,8 @@ write   write to the database, which commits, and then invalidate: to the end, w
 
 from collections.abc import Sequence
 
-from app.caching import Reading, ReadThrough
+from app.caching import Reading, ReadThrough, Unreadable
+from app.errors import UnreadableRow
 from app.products.models import NewProduct, Product, ProductChanges
 from app.products.store import ProductStore
 from app.row_tag import Expected
@@ -24,10 +25,14 @@ class Products:
         return await self._cache.get(sku)
 
     async def get_many(self, skus: Sequence[str]) -> list[Reading[Product]]:
-        """Many products, in the order of `skus`."""
+        """Many products, in the order of `skus`. Raises Unreadable, when one of them is."""
         return await self._cache.get_many(skus)
 
-    async def page(self, *, after: str, limit: int) -> list[Product]:
+    async def get_each(self, skus: Sequence[str]) -> list[Reading[Product] | Unreadable]:
+        """The same, with Unreadable in place of one that cannot be read."""
+        return await self._cache.get_each(skus)
+
+    async def page(self, *, after: str, limit: int) -> list[Product | UnreadableRow]:
         """Products in the order of their skus, from the database: a page is not one key."""
         return await self._store.page(after=after, limit=limit)
 

@@ -8,10 +8,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
-from app.database import Database
-from app.errors import Conflict, NotFound
+from app.database import Database, Row
+from app.errors import Conflict, NotFound, UnreadableRow
 from app.look import Look
 from app.products.models import NewProduct, Product, ProductChanges, products
+from app.readable import readable, refused, unreadable
 from app.row_tag import EPOCH, Expected
 
 COLUMNS = (
@@ -20,8 +21,8 @@ COLUMNS = (
     products.c.description,
     products.c.price,
     products.c.version,
-    products.c.created_at,
-    products.c.updated_at,
+    readable(products.c.created_at),
+    readable(products.c.updated_at),
     EPOCH,
 )
 
@@ -37,15 +38,16 @@ class ProductStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_many(self, skus: Sequence[str]) -> dict[str, Product]:
-        """The products that exist, by sku: one query."""
+    async def get_many(self, skus: Sequence[str]) -> dict[str, Product | UnreadableRow]:
+        """The products that exist, by sku: one query. UnreadableRow stands in place of one that cannot be read."""
         rows = await self._database.look("products", GET_MANY, {"skus": list(skus)})
-        return {row["sku"]: Product(**row) for row in rows}
+        return {row["sku"]: _product(row) for row in rows}
 
-    async def page(self, *, after: str, limit: int) -> list[Product]:
-        """At most `limit` products with skus above `after`, in the order of their skus, byte by byte."""
+    async def page(self, *, after: str, limit: int) -> list[Product | UnreadableRow]:
+        """At most `limit` products with skus above `after`, in the order of their skus, byte by byte; UnreadableRow in
+        place of one that cannot be read."""
         rows = await self._database.look("products", PAGE, {"after": after, "limit": limit})
-        return [Product(**row) for row in rows]
+        return [_product(row) for row in rows]
 
     async def insert(self, new: NewProduct) -> Product:
         """Adds a product. Raises Conflict when the sku is taken."""
@@ -61,14 +63,19 @@ class ProductStore:
     async def update(self, sku: str, changes: ProductChanges, expected: Expected | None) -> Product:
         """Changes a product, if it has one of the `expected` tags (None: any).
 
-        Raises NotFound and PreconditionFailed.
+        Raises NotFound, PreconditionFailed and UnreadableRow.
         """
         as_expected = true() if expected is None else expected.holds(products.c.version)
         statement = update(products).where(products.c.sku == sku, as_expected).values(**changes).returning(*COLUMNS)
-        async with self._database.writing("products") as connection:
-            while (row := await self._database.change(connection, statement)) is None:
-                await self._refuse(connection, sku, expected)
-            return Product(**row)
+        try:
+            async with self._database.writing("products") as connection:
+                while (row := await self._database.change(connection, statement)) is None:
+                    await self._refuse(connection, sku, expected)
+                if isinstance(changed := _product(row), UnreadableRow):
+                    raise changed
+                return changed
+        except IntegrityError as error:
+            raise refused(error, "Product", sku) or error from error
 
     async def delete(self, sku: str, expected: Expected | None) -> int:
         """Removes a product, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
@@ -88,3 +95,7 @@ class ProductStore:
             raise NotFound(f"There is no product {sku}.")
         if expected is not None and (refusal := expected.refusal(f"Product {sku}", **rows[0])) is not None:
             raise refusal
+
+
+def _product(row: Row) -> Product | UnreadableRow:
+    return unreadable(row, "Product", row["sku"]) or Product(**row)

@@ -90,7 +90,7 @@ class Delta(BaseModel):
     response_model=Stock,
     dependencies=[JsonOnly],
     summary="Add or take pieces",
-    responses=CHANGED | documented(403, 415) | NO_STOCK | OTHER_VERSION | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
+    responses=CHANGED | documented(403, 415, 500) | NO_STOCK | OTHER_VERSION | TOO_FEW | NOT_ALLOWED | NOT_SAVED,
 )
 async def adjust(
     sku: SkuPath,
@@ -130,7 +130,7 @@ async def put(sku: SkuPath, body: Quantity, inventory: CachedInventory, expected
     "/{sku:anything}",
     response_model=Stock,
     summary="Read how many there are",
-    responses=READ | documented(412, 422, 503) | NO_STOCK,
+    responses=READ | documented(412, 422, 500, 503) | NO_STOCK,
 )
 @direct(lambda resources: resources.inventory)
 async def read(sku: SkuPath, inventory: CachedInventory, expected: Preconditions = None) -> Response:

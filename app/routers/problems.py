@@ -19,10 +19,13 @@ from app.caching import (
     BacklogFull,
     Behind,
     CacheUnavailable,
+    KeysFull,
     LoadTimeout,
+    NotDone,
     Overloaded,
     TargetUnavailable,
     TotalOverflow,
+    Unreadable,
 )
 from app.errors import (
     Conflict,
@@ -34,7 +37,9 @@ from app.errors import (
     OutOfStock,
     PreconditionFailed,
     StandbyMet,
+    TookTooLong,
     TooMuch,
+    UnreadableRow,
 )
 from app.routers.cache_control import UnkeptJSON
 from app.routers.refusals import Refusal, refusals, short
@@ -51,15 +56,20 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     OutOfStock: (409, "out-of-stock"),
     TooMuch: (422, "too-much"),
     KeyReused: (422, "key-reused"),
+    UnreadableRow: (500, "unreadable-row"),
+    Unreadable: (500, "unreadable-row"),
     DatabaseUnavailable: (503, "database-unavailable"),
+    TookTooLong: (503, "database-unavailable"),
     StandbyMet: (503, "database-unavailable"),
     OtherHistory: (503, "database-unavailable"),
     OutcomeUnknown: (503, "outcome-unknown"),
+    NotDone: (503, "database-unavailable"),
     TargetUnavailable: (503, "database-unavailable"),
     CacheUnavailable: (503, "cache-unavailable"),
     LoadTimeout: (503, "load-timeout"),
     Overloaded: (503, "overloaded"),
     BacklogFull: (503, "backlog-full"),
+    KeysFull: (503, "keys-full"),
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),
 }
@@ -103,6 +113,11 @@ DOCUMENTED = {
         "The body must be declared as application/json, not as text/plain.",
     ),
     422: ("The request can be read, and is not allowed.", "invalid", "body.email must look like name@example.com."),
+    500: (
+        "The row is there, and cannot be read.",
+        "unreadable-row",
+        "User 7 cannot be read: its created_at is no time of the years 1 to 9999.",
+    ),
     503: (
         "A store does not answer; `Retry-After` says when to come back.",
         "database-unavailable",
@@ -162,6 +177,8 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status, kind = STATUSES[type(error)]
+    if status == 500:
+        logger.error("%s %r: %s", request.method, request.url.path, error)
     if status == 503:
         logger.warning("%s %r: %s", request.method, request.url.path, error)
         return problem(status, kind, str(error), headers={"Retry-After": "1"})

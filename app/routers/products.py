@@ -1,11 +1,14 @@
 """Products over HTTP. Strategy: read-through."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from app.caching import Unreadable
+from app.errors import UnreadableRow
 from app.products.models import NewProduct, Product, ProductPatch, Sku
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
 from app.routers.cache_control import ROW
@@ -21,11 +24,15 @@ PRODUCT = Kind("read-through", "Product {}", "There is no product {}.", ROW)
 ALL = Depends(Untagged(ROW))
 
 
+UNREADABLE: Any = Field([], description="The skus of those that cannot be read; only where there are any.")
+
+
 class ProductPage(BaseModel):
     """Some products, in the order of their skus. `next` is the value for `after`, null at the end."""
 
     items: list[Product]
     next: str | None
+    unreadable: list[str] = UNREADABLE
 
 
 class ManyProducts(BaseModel):
@@ -33,6 +40,7 @@ class ManyProducts(BaseModel):
 
     items: list[Product]
     missing: list[str]
+    unreadable: list[str] = UNREADABLE
 
 
 @router.post(
@@ -66,25 +74,44 @@ async def read_many(
     limit: Limit = 50,
     after: AfterSku = "",
 ) -> Response:
-    """With `sku` from the cache: `{items, missing}`. Without, a page from the database: `{items, next}`."""
+    """With `sku` from the cache: `{items, missing}`. Without, a page from the database: `{items, next}`. A product that
+    cannot be read holds up no other: its sku stands in `unreadable`."""
     if sku is None:
-        items = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
-        page = ProductPage(items=items[:limit], next=items[limit - 1].sku if len(items) > limit else None)
-        return Json(page.model_dump_json().encode(), headers=[ROW])
+        rows = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+        return Json(_page(rows, limit).model_dump_json(exclude_unset=True).encode(), headers=[ROW])
     skus = list(dict.fromkeys(sku))
-    readings = await products.get_many(skus)
+    readings = dict(zip(skus, await products.get_each(skus), strict=True))
     # The items go out as they are stored; only the skus that do not exist are encoded here.
-    found = b",".join(reading.payload for reading in readings if reading.payload is not None)
-    missing = [one for one, reading in zip(skus, readings, strict=True) if reading.payload is None]
-    rest = ManyProducts(items=[], missing=missing).model_dump_json().encode().removeprefix(b'{"items":[')
+    there = [reading for reading in readings.values() if not isinstance(reading, Unreadable)]
+    found = b",".join(reading.payload for reading in there if reading.payload is not None)
+    many = ManyProducts(
+        items=[],
+        missing=[
+            one for one, reading in readings.items() if not isinstance(reading, Unreadable) and reading.payload is None
+        ],
+    )
+    if len(there) < len(readings):
+        many.unreadable = [one for one, reading in readings.items() if isinstance(reading, Unreadable)]
+    rest = many.model_dump_json(exclude_unset=True).encode().removeprefix(b'{"items":[')
     return Json(b'{"items":[' + found + rest, headers=[ROW])
+
+
+def _page(rows: Sequence[Product | UnreadableRow], limit: int) -> ProductPage:
+    skus = [row.sku if isinstance(row, Product) else str(row.key) for row in rows]
+    page = ProductPage(
+        items=[row for row in rows[:limit] if isinstance(row, Product)],
+        next=skus[limit - 1] if len(rows) > limit else None,
+    )
+    if unreadable := [sku for sku, row in zip(skus[:limit], rows, strict=False) if not isinstance(row, Product)]:
+        page.unreadable = unreadable
+    return page
 
 
 @router.get(
     "/{sku:anything}",
     response_model=Product,
     summary="Read a product",
-    responses=READ | documented(404, 412, 422, 503),
+    responses=READ | documented(404, 412, 422, 500, 503),
 )
 @direct(lambda resources: resources.products)
 async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions = None) -> Response:
@@ -97,7 +124,7 @@ async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions =
     response_model=Product,
     dependencies=[JsonOnly],
     summary="Change a product",
-    responses=CHANGED | documented(403, 404, 412, 415, 422, 503),
+    responses=CHANGED | documented(403, 404, 412, 415, 422, 500, 503),
 )
 async def change(
     sku: SkuPath, changes: Annotated[ProductPatch, Body()], products: CachedProducts, expected: Preconditions

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
 from app.routers.cache_control import PERSONAL
@@ -25,6 +25,7 @@ class UserPage(BaseModel):
 
     items: list[User]
     next: int | None
+    unreadable: list[int] = Field([], description="The ids of those that cannot be read; only where there are any.")
 
 
 @router.post(
@@ -49,17 +50,22 @@ async def create(new: NewUser, users: CachedUsers) -> Response:
     responses=NAMED | documented(412, 422, 503),
 )
 async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Response:
-    """From the database: a page is not one key, so no cache holds it."""
-    items = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
-    page = UserPage(items=items[:limit], next=items[limit - 1].id if len(items) > limit else None)
-    return Json(page.model_dump_json().encode(), headers=[PERSONAL])
+    """From the database: a page is not one key, so no cache holds it. A user that cannot be read holds up no other."""
+    rows = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+    ids = [row.id if isinstance(row, User) else int(row.key) for row in rows]
+    page = UserPage(
+        items=[row for row in rows[:limit] if isinstance(row, User)], next=ids[limit - 1] if len(rows) > limit else None
+    )
+    if unreadable := [id_ for id_, row in zip(ids[:limit], rows, strict=False) if not isinstance(row, User)]:
+        page.unreadable = unreadable
+    return Json(page.model_dump_json(exclude_unset=True).encode(), headers=[PERSONAL])
 
 
 @router.get(
     "/{user_id}",
     response_model=User,
     summary="Read a user",
-    responses=READ | documented(404, 412, 422, 503),
+    responses=READ | documented(404, 412, 422, 500, 503),
 )
 @direct(lambda resources: resources.users)
 async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = None) -> Response:
@@ -72,7 +78,7 @@ async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = No
     response_model=User,
     dependencies=[JsonOnly],
     summary="Change a user",
-    responses=CHANGED | documented(403, 404, 409, 412, 415, 422, 503),
+    responses=CHANGED | documented(403, 404, 409, 412, 415, 422, 500, 503),
 )
 async def change(
     user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Preconditions

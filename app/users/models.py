@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, 
 from typing_extensions import TypedDict
 
 from app.database import metadata
+from app.readable import range_of
 
 users = Table(
     "users",
@@ -21,6 +22,9 @@ users = Table(
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
     CheckConstraint("char_length(email) BETWEEN 3 AND 254", name="email_length"),
+    CheckConstraint("id >= 1", name="id_range"),
+    range_of("created_at"),
+    range_of("updated_at"),
 )
 
 

@@ -5,6 +5,7 @@ write   write to the database, which commits, and then invalidate: to the end, w
 """
 
 from app.caching import CacheAside, Reading
+from app.errors import UnreadableRow
 from app.row_tag import Expected
 from app.users.models import NewUser, User, UserChanges
 from app.users.store import UserStore
@@ -21,7 +22,7 @@ class Users:
         """A user, or the knowledge that there is none."""
         return await self._cache.get(user_id, self._store.get)
 
-    async def page(self, *, after: int, limit: int) -> list[User]:
+    async def page(self, *, after: int, limit: int) -> list[User | UnreadableRow]:
         """Users in the order of their ids, from the database: a page is not one key."""
         return await self._store.page(after=after, limit=limit)
 

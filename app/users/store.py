@@ -5,13 +5,22 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.availability import constraint
-from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable, NotFound
+from app.database import Database, Row
+from app.errors import Conflict, DatabaseUnavailable, NotFound, UnreadableRow
 from app.look import Look
+from app.readable import readable, refused, unreadable
 from app.row_tag import EPOCH, Expected
 from app.users.models import NewUser, User, UserChanges, users
 
-COLUMNS = (users.c.id, users.c.name, users.c.email, users.c.version, users.c.created_at, users.c.updated_at, EPOCH)
+COLUMNS = (
+    users.c.id,
+    users.c.name,
+    users.c.email,
+    users.c.version,
+    readable(users.c.created_at),
+    readable(users.c.updated_at),
+    EPOCH,
+)
 
 GET = Look(select(*COLUMNS).where(users.c.id == bindparam("id")))
 PAGE = Look(select(*COLUMNS).where(users.c.id > bindparam("after")).order_by(users.c.id).limit(bindparam("limit")))
@@ -25,13 +34,15 @@ class UserStore:
         self._database = database
 
     async def get(self, user_id: int) -> User | None:
-        """The user, None when there is none."""
+        """The user, None when there is none. Raises UnreadableRow."""
         rows = await self._database.look("users", GET, {"id": user_id})
-        return User(**rows[0]) if rows else None
+        return _user(rows[0]) if rows else None
 
-    async def page(self, *, after: int, limit: int) -> list[User]:
-        """At most `limit` users with ids above `after`, in the order of their ids."""
-        return [User(**row) for row in await self._database.look("users", PAGE, {"after": after, "limit": limit})]
+    async def page(self, *, after: int, limit: int) -> list[User | UnreadableRow]:
+        """At most `limit` users with ids above `after`, in the order of their ids; UnreadableRow in place of one that
+        cannot be read."""
+        rows = await self._database.look("users", PAGE, {"after": after, "limit": limit})
+        return [unreadable(row, "User", row["id"]) or User(**row) for row in rows]
 
     async def insert(self, new: NewUser) -> User:
         """Adds a user. Raises Conflict when the email is taken."""
@@ -47,7 +58,7 @@ class UserStore:
     async def update(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
         """Changes a user, if it has one of the `expected` tags (None: any).
 
-        Raises NotFound, PreconditionFailed, and Conflict when the new email is taken.
+        Raises NotFound, PreconditionFailed, UnreadableRow, and Conflict when the new email is taken.
         """
         as_expected = true() if expected is None else expected.holds(users.c.version)
         statement = update(users).where(users.c.id == user_id, as_expected).values(**changes).returning(*COLUMNS)
@@ -55,9 +66,9 @@ class UserStore:
             async with self._database.writing("users") as connection:
                 while (row := await self._database.change(connection, statement)) is None:
                     await self._refuse(connection, user_id, expected)
-                return User(**row)
+                return _user(row)
         except IntegrityError as error:
-            raise _conflict(error, changes.get("email")) from error
+            raise refused(error, "User", user_id) or _conflict(error, changes.get("email")) from error
 
     async def delete(self, user_id: int, expected: Expected | None) -> int:
         """Removes a user, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
@@ -77,6 +88,12 @@ class UserStore:
             raise NotFound(f"There is no user {user_id}.")
         if expected is not None and (refusal := expected.refusal(f"User {user_id}", **rows[0])) is not None:
             raise refusal
+
+
+def _user(row: Row) -> User:
+    if (why := unreadable(row, "User", row["id"])) is not None:
+        raise why
+    return User(**row)
 
 
 def _conflict(error: IntegrityError, email: str | None) -> Exception:

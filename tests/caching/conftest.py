@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Event, Lifetimes, RedisClock, Region, flusher
+from app.caching import Breaker, Event, Lifetimes, RedisClock, Region, gathering
 from app.database import Database
 from app.embedded import Endpoints
 from tests.caching.views import Views, open_views
@@ -115,7 +115,7 @@ def region(new_region: NewRegion) -> Region[int, Thing]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flusher does not wait long for views that do not come."""
-    monkeypatch.setattr(flusher, "BLOCK", timedelta(milliseconds=5))
+    monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
 
 
 @pytest.fixture

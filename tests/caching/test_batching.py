@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.caching.batching import LARGEST, Batching
+from app.caching.errors import Unreadable
 from tests.eventually import PATIENCE
 
 
@@ -23,7 +24,7 @@ class Doubling:
         self.called.set()
         await self.gate.wait()
         if 13 in keys:
-            raise ValueError("13 is not allowed.")
+            raise OSError("13 is not allowed.")
         return [2 * key for key in keys]
 
 
@@ -135,3 +136,31 @@ async def test_who_counts_and_fails_fails_for_all_that_asked(doubling: Doubling,
         questions = [batching.ask_here(7) for _ in range(readers)]
         told = await asyncio.wait_for(asyncio.gather(*questions, return_exceptions=True), PATIENCE)
         assert [str(error) for error in told] == ["It cannot be counted."] * readers
+
+
+async def test_a_key_that_cannot_be_asked_for_fails_alone() -> None:
+    """As a name that is no UTF-8 fails while a command is packed."""
+    calls: list[list[int]] = []
+
+    async def call(keys: Sequence[int]) -> Sequence[int]:
+        calls.append(list(keys))
+        if 5 in keys:
+            raise ValueError("5 cannot be asked for.")
+        return [key * 10 for key in keys]
+
+    asked = Batching(call, asyncio.create_task)
+    answers = await asyncio.gather(*map(asked.ask, range(8)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["0", "10", "20", "30", "40", "5 cannot be asked for.", "60", "70"]
+    assert len(calls) == 7, "By halves."
+
+
+async def test_a_result_that_cannot_be_read_is_raised_for_its_key_alone() -> None:
+    async def call(keys: Sequence[int]) -> Sequence[int | Unreadable]:
+        return [Unreadable("It is torn.") if key == 1 else key for key in keys]
+
+    asked: Batching[int, int] = Batching(call, asyncio.create_task)
+    answers = await asyncio.gather(*map(asked.ask, [0, 1, 1, 2]), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["0", "It is torn.", "It is torn.", "2"]
+    for _ in range(3):  # From the second one on, alone.
+        with pytest.raises(Unreadable):
+            await asked.ask_here(1)

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Flow, RedisClock, TargetUnavailable, flusher
+from app.caching import Breaker, Flow, RedisClock, TargetUnavailable, flusher, gathering
 from app.caching.shards import GROUP
 from app.database import open_database
 from app.embedded import Endpoints
@@ -78,7 +78,7 @@ async def wired(
 @pytest.fixture
 def abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is not acknowledged is taken over at once."""
-    monkeypatch.setattr(flusher, "ABANDONED", NOW)
+    monkeypatch.setattr(gathering, "ABANDONED", NOW)
 
 
 async def ill(sql: asyncpg.Connection, body: str) -> None:
@@ -105,7 +105,7 @@ async def wait(redis: Redis, *entries: Mapping[str, int] | bytes) -> list[str]:
 async def hold(dead: flusher.Flusher) -> int:
     """A flusher reads all that it gets, and dies. Answers how many entries it holds."""
     count = 0
-    while came := await dead._read(0.001):
+    while came := await dead._gathering.read(0.001):
         count += len(came)
     return count
 
@@ -248,28 +248,28 @@ async def test_a_consumer_that_died_with_nothing_in_its_hands_is_removed(
     dead = views.new_flusher()
     await views.carry(dead)
     await views.new_flusher().round()
-    assert dead._consumer in await consumers(redis), "It may be about to ask again."
-    monkeypatch.setattr(flusher, "RETIRED", EVER)
+    assert dead._gathering.consumer in await consumers(redis), "It may be about to ask again."
+    monkeypatch.setattr(gathering, "RETIRED", EVER)
     await views.new_flusher().round()
-    assert dead._consumer not in await consumers(redis)
+    assert dead._gathering.consumer not in await consumers(redis)
 
 
 async def test_a_consumer_that_holds_entries_is_never_removed(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With it, Redis would forget what it holds."""
-    monkeypatch.setattr(flusher, "RETIRED", EVER)
+    monkeypatch.setattr(gathering, "RETIRED", EVER)
     await views.counters.add("home", 5)
     dead = views.new_flusher()
     assert await hold(dead) == 1
     for _ in range(2):
         await views.new_flusher().round()
-    assert (await consumers(redis))[dead._consumer] == 1
-    monkeypatch.setattr(flusher, "ABANDONED", NOW)
+    assert (await consumers(redis))[dead._gathering.consumer] == 1
+    monkeypatch.setattr(gathering, "ABANDONED", NOW)
     await views.carry(views.new_flusher())
     assert await stored(sql) == 5
     await views.new_flusher().round()
-    assert dead._consumer not in await consumers(redis)
+    assert dead._gathering.consumer not in await consumers(redis)
 
 
 async def test_who_stops_takes_leave(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
@@ -279,7 +279,7 @@ async def test_who_stops_takes_leave(views: Views, redis: Redis, sql: asyncpg.Co
         await views.counters.add("home", 5)
     assert not leaving.alive
     assert await stored(sql) == 5
-    assert leaving._consumer not in await consumers(redis)
+    assert leaving._gathering.consumer not in await consumers(redis)
 
 
 # The end.
@@ -332,10 +332,10 @@ async def test_without_the_database_it_ends_soon_and_leaves_what_it_holds_in_red
             await wired.counters.add("home", 5)
             await wired.gathered.wait()
             await wired.counters.add("home", 2)
-    assert last._consumer in await consumers(redis)
+    assert last._gathering.consumer in await consumers(redis)
     assert await redis.xlen(HOME.stream) == 2
     wire.heal()
-    monkeypatch.setattr(flusher, "ABANDONED", NOW)
+    monkeypatch.setattr(gathering, "ABANDONED", NOW)
     heir = wired.new_flusher()
     async with asyncio.timeout(PATIENCE):
         while await redis.xlen(HOME.stream):
@@ -419,7 +419,7 @@ async def test_a_repeated_refusal_does_not_wear_out_the_rest(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """A page that is full refuses each view that comes, for as long as it is full."""
-    await sql.execute("INSERT INTO page_views VALUES ('full', $1)", 2**63 - 1)
+    await sql.execute("INSERT INTO page_views VALUES ('full', $1)", 2**53 - 1)
     await wait(redis, *({"home": 1, "full": 1} for _ in range(3)))
     await views.carry()
     assert await stored(sql) == 3
@@ -431,10 +431,10 @@ async def test_views_that_are_too_many_only_together_are_counted_as_far_as_they_
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """Two entries whose sum is more than Postgres can count: the first fits."""
-    await wait(redis, {"home": 2**62}, {"home": 2**62}, {"news": 1})
+    await wait(redis, {"home": 2**52}, {"home": 2**52}, {"news": 1})
     await views.carry()
-    assert await sums(sql) == {"home": 2**62, "news": 1}
-    assert [letter["delta"] for letter in await letters(sql)] == [2**62]
+    assert await sums(sql) == {"home": 2**52, "news": 1}
+    assert [letter["delta"] for letter in await letters(sql)] == [2**52]
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ async def test_bytes_that_two_flushers_hold_become_one_letter(
     await wait(redis, b"\xff{", {"home": 1})
     both = views.new_flusher(), views.new_flusher()
     for each in both:
-        await each._gather()
+        await each._gathering.gather(each._held)
         assert len(each._held) == 2
     await asyncio.gather(*(each.round() for each in both))
     assert (len(await letters(sql)), await stored(sql)) == (1, 1)
@@ -517,7 +517,7 @@ async def test_an_entry_of_a_new_stream_is_not_forgotten_in_place_of_one_that_ha
     counted, and would be forgotten"""
     await wait(redis, {"home": 1})
     entries: Any = await redis.xrange(HOME.stream)
-    await views.flusher._gather()
+    await views.flusher._gathering.gather(views.flusher._held)
     await redis.flushall()
     await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": '{"home": 5}', "views": 5}, id=entries[0][0])
     await views.carry()
@@ -530,7 +530,7 @@ async def test_a_stream_that_is_lost_while_poison_is_in_hand_does_not_hold_up_th
     """It has gathered poison · FLUSHALL: there is no group that could tell how often it was delivered"""
     await ill(sql, REFUSES)
     await wait(redis, {"poison": 1, "home": 1})
-    await views.flusher._gather()
+    await views.flusher._gathering.gather(views.flusher._held)
     await redis.flushall()
     await views.counters.add("home", 5)
     await views.carry()
@@ -540,18 +540,22 @@ async def test_a_stream_that_is_lost_while_poison_is_in_hand_does_not_hold_up_th
 # What is no fault of the views.
 
 
-@pytest.mark.parametrize("state", ["40P01", "55P03", "57014", "08006"])
+@pytest.mark.parametrize(
+    ("state", "flushes"),
+    [("40P01", [4, 4, 4]), ("08006", [4, 4, 4]), ("55P03", [4, 2, 1]), ("57014", [4, 2, 1]), ("38000", [4, 2, 1])],
+)
 async def test_what_is_no_fault_of_the_views_makes_no_letter(
-    views: Views, redis: Redis, sql: asyncpg.Connection, state: str
+    views: Views, redis: Redis, sql: asyncpg.Connection, state: str, flushes: list[int]
 ) -> None:
-    """A deadlock, a lock and a statement that took too long, a lost connection."""
+    """A deadlock and a lost connection: all are tried together. A lock and a statement that took too long, an error
+    that nobody knows: perhaps one of the entries is to blame."""
     await ill(sql, f"RAISE EXCEPTION 'Not now.' USING ERRCODE = '{state}';")
     await wait(redis, *({"home": 1} for _ in range(4)))
     carrying = views.new_flusher(views=MANY)
     for _ in range(3):
         with pytest.raises(TargetUnavailable):
             await carrying.round()
-    assert views.flushes == [4, 4, 4], "All are tried together."
+    assert views.flushes == flushes
     assert (await letters(sql), await pending(redis)) == ([], 4)
     await well(sql)
     await views.carry(carrying)

@@ -129,7 +129,7 @@ async def test_what_waits_is_counted_as_it_is_while_some_of_it_is_carried(views:
         await take(views, offer((page, 7, None), ("home", 1, None)))
         assert await counted(redis) == await measured(redis)
     some = views.new_flusher(views=10**9)
-    some._held = (await some._read(0.001))[:2]
+    some._held = (await some._gathering.read(0.001))[:2]
     await some.round()
     assert await redis.xlen(HOME.stream) == 3
     assert await counted(redis) == await measured(redis)

@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import BacklogFull, Breaker, CacheUnavailable, Cap, Flow, RedisClock, TargetUnavailable, receipts
-from app.caching.shards import GROUP
+from app.caching.shards import GROUP, number
 from app.database import open_database
 from app.embedded import Endpoints
-from tests.caching.views import HOME, Views, open_views, stored
+from tests.caching.views import HOME, Views, open_views, stored, sums
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 
@@ -468,6 +468,24 @@ async def test_what_finds_the_backlog_full_is_taken_on_again_later(
     assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (3, 0)
 
 
+async def test_a_shard_that_is_full_does_not_keep_what_others_have_lost(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views.counters._intake, "_cap", Cap(entries=4, bytes=2**27))
+    pages = [next(page for page in map(str, range(99)) if number(page) == shard) for shard in range(4)]
+    for page in pages:
+        await views.counters.add(page, 1)
+    await redis.flushall()
+    await views.counters.add(pages[0], 1)
+    with pytest.raises(BacklogFull):
+        await views.check()
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(pages, 1)
+    await views.check()
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(pages, 1) | {pages[0]: 2}
+
+
 async def test_an_answer_that_is_lost_does_not_take_on_twice(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,7 +564,7 @@ async def test_a_batch_that_became_dead_letters_is_not_taken_on_again(
 ) -> None:
     """The ledger knows it, although nothing of it was counted."""
     await views.counters.add("home", 5)
-    await sql.execute("INSERT INTO page_views VALUES ('home', $1)", 2**63 - 1)
+    await sql.execute("INSERT INTO page_views VALUES ('home', $1)", 2**53 - 1)
     await views.carry()
     assert await sql.fetchval("SELECT sum(delta) FROM dead_letters") == 5
     await redis.flushall()

@@ -23,13 +23,16 @@ from app.caching import (
     CacheUnavailable,
     Cap,
     RedisClock,
+    TotalOverflow,
     WriteBehind,
     flusher,
+    gathering,
     open_redis,
     totals,
 )
 from app.caching.shards import GROUP, number
-from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored
+from app.caching.totals import NOBODY, TOTAL
+from tests.caching.views import CAP, HOME, Views, batch_of, made_at, stored, sums
 
 
 async def test_a_view_of_a_cold_page_needs_no_database_and_makes_no_total(
@@ -161,9 +164,9 @@ async def test_what_a_dead_flusher_held_is_taken_over_and_counted_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C8. One flusher dies before COMMIT, and one after it: a third one gets all their entries."""
-    monkeypatch.setattr(flusher, "ABANDONED", timedelta(milliseconds=1))
+    monkeypatch.setattr(gathering, "ABANDONED", timedelta(milliseconds=1))
     await views.counters.add("home", 3)
-    await views.new_flusher()._read(0.001)
+    await views.new_flusher()._gathering.read(0.001)
     await views.counters.add("home", 4)
     await views.commit_without_acknowledging()
     heir = views.new_flusher()
@@ -314,7 +317,7 @@ async def test_an_entry_that_was_trimmed_while_it_was_pending_does_not_keep_tota
     views: Views, redis: Redis
 ) -> None:
     await views.counters.add("home", 5)
-    await views.new_flusher()._read(0.001)  # It is delivered, and its flusher dies.
+    await views.new_flusher()._gathering.read(0.001)  # It is delivered, and its flusher dies.
     await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
     assert await views.total() == 0
 
@@ -329,7 +332,7 @@ async def test_no_total_is_built_over_a_new_group(views: Views, redis: Redis, sq
     await views.counters.add("home", 5)
     await views.commit_without_acknowledging()
     await redis.xgroup_destroy(HOME.stream, GROUP)
-    await views.new_flusher()._create_groups()
+    await views.new_flusher()._gathering.create_groups()
     views.before.set()
     assert await reader == 5
     assert await views.total() == 5
@@ -358,3 +361,94 @@ async def test_a_shard_that_refuses_does_not_refuse_for_the_others(
     answers = await asyncio.gather(*(views.counters.add(page, 1) for page in (full, *others)), return_exceptions=True)
     assert isinstance(answers[0], BacklogFull)
     assert not any(isinstance(answer, BaseException) for answer in answers[1:])
+
+
+UNCOUNTABLE: list[tuple[str, Any, str | None, str]] = [
+    ("home", -1, None, "-1 views cannot be added: it must be 1 to 9,007,199,254,740,991."),
+    ("home", 0, None, "0 views cannot be added"),
+    ("home", 2**53, None, "9,007,199,254,740,992 views cannot be added"),
+    ("home", 1.5, None, "1.5 is no number of views."),
+    ("home", True, None, "True is no number of views."),
+    ("", 1, None, "'' is no name of a page"),
+    ("a\0b", 1, None, "is no name of a page"),
+    ("\ud800", 1, None, "is no name of a page"),
+    ("home", 1, "a b", "'a b' is no idempotency key"),
+    ("home", 1, "\ud800", "is no idempotency key"),
+]
+
+
+@pytest.mark.parametrize(("page", "count", "key", "says"), UNCOUNTABLE)
+async def test_what_nobody_can_count_joins_no_others(
+    views: Views, sql: asyncpg.Connection, page: str, count: Any, key: str | None, says: str
+) -> None:
+    """They are asked in one tick, and would go in one call."""
+    assert await views.total() == 0
+    many = {"home": 1, "news": 1, page: count}
+    answers = await asyncio.gather(
+        views.counters.add("home", 5),
+        views.counters.add(page, count, key),
+        views.counters.add_many(many, key),
+        return_exceptions=True,
+    )
+    assert answers[0] == 5
+    for error in answers[1:]:
+        assert isinstance(error, ValueError)
+        assert says in str(error)
+    await views.carry()
+    assert (await stored(sql), await stored(sql, "news")) == (5, 0)
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+async def test_an_addition_that_fills_a_page_is_refused_and_not_those_that_came_with_it(views: Views) -> None:
+    assert await views.total() == 0
+    answers = await asyncio.gather(
+        *(views.counters.add("home", count) for count in (1, 2**53 - 2, 1, 1)), return_exceptions=True
+    )
+    assert [isinstance(answer, TotalOverflow) for answer in answers] == [False, True, False, False]
+    assert await views.total() == 3
+
+
+async def test_to_ask_for_pages_that_nobody_has_viewed_leaves_nothing_lasting(views: Views, redis: Redis) -> None:
+    """Their names are as long as they may be. A page that was viewed once is kept, though its total was 0 before."""
+    pages = [f"{place:04}".ljust(2048, "x") for place in range(40)]
+    before = {key async for key in redis.scan_iter("*")}
+    assert set(await asyncio.gather(*map(views.total, pages))) == {0}
+    assert await views.total("home") == 0
+    assert await views.counters.add("home", 1) == 1
+    kept = {key: await redis.pttl(key) async for key in redis.scan_iter("*") if key not in before}
+    short = {key for key, left in kept.items() if left != -1 and left <= NOBODY / timedelta(milliseconds=1)}
+    assert len(short) == 40
+    home = HOME.total("home", views.breaker.run).encode()
+    assert kept[home] > TOTAL / timedelta(milliseconds=1) / 2
+    assert max(len(key) for key in kept.keys() - short) < 100
+
+
+@pytest.mark.parametrize("page", ["a\0b", "\ud800", ""])
+async def test_to_ask_for_what_is_no_page_asks_for_no_others_in_vain(views: Views, page: str) -> None:
+    await views.counters.add("home", 5)
+    answers = await asyncio.gather(views.total("home"), views.total(page), views.total("news"), return_exceptions=True)
+    assert (answers[0], answers[2]) == (5, 0)
+    assert isinstance(answers[1], ValueError)
+
+
+@pytest.mark.parametrize("rot", ["no number", "another type"])
+async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
+    views: Views, redis: Redis, sql: asyncpg.Connection, rot: str
+) -> None:
+    """They are read, built, and added to together."""
+    pages = [page for page in map(str, range(99)) if number(page) == HOME.number][:9]
+    await views.counters.add_many(dict.fromkeys(["home", *pages], 1))
+
+    async def spoil() -> None:
+        total = HOME.total("home", views.breaker.run)
+        await redis.delete(total)
+        await (redis.set(total, "many") if rot == "no number" else redis.hset(total, "many", "1"))
+
+    await spoil()
+    assert await asyncio.gather(*map(views.total, [*pages, "home"])) == [1] * 10
+    await spoil()
+    answers = await asyncio.gather(*(views.counters.add(page, 2) for page in ["home", *pages]))
+    assert answers == [None] + [3] * 9
+    assert await asyncio.gather(*map(views.total, ["home", *pages])) == [3] * 10
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(["home", *pages], 3)

@@ -10,13 +10,16 @@ from typing import Self
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
 
+from app.availability import said
 from app.caching import (
     Batch,
     Breaker,
     Cap,
     Flow,
     Flusher,
+    NotDone,
     RedisClock,
     Refused,
     Salvage,
@@ -28,7 +31,7 @@ from app.caching import (
 from app.caching.shards import Shard, number, ulid, ulid_time
 from app.database import Database
 from app.embedded import Endpoints
-from app.errors import DatabaseUnavailable, Uncountable
+from app.errors import DatabaseUnavailable, TookTooLong, Uncountable
 from app.page_views.models import Counted, Unreadable
 from app.page_views.store import PageViewStore
 
@@ -113,7 +116,9 @@ class Views:
         """Counts in the database what can be counted."""
         batch = one.batch and Counted(one.batch.id, made_at(one.batch.id), one.batch.deltas)
         with _target():
-            kept = await self.store.salvage(batch or Unreadable(one.place, one.raw), one.reason, one.deliveries)
+            kept = await self.store.salvage(
+                batch or Unreadable(one.place, one.raw), one.reason, one.deliveries, last=one.last
+            )
         if self.dies_after_commit or self.dies_after_salvage:
             raise Lost
         return kept
@@ -158,9 +163,12 @@ def _target() -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        raise TargetUnavailable(str(error)) from error
+        slow = isinstance(error, TookTooLong) or isinstance(error.__cause__, TookTooLong)
+        raise (NotDone if slow else TargetUnavailable)(str(error)) from error
     except Uncountable as error:
         raise Refused(str(error)) from error
+    except DBAPIError as error:
+        raise NotDone(f"Postgres says: {said(error)}.") from error
 
 
 def made_at(batch: str) -> datetime:

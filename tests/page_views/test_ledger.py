@@ -257,6 +257,43 @@ async def test_a_partition_that_somebody_detached_is_attached_again(
     assert await stored(sql) == 1
 
 
+async def test_a_partition_that_somebody_has_half_detached_is_attached_again(
+    store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
+) -> None:
+    """R reads the ledger · somebody detaches a partition, which waits for R · he breaks it off: nobody may write into
+    it, and it is still said to be there"""
+    counted = of(START)
+    await store.apply([counted])
+    async with (
+        psql(endpoints.database_url) as impatient,
+        psql(endpoints.database_url) as reader,
+        reader.transaction(isolation="repeatable_read"),
+    ):
+        await reader.execute("SELECT count(*) FROM applied")
+        await impatient.execute("SET statement_timeout = 500")
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await impatient.execute("ALTER TABLE applied DETACH PARTITION applied_2026030100 CONCURRENTLY")
+    assert await sql.fetchval("SELECT inhdetachpending FROM pg_inherits WHERE inhparent = 'applied'::regclass")
+    assert await store.apply([counted]) == 0
+    assert await store.apply([of(START)]) == 1
+    assert await stored(sql) == 2
+
+
+async def test_an_hour_that_cannot_be_dropped_keeps_no_other_and_no_flush(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    """Somebody has made a view of it."""
+    some = hours(KEPT + 3)
+    await opened(sql, some)
+    await sql.execute("CREATE VIEW somebodys AS SELECT * FROM applied_2026030101")
+    try:
+        assert await PageViewStore(database).apply([of(some[-1])]) == 1
+        left = [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")]
+        assert left == [some[1], *some[3:]]
+    finally:
+        await sql.execute("DROP VIEW somebodys")
+
+
 async def test_a_partition_that_somebody_dropped_is_made_again(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await store.apply([of(START)])
     for write in (partial(store.apply, [of(START)]), partial(store.salvage, of(START), "", 1)):

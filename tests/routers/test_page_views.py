@@ -320,8 +320,27 @@ async def test_any_visible_ascii_is_a_key(client: httpx.AsyncClient, key: str) -
 
 async def test_a_key_is_kept_for_a_day(client: httpx.AsyncClient, redis: Redis) -> None:
     await view(client, "home", 1, "visit-1")
-    (kept,) = [key async for key in redis.scan_iter("views:*:key:*")]
-    assert 86_000_000 < await redis.pttl(kept) <= 86_400_000
+    await view_many(client, {"page": "news"}, key="visit-2")
+    for pattern in ("views:*:key:*", "views:*:call:*"):
+        (kept,) = [key async for key in redis.scan_iter(pattern)]
+        assert 86_000_000 < await redis.pttl(kept) <= 86_400_000
+
+
+async def test_where_there_is_no_room_for_keys_a_new_one_is_refused_and_all_else_is_taken(settings: Settings) -> None:
+    async with application(settings.model_copy(update={"keys_bytes": 4 * 300})) as client:
+        assert await view(client, "home", 1, "visit-1") == 1
+        answers = [
+            await client.post("/page-views/home", headers={"Idempotency-Key": "visit-2"}),
+            await view_many(client, {"page": "home"}, key="visit-3"),
+        ]
+        for answer in answers:
+            assert (answer.status_code, answer.json()["type"]) == (503, "keys-full")
+            assert answer.json()["detail"].startswith("The idempotency keys of a day take 1,200 bytes, or one was used")
+            assert answer.headers["retry-after"] == "1"
+        assert await view(client, "home", 1, "visit-1") == 1
+        assert await view(client, "home", 1) == 2
+        assert (await view_many(client, {"page": "home"})).status_code == 202
+        assert await total(client, "home") == 3
 
 
 async def test_what_waits_is_counted_whether_the_total_is_cached_or_not(

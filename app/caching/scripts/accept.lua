@@ -1,31 +1,71 @@
 -- Takes views on: they are counted once from here on, whatever dies.
--- KEYS    stream, backlog, bytes, guard, epoch, then the total of each page, then the key of each keyed addition
--- ARGV    batch, guard ms, key ms, total ms, most entries, most bytes, a random epoch or nothing, and in JSON: the pages,
---         the views without a key by page, the keyed additions [page (from 1), views, key (from 1)]
--- Returns 'full', or the page whose total would grow too large, with nothing changed; else {'<entry> <views>' ('- 0':
---         nothing was new), the total of each page (nil: not cached)}
-local again, pages = ARGV[7] ~= '', cjson.decode(ARGV[8])
+-- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each page, then of each keyed addition the
+--         record of its page and key, then the record of each call
+-- ARGV    batch, guard ms, key ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of records,
+--         the first batch that counts yet; in JSON the pages, the views without a key by page, the keyed additions
+--         [page (from 1), views, record (from 1), call (from 1), whether the call's record is to have it (1)]; and eight
+--         bytes for each page that tell it from others
+-- Returns 'full', {'keys', the additions that need a new record, …}, or the page whose total would grow too large, with
+--         nothing changed; else {'<entry> <views>' ('- 0': nothing was new), the total of each page (nil: not cached)}
+local again, pages = ARGV[7] ~= '', cjson.decode(ARGV[10])
 local taken = redis.call('GET', KEYS[4])
 local entry = again and string.match(taken or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then taken = nil end
 -- Read and written with one command for all and one each: most of what a batch costs in Redis is in these.
-local totals = redis.call('MGET', unpack(KEYS, 6, 5 + #pages))
+local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #pages)), {}
+for place, total in pairs(totals) do
+  -- What is no number is no total: the views of others are taken on with it.
+  if total and not string.find(total, '^%d+$') then
+    rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
+  end
+end
 if not taken then
   local length = redis.call('XLEN', KEYS[1])
   if length >= tonumber(ARGV[5]) then return 'full' end
   if length > 0 and tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[6]) then return 'full' end
-  local json, sums, views, fresh = ARGV[9], cjson.decode(ARGV[9]), 0, {}
+  local json, sums, views, items = ARGV[11], cjson.decode(ARGV[11]), 0, cjson.decode(ARGV[12])
   for _, sum in pairs(sums) do views = views + sum end
-  for _, item in ipairs(cjson.decode(ARGV[10])) do
-    local page, delta, key = pages[item[1]], item[2], KEYS[5 + #pages + item[3]]
-    local known = redis.call('GET', key)
+  local records, calls, fresh, needs, words, size = 6 + #pages, 6 + #pages, {}, {}, {}, 0
+  for _, item in ipairs(items) do calls = math.max(calls, records + item[3]) end
+  local known, large, old, worn = {}, {}, {}, false -- By call, and by the eight bytes of a page: the batch that has it.
+  for place, item in ipairs(items) do
+    local record, call = KEYS[records + item[3]], KEYS[calls + item[4]]
+    if not known[call] then
+      known[call] = {}
+      local fields = redis.call('HGETALL', call)
+      for i = 1, #fields, 2 do
+        if fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
+          for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
+        end
+      end
+      large[call] = #fields >= 2 * 100 -- To read a larger one would hold up everybody else in Redis.
+    end
+    local word = string.sub(ARGV[13], item[1] * 8 - 7, item[1] * 8)
+    local one, many = redis.call('MGET', record)[1], known[call][word]
     -- Under its own key a batch may be taken on again.
-    if not (fresh[key] or known and not (again and known == ARGV[1])) then
-      sums[page], views, json = (sums[page] or 0) + delta, views + delta, nil
-      fresh[key] = true
+    if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
+      local page = pages[item[1]]
+      sums[page], views, json, fresh[record] = (sums[page] or 0) + item[2], views + item[2], nil, true
+      needs[#needs + 1] = place
+      if item[5] == 1 then
+        size, worn = size + (words[call] and 8 or 250 + #call), worn or large[call]
+        words[call] = (words[call] or '') .. word
+      else
+        size = size + 200 + #record
+        words[record] = false
+      end
     end
   end
+  -- What came within each of the last hours stands yet.
+  local hour, kept, whole = 0, {}, size
+  if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), redis.call('HGETALL', KEYS[6]) end
+  for i = 1, #kept, 2 do
+    if math.abs(hour - kept[i]) > ARGV[3] / 3600000 then old[#old + 1] = {KEYS[6], kept[i]} else
+      whole = whole + kept[i + 1]
+    end
+  end
+  if size > 0 and not again and (worn or whole > tonumber(ARGV[8])) then return {'keys', unpack(needs)} end
   local deltas = {}
   for place, page in ipairs(pages) do
     local sum = sums[page]
@@ -35,7 +75,19 @@ if not taken then
       if not json then deltas[#deltas + 1] = cjson.encode(page) .. ':' .. string.format('%.0f', sum) end
     end
   end
-  for key in pairs(fresh) do redis.call('SET', key, ARGV[1], 'PX', ARGV[3]) end
+  for record, some in pairs(words) do
+    if some then
+      redis.call('HSET', record, ARGV[1], some)
+      redis.call('PEXPIRE', record, ARGV[3])
+    else
+      redis.call('SET', record, ARGV[1], 'PX', ARGV[3])
+    end
+  end
+  if size > 0 then
+    for _, field in ipairs(old) do redis.call('HDEL', unpack(field)) end
+    redis.call('HINCRBY', KEYS[6], hour, size)
+    redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
+  end
   taken = '- 0'
   if views > 0 then
     local number = string.format('%.0f', views)
@@ -48,11 +100,12 @@ if not taken then
     redis.call('INCRBY', KEYS[3], #json)
   end
   redis.call('SET', KEYS[4], taken, 'PX', ARGV[2])
+  for _, total in ipairs(rotten) do redis.call('DEL', total) end
   -- A repetition after a loss: before it the batch may have been counted in the database, and forgotten here. Then a
   -- total that was built since has it already. The ledger knows, so build it anew.
   if again then redis.call('SET', KEYS[5], ARGV[7]) end
   for place, page in ipairs(pages) do
-    local total, sum = KEYS[5 + place], sums[page]
+    local total, sum = KEYS[6 + place], sums[page]
     if sum and again then
       redis.call('DEL', total)
       totals[place] = false

@@ -28,5 +28,9 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   end
 end
 local answers = {}
-for page = 4, #ARGV do answers[page - 3] = {redis.call('GET', KEYS[page - 1]), waits[page]} end
+for page = 4, #ARGV do
+  -- MGET, not GET: a key of another type is no total, and no error, for others are looked at with it.
+  local total = redis.call('MGET', KEYS[page - 1])[1]
+  answers[page - 3] = {string.match(total or '', '^%d+$') or false, waits[page]}
+end
 return {redis.call('GET', KEYS[2]), last, batches, answers}

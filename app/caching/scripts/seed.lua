@@ -1,8 +1,8 @@
 -- Caches the total of a page: what the database had, with all that waited then, and what came since.
 -- KEYS    stream, epoch, total
--- ARGV    group, epoch, id of the last entry that was seen, base, page, total ms
+-- ARGV    group, epoch, id of the last entry that was seen, base, page, total ms, ms of one that is 0
 -- Returns the total, or 'again' when it cannot be told from what was seen
-local total = redis.call('GET', KEYS[3])
+local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
 if total then return total end
 -- An acknowledgement came between: what waited then may have been counted by the database, or not.
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'again' end
@@ -18,5 +18,5 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+')) do
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
   if known and type(deltas) == 'table' then total = total + (deltas[ARGV[5]] or 0) end
 end
-redis.call('SET', KEYS[3], string.format('%.0f', total), 'PX', ARGV[6])
+redis.call('SET', KEYS[3], string.format('%.0f', total), 'PX', total > 0 and ARGV[6] or ARGV[7])
 return redis.call('GET', KEYS[3])

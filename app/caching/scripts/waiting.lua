@@ -1,8 +1,8 @@
 -- What waits in a stream.
--- KEYS    stream, backlog, bytes
+-- KEYS    stream, backlog, bytes, keyed
 -- ARGV    group, the time from which on views are young, in ms since the epoch; '-': all are, '+': none is
 -- Returns {views, bytes, id of the oldest entry or nil, young views, names of the consumers, number of
---         entries}
+--         entries, bytes of the records of idempotency keys of the last 24 hours}
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 -- Where nothing is, what is counted was removed by hand.
 local views, bytes = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
@@ -17,4 +17,8 @@ local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
 if not consumers.err then -- Else nobody has begun to carry.
   for i, fields in ipairs(consumers) do names[i] = fields[2] end
 end
-return {views, bytes, oldest and oldest[1] or false, young, names, redis.call('XLEN', KEYS[1])}
+local hour, kept, records = math.floor(redis.call('TIME')[1] / 3600), redis.call('HGETALL', KEYS[4]), 0
+for i = 1, #kept, 2 do
+  if math.abs(hour - kept[i]) <= 24 then records = records + kept[i + 1] end
+end
+return {views, bytes, oldest and oldest[1] or false, young, names, redis.call('XLEN', KEYS[1]), string.format('%.0f', records)}

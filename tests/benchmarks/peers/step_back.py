@@ -6,6 +6,7 @@ It is run as a program, in the way of `fourways serve`, and serves at PORT.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import uvicorn
 
@@ -17,7 +18,7 @@ from app.settings import read_settings
 
 
 async def _ask_alone(batching: Batching[K, R], key: K) -> R:
-    found: Sequence[R] = await batching._call([key])
+    found = cast("Sequence[R]", await batching._call([key]))
     return found[0]
 
 

@@ -6,9 +6,9 @@ has to bear that, too.
 
 from datetime import timedelta
 
-from app.caching import flusher
+from app.caching import gathering
 
-flusher.ABANDONED = timedelta(seconds=1)
+gathering.ABANDONED = timedelta(seconds=1)
 
 from app.main import app  # noqa: E402  # It shall find the above.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.caching import flusher
+from app.caching import gathering
 from app.embedded import Endpoints
 from app.lab.comparison import crash
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
@@ -39,7 +39,7 @@ def named(*names: str) -> list[Contestant]:
 @pytest.fixture
 def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a dead flusher held may be claimed after two seconds; `test_one_run.py` waits for the service's own ten."""
-    monkeypatch.setattr(flusher, "ABANDONED", timedelta(seconds=2))
+    monkeypatch.setattr(gathering, "ABANDONED", timedelta(seconds=2))
     monkeypatch.setattr(crash, "ABANDONED", timedelta(seconds=2.5))
 
 

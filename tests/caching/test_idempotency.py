@@ -1,0 +1,197 @@
+"""An idempotency key counts once for each page, by one record for a call; what is kept for that is bounded."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import BacklogFull, Cap, KeysFull
+from app.caching.intake import KEY
+from app.caching.shards import COUNT, number, ulid
+from tests.caching.views import HOME, Views, batch_of, stored, sums
+
+DAY = timedelta(hours=24)
+PAGES = {f"page {place}": place % 7 + 1 for place in range(10_000)}
+HERE = [f"here {place}" for place in range(1000) if number(f"here {place}") == HOME.number]
+"""Pages of the same shard."""
+
+
+async def records(redis: Redis, views: Views) -> int:
+    """How many bytes Redis needs for its records of keys, as it tells itself."""
+    names = [name async for name in redis.scan_iter("views:*") if b":key:" in name or b":call:" in name]
+    async with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.memory_usage(name)
+        return sum(await pipeline.execute())
+
+
+def bound(views: Views, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """So many bytes of records may stand in each shard."""
+    for part in (views.counters, views.counters._intake):
+        monkeypatch.setattr(part, "_cap", Cap(entries=40_000, bytes=2**27, keys=COUNT * size))
+
+
+# One record for a call.
+
+
+async def test_a_call_with_many_pages_leaves_one_record_in_each_shard(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    before = await redis.dbsize()
+    for call in range(3):
+        await views.counters.add_many(PAGES, f"call-{call}")
+    left = [name async for name in redis.scan_iter("*")]
+    assert len([name for name in left if b":call:" in name]) == 3 * COUNT
+    assert not [name for name in left if b":key:" in name]
+    assert len(left) - before < 200, "Guards of batches, and no more."
+    assert await records(redis, views) < 3 * (10_000 * 12 + COUNT * 2000)
+    for call in range(3):
+        await views.counters.add_many(PAGES, f"call-{call}")
+    await views.carry()
+    assert await sums(sql) == {page: 3 * count for page, count in PAGES.items()}
+
+
+async def test_a_call_that_was_taken_on_in_part_is_completed(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry fills each shard, and the call has several for each."""
+    monkeypatch.setattr(views.counters._intake, "_cap", Cap(entries=COUNT, bytes=2**27))
+    for _ in range(10):
+        try:
+            await views.counters.add_many(PAGES, "call")
+        except BacklogFull:
+            await views.carry()
+    await views.carry()
+    assert await sums(sql) == PAGES
+
+
+async def test_pages_whose_calls_share_a_batch_are_told_apart(views: Views, sql: asyncpg.Connection) -> None:
+    await asyncio.gather(
+        views.counters.add("home", 1, "a"),
+        views.counters.add_many({"home": 2, "news": 2}, "a"),
+        views.counters.add_many({"home": 4, "news": 4}, "b"),
+        views.counters.add_many({"home": 8, "news": 8}, "b"),
+        views.counters.add_many({"home": 16, "news": 16}),
+        views.counters.add("news", 32, "b"),
+    )
+    await views.carry()
+    assert await sums(sql) == {"home": 1 + 4 + 16, "news": 2 + 4 + 16}
+
+
+async def test_records_of_a_version_that_kept_one_for_each_page_are_known(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """It has taken a part of a call on; the call is repeated to this version."""
+    for page in HERE[:100]:
+        await redis.set(HOME.key(page, "call"), batch_of(), px=round(KEY / timedelta(milliseconds=1)))
+    await views.counters.add_many(dict.fromkeys(HERE, 1), "call")
+    await views.counters.add(HERE[0], 1, "call")
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(HERE[100:], 1)
+
+
+async def test_a_batch_that_redis_has_lost_is_taken_on_again_under_its_own_record(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """The stream is lost, and the records are not."""
+    await views.counters.add_many(dict.fromkeys(HERE, 1), "call")
+    await redis.delete(HOME.stream)
+    await views.check()
+    await views.counters.add_many(dict.fromkeys(HERE, 1), "call")
+    await views.carry()
+    assert await sums(sql) == dict.fromkeys(HERE, 1)
+
+
+async def test_a_page_is_known_for_a_day_whatever_else_its_key_is_used_for(views: Views, redis: Redis) -> None:
+    await views.counters.add_many({"home": 1}, "call")
+    call = HOME.call("call")
+    found: Any = await redis.hgetall(call)
+    ((batch, word),) = found.items()
+    old = ulid((views.counters._clock.now()) - (DAY + timedelta(minutes=1)) / timedelta(milliseconds=1))
+    await redis.hset(call, old, word)
+    await redis.hdel(call, batch.decode())
+    assert await views.total() == 1
+    await views.counters.add_many({"home": 1}, "call")
+    assert await views.total() == 2, "A day has gone."
+    assert old.encode() not in await redis.hkeys(call)
+    await views.counters.add_many({"home": 1}, "call")
+    assert await views.total() == 2
+    assert DAY / timedelta(milliseconds=1) - 60_000 < await redis.pttl(call) <= DAY / timedelta(milliseconds=1)
+
+
+# The bound.
+
+
+async def test_no_more_is_kept_than_is_counted(views: Views, redis: Redis) -> None:
+    for place, page in enumerate(HERE[:40]):
+        await views.counters.add(page, 1, f"key-{place}".ljust(place + 10, "x"))
+        await views.counters.add_many(dict.fromkeys(HERE[: 6 * place + 1], 1), f"call-{place}")
+    backlog = await views.counters.backlog()
+    used = await records(redis, views)
+    assert used <= backlog.keys <= 3 * used
+
+
+async def test_at_the_bound_only_views_with_a_new_key_are_refused(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them come in one moment, and go in one call."""
+    await views.counters.add("home", 1, "known")
+    await views.counters.add_many({"home": 2}, "known-call")
+    bound(views, monkeypatch, (await views.counters.backlog()).keys)
+    answers = await asyncio.gather(
+        views.counters.add("home", 4),
+        views.counters.add("home", 8, "new"),
+        views.counters.add("home", 16, "known"),
+        views.counters.add_many({"home": 32}, "new-call"),
+        views.counters.add_many({"home": 64}, "known-call"),
+        views.counters.add_many({"home": 128}),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, KeysFull) for answer in answers] == [False, True, False, True, False, False]
+    assert "no more views with a new one are taken" in str(answers[1])
+    assert (await views.counters.backlog()).keys_fill == 1
+    await views.carry()
+    assert await stored(sql) == 1 + 2 + 4 + 128
+
+
+async def test_what_redis_has_lost_is_taken_on_again_at_the_bound(
+    views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was accepted."""
+    await views.counters.add("home", 1, "known")
+    bound(views, monkeypatch, 1)
+    await redis.delete(HOME.stream, HOME.key("home", "known"))
+    await views.check()
+    await views.carry()
+    assert await stored(sql) == 1
+
+
+async def test_after_a_day_there_is_room_again(views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, _ = await redis.time()
+    hour = int(seconds) // 3600
+    bound(views, monkeypatch, 1000)
+    await redis.hset(HOME.keyed, mapping={str(hour - 24): 500, str(hour - 3): 400})
+    assert (await views.counters.backlog()).keys == 900
+    with pytest.raises(KeysFull):
+        await views.counters.add("home", 1, "new")
+    await redis.hset(HOME.keyed, mapping={str(hour - 26): 500})
+    await redis.hdel(HOME.keyed, str(hour - 24))
+    assert (await views.counters.backlog()).keys == 400
+    await views.counters.add("home", 1, "new")
+    assert str(hour - 26).encode() not in await redis.hkeys(HOME.keyed)
+    assert 0 < await redis.ttl(HOME.keyed) <= 48 * 3600
+
+
+async def test_a_key_that_was_used_for_very_many_calls_is_used_up(views: Views, redis: Redis) -> None:
+    """To read its record would hold up everybody else in Redis. What it has is known."""
+    await views.counters.add_many({"home": 1}, "call")
+    await redis.hset(HOME.call("call"), mapping={batch_of(): b"12345678" for _ in range(100)})
+    await views.counters.add_many({"home": 1}, "call")
+    with pytest.raises(KeysFull):
+        await views.counters.add_many({HERE[0]: 1}, "call")
+    await views.counters.add(HERE[1], 1, "call")
+    await views.counters.add_many({HERE[0]: 1}, "other")
+    assert await views.total() == 1
