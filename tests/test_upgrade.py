@@ -36,7 +36,7 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
     hand, and nobody has the third. One view has come with an idempotency key. A value is warm, and is not what Postgres
     has.
     """
-    monkeypatch.setattr("app.caching.flusher.ABANDONED", timedelta(seconds=1))
+    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(seconds=1))
     stream = f"views:{{{number('home')}}}"
     now = datetime.now(UTC)
     counted, in_hand, waiting = (ulid(now.timestamp() * 1000) for _ in range(3))

@@ -83,9 +83,9 @@ class Succession:
     def holds(self, seen: Seen) -> bool:
         """Whether Redis alone gives no reason to leave the epoch: all that can be known without Postgres."""
         if self.epoch is None:
-            if not self._looked and seen.epoch is not None:
+            if not self._looked:
                 # It is taken for what its record says, as far as to take views on: they are carried when Postgres is
-                # back. Without a record they might wait where nobody looks. Whoever has met Postgres knows better.
+                # back. Whoever has met Postgres, and is no member, knows why.
                 self._breaker.epoch, self._breaker.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None

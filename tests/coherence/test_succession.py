@@ -17,7 +17,6 @@ from tests.coherence.conftest import AGES, LOOKS, TAKES, UNDONE, Instance, NewIn
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
-from tests.service import free_port
 
 EPOCH = "SELECT max(n) FROM epochs"
 BEGINS = "WITH claimed AS"
@@ -141,26 +140,6 @@ async def test_who_carries_many_changes_looks_again_before_each_batch(
     await a.settles()
     assert a.postgres.count(TAKES) - taken >= 5
     assert a.redis.count("^BEAT ") - beats >= a.postgres.count(TAKES) - taken
-
-
-async def test_who_has_not_met_postgres_takes_views_on_where_there_is_a_record_and_nowhere_else(
-    new_instance: NewInstance, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
-) -> None:
-    """B starts without Postgres, on the Redis of A: what it takes on is carried
-    C starts without Postgres, on a Redis that was told of no epoch: what it took on would wait where nobody looks
-    """
-    a = await new_instance(endpoints=first)
-    await a.believes()
-    nowhere = f"postgresql://guest@127.0.0.1:{free_port()}/fourways"
-    b = await new_instance(endpoints=Endpoints(first.redis_url, nowhere))
-    c = await new_instance(endpoints=Endpoints(second.redis_url, nowhere))
-    await eventually(lambda: takes_views(b))
-    assert not await takes_views(c)
-
-    async def is_carried() -> bool:
-        return bool(await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 1)
-
-    await eventually(is_carried)
 
 
 async def test_an_operator_can_begin_another_epoch_in_sql(
