@@ -131,7 +131,7 @@ async def test_no_more_is_kept_than_is_counted(views: Views, redis: Redis) -> No
         await views.counters.add_many(dict.fromkeys(HERE[: 6 * place + 1], 1), f"call-{place}")
     backlog = await views.counters.backlog()
     used = await records(redis, views)
-    assert used <= backlog.keys <= 3 * used
+    assert used <= backlog.keys <= 3 * used, (used, backlog.keys)
 
 
 async def test_at_the_bound_only_views_with_a_new_key_are_refused(
@@ -173,12 +173,12 @@ async def test_after_a_day_there_is_room_again(views: Views, redis: Redis, monke
     seconds, _ = await redis.time()
     hour = int(seconds) // 3600
     bound(views, monkeypatch, 1000)
-    await redis.hset(HOME.keyed, mapping={str(hour - 24): 500, str(hour - 3): 400})
+    await redis.hset(HOME.keyed, mapping={str(hour - 23): 500, str(hour - 3): 400})
     assert (await views.counters.backlog()).keys == 900
     with pytest.raises(KeysFull):
         await views.counters.add("home", 1, "new")
     await redis.hset(HOME.keyed, mapping={str(hour - 26): 500})
-    await redis.hdel(HOME.keyed, str(hour - 24))
+    await redis.hdel(HOME.keyed, str(hour - 23))
     assert (await views.counters.backlog()).keys == 400
     await views.counters.add("home", 1, "new")
     assert str(hour - 26).encode() not in await redis.hkeys(HOME.keyed)
