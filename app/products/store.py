@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import any_, bindparam, delete, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
+from app.availability import refusal
 from app.database import Database, Row
 from app.errors import Conflict, NotFound, UnreadableRow
 from app.look import Look
@@ -39,8 +40,14 @@ class ProductStore:
         self._database = database
 
     async def get_many(self, skus: Sequence[str]) -> dict[str, Product | UnreadableRow]:
-        """The products that exist, by sku: one query. UnreadableRow stands in place of one that cannot be read."""
-        rows = await self._database.look("products", GET_MANY, {"skus": list(skus)})
+        """The products that exist, by sku: one query. UnreadableRow stands in place of one that cannot be read. Raises
+        ValueError when one of `skus` is no text that Postgres knows."""
+        try:
+            rows = await self._database.look("products", GET_MANY, {"skus": list(skus)})
+        except DBAPIError as error:
+            if (why := refusal(error)) is None:
+                raise
+            raise ValueError(why) from error
         return {row["sku"]: _product(row) for row in rows}
 
     async def page(self, *, after: str, limit: int) -> list[Product | UnreadableRow]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Lifetimes, ReadThrough, RedisClock, Region
+from app.caching import Breaker, Lifetimes, Outcome, ReadThrough, RedisClock, Region
 from app.database import Database
 from app.products.models import NewProduct, Product
 from app.products.service import Products
@@ -57,3 +57,29 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
         assert [reading.stored for reading in readings] == [False, True]
         assert (await products.get("CUP")).version == changed.version
         assert (await products.get("POT")).version == pot.version
+
+
+async def test_what_is_no_sku_spoils_no_question_that_is_asked_with_it(
+    redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
+) -> None:
+    """Redis' client cannot send the one, and Postgres cannot read the other."""
+    store = ProductStore(database)
+    await store.insert(CUP)
+
+    async def load(skus: Sequence[str]) -> dict[str, Product]:
+        return {sku: row for sku, row in (await store.get_many(skus)).items() if isinstance(row, Product)}
+
+    async with Region[str, Product](
+        redis,
+        "products",
+        Product,
+        lifetimes=LIFETIMES,
+        clock=clock,
+        breaker=breaker,
+        settled=settled,
+        observe=lambda *_: None,
+    ) as region:
+        products = Products(ReadThrough(region, load=load), store)
+        answers = await asyncio.gather(*map(products.get, ["CUP", "\ud800", "a\0b", "POT"]), return_exceptions=True)
+        assert [isinstance(answer, ValueError) for answer in answers] == [False, True, True, False]
+        assert (await products.get("CUP")).outcome is Outcome.HIT
