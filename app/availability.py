@@ -5,6 +5,7 @@
 What can go wrong: an SQLSTATE that stands in none of the lists passes as it is, and a client is told of a defect.
 """
 
+import asyncio
 import re
 import socket
 import ssl
@@ -58,6 +59,16 @@ async def available() -> AsyncIterator[None]:
         if (why := unavailability(error)) is None:
             raise
         raise (TookTooLong if sqlstate(error) in TOO_LONG else DatabaseUnavailable)(why) from error
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncIterator[None]:
+    """Raises TookTooLong after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TookTooLong("The database does not answer in time.") from error
 
 
 def unavailability(error: Exception) -> str | None:

@@ -27,8 +27,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
-from app.availability import available, ends_connection, unavailability
-from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet, TookTooLong
+from app.availability import available, ends_connection, in_time, unavailability
+from app.errors import DatabaseUnavailable, OtherHistory, OutcomeUnknown, StandbyMet
 from app.look import TIMELINE, Look
 from app.pool import Pool
 
@@ -143,7 +143,7 @@ class Database:
         longest = self._within if within is None else within.total_seconds()
         async with available(), self._writer(), self._connection(writing=True) as connection:
             await connection.execution_options(isolation_level="READ COMMITTED", resource=resource)
-            async with _within(longest):
+            async with in_time(longest):
                 transaction = await connection.begin()
                 try:
                     yield connection
@@ -151,7 +151,7 @@ class Database:
                     await transaction.rollback()
                     raise
             try:
-                async with available(), _within(self._within):
+                async with available(), in_time(self._within):
                     await transaction.commit()
             except DatabaseUnavailable as error:
                 raise OutcomeUnknown(
@@ -215,16 +215,6 @@ class Database:
             await asyncio.wait_for(self._pool.close(), CLOSING.total_seconds())
         except TimeoutError:
             logger.warning("Postgres did not see its connections closed.")
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Raises TookTooLong after so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise TookTooLong("The database does not answer in time.") from error
 
 
 @asynccontextmanager

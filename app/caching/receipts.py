@@ -160,12 +160,10 @@ class Receipts:
         await self._ask_again()
         full: BacklogFull | None = None
         for shard, receipts in self._receipts.items():
-            before = time.monotonic() - young.total_seconds()
-            due = [receipt for receipt in receipts.values() if receipt.taken_at <= before]
+            due = [one for one in receipts.values() if one.taken_at <= time.monotonic() - young.total_seconds()]
             try:
                 for start in range(0, len(due), CHUNK):
-                    some = due[start : start + CHUNK]
-                    if not await self._look_for(shard, some):
+                    if not await self._look_for(shard, due[start : start + CHUNK]):
                         break  # These wait, and so do those that came after them.
             except BacklogFull as error:
                 full = error  # The other shards' are looked after all the same.
@@ -218,7 +216,6 @@ class Receipts:
         return standing
 
     async def _missing(self, shard: Shard, receipt: Receipt) -> None:
-        now = time.monotonic()
         if receipt.offer is not None:
             try:
                 await self._again(receipt.offer)
@@ -233,16 +230,13 @@ class Receipts:
                     self._observe(Flow.RECOVERED, views)
                 return
         if receipt.gone_at is None:
-            receipt.gone_at = now
-        elif now - receipt.gone_at > CARRIED.total_seconds():
+            receipt.gone_at = time.monotonic()
+        elif time.monotonic() - receipt.gone_at > CARRIED.total_seconds():
             if receipt.views:
                 logger.error("Redis has lost %d views, and nobody is known to have them any more.", receipt.views)
                 self._observe(Flow.LOST, receipt.views)
-            self._forget(shard, receipt)
-
-    def _forget(self, shard: Shard, receipt: Receipt) -> None:
-        self._receipts[shard].pop(receipt.batch, None)
-        self._drop(receipt)
+            self._receipts[shard].pop(receipt.batch, None)
+            self._drop(receipt)
 
     def _drop(self, receipt: Receipt) -> None:
         if receipt.offer is not None:
