@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_docs(app)
     # The last one that is added is the first one to see a request.
     app.add_middleware(DirectWay, routes=app.router.routes)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, settings=settings)
     return app
 
 

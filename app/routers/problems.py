@@ -64,7 +64,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
 }
 """Which status an error has, and the type by which a client tells it from others with that status."""
 
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 """The names of RFC 9110, where `http.HTTPStatus` had older ones before Python 3.13."""
 
 
@@ -89,13 +89,24 @@ DOCUMENTED = {
         "precondition-failed",
         "User 1 is in version 8, which If-Match does not name.",
     ),
-    413: ("The body is too large.", "content-too-large", "The body is larger than 4,194,304 bytes."),
+    408: (
+        "The request did not come to its end.",
+        "request-timeout",
+        "The request did not come to its end in time.",
+    ),
+    413: ("The body is too large.", "content-too-large", "The body is larger than 65,536 bytes."),
+    414: ("The URL is too long.", "uri-too-long", "The URL is longer than 65,536 bytes."),
     415: (
         "The body is not declared as JSON.",
         "unsupported-media-type",
         "The body must be declared as application/json, not as text/plain.",
     ),
     422: ("The request can be read, and is not allowed.", "invalid", "body.email must look like name@example.com."),
+    431: (
+        "The header fields are too long, or too many.",
+        "request-header-fields-too-large",
+        "The header fields are longer than 32,768 bytes together.",
+    ),
     503: (
         "A store does not answer; `Retry-After` says when to come back.",
         "database-unavailable",
@@ -111,7 +122,7 @@ Responses = dict[int | str, dict[str, Any]]
 def documented(*statuses: int) -> Responses:
     """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
     answers: Responses = {}
-    for status in sorted({400, 413, *statuses}):
+    for status in sorted({400, 408, 413, 414, 431, *statuses}):
         answers |= described(status, *DOCUMENTED[status])
     return answers
 
