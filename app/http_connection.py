@@ -172,7 +172,7 @@ class HttpConnection(OneWrite):
         self._since = self._among.now
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._held:
+        if self._held and not self._is_answering():
             held, self._held, self.flow.holds = self._held, b"", False
             self._feed(held)
         if self._is_answering():
