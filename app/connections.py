@@ -59,7 +59,7 @@ class Connections:
         """Takes a new one in, for which another one may have to go. False if there is no room."""
         if self._looking is None:
             self._most = self._most or _most(self.settings)
-            self._look()
+            self._look_later()
         if len(self._all) >= self._most:
             if not self._owing:
                 self._refused += 1
@@ -95,12 +95,18 @@ class Connections:
             self._outside.add(connection)
         return True
 
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        self._looking = loop.call_later(self._tick.total_seconds(), self._look)
+
     def _look(self) -> None:
         """Looks at each, as long as there is one."""
-        loop = asyncio.get_running_loop()
-        self.now, tick = loop.time(), self._tick.total_seconds()
+        self._looking = None
+        if self._all:
+            self._look_later()
         for connection in list(self._all):
-            connection.look(self.now, tick)
+            connection.look(self.now, self._tick.total_seconds())
         if self._evicted or self._refused:
             logger.warning(
                 "%d connections are open, and more are not allowed: %d that were waiting for their client were closed, "
@@ -108,7 +114,6 @@ class Connections:
                 len(self._all), self._evicted, self._refused,
             )  # fmt: skip
         self._evicted = self._refused = 0
-        self._looking = loop.call_later(tick, self._look) if self._all else None
 
 
 def _most(settings: Settings) -> int:

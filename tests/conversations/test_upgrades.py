@@ -56,7 +56,9 @@ async def test_a_head_that_asks_for_an_upgrade_is_bounded_too(service: Service) 
 async def test_a_tunnel_is_refused_and_the_next_request_is_answered(service: Service, body: bytes) -> None:
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
     async with conversation(service) as client:
-        await client.say(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n" + length + b"\r\n" + body + asks())
+        await client.say(
+            b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n" + length + b"\r\n" + body + asks()
+        )
         refused, answered = await client.answers(2)
     assert (refused.status, refused.headers["allow"]) == (405, "GET, POST, PUT, PATCH, DELETE, HEAD")
     assert refused.headers["content-type"] == "application/problem+json"
