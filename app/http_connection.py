@@ -18,19 +18,14 @@ import httptools
 from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
+from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
 from app.one_write import Joined, OneWrite
 from app.request_head import too_long
-from app.routers.problems import problem
 from app.upgrade import without_upgrade
 
 BLANK = b"\r\n\r\n"
 SLICE = 4096
 """So many bytes are parsed at once at the most, and none behind a blank line: there may be another request."""
-FULL = problem(503, "overloaded", "There are too many connections.", headers={"Retry-After": "1"})
-NO_HTTP = problem(400, "unreadable", "The request cannot be read as HTTP.")
-TOO_SLOW = problem(408, "request-timeout", "The request did not come to its end in time.")
-ALLOW = {"Allow": "GET, POST, PUT, PATCH, DELETE, HEAD"}
-NO_TUNNEL = problem(405, "method-not-allowed", "There is no tunnel here: CONNECT is not taken.", headers=ALLOW)
 
 
 class HttpConnection(OneWrite):
@@ -195,6 +190,8 @@ class HttpConnection(OneWrite):
 
     def _refuse(self, refusal: Any) -> None:
         """Answers so, in the application's place, when it is this request's turn, and hears nothing more."""
+        if self._deaf:
+            return  # One refusal is enough: the parser may go on to the next fault before it can be stopped.
         self._deaf = True
         if self._unfinished and not self._in_head:
             if self.pipeline:  # The application has not seen it yet.
@@ -203,11 +200,13 @@ class HttpConnection(OneWrite):
                 return
             if not self._give_up():
                 return
-        app = self.app
+        app, named = self.app, self.url
         super().on_message_begin()
         self.url, self.app = b"/", refusal
         super().on_headers_complete()
         self.app = app
+        if not named:  # The parser still has the method of the request before, which may be HEAD.
+            self.scope["method"] = "GET"
         self.cycle.keep_alive = self.cycle.more_body = False
 
     def _give_up(self) -> bool:

@@ -30,13 +30,14 @@ class Conversation:
         """Ends this half."""
         self._writer.write_eof()
 
-    async def answer(self) -> Answer:
-        """The next one."""
+    async def answer(self, method: str = "GET") -> Answer:
+        """The next one. That to HEAD has no body."""
         async with asyncio.timeout(PATIENCE):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status, *lines = head.rstrip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+            length = 0 if method == "HEAD" else int(headers.get("content-length", "0"))
+            body = await self._reader.readexactly(length)
         return Answer(int(status.split()[1]), headers, body)
 
     async def answers(self, count: int) -> list[Answer]:

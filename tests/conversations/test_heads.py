@@ -47,6 +47,14 @@ async def test_who_goes_on_sending_still_reads_it_behind_the_answers_before(
         assert await client.refusal() == (status, says)
 
 
+async def test_what_is_no_http_is_told_so_behind_a_head_without_a_body(service: Service) -> None:
+    """Whose method the parser has kept."""
+    async with conversation(service) as client:
+        await client.say(asks("/products/NONE", method="HEAD") + b"NONSENSE\r\n\r\n")
+        assert (await client.answer("HEAD")).status == 404
+        assert await client.refusal() == (400, NO_HTTP)
+
+
 async def test_what_is_just_short_enough_is_answered(service: Service) -> None:
     async with conversation(service) as client:
         await client.say(asks("/" + "x" * 60_000, *[b"X: " + b"x" * 320] * 98))

@@ -30,7 +30,7 @@ main()
 @pytest.fixture(scope="module")
 async def impatient(stores: Endpoints) -> AsyncIterator[Service]:
     """It waits for a second, whatever for."""
-    async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, **SHORT) as service:
+    async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, workers=1, **SHORT) as service:
         yield service
 
 
@@ -38,7 +38,7 @@ async def impatient(stores: Endpoints) -> AsyncIterator[Service]:
 async def small(stores: Endpoints) -> AsyncIterator[Service]:
     """It has four connections, and patience."""
     patient = {"FOURWAYS_CONNECTIONS": str(FEW), "FOURWAYS_DATABASE_TIMEOUT": "120"}
-    async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, **patient) as service:
+    async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, workers=1, **patient) as service:
         yield service
 
 
