@@ -120,6 +120,9 @@ async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
 ) -> None:
     """Beside them twenty clients ask and never read."""
     process = psutil.Process(service.process.pid)
+    async with conversation(service) as first:
+        await first.say(asks("/openapi.json"))  # Made at the first time, and kept.
+        assert (await first.answer()).status == 200
     await all_carried_out(service, range(50), whole)
     idle = peak = process.memory_info().rss
 
@@ -140,7 +143,7 @@ async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
             cwd=REPOSITORY, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         await all_carried_out(service, range(1000, 4000), whole)
-        said, _ = await bystander.communicate()
+        said, _ = await bystander.communicate(b"")
     waits: list[tuple[float, float]] = json.loads(said)
     longest, most_work = (max(column) for column in zip(*waits, strict=True))
     with capsys.disabled():
