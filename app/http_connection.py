@@ -40,7 +40,7 @@ class HttpConnection(OneWrite):
         """A head that has no more bytes needs no closer look."""
         self._since = among.now
         """When what it does now began, by the time of the last tick."""
-        self._held = b""
+        self._held = self.url = b""
         """What came behind the request that is being answered."""
         self._deaf = self._ended = self._closes = False
         """Nothing more is heard · the client has said all · it has been seen closing"""
