@@ -149,7 +149,7 @@ async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
     with capsys.disabled():
         print(
             f"\n3,000 talks: {(peak - idle) / 2**20:.1f} MiB more than idle; {len(waits)} waits, at most "
-            f"{longest:.0f} ms, and {work[-1]:.0f} ms of the server's work; 99 of 100 {work[len(work) * 99 // 100]:.0f} ms"
+            f"{longest:.0f} ms, and {work[-1]:.0f} ms of the server's work; p99 {work[len(work) * 99 // 100]:.0f} ms"
         )
     assert peak - idle < MEMORY
     # The first one comes when all others begin, and trust in Redis may lapse: then it asks Postgres, too.
