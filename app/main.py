@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_docs(app)
     # The last one that is added is the first one to see a request.
     app.add_middleware(DirectWay, routes=app.router.routes)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, settings=settings)
     # Where it listens may be said by a name, and then it is called by it.
     app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
     return app

@@ -3,8 +3,8 @@
     uvicorn      head: write · body: write      two system calls, and each may wake the client
     here         head, body: write              what is written in one tick of the event loop leaves together
 
-Two fifths of what a hit costs over HTTP are spent in those two calls. `fourways serve` uses it; the command line of
-uvicorn knows no class but its own.
+Two fifths of what a hit costs over HTTP are spent in those two calls. `fourways serve` uses it, below
+`HttpConnection`; the command line of uvicorn knows no class but its own.
 
 What can go wrong: what is held must leave before the connection ends, and before it is much. So it is sent at the end
 of the tick at the latest, before a close, before the other side's end is acted upon, and from `LARGEST` on at once:
@@ -25,10 +25,14 @@ class OneWrite(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Puts the joining transport before the real one."""
-        self._joined = Joined(transport)
+        self._joined = self.join(transport)
         super().connection_made(cast("asyncio.Transport", self._joined))
 
-    def eof_received(self) -> None:
+    def join(self, transport: asyncio.Transport) -> "Joined":
+        """The joining transport."""
+        return Joined(transport)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client has said all. After this the real transport closes itself, and asks nobody:
 
         the answer is written, and held
@@ -36,6 +40,7 @@ class OneWrite(HttpToolsProtocol):
         what is held is dropped
         """
         self._joined.flush()
+        return None
 
 
 class Joined:
@@ -61,10 +66,14 @@ class Joined:
         self.flush()
         self._transport.close()
 
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport.is_closing()
+
     def flush(self) -> None:
         """Sends what is held."""
         held, self._held, self._size = self._held, [], 0
-        if held and not self._transport.is_closing():
+        if held and not self.is_closing():
             self._transport.write(b"".join(held))
 
     def __getattr__(self, name: str) -> Any:

@@ -15,19 +15,22 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from multiprocessing import resource_tracker
 from types import FrameType
-from typing import Self
+from typing import Self, cast
 
 import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from app.connections import Connections, allow_descriptors
 from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
+from app.http_connection import HttpConnection
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 
@@ -54,7 +57,7 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
             _warn(settings.database_url, complaints)
         if not leaving.asked:
             _welcome(settings, console)
-            _run(workers, listener, leaving)
+            _run(settings, workers, listener, leaving)
     console.print("Stopped.")
 
 
@@ -148,8 +151,9 @@ def _welcome(settings: Settings, console: Console) -> None:
     console.print(f"  curl -i {address}/users/1   twice: from the database, and from the cache\n")
 
 
-def _run(workers: int, listener: socket.socket, leaving: _Leaving) -> None:
+def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Leaving) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    allow_descriptors(settings)
     # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
     config = uvicorn.Config(
         "app.main:app",
@@ -158,7 +162,8 @@ def _run(workers: int, listener: socket.socket, leaving: _Leaving) -> None:
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
-        http="app.one_write:OneWrite",
+        http=cast("type[asyncio.Protocol]", partial(HttpConnection, Connections(settings))),  # It is only called.
+        ws="none",
         proxy_headers=False,  # Nothing here asks who the client is, and looking costs every request.
     )
     if workers == 1:

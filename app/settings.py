@@ -119,6 +119,17 @@ class Settings(DatabaseSettings):
     database_connections: int = Field(8, validation_alias=_env("FOURWAYS_DATABASE_CONNECTIONS"), ge=2, le=1000)
     database_timeout: Timeout = Field(timedelta(seconds=2), validation_alias=_env("FOURWAYS_DATABASE_TIMEOUT"))
 
+    # What a client may send, and how long it may take. The URL, and the header fields together, are counted in bytes.
+    url_bytes: int = Field(64 * 2**10, validation_alias=_env("FOURWAYS_URL_BYTES"), ge=1, le=2**20)
+    header_bytes: int = Field(32 * 2**10, validation_alias=_env("FOURWAYS_HEADER_BYTES"), ge=1, le=2**20)
+    header_count: int = Field(100, validation_alias=_env("FOURWAYS_HEADER_COUNT"), ge=1, le=10_000)
+    body_bytes: int = Field(64 * 2**10, validation_alias=_env("FOURWAYS_BODY_BYTES"), ge=1, le=2**26)
+    batch_bytes: int = Field(4 * 2**20, validation_alias=_env("FOURWAYS_BATCH_BYTES"), ge=1, le=2**26)
+    header_timeout: Timeout = Field(timedelta(seconds=10), validation_alias=_env("FOURWAYS_HEADER_TIMEOUT"))
+    body_timeout: Timeout = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_BODY_TIMEOUT"))
+    keep_alive: Timeout = Field(timedelta(seconds=75), validation_alias=_env("FOURWAYS_KEEP_ALIVE"))
+    connections: int = Field(10_000, validation_alias=_env("FOURWAYS_CONNECTIONS"), ge=1, le=1_000_000)
+
     @model_validator(mode="after")
     def _both_stores_or_neither(self) -> "Settings":
         if (self.redis_url is None) != (self.database_url is None):

@@ -32,6 +32,11 @@ def test_every_setting_has_a_variable_and_a_default() -> None:
     assert (settings.host, settings.port, settings.directory) == ("127.0.0.1", 8000, Path(".fourways"))
 
 
+def test_a_connection_is_kept_for_longer_than_most_proxies_keep_it() -> None:
+    """Else they send a request to one that is just being closed, and answer 502."""
+    assert read_settings().keep_alive > timedelta(minutes=1)
+
+
 def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.removeprefix("# ") for line in (REPOSITORY / ".env.example").read_text().splitlines() if "=" in line]
     example = dict(line.split("=", 1) for line in lines)

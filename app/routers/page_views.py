@@ -1,10 +1,19 @@
 """Page views over HTTP. Strategy: write-behind."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import to_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, to_json
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
 from app.routers.answers import KEPT, Json, JsonOnly, bare, header
@@ -19,6 +28,8 @@ from app.wiring import CachedPageViews, StoredPageViews
 router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
 
 LONGEST_PAGE = 2048
+MOST_FINDINGS = 10_000
+"""What is wrong with so many things is worth a list, of which the first are told."""
 
 HEADERS = KEPT | {
     "ETag": header("The views.", '"15847293"'),
@@ -82,6 +93,17 @@ class ManyViews(BaseModel):
     )
 
     views: Annotated[list[PageView], Field(min_length=1, max_length=10_000)]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_endless_findings(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # To make a list of tens of thousands takes longer than to find them, and holds up everyone.
+        try:
+            return handler(given)
+        except ValidationError as error:
+            if (count := error.error_count()) <= MOST_FINDINGS:
+                raise
+            raise PydanticCustomError("too_many", "has {count} mistakes", {"count": f"{count:,}"}) from None
 
 
 class Accepted(BaseModel):

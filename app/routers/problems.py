@@ -42,6 +42,7 @@ from app.errors import (
     UnreadableRow,
 )
 from app.routers.cache_control import UnkeptJSON
+from app.routers.examples import EXAMPLES
 from app.routers.refusals import Refusal, refusals, short
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
 }
 """Which status an error has, and the type by which a client tells it from others with that status."""
 
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 """The names of RFC 9110, where `http.HTTPStatus` had older ones before Python 3.13."""
 
 
@@ -91,41 +92,6 @@ class Problem(BaseModel):
     requested: int | None = Field(None, description="How many pieces were to be taken, when there are too few.")
 
 
-DOCUMENTED = {
-    400: ("The request cannot be read.", "unreadable", "The body is not JSON: Expecting value, at character 10."),
-    403: (
-        "A page of another site has sent it.",
-        "forbidden",
-        "This was sent by a page of https://example.org, which may only read: if it may write, name its host in "
-        "FOURWAYS_ALLOWED_HOSTS.",
-    ),
-    404: ("There is no such thing.", "not-found", "There is no user 7."),
-    409: ("Another row has this name already.", "conflict", "The email ada@example.com is taken."),
-    412: (
-        "A precondition, `If-Match` or `If-None-Match`, does not hold.",
-        "precondition-failed",
-        "User 1 is in version 8, which If-Match does not name.",
-    ),
-    413: ("The body is too large.", "content-too-large", "The body is larger than 4,194,304 bytes."),
-    415: (
-        "The body is not declared as JSON.",
-        "unsupported-media-type",
-        "The body must be declared as application/json, not as text/plain.",
-    ),
-    422: ("The request can be read, and is not allowed.", "invalid", "body.email must look like name@example.com."),
-    500: (
-        "The row is there, and cannot be read.",
-        "unreadable-row",
-        "User 7 cannot be read: its created_at is no time of the years 1 to 9999.",
-    ),
-    503: (
-        "A store does not answer; `Retry-After` says when to come back.",
-        "database-unavailable",
-        "The database does not answer.",
-    ),
-}
-"""What each status means, and an example of it: the type and the detail."""
-
 Responses = dict[int | str, dict[str, Any]]
 """What OpenAPI says of the answers of a call, by status."""
 NAMED: Responses = {304: {"description": "`If-None-Match` is `*`, and it is there."}}
@@ -135,8 +101,8 @@ NAMED: Responses = {304: {"description": "`If-None-Match` is `*`, and it is ther
 def documented(*statuses: int) -> Responses:
     """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
     answers: Responses = {}
-    for status in sorted({400, 413, *statuses}):
-        answers |= described(status, *DOCUMENTED[status])
+    for status in sorted({400, 408, 413, 414, 431, *statuses}):
+        answers |= described(status, *EXAMPLES[status])
     return answers
 
 

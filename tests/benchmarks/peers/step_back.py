@@ -3,16 +3,19 @@
 It is run as a program, in the way of `fourways serve`, and serves at PORT.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 import uvicorn
 
 import app.main as service
 from app.caching.batching import Batching, K, R
-from app.one_write import OneWrite
+from app.connections import Connections
+from app.http_connection import HttpConnection
 from app.routers.direct_way import WAYS
 from app.settings import read_settings
 
@@ -51,10 +54,12 @@ def main() -> None:
     """Serves until SIGTERM."""
     step = os.environ["STEP"]
     STEPS[step]()
+    settings = read_settings()
+    entrance = cast("type[asyncio.Protocol]", partial(HttpConnection, Connections(settings)))
     uvicorn.run(
-        service.create_app(read_settings()),
+        service.create_app(settings),
         port=int(os.environ["PORT"]),
-        http="auto" if step in ("writes", "all") else OneWrite,
+        http="auto" if step in ("writes", "all") else entrance,
         proxy_headers=step == "all",
         access_log=False,
         log_level="warning",

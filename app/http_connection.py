@@ -1,0 +1,249 @@
+"""One HTTP/1.1 connection of `fourways serve`: uvicorn's own, and what is done better.
+
+    an upgrade      to what nobody speaks here is ignored, and the body read (RFC 9110, section 7.8)
+    a pipeline      is parsed as far as the request under way, and read on when that is answered
+    a head          that is too long, too slow, or no HTTP, is refused, behind the answers that are due before it
+    half an end     a client that has said all gets its answers, and then the end
+
+What can go wrong: all of it, where answers and requests overlap. So there is at most one request beside the one under
+way, and it waits in uvicorn's own `pipeline`, also when it is refused.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httptools
+
+from app.connections import Connections
+from app.flow import Flow
+from app.lingering import Lingering
+from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
+from app.one_write import Joined, OneWrite
+from app.request_head import too_long
+from app.upgrade import without_upgrade
+
+BLANK = b"\r\n\r\n"
+SLICE = 4096
+"""So many bytes are parsed at once at the most, and none behind a blank line: there may be another request."""
+
+
+class HttpConnection(OneWrite):
+    """One connection."""
+
+    flow: Flow
+
+    def __init__(self, among: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._among, self._most = among, among.settings
+        self._least = min(self._most.url_bytes, self._most.header_bytes)
+        """A head that has no more bytes needs no closer look."""
+        self._since = among.now
+        """When what it does now began, by the time of the last tick."""
+        self._held = self.url = b""
+        """What came behind the request that is being answered."""
+        self._deaf = self._ended = self._closes = False
+        """Nothing more is heard · the client has said all · it has been seen closing"""
+        self._unfinished = self._in_head = False
+        """A request has begun, and is not there as a whole · nor is its head."""
+        self._fed = self._unread = 0
+        """The bytes that are being parsed, and those before them of the same request that led to no body."""
+
+    def join(self, transport: asyncio.Transport) -> Joined:
+        return Lingering(transport, self._lingers)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = Flow(self.transport)
+        if not self._among.admit(self):
+            self._refuse(FULL)
+        self._since = self._among.now
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._among.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._held += data  # It was read already when reading was paused.
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has said all. Tells the loop whether the connection stays until it is answered."""
+        self._joined.flush()
+        self._ended = True
+        if self._unfinished and not (self._in_head or self._deaf):  # The rest of its body will not come.
+            if self.pipeline:
+                self.pipeline.popleft()
+                return True
+            self._give_up()
+        return self._is_answering()
+
+    def pause_writing(self) -> None:
+        self._since = self._among.now
+        self._among.owes(self)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._since = self._among.now
+        if self._is_answering():
+            self._among.is_busy(self)
+        super().resume_writing()
+
+    def _feed(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        while at < end and not self._deaf:
+            if self._is_answering():
+                self._held, self.flow.holds = data[at:], True
+                self.flow.pause_reading()
+                return
+            blank = data.find(BLANK, at, at + SLICE)
+            stop = min(at + SLICE, end) if blank < 0 else blank + len(BLANK)
+            self._parse(data if stop - at == end else data[at:stop])
+            at = stop
+
+    def _is_answering(self) -> bool:
+        cycle = self.cycle
+        if self.pipeline or cycle is None:
+            return bool(self.pipeline)
+        return not (cycle.response_complete or cycle.more_body)
+
+    def _parse(self, data: bytes) -> None:
+        self._fed = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            if rest := data[upgrade.args[0] :]:
+                self._parse(rest)
+        except httptools.HttpParserError:
+            self._refuse(NO_HTTP)
+        if self._unfinished:
+            self._unread += self._fed
+            self._fed = 0
+            if self._unread > self._least:
+                self._is_too_long()
+
+    def _is_too_long(self) -> bool:
+        """Refuses a request whose head is too long, also one that has not come to its end, but for its last slice."""
+        if refusal := too_long(self.url, self.headers, self._unread - len(self.url) - SLICE, self._most):
+            self._refuse(refusal)
+        return self._deaf
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._unfinished = self._in_head = True
+        self._unread = 0
+        self._since = self._among.now
+
+    def on_headers_complete(self) -> None:
+        much = len(self.headers) > self._most.header_count or self._unread + self._fed > self._least
+        if much and self._is_too_long():
+            return
+        if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
+            return
+        super().on_headers_complete()
+        self._in_head = False
+        self._since = self._among.now
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = -self._fed
+        if not (self._in_head or self._deaf):
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._in_head or self._deaf:
+            return
+        self._unfinished = False
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._among.is_busy(self)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._since = self._among.now
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        if self._held and not self._is_answering():
+            held, self._held, self.flow.holds = self._held, b"", False
+            self._feed(held)
+        if self._is_answering():
+            return
+        if self._ended:
+            self.transport.close()
+        else:
+            self._among.owes(self)
+            self.flow.resume_reading()
+
+    def _ignore_upgrade(self) -> None:
+        """Parses the head once more, without what asks for another protocol: behind that no body would be read."""
+        method, app = self.parser.get_method(), self.app
+        head = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.app = NO_TUNNEL if method == b"CONNECT" else app
+        self._parse(head)
+        self.app = app
+
+    def _refuse(self, refusal: Any) -> None:
+        """Answers so, in the application's place, when it is this request's turn, and hears nothing more."""
+        if self._deaf:
+            return  # One refusal is enough: the parser may go on to the next fault before it can be stopped.
+        self._deaf = True
+        if self._unfinished and not self._in_head:
+            if self.pipeline:  # The application has not seen it yet.
+                self.pipeline[0] = (self.cycle, refusal)
+                self.cycle.keep_alive = self.cycle.more_body = False
+                return
+            if not self._give_up():
+                return
+        app, named = self.app, self.url
+        super().on_message_begin()
+        self.url, self.app = b"/", refusal
+        super().on_headers_complete()
+        self.app = app
+        if not named:  # The parser still has the method of the request before, which may be HEAD.
+            self.scope["method"] = "GET"
+        self.cycle.keep_alive = self.cycle.more_body = False
+
+    def _give_up(self) -> bool:
+        """Lets the application know that the rest of a body will not come. False if it has begun to answer."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            self.transport.close()
+        elif cycle.response_started:
+            self.transport.abort()
+        else:
+            cycle.disconnected, self.cycle = True, None  # type: ignore[assignment]  # as it is at the beginning
+            cycle.message_event.set()
+        return self.cycle is None
+
+    def _lingers(self) -> bool:
+        """It is about to close: nothing more is heard. True if the client may be sending yet."""
+        lingers = (self._deaf or self._unfinished or bool(self._held)) and not self._ended
+        self._deaf, self._held = True, b""
+        return lingers and self._among.may_linger(self)
+
+    def look(self, now: float, tick: float) -> None:
+        """Ends what takes too long."""
+        most, closes = self._most, self.transport.is_closing()
+        if closes and not self._closes:
+            self._closes, self._since = True, now
+        waited = timedelta(seconds=now - self._since - tick)
+        if closes or self.flow.write_paused:
+            if waited > most.body_timeout:
+                self.transport.abort()
+        elif self._is_answering():
+            return
+        elif self._unfinished and not self._deaf:
+            if waited > (most.header_timeout if self._in_head else most.body_timeout):
+                self._refuse(TOO_SLOW)
+        elif waited > most.keep_alive:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Ends it now."""
+        self.transport.abort()

@@ -1,0 +1,13 @@
+"""What is answered where the application is not asked: the request is none, or there is no room for it."""
+
+from app.routers.problems import problem
+
+FULL = problem(503, "overloaded", "There are too many connections.", headers={"Retry-After": "1"})
+NO_HTTP = problem(400, "unreadable", "The request cannot be read as HTTP.")
+TOO_SLOW = problem(408, "request-timeout", "The request did not come to its end in time.")
+NO_TUNNEL = problem(
+    405,
+    "method-not-allowed",
+    "There is no tunnel here: CONNECT is not taken.",
+    headers={"Allow": "GET, POST, PUT, PATCH, DELETE, HEAD"},
+)

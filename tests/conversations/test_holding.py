@@ -1,0 +1,106 @@
+"""No request holds the event loop: what is hostile is bounded before it is read, and mistakes are not listed for ever.
+
+In this process, past the connection, which has limits of its own; and in time of the processor, which no other program
+takes part in.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from app.routers.page_views import MOST_FINDINGS
+
+LONGEST = 0.05
+"""Seconds."""
+MEGABYTES = 4 * 2**20
+MANY, ONE = "/page-views", "/users"
+
+
+def filled(piece: bytes, size: int, begin: bytes = b"", end: bytes = b"") -> bytes:
+    """So many bytes of the same."""
+    return begin + piece * ((size - len(begin) - len(end)) // len(piece)) + end
+
+
+def fields(size: int) -> bytes:
+    """An object of unknown fields."""
+    return b"{" + b",".join(b'"%x":1' % number for number in range(size // 12)) + b"}"
+
+
+def bad_views(count: int, each: int) -> bytes:
+    """Views of which each has so many unknown fields."""
+    return json.dumps({"views": [{f"x{number}": 1 for number in range(each)}] * count}).encode()
+
+
+BODIES = {
+    "lists": (MANY, filled(b"[],", MEGABYTES, b"[", b"1]"), 413),
+    "numbers": (MANY, filled(b"1,", MEGABYTES, b"[", b"1]"), 413),
+    "fields": (MANY, fields(MEGABYTES), 413),
+    "commas": (MANY, filled(b",", MEGABYTES), 413),
+    "text": (MANY, filled(b"\\u0041", MEGABYTES, b'"', b'"'), 422),
+    "objects": (MANY, filled(b"{},", 90_000, b'{"views":[', b"{}]}"), 422),
+    "views-many-fields": (MANY, bad_views(9_000, 3), 422),
+    "view-many-fields": (MANY, bad_views(1, 39_000), 422),
+    "few-lists": (ONE, filled(b"[],", 65_000, b"[", b"1]"), 422),
+    "few-fields": (ONE, fields(65_000), 422),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "status"), BODIES.values(), ids=BODIES)
+async def test_a_hostile_body_is_refused_in_a_few_words(
+    client: httpx.AsyncClient, path: str, body: bytes, status: int
+) -> None:
+    answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, len(answer.content) < 3000) == (status, True)
+
+
+async def test_of_a_batch_with_very_many_mistakes_they_are_only_counted(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/page-views", json={"views": [{"x": 1, "y": 2}] * 5_000})
+    assert answer.json()["detail"] == "body has 15,000 mistakes."
+    assert MOST_FINDINGS < 15_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"), [("GET", "/page-views/home", "If-None-Match"), ("DELETE", "/users/1", "If-Match")]
+)
+async def test_millions_of_commas_are_no_precondition(
+    client: httpx.AsyncClient, method: str, path: str, name: str
+) -> None:
+    answer = await client.request(method, path, headers={name: "," * MEGABYTES})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "A precondition may name at most 100 entity tags, and not 4,194,305.",
+    )
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    """As a connection brings them."""
+    for at in range(0, len(body), 65_536):
+        yield body[at : at + 65_536]
+        await asyncio.sleep(0)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(("path", "body", "status"), BODIES.values(), ids=BODIES)
+async def test_it_does_not_hold_the_loop(client: httpx.AsyncClient, path: str, body: bytes, status: int) -> None:
+    longest = 0.0
+
+    async def others() -> None:
+        nonlocal longest
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - began)
+
+    async def asked() -> int:
+        headers = {"Content-Type": "application/json"}
+        return (await client.post(path, content=_chunks(body), headers=headers)).status_code
+
+    await asked()
+    waiting = asyncio.create_task(others())
+    assert await asked() == status
+    waiting.cancel()
+    assert longest < LONGEST

@@ -1,0 +1,163 @@
+"""Whatever a client says, and however: each answer is that of the whole way, and nobody else is the worse for it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+
+import asyncpg
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from app.embedded import Endpoints
+from app.main import create_app
+from app.routers import direct_way
+from app.settings import Settings
+from tests.conversations.conversation import asks, conversation
+from tests.conversations.talk import ASKS, COUNTED, Talk, Told, made_up, whole_way
+from tests.eventually import eventually
+from tests.keep_alive import Answer
+from tests.service import REPOSITORY, Service
+
+AT_ONCE = 8
+MEMORY = 64 * 2**20
+NOBODY_WAITS = 100
+"""Milliseconds."""
+
+
+@pytest.fixture
+async def whole(
+    service: Service, stores: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Mapping[int, Told]]:
+    """What the same application answers without connections, and without the direct way."""
+    monkeypatch.setattr(direct_way, "WAYS", {})
+    sql = await asyncpg.connect(stores.database_url)
+    await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com') ON CONFLICT DO NOTHING")
+    await sql.close()
+    settings = Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url)
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
+    ):
+        await client.post("/products", json={"sku": "KETTLE-1", "name": "Kettle", "price": "1"})
+        await client.put("/inventory/KETTLE-1", json={"quantity": 30})
+        yield await whole_way(client)
+
+
+async def carried_out(service: Service, seed: int, whole: Mapping[int, Told]) -> int:
+    """Talks as the seed says, and compares. Answers how many views were counted, as far as it was told."""
+    talk = made_up(seed)
+    async with conversation(service) as client:
+        saying = asyncio.create_task(client.say(*talk.parts))
+        try:
+            if not talk.reads:
+                await asyncio.sleep(0.01)
+                return 0
+            counted = 0
+            for ask in talk.asks:
+                answer = await client.answer(ASKS[ask].method if ask is not None else "POST")
+                if ask is None:
+                    assert answer.status == 202, (seed, answer)
+                    counted += 1
+                else:
+                    assert told(answer) == whole[ask], (seed, ask)
+            if talk.refusal is not None:
+                assert (await client.refusal())[0] == talk.refusal, seed
+            await asyncio.gather(saying, return_exceptions=True)  # Who was refused need not hear all.
+            if talk.half_closes:
+                client.say_all()
+                assert await client.rest() == b"", seed
+            return counted
+        finally:
+            saying.cancel()
+
+
+def told(answer: Answer) -> Told:
+    """What is compared of an answer."""
+    return answer.status, answer.body, answer.headers.get("content-type"), answer.headers.get("etag")
+
+
+async def all_carried_out(service: Service, seeds: range, whole: Mapping[int, Told]) -> None:
+    """So many talks, several at once; then the views are those that were answered, and at most those that were sent."""
+    before = await seen(service)
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(seed: int) -> int:
+        async with turns:
+            return await carried_out(service, seed, whole)
+
+    answered = sum(await asyncio.gather(*map(in_turn, seeds)))
+    unread = sum(sum(ask is None for ask in talk.asks) for talk in map(made_up, seeds) if not talk.reads)
+    assert answered <= await seen(service) - before <= answered + unread
+
+
+async def seen(service: Service) -> int:
+    """The views so far."""
+    async with conversation(service) as client:
+        await client.say(asks(COUNTED))
+        return int((await client.answer()).json()["views"])
+
+
+async def test_a_sample_is_answered_as_on_the_whole_way(service: Service, whole: Mapping[int, Told]) -> None:
+    process = psutil.Process(service.process.pid)
+    before = process.num_fds()
+    await all_carried_out(service, range(120), whole)
+
+    async def all_have_left() -> bool:
+        return bool(process.num_fds() <= before + 8)  # The stores' pools may have grown.
+
+    await eventually(all_have_left)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
+    service: Service, whole: Mapping[int, Told], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside them twenty clients ask and never read."""
+    process = psutil.Process(service.process.pid)
+    async with conversation(service) as first:
+        await first.say(asks("/openapi.json"))  # Made at the first time, and kept.
+        assert (await first.answer()).status == 200
+    await all_carried_out(service, range(50), whole)
+    idle = peak = process.memory_info().rss
+
+    async def watched() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, process.memory_info().rss)
+            await asyncio.sleep(0.1)
+
+    async with AsyncExitStack() as stack:
+        for request in (asks("/openapi.json"), asks("/users/1"), asks("/nowhere"), asks("/users/0")):
+            for _ in range(5):
+                mute = await stack.enter_async_context(conversation(service))
+                stack.callback(asyncio.create_task(mute.say(request * 20_000)).cancel)
+        stack.callback(asyncio.create_task(watched()).cancel)
+        bystander = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.conversations.bystander", service.url.rpartition(":")[2], str(process.pid),
+            cwd=REPOSITORY, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        await all_carried_out(service, range(1000, 4000), whole)
+        said, _ = await bystander.communicate(b"")
+    waits: list[tuple[float, float]] = json.loads(said)
+    longest, work = max(wait for wait, _ in waits), sorted(work for _, work in waits)
+    with capsys.disabled():
+        print(
+            f"\n3,000 talks: {(peak - idle) / 2**20:.1f} MiB more than idle; {len(waits)} waits, at most "
+            f"{longest:.0f} ms, and {work[-1]:.0f} ms of the server's work; p99 {work[len(work) * 99 // 100]:.0f} ms"
+        )
+    assert peak - idle < MEMORY
+    # The first one comes when all others begin, and trust in Redis may lapse: then it asks Postgres, too.
+    assert work[len(work) * 99 // 100] <= NOBODY_WAITS
+
+
+def test_a_seed_says_the_same_each_time() -> None:
+    talks: list[Talk] = [made_up(seed) for seed in range(300)]
+    assert talks == [made_up(seed) for seed in range(300)]
+    assert {talk.refusal for talk in talks} == {None, 400, 414, 431}
+    assert {talk.half_closes for talk in talks} == {talk.reads for talk in talks} == {True, False}

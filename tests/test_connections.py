@@ -1,0 +1,69 @@
+"""How many connections a process allows itself."""
+
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from app.connections import Connections, allow_descriptors
+from app.settings import Settings
+
+
+class Client:
+    """A connection that is only counted."""
+
+    ended = False
+
+    def look(self, now: float, tick: float) -> None:
+        """Nothing takes too long."""
+
+    def abort(self) -> None:
+        self.ended = True
+
+
+@pytest.fixture
+def descriptors() -> Iterator[tuple[int, int]]:
+    """How many are allowed, and could be; restored at the end."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_as_many_descriptors_are_allowed_as_connections_need(descriptors: tuple[int, int]) -> None:
+    _, hard = descriptors
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
+    allow_descriptors(Settings(_env_file=None, connections=600))
+    assert 600 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 800
+    allow_descriptors(Settings(_env_file=None, connections=10))
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 600
+
+
+async def test_the_one_that_owes_for_longest_goes_first_and_a_busy_one_stays() -> None:
+    connections = Connections(Settings(_env_file=None, connections=3))
+    first, second, third, fourth, fifth = clients = [Client() for _ in range(5)]
+    assert all(connections.admit(client) for client in clients[:3])
+    connections.is_busy(first)
+    assert connections.admit(fourth)
+    assert [client.ended for client in clients] == [False, True, False, False, False]
+    connections.is_busy(third)
+    connections.is_busy(fourth)
+    assert not connections.admit(fifth)
+    connections.owes(first)
+    assert connections.admit(fifth)
+    assert [client.ended for client in (first, third, fourth, fifth)] == [True, False, False, False]
+    connections.owes(second)  # It has ended: nobody makes room for it, and it makes none.
+    connections.is_busy(fifth)
+    assert not connections.admit(Client())
+
+
+async def test_of_those_that_are_refused_only_a_few_may_linger() -> None:
+    connections = Connections(Settings(_env_file=None, connections=1))
+    inside, *outside = [Client() for _ in range(101)]
+    assert connections.admit(inside)
+    connections.is_busy(inside)
+    assert not any(connections.admit(client) for client in outside)
+    lingering = [client for client in outside if connections.may_linger(client)]
+    assert 0 < len(lingering) < 50
+    assert connections.may_linger(inside)
+    connections.leave(lingering[0])
+    assert connections.may_linger(outside[-1])
