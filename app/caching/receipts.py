@@ -175,8 +175,9 @@ class Receipts:
     async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
         """Whether any of them has left the stream."""
         # First the stream, and then the ledger: an entry leaves the one when it is in the other.
+        # That also of a Redis that is not believed any more: what was taken on there is carried from there.
         question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.batch)])
-        present = await run(self._present, lambda run: question, self._breaker)
+        present = await run(self._present, lambda run: question, self._breaker, drains=True)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
         if not gone:
             return False
@@ -186,7 +187,7 @@ class Receipts:
             if receipt.batch in standing.applied:
                 self._receipts[shard].pop(receipt.batch, None)
                 self._carried.append((time.monotonic(), shard, receipt))
-            else:
+            elif self._breaker.writable:  # Where nothing is taken on, it may wait in the Redis of before.
                 if ulid_time(receipt.batch) < floor:
                     self._drop(receipt)  # Whether it was counted cannot be told: taken on again, it could count twice.
                 await self._missing(shard, receipt)

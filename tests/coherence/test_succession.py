@@ -338,9 +338,13 @@ async def test_views_that_the_redis_of_before_took_on_are_carried(
     async def both() -> bool:
         return bool(await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 2)
 
+    async def nothing_is_at_risk() -> bool:
+        return not a.resources.page_views.receipts.views
+
     await eventually(both)
     await a.believes_no_more()
     assert not await takes_views(a)
+    await eventually(nothing_is_at_risk)
 
 
 async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_poll(
