@@ -144,6 +144,7 @@ class HttpConnection(OneWrite):
         if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
             return
         super().on_headers_complete()
+        self.headers = []  # What comes behind a body are no header fields of the request (RFC 9110, section 6.5.1).
         self._in_head = False
         self._since = self._among.now
 

@@ -67,3 +67,13 @@ async def test_a_body_that_is_too_large_is_refused_and_the_next_request_answered
             await client.say(sent + asks())
             refused, answered = await client.answers(2)
             assert (refused.status, answered.status) == (413, 404)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+@pytest.mark.parametrize("trailer", [b"If-Match: *", b"Origin: http://evil.example", b"Host: evil.example"])
+async def test_what_comes_behind_a_body_is_no_header_field(service: Service, trailer: bytes, cut: bool) -> None:
+    head = b"POST /page-views/trailers HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    rest = b"0\r\n%b\r\n\r\n" % trailer
+    async with conversation(service) as client:
+        await client.say(*([head, rest] if cut else [head + rest]))
+        assert (await client.answer()).status == 202
