@@ -130,9 +130,9 @@ class Succession:
             self._over = epoch.token
         owner = Owner(look.deployment, look.history, look.position)
         why = self._mismatch(epoch, look, run)
-        if why is None and seen.epoch is None:
+        while why is None and seen.epoch is None:
             await self._record.tell(epoch.token, owner, None)
-            # Somebody else may have told it in between.
+            # Somebody else may have told it in between, or have emptied it once more.
             seen = await self.probe()
         if why is None and seen.epoch != epoch.token:
             why = "it was told of another epoch"

@@ -447,6 +447,23 @@ async def test_a_redis_that_was_emptied_is_believed_on(
     assert await sql.fetchval(EPOCH) == epoch
 
 
+async def test_a_redis_that_is_emptied_again_while_it_is_told_is_believed_on(
+    new_instance: NewInstance, ada: int, first: Endpoints
+) -> None:
+    """FLUSHALL · A tells Redis of its epoch again · FLUSHALL · A looks: the record that it has just told is gone"""
+    a = await new_instance(endpoints=first)
+    await a.hits(ada)
+    losses = a.breaker.losses
+    async with Redis.from_url(first.redis_url, protocol=2) as redis, a.redis.holding_replies("^TELL ") as told:
+        await redis.flushall()
+        await asyncio.wait_for(told.arrived.wait(), PATIENCE)
+        await redis.flushall()
+        told.release()
+        await a.polls()
+    await a.hits(ada)
+    assert a.breaker.losses == losses
+
+
 async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believed_nor_carried(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
