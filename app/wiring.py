@@ -24,6 +24,7 @@ from app.caching import (
     Breaker,
     CacheAside,
     Cap,
+    Flow,
     Flusher,
     Lifetimes,
     Locked,
@@ -54,6 +55,7 @@ from app.inventory.store import StockStore
 from app.metrics import Metrics
 from app.page_views.models import Counted
 from app.page_views.models import Unreadable as UnreadableBytes
+from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 from app.products.models import Product
 from app.products.service import Products
@@ -80,6 +82,7 @@ class Resources:
     page_views: WriteBehind
     page_view_store: PageViewStore
     flusher: Flusher
+    parking: Parking
 
 
 @asynccontextmanager
@@ -117,10 +120,11 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             counted=metrics.count_query,
             committed=metrics.count_commit,
         ) as database,
-        # The relay and the flusher must not wait behind requests, or under load caches would rot and views pile up.
+        # The relay, the flusher and the parking must not wait behind requests, or under load caches would rot and views
+        # pile up.
         open_database(
             settings.database_url,
-            connections=2,
+            connections=3,
             timeout=settings.database_timeout,
             within=settings.database_timeout,
             counted=metrics.count_query,
@@ -203,7 +207,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         async def salvage(one: Salvage) -> tuple[int, int]:
             batch = UnreadableBytes(one.place, one.raw) if one.batch is None else _counted(one.batch)
             with _target(), _not_done():
-                return await flushed_views.salvage(batch, one.reason, one.deliveries, last=one.last)
+                return await flushed_views.salvage(batch, one.reason, one.deliveries)
 
         page_views = WriteBehind(
             redis,
@@ -224,6 +228,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             breaker=breaker,
             observe=metrics.observe_flow,
         )
+
+        parking = Parking(background, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
 
         async def forget_user(key: str, version: int) -> None:
             await users_region.forget(int(key), version)
@@ -256,6 +262,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             page_views.receipts.running(),
             relay.running(),
             flusher.running(),
+            parking.running(),
         ):
             yield Resources(
                 settings,
@@ -270,6 +277,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 page_views,
                 page_view_store,
                 flusher,
+                parking,
             )
 
 
