@@ -133,9 +133,9 @@ async def test_all_other_pages_are_counted_and_it_is_parked_and_settled(
     async with stuck(sql, kind):
         await store.apply(some)
         assert (await store.apply(some), await store.salvage(some[0], "", 1)) == (0, (0, 0)), "Each batch counts once."
-        await parked.settle()
         found = await sums(sql)
         assert {page: views for page, views in found.items() if page != "stuck"} == {**others, "home": 5, "zebra": 1}
+        await parked.settle()
         assert await waiting(sql) == {"stuck": 7}
         assert await total(store) == 7
     await sql.execute("UPDATE parked_views SET tried_at = '-infinity'")
@@ -158,6 +158,19 @@ async def test_a_page_that_is_parked_is_not_waited_for(
         assert (await waiting(sql), await stored(sql)) == ({"stuck": 21}, 21)
 
 
+async def test_after_one_that_took_too_long_no_flush_waits_for_a_row(
+    store: PageViewStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody changes one row after the other in a long transaction: each would cost a flush a wait."""
+    await sql.execute("INSERT INTO page_views VALUES ('next', 0)")
+    async with stuck(sql):
+        await store.apply([batch({"stuck": 1})])
+        await sql.execute("SELECT FROM page_views WHERE page = 'next' FOR UPDATE")
+        monkeypatch.delattr(PageViewStore, "_apply_at_once")
+        await store.apply([batch({"next": 2, "home": 3})])
+        assert (await waiting(sql), await stored(sql)) == ({"stuck": 1, "next": 2}, 3)
+
+
 async def test_while_the_table_is_locked_all_is_parked(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
@@ -166,6 +179,8 @@ async def test_while_the_table_is_locked_all_is_parked(
         await sql.execute("LOCK page_views IN SHARE MODE")
         await store.apply([batch({"home": 1, "news": 2}), batch({"home": 4})])
         assert (await total(store, "home"), await waiting(sql)) == (5, {"home": 5, "news": 2})
+        reasons = await sql.fetch("SELECT DISTINCT reason FROM parked_views")
+        assert [row["reason"] for row in reasons] == [salvage.IS_LOCKED], "No page was tried by itself."
         await parked.settle()
         assert await waiting(sql) == {"home": 5, "news": 2}
     await parked.settle()
