@@ -31,7 +31,6 @@ from app.caching import (
     NotDone,
     ReadThrough,
     Record,
-    RedisClock,
     Refused,
     Region,
     Salvage,
@@ -40,6 +39,7 @@ from app.caching import (
     Unreadable,
     WriteBehind,
     WriteThrough,
+    open_cache,
     open_redis,
 )
 from app.caching.shards import ulid_time
@@ -93,24 +93,24 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
     """
     if settings.redis_url is None or settings.database_url is None:
         raise ValueError("The settings name no stores.")
-    clock = RedisClock()
-    # Without Redis, reads may take half of the connections to the database: writers need some, too.
-    breaker = Breaker(loads=settings.database_connections // 2, changed=metrics.observe_breaker)
     async with (
-        open_redis(
+        open_cache(
             settings.redis_url,
+            prefix=settings.prefix,
             timeout=settings.redis_timeout,
             connections=settings.redis_connections,
-            clock=clock,
-            breaker=breaker,
-            marker=f"{settings.prefix}run",
-        ) as redis,
+            # Without Redis, reads may take half of the connections to the database: writers need some, too.
+            bypassing=settings.database_connections // 2,
+            observe=metrics.observe,
+            changed=metrics.observe_breaker,
+            relayed=True,
+        ) as cache,
         # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
         open_redis(
             settings.redis_url,
             timeout=settings.redis_timeout + timedelta(seconds=2),
             connections=2,
-            breaker=breaker,
+            breaker=cache.breaker,
             marker=f"{settings.prefix}run",
         ) as waiting_redis,
         open_database(
@@ -130,6 +130,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             counted=metrics.count_query,
         ) as background,
     ):
+        redis, clock, breaker = cache.redis, cache.clock, cache.breaker
 
         def lifetimes(fresh: timedelta) -> Lifetimes:
             return Lifetimes(fresh=fresh, stale=settings.stale_for, absent=settings.absent_ttl)
@@ -137,39 +138,28 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         settling = Settling(Outbox(database))
 
         users_region: Region[int, User] = Region(
-            redis,
+            cache,
             "users",
             User,
             lifetimes=lifetimes(settings.users_ttl),
-            clock=clock,
-            breaker=breaker,
-            observe=metrics.observe,
             settled=lambda user_id: settling.wait("users", str(user_id)),
-            prefix=settings.prefix,
         )
         products_region: Region[str, Product] = Region(
-            redis,
+            cache,
             "products",
             Product,
             lifetimes=lifetimes(settings.products_ttl),
-            clock=clock,
-            breaker=breaker,
-            observe=metrics.observe,
             settled=lambda sku: settling.wait("products", sku),
-            prefix=settings.prefix,
         )
         stock_region: Region[str, Stock] = Region(
-            redis,
+            cache,
             "stock",
             Stock,
             # Nobody may act on an old number, so none is kept to be served when a load fails.
             lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
-            clock=clock,
-            breaker=breaker,
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
             observe=lambda _region, event, took, times: metrics.observe("inventory", event, took, times),
             settled=lambda sku: settling.wait("stock", sku),
-            prefix=settings.prefix,
         )
         user_store, product_store, stock_store = (
             UserStore(database),

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from app.caching import (
     Batch,
     Breaker,
+    Cache,
     CacheAside,
     Cap,
     Flusher,
@@ -66,13 +67,10 @@ def open_region(
 ) -> EntryRegion:
     """The values of one contestant. `settled` as in `Region`."""
     return Region(
-        redis,
+        Cache(redis, clock, breaker),
         name,
         Entry,
         lifetimes=Lifetimes(fresh=ttl, stale=stale, absent=ABSENT),
-        clock=clock,
-        breaker=breaker,
-        observe=lambda *_: None,
         settled=settled,
     )
 
