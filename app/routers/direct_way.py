@@ -24,8 +24,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.routers.answers import JsonOnly
-from app.routers.preconditions import Unconditional, Untagged
+from app.routers.answers import JsonOnly, UnconditionalJson
+from app.routers.preconditions import Untagged
 from app.wiring import Resources
 
 E = TypeVar("E", bound=Callable[..., Any])
@@ -117,7 +117,7 @@ class DirectWay:
 
     def _found(self, scope: Scope) -> tuple[Callable[..., Any], dict[str, Any]] | None:
         """The endpoint of a request and its arguments, if it may be called directly."""
-        # What `matches` does, without what it does for routes of others and for those who mount us: a twentieth of a hit.
+        # What `matches` does, without what it does for the routes of others and below a path: a twentieth of a hit.
         path: str = scope["path"]
         for route, way in self._routes.get((scope["method"], _first(path)), ()):
             match = route.path_regex.match(path)
@@ -147,7 +147,7 @@ def _way(route: Route) -> Direct | None:
 
 def _is_ours(dependency: Depends) -> bool:
     """Whether it looks at nothing but a body and the headers of `TELLING`."""
-    return dependency in (JsonOnly, Unconditional) or isinstance(dependency.dependency, Untagged)
+    return dependency in (JsonOnly, UnconditionalJson) or isinstance(dependency.dependency, Untagged)
 
 
 def _first(path: str) -> str:
