@@ -104,10 +104,9 @@ class HttpConnection(OneWrite):
             at = stop
 
     def _is_answering(self) -> bool:
-        cycle = self.cycle
-        if self.pipeline or cycle is None:
+        if self.pipeline or self.cycle is None:
             return bool(self.pipeline)
-        return not (cycle.response_complete or cycle.more_body)
+        return not (self.cycle.response_complete or self.cycle.more_body)
 
     def _parse(self, data: bytes) -> None:
         self._fed = len(data)
@@ -166,12 +165,13 @@ class HttpConnection(OneWrite):
         if self.transport.is_closing():
             return
         self._since = self._among.now
+        alone = not (self.pipeline or self._held)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         if self._held and not self._is_answering():
             held, self._held, self.flow.holds = self._held, b"", False
             self._feed(held)
-        if self._is_answering():
+        if not alone and self._is_answering():
             return
         if self._ended:
             self.transport.close()
