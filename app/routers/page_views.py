@@ -46,6 +46,14 @@ NOT_TAKEN = described(
     "cache-unavailable",
     "Redis did not answer for page views: Connection refused.",
 )
+UNREADABLE = described(
+    500,
+    "Redis has something else where what was counted under this `Idempotency-Key` should stand. Nothing is counted "
+    "under it until that is gone; all other keys are taken.",
+    "unreadable-key",
+    "What was counted under the idempotency key visit-1 cannot be told: what Redis has as views:{0}:call:visit-1 is of "
+    "another type than such a record.",
+)
 """What OpenAPI says of the answers of these calls."""
 
 
@@ -139,7 +147,7 @@ class TopPages(BaseModel):
     dependencies=[JsonOnly, Unconditional],
     summary="Count views of many pages",
     response_description="They are taken on.",
-    responses=documented(403, 415, 422) | NOT_TAKEN,
+    responses=documented(403, 415, 422) | UNREADABLE | NOT_TAKEN,
 )
 async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Response:
     """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts.
@@ -179,7 +187,7 @@ async def top(
     dependencies=[JsonOnly, Unconditional],
     summary="Count a view",
     response_description="It is taken on.",
-    responses=documented(403, 415, 422) | NOT_TAKEN,
+    responses=documented(403, 415, 422) | UNREADABLE | NOT_TAKEN,
 )
 @direct(lambda resources: resources.page_views)
 async def count(
