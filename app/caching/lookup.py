@@ -67,4 +67,5 @@ class Lookup(Generic[K, V]):
         if kind == b"entry":
             return self._stamp.read(what, Outcome.HIT, verified, word, now)
         stale = None if old is None else self._stamp.read(old, Outcome.STALE, verified, word, now)
-        return Lease(what.decode(), kind == b"lease", stale)
+        # A token that is no text is somebody else's, and all the same in the way of who asks for this key.
+        return Lease(what.decode(errors="backslashreplace"), kind == b"lease", stale)
