@@ -192,6 +192,8 @@ async def test_a_key_that_was_used_for_very_many_calls_is_used_up_and_no_other_o
     await views.counters.add_many({"home": 1}, "call")
     await redis.hset(HOME.call("call"), mapping={batch_of(): b"12345678" for _ in range(MOST_BATCHES)})
     await views.counters.add_many({"home": 1}, "call")
+    # Of more than a day ago is nothing that counts.
+    await redis.hset(HOME.call("other"), mapping={batch_of(DAY * 2): b"12345678" for _ in range(MOST_BATCHES)})
     answers = await asyncio.gather(
         views.counters.add_many({HERE[0]: 1}, "call"),
         views.counters.add(HERE[1], 1, "call"),

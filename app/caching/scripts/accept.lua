@@ -46,12 +46,14 @@ if not taken then
       known[call] = {} -- By the eight bytes of a page: the batch that has it.
       local fields = read('HGETALL', call)
       unreadable[call], fields = not fields, fields or {}
+      local batches = 0
       for i = 1, #fields, 2 do
         if fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
+          batches = batches + 1
           for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
         end
       end
-      worn[call] = #fields >= 2 * ARGV[10] -- To read a larger one would hold up everybody else in Redis.
+      worn[call] = batches >= tonumber(ARGV[10]) -- To read a larger one would hold up everybody else in Redis.
     end
     local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
     local one, many = read('GET', record), known[call][word]
