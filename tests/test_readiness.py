@@ -178,7 +178,7 @@ def redis_permits(*words: str, ready: bool) -> Staging:
 
 @asynccontextmanager
 async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """It reads its data again, half a second for each key, and looks at its clients after every other one. Nobody can
+    """It reads its data again, a fifth of a second for each key, and looks at its clients after every other one. Nobody can
     hurry it: it is stopped in the middle."""
     async with (
         another_redis() as url,
@@ -188,7 +188,7 @@ async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     ):
         await redis.mset({f"filler:{number}": "x" * 2**20 for number in range(60)})
         await redis.config_set("rdbcompression", "no")
-        await redis.config_set("key-load-delay", 500_000)
+        await redis.config_set("key-load-delay", 200_000)
         reload = asyncio.create_task(_do(redis, "DEBUG", "RELOAD"))
         yield client
         with pytest.raises(RedisError):
