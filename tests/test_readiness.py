@@ -178,8 +178,8 @@ def redis_permits(*words: str, ready: bool) -> Staging:
 
 @asynccontextmanager
 async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """It reads its data again, a fifth of a second for each key, and looks at its clients after every other one. Nobody can
-    hurry it: it is stopped in the middle."""
+    """It reads its data again, a fifth of a second for each key, and looks at its clients after every other one. Nobody
+    can hurry it: it is stopped in the middle."""
     async with (
         another_redis() as url,
         Redis.from_url(url, protocol=2, socket_timeout=PATIENCE) as redis,
