@@ -34,7 +34,9 @@ async def test_an_empty_database_lacks_a_migration_until_it_is_made(empty: str) 
 
 def test_the_revisions_that_this_code_has_are_those_that_alembic_finds() -> None:
     scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
-    assert _revisions() == ({script.revision for script in scripts.walk_revisions()}, set(scripts.get_heads()))
+    known, heads = _revisions()
+    assert known == {script.revision for script in scripts.walk_revisions()}
+    assert heads == set(scripts.get_heads())
 
 
 async def test_a_database_of_a_later_version_is_left_as_it_is(empty: str) -> None:
