@@ -2,7 +2,8 @@
 
 ready       everything is as it should be
 degraded    it serves what it can, and another instance could do no better: a store is down or refuses writes, Redis may
-            throw away what was accepted, another Redis is believed, a later version has migrated the database
+            throw away what was accepted, another Redis is believed, there is no room for idempotency keys, a later
+            version has migrated the database
 unready     another instance could: its stores are not those of this one (a password or a name that has never worked
             here, a standby, an old primary), a task here is stuck while both stores answer, a migration is missing here
 
@@ -33,6 +34,8 @@ OK = "ok"
 STUCK = "stuck"
 UNKNOWN = "unknown"
 OLDEST_POSTGRES = 15
+AS_GOOD_AS_FULL = 0.99
+"""A record that there is no room for is never the last byte of it."""
 
 LOGIN = re.compile(r"says (NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|invalid password|(invalid )?DB index))")
 """What Redis says to whom has the wrong password, user or number of a database."""
@@ -68,7 +71,8 @@ class Readiness:
 async def readiness(resources: Resources) -> Readiness:
     """Asks both stores, and looks at the tasks."""
     parts = dict.fromkeys(("redis", "postgres"), OK) | {"schema": UNKNOWN} | _tasks(resources)
-    parts |= {"breaker": _breaker(resources), "epoch": _epoch(resources), "eviction": UNKNOWN, "persistence": UNKNOWN}
+    parts |= {"breaker": _breaker(resources), "epoch": _epoch(resources)}
+    parts |= dict.fromkeys(("eviction", "persistence", "keys"), UNKNOWN)
     elsewhere, answer = False, True
     try:
         fit = await fitness(resources.redis)
@@ -78,6 +82,7 @@ async def readiness(resources: Resources) -> Readiness:
         elif fit["role"] != OK:
             parts["redis"] = f"{fit['role']}: {TO_DO_WITH_REDIS['READONLY']}"
         await trial(resources.redis, f"{resources.settings.prefix}views:trial")
+        parts["keys"] = await _keys(resources)
     except CacheUnavailable as error:
         parts["redis"] = _with(error, TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log"))
         elsewhere, answer = _is_denied(error) and not resources.breaker.served, False
@@ -112,6 +117,20 @@ def _tasks(resources: Resources) -> dict[str, str]:
         else:
             told[name] = OK if task.alive else STUCK
     return told
+
+
+async def _keys(resources: Resources) -> str:
+    """Whether views with a new idempotency key are taken."""
+    try:
+        fill = (await resources.page_views.backlog()).keys_fill
+    except CacheUnavailable:
+        return UNKNOWN  # Another part says why.
+    if fill < AS_GOOD_AS_FULL:
+        return OK
+    return (
+        f"the room for idempotency keys is {fill:.0%} full: page views with a new one are refused; raise "
+        "FOURWAYS_KEYS_BYTES, or wait until those of a day ago are gone"
+    )
 
 
 def _told(error: Exception) -> str:

@@ -50,4 +50,4 @@ class Home:
             return await running.code(), running.screen
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE)
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, verify=False)

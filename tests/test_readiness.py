@@ -178,8 +178,8 @@ def redis_permits(*words: str, ready: bool) -> Staging:
 
 @asynccontextmanager
 async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """It reads its data again, half a second for each key, and looks at its clients after every other one. Nobody can
-    hurry it: it is stopped in the middle."""
+    """It reads its data again, a fifth of a second for each key, and looks at its clients after every other one. Nobody
+    can hurry it: it is stopped in the middle."""
     async with (
         another_redis() as url,
         Redis.from_url(url, protocol=2, socket_timeout=PATIENCE) as redis,
@@ -188,7 +188,7 @@ async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     ):
         await redis.mset({f"filler:{number}": "x" * 2**20 for number in range(60)})
         await redis.config_set("rdbcompression", "no")
-        await redis.config_set("key-load-delay", 500_000)
+        await redis.config_set("key-load-delay", 200_000)
         reload = asyncio.create_task(_do(redis, "DEBUG", "RELOAD"))
         yield client
         with pytest.raises(RedisError):
@@ -231,6 +231,17 @@ def redis_is_set(**options: str) -> Staging:
             yield client
 
     return staged
+
+
+@asynccontextmanager
+async def keys_are_full(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """As many bytes of records as a shard may have came within this hour."""
+    async with stage.application(ready=True) as client:
+        seconds, _ = await stage.redis.time()
+        await stage.redis.hset("views:{0}:keyed", str(int(seconds) // 3600), str(2**27))
+        yield client
+        await stage.redis.delete("views:{0}:keyed")
+        await is_ready(client)
 
 
 def redis_is_a_replica(*, read_only: str) -> Staging:
@@ -577,6 +588,11 @@ STATES = {
         redis_is_set(appendonly="no"), 200, "degraded", "persistence",
         "appendonly is off: when Redis restarts, accepted page views are lost",
     ),
+    "the room for idempotency keys is full": State(
+        keys_are_full, 200, "degraded", "keys",
+        "the room for idempotency keys is 100% full: page views with a new one are refused; raise FOURWAYS_KEYS_BYTES, "
+        "or wait until those of a day ago are gone",
+    ),
     "another Redis is believed": State(
         another_redis_is_believed, 200, "degraded", "epoch",
         "none: it is another Redis, or another run of it, than the one that Postgres names; if it lasts, give all "
@@ -685,19 +701,12 @@ async def test_readiness_says_what_is_wrong_and_whether_another_instance_could_d
 async def test_a_service_whose_parts_all_work_is_ready(stage: Stage) -> None:
     async with stage.application(ready=True) as client:
         answer = await client.get("/health/ready")
-    parts = (
-        "redis",
-        "postgres",
-        "relay",
-        "flusher",
-        "receipts",
-        "parking",
-        "breaker",
-        "epoch",
-        "eviction",
-        "persistence",
-    )
+    stores = ("redis", "postgres", "eviction", "persistence", "keys")
+    tasks = ("relay", "flusher", "receipts", "parking")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "parts": dict.fromkeys(parts, "ok") | {"schema": Schema.CURRENT}},
+        {
+            "status": "ready",
+            "parts": dict.fromkeys((*stores, *tasks, "breaker", "epoch"), "ok") | {"schema": Schema.CURRENT},
+        },
     )

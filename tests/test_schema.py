@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable
-from app.schema import Schema, migrate, schema
+from app.schema import ALEMBIC, Schema, _revisions, migrate, schema
 from tests.fresh_database import fresh_database
 
 
@@ -28,6 +30,13 @@ async def test_an_empty_database_lacks_a_migration_until_it_is_made(empty: str) 
     assert await _schema(empty) is Schema.CURRENT
     await asyncio.to_thread(migrate, empty)
     assert await _schema(empty) is Schema.CURRENT
+
+
+def test_the_revisions_that_this_code_has_are_those_that_alembic_finds() -> None:
+    scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
+    known, heads = _revisions()
+    assert known == {script.revision for script in scripts.walk_revisions()}
+    assert heads == set(scripts.get_heads())
 
 
 async def test_a_database_of_a_later_version_is_left_as_it_is(empty: str) -> None:

@@ -188,7 +188,7 @@ async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
             return uvicorn.screen.count("Application startup complete.") == 3
 
         await eventually(all_are_up)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False) as client:
 
             async def is_ready() -> bool:
                 # Where there is more to do than the machine can, trust may lapse for a moment.

@@ -10,18 +10,20 @@ what the strategies share is in `region.py` (keys, leases, versions), `single_fl
 `scripts/`.
 """
 
-from app.caching.breaker import SETTLED, Breaker
-from app.caching.cache import Cache, open_cache
-from app.caching.cache_aside import CacheAside
-from app.caching.clock import RedisClock
-from app.caching.connection import open_redis
-from app.caching.entry import Batch, Salvage
-from app.caching.errors import (
+from .breaker import SETTLED, Breaker
+from .cache import Cache, open_cache
+from .cache_aside import CacheAside
+from .clock import RedisClock
+from .connection import open_redis
+from .entry import Batch, Salvage
+from .errors import (
     BacklogFull,
     Behind,
     CacheError,
     CacheUnavailable,
     KeysFull,
+    KeyUnreadable,
+    KeyWorn,
     LoadTimeout,
     NotDone,
     NotInvalidated,
@@ -31,19 +33,19 @@ from app.caching.errors import (
     TotalOverflow,
     Unreadable,
 )
-from app.caching.fitness import Fsync, fitness, fsync, trial
-from app.caching.flusher import Flusher
-from app.caching.intake import Cap
-from app.caching.lease import Locked
-from app.caching.lifetimes import Lifetimes
-from app.caching.observing import Event, Flow, Observe, ObserveFlow
-from app.caching.read_through import ReadThrough
-from app.caching.reading import Outcome, Reading, Versioned
-from app.caching.record import Owner, Record, Seen
-from app.caching.region import Region
-from app.caching.totals import Standing
-from app.caching.write_behind import Backlog, WriteBehind
-from app.caching.write_through import Revoke, WriteThrough
+from .fitness import Fsync, fitness, fsync, trial
+from .flusher import Flusher
+from .intake import Cap
+from .lease import Locked
+from .lifetimes import Lifetimes
+from .observing import Event, Flow, Observe, ObserveFlow
+from .read_through import ReadThrough
+from .reading import Outcome, Reading, Versioned
+from .record import Owner, Record, Seen
+from .region import Region
+from .totals import Standing
+from .write_behind import Backlog, WriteBehind
+from .write_through import Revoke, WriteThrough
 
 __all__ = [
     "SETTLED",
@@ -61,6 +63,8 @@ __all__ = [
     "Flow",
     "Flusher",
     "Fsync",
+    "KeyUnreadable",
+    "KeyWorn",
     "KeysFull",
     "Lifetimes",
     "LoadTimeout",

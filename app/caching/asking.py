@@ -6,9 +6,9 @@ What can go wrong: `CacheUnavailable`, when Redis does not answer, or may not be
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from app.caching.breaker import Breaker
-from app.caching.errors import REDIS_DOWN, CacheUnavailable
-from app.caching.words import unavailable
+from .breaker import Breaker
+from .errors import REDIS_DOWN, CacheUnavailable
+from .words import unavailable
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ Which time the ledger keeps is learned with whatever is read from the database, 
 
 from datetime import datetime, timedelta
 
-from app.caching.clock import RedisClock
+from .clock import RedisClock
 
 LEARNED = timedelta(minutes=10)
 

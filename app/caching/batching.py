@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from app.caching.errors import Unreadable
+from .errors import Unreadable
 
 K = TypeVar("K")
 R = TypeVar("R")

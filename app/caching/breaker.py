@@ -36,10 +36,10 @@ from typing import TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from app.caching import moment
-from app.caching.errors import REDIS_DOWN, AnotherRun, CacheUnavailable, Overloaded
-from app.caching.moment import LONG_AGO, Moment
-from app.caching.words import said, unavailable
+from . import moment
+from .errors import REDIS_DOWN, AnotherRun, CacheUnavailable, Overloaded
+from .moment import LONG_AGO, Moment
+from .words import said, unavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

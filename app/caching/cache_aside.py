@@ -13,11 +13,11 @@ cannot forget). Without Redis, reads ask the database, a few at a time, and an i
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from app.caching.errors import CacheUnavailable
-from app.caching.lease import K
-from app.caching.reading import Reading, V
-from app.caching.region import Region
-from app.caching.single_flight import SingleFlight
+from .errors import CacheUnavailable
+from .lease import K
+from .reading import Reading, V
+from .region import Region
+from .single_flight import SingleFlight
 
 T = TypeVar("T")
 

@@ -26,8 +26,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
+from .breaker import Breaker
+from .clock import RedisClock
 
 WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
 """What a server answers that is not, or not yet, or not any more, the primary of those who have logged in. A script of

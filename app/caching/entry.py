@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.caching.shards import Shard, ulid_time
+from .shards import Shard, ulid_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ CacheError
 ├── Unreadable          What a `load` answers in place of one row that it cannot read.
 ├── BacklogFull         So many writes wait for the database that no more are taken.
 ├── KeysFull            So many idempotency keys are remembered that no more can be.
+├── KeyWorn             One idempotency key was used for so much that it can be used for no more.
+├── KeyUnreadable       What is kept of one idempotency key cannot be read.
 ├── Behind              So many writes wait that a total which is not cached cannot be told.
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
@@ -75,11 +77,27 @@ class BacklogFull(CacheError):
 
 
 class KeysFull(CacheError):
-    """So many idempotency keys are remembered that no more can be. `records` are those that there is no room for."""
+    """So many idempotency keys are remembered that no more can be."""
 
-    def __init__(self, message: str, records: frozenset[str]) -> None:
-        super().__init__(message)
-        self.records = records
+
+class KeyWorn(CacheError):
+    """One idempotency key was used for so much that it can be used for no more."""
+
+    def __init__(self, key: str, most: int) -> None:
+        super().__init__(
+            f"The idempotency key {key} was used {most} times for pages that it was not used for before, which is the "
+            "most: use another one."
+        )
+
+
+class KeyUnreadable(CacheError):
+    """What is kept of one idempotency key cannot be read, so nobody can tell what it was used for."""
+
+    def __init__(self, key: str, record: str) -> None:
+        super().__init__(
+            f"What was counted under the idempotency key {key} cannot be told: what Redis has as {record[:400]} is of "
+            "another type than such a record."
+        )
 
 
 class Behind(CacheError):

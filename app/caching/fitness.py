@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from app.caching.errors import REDIS_DOWN
-from app.caching.words import unavailable
+from .errors import REDIS_DOWN
+from .words import unavailable
 
 OLDEST = (6, 2)
 FIT = "ok"
@@ -39,7 +39,7 @@ async def fitness(redis: Redis) -> dict[str, str]:
         parts["role"] = "Redis is a replica"
     if policy.startswith("allkeys"):
         parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted page views vanish"
-    if not info.get("aof_enabled", True):
+    if not (info.get("aof_enabled", True) or info.get("loading")):  # It writes none while it reads one.
         parts["persistence"] = "appendonly is off: when Redis restarts, accepted page views are lost"
     return parts
 
@@ -71,8 +71,9 @@ class Fsync(StrEnum):
 async def fsync(redis: Redis) -> Fsync:
     """When Redis has what it confirms on its disk. Raises CacheUnavailable."""
     try:
-        if not (await redis.info("persistence"))["aof_enabled"]:
-            return Fsync.OFF
+        info = await redis.info("persistence")
+        if not info["aof_enabled"]:
+            return Fsync.UNKNOWN if info.get("loading") else Fsync.OFF
         policy = (await redis.config_get("appendfsync")).get("appendfsync")
     except ResponseError:  # A hosted Redis may not tell.
         return Fsync.UNKNOWN

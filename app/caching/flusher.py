@@ -25,15 +25,15 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from app.caching.breaker import Breaker
-from app.caching.entry import Entry, Flush, FlushSalvage, Salvage
-from app.caching.errors import CacheUnavailable, NotDone, Refused
-from app.caching.gathering import MOST_AT_ONCE, Gathering
-from app.caching.observing import Flow, ObserveFlow
-from app.caching.repeating import Repeating
-from app.caching.scripts import run, script
-from app.caching.set_aside import Aside, SetAside
-from app.caching.shards import GROUP, Shard
+from .breaker import Breaker
+from .entry import Entry, Flush, FlushSalvage, Salvage
+from .errors import CacheUnavailable, NotDone, Refused
+from .gathering import MOST_AT_ONCE, Gathering
+from .observing import Flow, ObserveFlow
+from .repeating import Repeating
+from .scripts import run, script
+from .set_aside import Aside, SetAside
+from .shards import GROUP, Shard
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from app.caching.entry import Entry, entry
-from app.caching.observing import Flow, ObserveFlow
-from app.caching.scripts import script
-from app.caching.shards import COUNT, GROUP, shards
+from .entry import Entry, entry
+from .observing import Flow, ObserveFlow
+from .scripts import script
+from .shards import COUNT, GROUP, shards
 
 logger = logging.getLogger(__name__)
 

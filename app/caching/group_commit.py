@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.caching.background import Background
-from app.caching.errors import CacheUnavailable, KeysFull, TotalOverflow
-from app.caching.shards import Shard, number, shards
+from .background import Background
+from .errors import CacheError, CacheUnavailable, TotalOverflow
+from .shards import Shard, number, shards
 
 MOST_PAGES = 500
 MOST_ADDITIONS = 5_000
@@ -32,9 +32,16 @@ class Addition:
     """Whether it is one of many of one call, which have a record together."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Some additions cannot be taken on, so nothing of their batch was: why, by the record of page and key."""
+
+    why: Mapping[str, CacheError]
+
+
 Taken = Mapping[str, int | None]
 """The totals of the pages of a batch that was taken on."""
-Accept = Callable[[Mapping[Shard, Sequence[Addition]]], Awaitable[Mapping[Shard, Taken | Exception]]]
+Accept = Callable[[Mapping[Shard, Sequence[Addition]]], Awaitable[Mapping[Shard, Taken | Refusals | Exception]]]
 """Takes batches on, each or nothing of it, and answers their totals, or why it has not."""
 
 
@@ -73,7 +80,7 @@ class GroupCommit:
             answers = await self._accept(batches)
         except Exception as error:  # noqa: BLE001  # Whatever it is: nobody else would tell those who wait.
             answers = dict.fromkeys(batches, error)
-        others: dict[Shard, Sequence[Addition]] = {}
+        others: dict[Shard, list[Addition]] = {}
         for shard, batch in batches.items():
             answer = answers[shard]
             if isinstance(answer, TotalOverflow):
@@ -81,15 +88,15 @@ class GroupCommit:
                 refused = set(_too_many([addition for addition in batch if addition.page == answer.page]))
                 _tell(refused, answer)
                 others[shard] = [addition for addition in batch if addition not in refused]
-            elif isinstance(answer, KeysFull):
-                # Nor must keys that there is no room for refuse what has none, or is known already.
-                refused = {
-                    addition
-                    for addition in batch
-                    if addition.key is not None and shard.key(addition.page, addition.key) in answer.records
-                }
-                _tell(refused, answer)
-                others[shard] = [addition for addition in batch if addition not in refused]
+            elif isinstance(answer, Refusals):
+                # Nor must what is wrong with one key, or with new ones, refuse those that have another one, or none.
+                others[shard] = []
+                for addition in batch:
+                    why = addition.key and answer.why.get(shard.key(addition.page, addition.key))
+                    if isinstance(why, CacheError):
+                        _tell([addition], why)
+                    else:
+                        others[shard].append(addition)
             elif isinstance(answer, Exception):
                 _tell(batch, answer)
                 if isinstance(answer, CacheUnavailable):

@@ -6,14 +6,14 @@
 An idempotency key is known by a record for each call: of one page, or of many, with eight bytes for each of them. What
 has no record is counted, so none goes early: where there is no room for more, no more keys are taken (`KeysFull`).
 
-What can go wrong: `CacheUnavailable`, when the batch may have been taken on or not; `BacklogFull`, `KeysFull` and
-`TotalOverflow`, when it was not.
+What can go wrong: `CacheUnavailable`, when the batch may have been taken on or not; `BacklogFull`, `TotalOverflow` and
+`Refusals` (`KeysFull`, `KeyWorn`, `KeyUnreadable`), when it was not.
 """
 
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -21,17 +21,27 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.caching.batch_clock import BatchClock
-from app.caching.breaker import Breaker
-from app.caching.errors import BacklogFull, CacheError, CacheUnavailable, KeysFull, TotalOverflow
-from app.caching.group_commit import Addition
-from app.caching.scripts import run_all, script
-from app.caching.shards import COUNT, Shard, ulid
-from app.caching.totals import TOTAL
+from .batch_clock import BatchClock
+from .breaker import Breaker
+from .errors import (
+    BacklogFull,
+    CacheError,
+    CacheUnavailable,
+    KeysFull,
+    KeyUnreadable,
+    KeyWorn,
+    TotalOverflow,
+)
+from .group_commit import Addition, Refusals
+from .scripts import run_all, script
+from .shards import COUNT, Shard, ulid
+from .totals import TOTAL
 
 KEY = timedelta(hours=24)
 GUARD = timedelta(minutes=10)
 """A guard outlives every repetition of its batch."""
+MOST_BATCHES = 100
+"""So many batches of one idempotency key are known in each shard: a client has used it for something new each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,10 @@ class Taken:
     views: int
 
 
+Answer = Mapping[str, int | None] | Refusals | CacheError
+"""The totals of the pages of an offer, None where one is not cached; or why it was not taken on."""
+
+
 class Intake:
     """The calls that take batches on. `taken` is told of each, and `doubtful` of those whose answer was lost."""
 
@@ -94,10 +108,8 @@ class Intake:
         self._taken, self._doubtful = taken, doubtful
         self._script = script(redis, "accept")
 
-    async def take(
-        self, batches: Mapping[Shard, Sequence[Addition]]
-    ) -> Mapping[Shard, Mapping[str, int | None] | CacheError]:
-        """Takes batches on, and answers the totals of their pages, None where none is cached, or why it has not."""
+    async def take(self, batches: Mapping[Shard, Sequence[Addition]]) -> Mapping[Shard, Answer]:
+        """Takes batches on."""
         offers = [_offer(shard, ulid(self._clock.now()), batch) for shard, batch in batches.items()]
         return dict(zip(batches, await self._call(offers, again=False), strict=True))
 
@@ -107,7 +119,7 @@ class Intake:
         if isinstance(answer, CacheError):
             raise answer
 
-    async def _call(self, offers: Sequence[Offer], *, again: bool) -> Sequence[Mapping[str, int | None] | CacheError]:
+    async def _call(self, offers: Sequence[Offer], *, again: bool) -> Sequence[Answer]:
         asked: set[str] = set()
 
         def question(offer: Offer, life: str | None) -> tuple[list[str], list[str | int | bytes]]:
@@ -121,7 +133,7 @@ class Intake:
             most = (max(1, self._cap.entries // COUNT), max(1, self._cap.bytes // COUNT))
             keys = max(1, self._cap.keys // COUNT), ulid(max(0.0, self._clock.now() - _ms(KEY)))[:10]
             words = b"".join(map(_word, offer.pages)) if offer.items else b""
-            args: tuple[str | int | bytes, ...] = (offer.batch, *LIFETIMES, *most, epoch, *keys)
+            args: tuple[str | int | bytes, ...] = (offer.batch, *LIFETIMES, *most, epoch, *keys, MOST_BATCHES)
             asked_for = [*args, *map(_json, (offer.pages, offer.sums, offer.items)), words]
             return [*names, *offer.keys, *offer.calls], asked_for
 
@@ -131,7 +143,7 @@ class Intake:
             self._answer(offer, answer, offer.batch in asked) for offer, answer in zip(offers, answers, strict=True)
         ]
 
-    def _answer(self, offer: Offer, answer: Any, asked: bool) -> Mapping[str, int | None] | CacheError:
+    def _answer(self, offer: Offer, answer: Any, asked: bool) -> Answer:
         if isinstance(answer, CacheUnavailable):
             if asked:
                 self._doubtful(offer)
@@ -143,15 +155,28 @@ class Intake:
             )
         if isinstance(answer, int):
             return TotalOverflow(offer.pages[answer - 1])
-        if answer[0] == b"keys":
-            return KeysFull(
-                f"The idempotency keys of a day take {self._cap.keys:,} bytes, or one was used for too much; no more "
-                "views with a new one are taken.",
-                frozenset(offer.keys[offer.items[place - 1][2] - 1] for place in answer[1:]),
-            )
+        if answer[0] == b"refused":
+            return self._refusals(offer, zip(answer[1::2], answer[2::2], strict=True))
         entry, views = answer[0].decode().split()
         self._taken(Taken(offer, None if entry == "-" else entry, int(views)))
         return {page: None if total is None else int(total) for page, total in zip(offer.pages, answer[1], strict=True)}
+
+    def _refusals(self, offer: Offer, refused: Iterable[tuple[int, bytes]]) -> Refusals:
+        why: dict[str, CacheError] = {}
+        for place, word in refused:
+            _page, _count, of_record, of_call, _many = offer.items[place - 1]
+            record, call = offer.keys[of_record - 1], offer.calls[of_call - 1]
+            key = call.removeprefix(offer.shard.call(""))
+            if word == b"room":
+                size = f"{self._cap.keys:,} bytes"
+                why[record] = KeysFull(
+                    f"The idempotency keys of a day take {size}; no more views with a new one are taken."
+                )
+            elif word == b"worn":
+                why[record] = KeyWorn(key, MOST_BATCHES)
+            else:
+                why[record] = KeyUnreadable(key, record if word == b"record" else call)
+        return Refusals(why)
 
 
 def _offer(shard: Shard, batch: str, additions: Sequence[Addition]) -> Offer:

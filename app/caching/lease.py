@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from app.caching.reading import Reading, V
+from .reading import Reading, V
 
 K = TypeVar("K", bound=int | str)
 """The type of a region's keys."""

@@ -9,15 +9,15 @@ from typing import Generic
 
 from redis.asyncio import Redis
 
-from app.caching.asking import Asking
-from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
-from app.caching.errors import CacheUnavailable
-from app.caching.lease import LEASE, K, Lease
-from app.caching.lifetimes import ms
-from app.caching.reading import Outcome, Reading, V
-from app.caching.scripts import script
-from app.caching.stamp import Stamp
+from .asking import Asking
+from .breaker import Breaker
+from .clock import RedisClock
+from .errors import CacheUnavailable
+from .lease import LEASE, K, Lease
+from .lifetimes import ms
+from .reading import Outcome, Reading, V
+from .scripts import script
+from .stamp import Stamp
 
 
 class Lookup(Generic[K, V]):
@@ -67,4 +67,5 @@ class Lookup(Generic[K, V]):
         if kind == b"entry":
             return self._stamp.read(what, Outcome.HIT, verified, word, now)
         stale = None if old is None else self._stamp.read(old, Outcome.STALE, verified, word, now)
-        return Lease(what.decode(), kind == b"lease", stale)
+        # A token that is no text is somebody else's, and all the same in the way of who asks for this key.
+        return Lease(what.decode(errors="backslashreplace"), kind == b"lease", stale)

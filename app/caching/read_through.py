@@ -14,13 +14,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from app.caching.batching import Batching
-from app.caching.errors import CacheUnavailable, Unreadable
-from app.caching.lease import K
-from app.caching.observing import Event
-from app.caching.reading import Outcome, Reading, V
-from app.caching.region import Region
-from app.caching.single_flight import SingleFlight
+from .batching import Batching
+from .errors import CacheUnavailable, Unreadable
+from .lease import K
+from .observing import Event
+from .reading import Outcome, Reading, V
+from .region import Region
+from .single_flight import SingleFlight
 
 T = TypeVar("T")
 

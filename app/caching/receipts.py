@@ -23,25 +23,23 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching.batch_clock import LEARNED
-from app.caching.breaker import Breaker
-from app.caching.errors import BacklogFull, CacheError, TotalOverflow
-from app.caching.intake import Offer, Taken
-from app.caching.observing import Flow, ObserveFlow
-from app.caching.repeating import Repeating
-from app.caching.scripts import run, script
-from app.caching.shards import Shard, shards, ulid_time
-from app.caching.totals import Load, Standing
+from .batch_clock import LEARNED
+from .breaker import Breaker
+from .errors import BacklogFull, CacheError, TotalOverflow
+from .intake import Offer, Taken
+from .observing import Flow, ObserveFlow
+from .receipt import NOWHERE, Receipt
+from .repeating import Repeating
+from .scripts import run, script
+from .shards import Shard, shards, ulid_time
+from .totals import Load, Standing
 
 logger = logging.getLogger(__name__)
 
-NOWHERE = "0-1"
-"""The id of an entry that no stream of this age has."""
 PAUSE = timedelta(seconds=1)
 YOUNG = timedelta(seconds=1)
 """Nobody looks for a younger entry: nearly all of them are on their way."""
@@ -54,19 +52,6 @@ without the last commits, a dump that is restored) may not have it any more."""
 CARRIED = timedelta(seconds=15)
 """An entry that is gone may be in the hands of a flusher that took it before: what has not come to the database after
 so long is lost."""
-
-
-@dataclass(slots=True)
-class Receipt:
-    """A batch that was taken on as an `entry`. `offer` is None where it is not kept any more. One that is in doubt has
-    no views that anybody was promised yet."""
-
-    batch: str
-    entry: str
-    views: int
-    offer: Offer | None
-    taken_at: float
-    gone_at: float | None = None
 
 
 class Receipts:

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from app.caching.clock import RedisClock
-from app.caching.errors import REDIS_DOWN
-from app.caching.scripts import script
-from app.caching.words import unavailable
+from .clock import RedisClock
+from .errors import REDIS_DOWN
+from .scripts import script
+from .words import unavailable
 
 T = TypeVar("T")
 
@@ -79,7 +79,8 @@ class Record:
         self._clock.set(int(seconds) * 1000 + int(micros) / 1000)
         words = [None if one is None else one.decode() for one in found]
         token, deployment, history, told, claim, claims_for, telling, beat = words
-        owner = None if token is None else Owner(deployment or "", history or "", int(told or 0))
+        position = int(told) if told is not None and told.isdecimal() and len(told) < 20 else 0
+        owner = None if token is None else Owner(deployment or "", history or "", position)
         if token is not None and token == epoch and not went_back:
             self._heard_of(telling or NONE)
             self._beats = {new} if left else {beat or NONE}

@@ -20,18 +20,18 @@ from datetime import timedelta
 from itertools import chain
 from typing import Generic, cast
 
-from app.caching.asking import Asking
-from app.caching.background import Background
-from app.caching.batching import LARGEST, Batching
-from app.caching.cache import Cache
-from app.caching.errors import CacheUnavailable
-from app.caching.lease import LEASE, Fill, K, Lease, Loaded
-from app.caching.lifetimes import DEFAULT, Lifetimes, ms
-from app.caching.lookup import Lookup
-from app.caching.observing import Event, Observe
-from app.caching.reading import Outcome, Reading, V
-from app.caching.scripts import script
-from app.caching.stamp import Stamp, checked
+from .asking import Asking
+from .background import Background
+from .batching import LARGEST, Batching
+from .cache import Cache
+from .errors import CacheUnavailable
+from .lease import LEASE, Fill, K, Lease, Loaded
+from .lifetimes import DEFAULT, Lifetimes, ms
+from .lookup import Lookup
+from .observing import Event, Observe
+from .reading import Outcome, Reading, V
+from .scripts import script
+from .stamp import Stamp, checked
 
 FLOOR = timedelta(seconds=10)
 """A floor outlives a lease, so that whoever fills has also met the floor. A longer one would keep a row uncached that

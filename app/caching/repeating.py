@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from redis.exceptions import RedisError
 
-from app.caching.errors import REDIS_DOWN, CacheError
-from app.caching.words import said
+from .errors import REDIS_DOWN, CacheError
+from .words import said
 
 AWAY = (CacheError, *REDIS_DOWN)
 """What says that a store is away: then nothing is wrong with the task."""

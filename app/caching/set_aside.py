@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.caching.entry import Entry
-from app.caching.errors import NotDone
-from app.caching.repeating import AGAIN
+from .entry import Entry
+from .errors import NotDone
+from .repeating import AGAIN
 
 FIRST, LONGEST = timedelta(seconds=1), timedelta(seconds=30)
 OUTAGE = timedelta(seconds=2)

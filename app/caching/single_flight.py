@@ -2,7 +2,7 @@
 
     a reader misses  →  lookup: a lease  →  loads, fills                       (the leader)
                      →  lookup: wait     →  joins the leader's load, if it runs in this process and holds that lease
-                                         →  else polls, until the value is there or the lease is free
+                                         →  else polls, until the value is there or the lease is free (`watch.py`)
 
 Leases are from "Scaling Memcache at Facebook" (Nishtala et al., NSDI 2013): a miss hands out a token, an invalidation
 voids it, a fill needs it. Joining a load in one's own process is what Go's `singleflight` does; it is not safe by key:
@@ -31,11 +31,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from app.caching.errors import CacheUnavailable, LoadTimeout
-from app.caching.lease import LEASE, Fill, K, Lease, Locked
-from app.caching.observing import Event
-from app.caching.reading import Outcome, Reading, V
-from app.caching.region import Region
+from .errors import CacheUnavailable, LoadTimeout
+from .lease import LEASE, Fill, K, Lease, Locked
+from .observing import Event
+from .reading import Outcome, Reading, V
+from .region import Region
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,9 +44,6 @@ F = TypeVar("F")
 
 PATIENCE = timedelta(seconds=5)
 """A reader waits longer than a lease lives, so that it outlives a holder that died."""
-POLL = timedelta(milliseconds=4)
-"""Who waits for a load of another process looks this often, and less often as time goes by: after each thirtieth of the
-time that the load was seen to take. So its value comes late by a few percent of that, however long it is."""
 
 Load = Callable[[K], Awaitable[V | Locked[V] | None]]
 """Asks the database for one row; None when there is none. Locked, when a writer may be changing it."""
@@ -66,7 +64,7 @@ class SingleFlight(Generic[K, V]):
         self._region = region
         self._asked: dict[K, asyncio.Task[Reading[V]]] = {}
         self._loads: dict[tuple[K, str], asyncio.Task[Landing[V]]] = {}
-        self._watches: dict[K, list[asyncio.Future[Reading[V] | Lease[V]]]] = {}
+        self._watch = Watch(region, self._is_ours)
         self._bypasses: dict[K, asyncio.Task[V | Locked[V] | None]] = {}
         self._refreshes: dict[K, asyncio.Task[None]] = {}
 
@@ -158,46 +156,11 @@ class SingleFlight(Generic[K, V]):
 
     async def _news(self, key: K, deadline: float) -> Reading[V] | Lease[V]:
         """What a lookup says of a key that another process loads, when it is time to do something about it."""
-        news: asyncio.Future[Reading[V] | Lease[V]] = asyncio.get_running_loop().create_future()
-        if key in self._watches:
-            self._watches[key].append(news)
-        else:
-            self._watches[key] = [news]
-            self._region.start(self._watch(key))
+        news = self._watch.ask(key)
         try:
             return await self._until(deadline, news, key)
         finally:
             news.cancel()  # Nobody waits for it any more.
-
-    async def _watch(self, key: K) -> None:
-        """Asks again and again, once for all readers of this process who wait for a key."""
-        load, began = "", time.monotonic()
-        while self._watches[key]:
-            pause = max(POLL.total_seconds(), (time.monotonic() - began) / 30)
-            await asyncio.sleep(pause * (0.5 + random.random()))
-            # Whoever begins to wait from here on may have started after a write that this lookup does not see.
-            waiting, self._watches[key] = [news for news in self._watches[key] if not news.done()], []
-            if not waiting:
-                continue
-            try:
-                answer = await self._region.lookup(key)
-            except Exception as error:  # noqa: BLE001  # Those who wait raise it.
-                for news in waiting:
-                    if not news.done():
-                        news.set_exception(error)
-                continue
-            seen = answer.token if isinstance(answer, Lease) else ""
-            if seen != load:
-                load, began = seen, time.monotonic()
-            if isinstance(answer, Lease) and not (answer.writers or self._is_ours(key, answer) or self._region.closing):
-                self._watches[key] += waiting
-                continue
-            if isinstance(answer, Lease) and answer.granted and all(news.done() for news in waiting):
-                await self._region.release(key, answer.token)
-            for news in waiting:
-                if not news.done():
-                    news.set_result(answer)
-        del self._watches[key]
 
     async def _until(self, deadline: float, task: asyncio.Future[T], key: K) -> T:
         # The task is shared: a deadline may not cancel it.

@@ -12,8 +12,8 @@ import json
 import zlib
 from typing import Any, Generic
 
-from app.caching.breaker import Breaker
-from app.caching.reading import Outcome, Reading, V
+from .breaker import Breaker
+from .reading import Outcome, Reading, V
 
 FORMAT = "3"
 """Changes with the header: what was written with another one is a miss."""

@@ -19,13 +19,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.caching.background import Background
-from app.caching.batching import Batching
-from app.caching.breaker import Breaker
-from app.caching.errors import REDIS_DOWN, Behind, CacheUnavailable
-from app.caching.scripts import run, script
-from app.caching.shards import GROUP, Shard, number, shards
-from app.caching.words import unavailable
+from .background import Background
+from .batching import Batching
+from .breaker import Breaker
+from .countable import LARGEST
+from .errors import REDIS_DOWN, Behind, CacheUnavailable
+from .scripts import run, script
+from .shards import GROUP, Shard, number, shards
+from .words import unavailable
 
 TOTAL = timedelta(hours=1)
 """So long a total is kept after it was last added to."""
@@ -137,8 +138,11 @@ class Totals:
 
 
 def _number(total: bytes | None) -> int | None:
-    """A total as it stands in Redis. What is none is not cached, and built anew: others are asked for with it."""
-    return int(total) if total is not None and total.isdigit() else None
+    """A total as it stands in Redis. What is none, or more than can be counted, is not cached, and built anew: others
+    are asked for with it."""
+    if total is None or not total.isdigit() or len(total) > len(str(LARGEST)):
+        return None
+    return views if (views := int(total)) <= LARGEST else None
 
 
 def _names(shard: Shard, pages: Sequence[str], life: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching.errors import AnotherRun, CacheUnavailable
+from .errors import AnotherRun, CacheUnavailable
 
 LONGEST = 200
 SAYS = "says "

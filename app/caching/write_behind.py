@@ -19,18 +19,18 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching.background import Background
-from app.caching.batch_clock import BatchClock
-from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
-from app.caching.countable import check, check_page
-from app.caching.group_commit import GroupCommit
-from app.caching.intake import Cap, Intake
-from app.caching.observing import Flow, ObserveFlow
-from app.caching.receipts import Receipts
-from app.caching.scripts import run, script
-from app.caching.shards import COUNT, GROUP, shards
-from app.caching.totals import Load, Standing, Total, Totals
+from .background import Background
+from .batch_clock import BatchClock
+from .breaker import Breaker
+from .clock import RedisClock
+from .countable import check, check_page
+from .group_commit import GroupCommit
+from .intake import Cap, Intake
+from .observing import Flow, ObserveFlow
+from .receipts import Receipts
+from .scripts import run, script
+from .shards import COUNT, GROUP, shards
+from .totals import Load, Standing, Total, Totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from app.caching.errors import CacheUnavailable
-from app.caching.lease import WRITER, K, Locked
-from app.caching.reading import Reading, V
-from app.caching.region import Region
-from app.caching.single_flight import SingleFlight
+from .errors import CacheUnavailable
+from .lease import WRITER, K, Locked
+from .reading import Reading, V
+from .region import Region
+from .single_flight import SingleFlight
 
 C = TypeVar("C")
 Revoke = Callable[[], Awaitable[None]]

@@ -52,6 +52,7 @@ class ReadinessReport(BaseModel):
                 "epoch": "ok",
                 "eviction": "ok",
                 "persistence": "ok",
+                "keys": "ok",
             }
         ],
     )

@@ -46,6 +46,22 @@ NOT_TAKEN = described(
     "cache-unavailable",
     "Redis did not answer for page views: Connection refused.",
 )
+WORN = described(
+    422,
+    "The request can be read, and is not allowed; or, with type `key-worn`, the `Idempotency-Key` was used for other "
+    "pages 100 times in the last 24 hours, and nothing more is counted under it.",
+    "key-worn",
+    "The idempotency key visit-1 was used 100 times for pages that it was not used for before, which is the most: use "
+    "another one.",
+)
+UNREADABLE = described(
+    500,
+    "Redis has something else where what was counted under this `Idempotency-Key` should stand. Nothing is counted "
+    "under it until that is gone; all other keys are taken.",
+    "unreadable-key",
+    "What was counted under the idempotency key visit-1 cannot be told: what Redis has as views:{0}:call:visit-1 is of "
+    "another type than such a record.",
+)
 """What OpenAPI says of the answers of these calls."""
 
 
@@ -139,13 +155,15 @@ class TopPages(BaseModel):
     dependencies=[UnconditionalJson],
     summary="Count views of many pages",
     response_description="They are taken on.",
-    responses=documented(403, 415, 422) | NOT_TAKEN,
+    responses=documented(403, 415) | WORN | UNREADABLE | NOT_TAKEN,
 )
 async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Response:
     """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts.
 
     A page may come more than once. With an `Idempotency-Key`, each page is counted once for that key: after a 503, a
-    repetition with the same key completes what was begun.
+    repetition with the same key completes what was begun. One key is for one call and its repetitions. It may be used
+    for other pages up to 100 times (a call with thousands of pages counts as several), and is answered with 422, type
+    `key-worn`, then.
     """
     counts: dict[str, int] = {}
     for view in body.views:
@@ -179,7 +197,7 @@ async def top(
     dependencies=[UnconditionalJson],
     summary="Count a view",
     response_description="It is taken on.",
-    responses=documented(403, 415, 422) | NOT_TAKEN,
+    responses=documented(403, 415, 422) | UNREADABLE | NOT_TAKEN,
 )
 @direct(lambda resources: resources.page_views)
 async def count(

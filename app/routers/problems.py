@@ -20,6 +20,8 @@ from app.caching import (
     Behind,
     CacheUnavailable,
     KeysFull,
+    KeyUnreadable,
+    KeyWorn,
     LoadTimeout,
     NotDone,
     Overloaded,
@@ -71,6 +73,8 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     Overloaded: (503, "overloaded"),
     BacklogFull: (503, "backlog-full"),
     KeysFull: (503, "keys-full"),
+    KeyWorn: (422, "key-worn"),
+    KeyUnreadable: (500, "unreadable-key"),
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),
 }

@@ -1,5 +1,6 @@
 """What a Redis is set to decides what it may lose."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -7,11 +8,13 @@ from datetime import timedelta
 import httpx
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.caching import CacheUnavailable, Fsync, fitness, fsync, open_redis
 from app.embedded import Endpoints
 from tests.caching.views import HOME, Views, batch_of
 from tests.eventually import eventually
+from tests.faults.another_redis import another_redis
 
 SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy")
 
@@ -54,6 +57,30 @@ async def test_without_a_file_nothing_is_on_the_disk(redis: Redis) -> None:
     await redis.config_set("appendonly", "no")
     assert await fsync(redis) is Fsync.OFF
     assert "appendonly is off" in (await fitness(redis))["persistence"]
+
+
+async def test_a_redis_that_reads_its_file_is_not_said_to_have_none() -> None:
+    """It says meanwhile that there is none. It looks at its clients after every thousand commands that it has read, and
+    is stopped in the middle."""
+    async with (
+        another_redis() as url,
+        Redis.from_url(url, protocol=2) as redis,
+        Redis.from_url(url, protocol=2) as other,
+    ):
+        pipeline = redis.pipeline(transaction=False)
+        for number in range(20_000):
+            pipeline.set(f"filler:{number}", "")
+        await pipeline.execute()
+        await redis.config_set("key-load-delay", 1)
+        reads = asyncio.ensure_future(redis.execute_command("DEBUG", "LOADAOF"))  # type: ignore[no-untyped-call]
+        while not (await other.info("persistence"))["loading"]:
+            assert not reads.done()
+        told, policy = await asyncio.gather(fitness(other), fsync(other))
+        with pytest.raises(RedisError):
+            await other.execute_command("SHUTDOWN", "NOSAVE")  # type: ignore[no-untyped-call]
+        with pytest.raises(RedisError):
+            await reads
+        assert (told["persistence"], policy) == ("ok", Fsync.UNKNOWN)
 
 
 async def test_a_redis_that_does_not_tell_may_lose_anything(refusing: Redis) -> None:

@@ -8,13 +8,14 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import BacklogFull, Cap, KeysFull
-from app.caching.intake import KEY
+from app.caching import BacklogFull, Cap, KeysFull, KeyUnreadable, KeyWorn
+from app.caching.intake import KEY, MOST_BATCHES
 from app.caching.shards import COUNT, number, ulid
 from tests.caching.views import HOME, Views, batch_of, stored, sums
 
 DAY = timedelta(hours=24)
-PAGES = {f"page {place}": place % 7 + 1 for place in range(10_000)}
+PAGES = {f"page {place}": place % 7 + 1 for place in range(4000)}
+"""Two entries of each shard, and more than one call takes on."""
 HERE = [f"here {place}" for place in range(1000) if number(f"here {place}") == HOME.number]
 """Pages of the same shard."""
 
@@ -47,7 +48,7 @@ async def test_a_call_with_many_pages_leaves_one_record_in_each_shard(
     assert len([name for name in left if b":call:" in name]) == 3 * COUNT
     assert not [name for name in left if b":key:" in name]
     assert len(left) - before < 200, "Guards of batches, and no more."
-    assert await records(redis, views) < 3 * (10_000 * 12 + COUNT * 2000)
+    assert await records(redis, views) < 3 * (len(PAGES) * 12 + COUNT * 2000)
     for call in range(3):
         await views.counters.add_many(PAGES, f"call-{call}")
     await views.carry()
@@ -185,13 +186,96 @@ async def test_after_a_day_there_is_room_again(views: Views, redis: Redis, monke
     assert 0 < await redis.ttl(HOME.keyed) <= 48 * 3600
 
 
-async def test_a_key_that_was_used_for_very_many_calls_is_used_up(views: Views, redis: Redis) -> None:
-    """To read its record would hold up everybody else in Redis. What it has is known."""
+async def test_a_key_that_was_used_for_very_many_calls_is_used_up_and_no_other_one(views: Views, redis: Redis) -> None:
+    """To read its record would hold up everybody else in Redis. What it has is known. They go in one call, in which
+    other keys are new, too.
+    """
     await views.counters.add_many({"home": 1}, "call")
-    await redis.hset(HOME.call("call"), mapping={batch_of(): b"12345678" for _ in range(100)})
+    await redis.hset(HOME.call("call"), mapping={batch_of(): b"12345678" for _ in range(MOST_BATCHES)})
     await views.counters.add_many({"home": 1}, "call")
-    with pytest.raises(KeysFull):
-        await views.counters.add_many({HERE[0]: 1}, "call")
-    await views.counters.add(HERE[1], 1, "call")
-    await views.counters.add_many({HERE[0]: 1}, "other")
-    assert await views.total() == 1
+    # Of more than a day ago is nothing that counts.
+    await redis.hset(HOME.call("other"), mapping={batch_of(DAY * 2): b"12345678" for _ in range(MOST_BATCHES)})
+    answers = await asyncio.gather(
+        views.counters.add_many({HERE[0]: 1}, "call"),
+        views.counters.add(HERE[1], 1, "call"),
+        views.counters.add_many({HERE[0]: 1}, "other"),
+        views.counters.add("home", 1, "other"),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, Exception) for answer in answers] == [True, False, False, False]
+    assert isinstance(answers[0], KeyWorn)
+    assert str(answers[0]).startswith("The idempotency key call was used 100 times for pages that it was not used for")
+    assert [await views.total(page) for page in ("home", HERE[0], HERE[1])] == [2, 1, 1]
+
+
+# What is no record.
+
+
+@pytest.mark.parametrize("name", [HOME.call("rotten"), HOME.key("home", "rotten")])
+async def test_what_is_no_record_fails_the_call_whose_record_it_should_be_and_no_other_one(
+    views: Views, redis: Redis, sql: asyncpg.Connection, name: str
+) -> None:
+    """Somebody has put a list there. Those who come in the same tick are taken on by the same script."""
+    await redis.rpush(name, "theirs")
+    add, add_many = views.counters.add, views.counters.add_many
+    answers = await asyncio.gather(
+        add("home", 1),
+        add("home", 2, "rotten"),
+        add("home", 4, "good"),
+        add_many({"home": 8, HERE[0]: 8}, "rotten"),
+        add_many({"home": 16, HERE[0]: 16}, "good-call"),
+        add_many({"home": 32}),
+        add("home", 64, "good"),
+        return_exceptions=True,
+    )
+    assert [type(answer) is KeyUnreadable for answer in answers] == [False, True, False, True, False, False, False]
+    assert not [answer for answer in answers if isinstance(answer, Exception) and type(answer) is not KeyUnreadable]
+    assert str(answers[1]) == (
+        f"What was counted under the idempotency key rotten cannot be told: what Redis has as {name} is of another "
+        "type than such a record."
+    )
+    await views.carry()
+    assert await stored(sql) == 1 + 4 + 16 + 32
+    assert await redis.lrange(name, 0, -1) == [b"theirs"]
+
+
+async def test_what_was_accepted_is_taken_on_again_whatever_has_become_of_its_records(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """The stream is lost, and what stands in place of the records is none. Nobody would look after the rest."""
+    await views.counters.add("home", 1, "rotten")
+    await views.counters.add_many({"home": 2}, "rotten-call")
+    await views.counters.add("home", 4, "good")
+    await redis.delete(HOME.stream)
+    for name in (HOME.key("home", "rotten"), HOME.call("rotten-call")):
+        await redis.delete(name)
+        await redis.rpush(name, "theirs")
+    await views.check()
+    await views.carry()
+    assert await stored(sql) == 1 + 2 + 4
+
+
+@pytest.mark.parametrize("rot", ["a text", "no number", "no hour", "no whole number", "too many digits"])
+async def test_what_is_no_count_of_the_records_takes_no_views_away(
+    views: Views, redis: Redis, sql: asyncpg.Connection, rot: str
+) -> None:
+    seconds, _ = await redis.time()
+    hour = str(int(seconds) // 3600)
+    await redis.delete(HOME.keyed)
+    spoilt = {"no number": (hour, "x"), "no hour": ("x", "1"), "no whole number": (hour, "1.5")}
+    if rot == "a text":
+        await redis.set(HOME.keyed, "theirs")
+    else:
+        await redis.hset(HOME.keyed, *spoilt.get(rot, (hour, "9" * 30)))
+    assert (await views.counters.backlog()).keys == 0
+    assert not [
+        answer
+        for answer in await asyncio.gather(
+            views.counters.add("home", 1, "visit"), views.counters.add_many({"home": 2}, "call"), return_exceptions=True
+        )
+        if isinstance(answer, Exception)
+    ]
+    assert 200 < (await views.counters.backlog()).keys < 1000
+    await views.counters.add("home", 1, "visit")
+    await views.carry()
+    assert await stored(sql) == 3

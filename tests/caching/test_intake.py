@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from app.caching import BacklogFull, Cap, Flow, TotalOverflow
 from app.caching.errors import CacheError
-from app.caching.group_commit import Addition
+from app.caching.group_commit import Addition, Refusals
 from app.caching.intake import GUARD, KEY, Offer, Taken, _offer
 from tests.caching.views import HOME, Views, batch_of, stored
 
@@ -39,6 +39,7 @@ async def take(views: Views, offered: Offer) -> Sequence[int | None]:
     (answer,) = await views.counters._intake._call([offered], again=False)
     if isinstance(answer, CacheError):
         raise answer
+    assert not isinstance(answer, Refusals)
     return list(answer.values())
 
 
@@ -137,6 +138,38 @@ async def test_what_waits_is_counted_as_it_is_while_some_of_it_is_carried(views:
     await views.carry(views.new_flusher())
     assert await counted(redis) == EMPTY
     assert not await redis.exists(HOME.backlog, HOME.bytes)
+
+
+@pytest.mark.parametrize("rot", ["no number", "no whole number", "too many digits", "a list"])
+@pytest.mark.parametrize("counter", ["backlog", "bytes"])
+async def test_what_is_no_count_of_what_waits_is_counted_anew_and_no_view_is_taken_on_in_vain(
+    views: Views, redis: Redis, sql: asyncpg.Connection, counter: str, rot: str
+) -> None:
+    """Somebody has put it there, before a batch is taken on, or before one is forgotten."""
+    name = HOME.backlog if counter == "backlog" else HOME.bytes
+
+    async def spoil() -> None:
+        await redis.delete(name)
+        texts = {"no number": "x", "no whole number": "1.5", "too many digits": "9" * 5000}
+        await (redis.set(name, texts[rot]) if rot in texts else redis.rpush(name, "theirs"))
+
+    await views.counters.add("home", 1)
+    await spoil()
+    assert (await views.counters.backlog()).oldest is not None
+    assert await views.counters.add("home", 2) is None
+    assert await redis.xlen(HOME.stream) == 2
+    assert await counted(redis) == await measured(redis)
+    some = views.new_flusher(views=10**9)
+    some._held = (await some._gathering.read(0.001))[:1]
+    await spoil()
+    await some.round()
+    assert (await views.counters.backlog()).oldest is not None
+    await views.counters.add("home", 4)
+    assert await counted(redis) == await measured(redis)
+    await redis.xgroup_destroy(HOME.stream, "flushers")
+    await views.carry(views.new_flusher())
+    assert await counted(redis) == EMPTY
+    assert (await stored(sql), views.flow[Flow.FLUSHED]) == (7, 7)
 
 
 async def test_a_batch_that_is_repeated_counts_once(views: Views, redis: Redis, taken: list[Taken]) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from app.caching import Breaker, Cache, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
-from app.caching.lease import Fill, Lease
+from app.caching.lease import LEASE, Fill, Lease
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
 from tests.settled import settled
 
@@ -198,6 +198,23 @@ async def test_a_lease_is_granted_once_and_names_its_holder(new_region: NewRegio
     answer = await new_region().lookup(1)
     assert isinstance(answer, Lease)
     assert (answer.granted, answer.token) == (False, token)
+
+
+@pytest.mark.parametrize("token", [b"theirs", b"writer-theirs", b"\xff"])
+async def test_a_lease_without_an_end_gets_one_and_other_keys_are_not_kept_waiting(
+    region: Region[int, Thing], redis: Redis, token: bytes
+) -> None:
+    """A person or a tool has left it; they are looked up together."""
+    await redis.set("things:{1}:lease", token)
+    left, free = await asyncio.gather(region.lookup(1), region.lookup(2))
+    assert isinstance(left, Lease)
+    assert not left.granted
+    assert isinstance(free, Lease)
+    assert free.granted
+    assert 0 < await redis.pttl("things:{1}:lease") <= LEASE / A_MILLISECOND
+    await redis.pexpire("things:{1}:lease", 1_000)
+    await region.lookup(1)
+    assert await redis.pttl("things:{1}:lease") <= 1_000, "It ends once."
 
 
 async def test_only_its_holder_gives_a_lease_back(region: Region[int, Thing], redis: Redis) -> None:

@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight
+from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight, watch
 from app.caching.lease import Fill, Lease
-from app.caching.single_flight import SingleFlight
+from app.caching.watch import Watch
 from tests.caching.conftest import NewRegion, Source, Thing
 from tests.eventually import PATIENCE, eventually
 
@@ -220,7 +220,7 @@ async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_a
     clock, pauses, sleep = [0.0], list[float](), asyncio.sleep
 
     async def watched_sleep(seconds: float) -> None:
-        if sys._getframe(1).f_code is SingleFlight._watch.__code__:
+        if sys._getframe(1).f_code is Watch._look.__code__:
             pauses.append(seconds)
         await sleep(seconds)
 
@@ -235,18 +235,19 @@ async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_a
 
     monkeypatch.setattr(single_flight, "PATIENCE", timedelta(hours=1))
     monkeypatch.setattr(single_flight, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(asyncio, "sleep", watched_sleep)
     source.rows[1] = OLD
     await redis.set("things:{1}:lease", "slow", px=60_000)
     reader = asyncio.create_task(CacheAside(new_region()).get(1, source.get))
     await pauses_again()
-    assert pauses[-1] <= 1.5 * single_flight.POLL.total_seconds()
+    assert pauses[-1] <= 1.5 * watch.POLL.total_seconds()
     clock[0] += 3
     await pauses_again()
     assert 0.05 <= pauses[-1] <= 0.15
     await redis.set("things:{1}:lease", "another", px=60_000)
     await pauses_again()
-    assert pauses[-1] <= 1.5 * single_flight.POLL.total_seconds()
+    assert pauses[-1] <= 1.5 * watch.POLL.total_seconds()
     await redis.delete("things:{1}:lease")
     assert (await reader).value == OLD
 
@@ -254,7 +255,7 @@ async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_a
 async def test_a_reader_waits_no_longer_than_its_patience(
     new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single_flight, "PATIENCE", single_flight.POLL)
+    monkeypatch.setattr(single_flight, "PATIENCE", watch.POLL)
     await new_region().lookup(1)  # Somebody else has the lease.
     with pytest.raises(LoadTimeout, match="Somebody loads 1, and was not done within 0"):
         await CacheAside(new_region()).get(1, source.get)

@@ -431,18 +431,19 @@ async def test_to_ask_for_what_is_no_page_asks_for_no_others_in_vain(views: View
     assert isinstance(answers[1], ValueError)
 
 
-@pytest.mark.parametrize("rot", ["no number", "another type"])
+@pytest.mark.parametrize("rot", ["many", str(2**53), "9" * 17, "9" * 5000, None])
 async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
-    views: Views, redis: Redis, sql: asyncpg.Connection, rot: str
+    views: Views, redis: Redis, sql: asyncpg.Connection, rot: str | None
 ) -> None:
-    """They are read, built, and added to together."""
+    """It is no number, or none that can be counted on, or of another type. They are read, built, and added to
+    together."""
     pages = [page for page in map(str, range(99)) if number(page) == HOME.number][:9]
     await views.counters.add_many(dict.fromkeys(["home", *pages], 1))
 
     async def spoil() -> None:
         total = HOME.total("home", views.breaker.run)
         await redis.delete(total)
-        await (redis.set(total, "many") if rot == "no number" else redis.hset(total, "many", "1"))
+        await (redis.hset(total, "many", "1") if rot is None else redis.set(total, rot))
 
     await spoil()
     assert await asyncio.gather(*map(views.total, [*pages, "home"])) == [1] * 10
@@ -452,3 +453,26 @@ async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
     assert await asyncio.gather(*map(views.total, ["home", *pages])) == [3] * 10
     await views.carry()
     assert await sums(sql) == dict.fromkeys(["home", *pages], 3)
+
+
+@pytest.mark.parametrize("delta", ['"many"', "null", "{}"])
+async def test_an_entry_that_is_no_batch_spoils_no_total_that_is_being_built(
+    views: Views, redis: Redis, delta: str
+) -> None:
+    """R looks, and asks the database       somebody writes into the stream       R seeds: what came since is added"""
+    views.before.clear()
+    reader = asyncio.create_task(views.total())
+    await views.asked.wait()
+    await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": f'{{"home": {delta}}}', "views": 1})
+    await views.counters.add("home", 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(views.counters._totals, "_look", None)  # There is no second look.
+        views.before.set()
+        assert await reader == 5
+
+
+async def test_what_is_no_epoch_of_a_shard_is_another_one(views: Views, redis: Redis) -> None:
+    await redis.delete(HOME.epoch)
+    await redis.rpush(HOME.epoch, "theirs")
+    await views.counters.add("home", 5)
+    assert await views.total() == 5

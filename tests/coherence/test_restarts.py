@@ -6,7 +6,6 @@ carried again, totals of page views are built anew, and a write waits for it.
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +25,7 @@ from app.users.models import User
 from tests.coherence.conftest import SOON, TAKES, NewInstance
 from tests.embedded.apps import servers_below
 from tests.eventually import PATIENCE, eventually
+from tests.open_directory import open_directory
 from tests.settled import settled
 from tests.users.conftest import LIFETIMES
 
@@ -71,8 +71,8 @@ def _files(names: list[str]) -> list[str]:
 @pytest.fixture
 async def past(servers: Endpoints) -> AsyncIterator[Past]:
     """A Redis of the test's own: the other tests need theirs."""
-    with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
-        past = Past(Path(directory))
+    with open_directory() as directory:
+        past = Past(directory)
         yield past
         await asyncio.to_thread(past.stop)
 

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from app.embedded.redis_server import SOCKET as REDIS_SOCKET
 from app.embedded.redis_server import RedisServer
 from app.schema import migrate
 from tests.eventually import eventually
+from tests.open_directory import open_directory
 
 PAUSE = 0.03
 """Seconds between two repetitions of a fault."""
@@ -39,9 +39,8 @@ class Stores:
     @contextmanager
     def started(cls) -> Iterator[Self]:
         """Both, empty and migrated, until the block ends."""
-        with tempfile.TemporaryDirectory(prefix="fourways-test-") as directory:
-            Path(directory).chmod(0o755)
-            stores = cls(Path(directory))
+        with open_directory() as directory:
+            stores = cls(directory)
             try:
                 stores.start()
                 migrate(stores.endpoints.database_url)

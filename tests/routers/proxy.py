@@ -88,7 +88,7 @@ async def _running(name: str, command: Callable[[Path, int], list[str]]) -> Asyn
             program, *command(directory, port), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False) as client:
 
                 async def answers() -> bool:
                     assert process.returncode is None, f"{name} ended with {process.returncode}."

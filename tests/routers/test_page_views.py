@@ -14,12 +14,15 @@ from redis.asyncio import Redis
 from app.caching.shards import number, shards, ulid
 from app.main import create_app
 from app.settings import Settings
+from tests.caching.views import HOME
 from tests.eventually import eventually
 from tests.routers.conftest import waiting
 from tests.routers.wire import exchange, request
 from tests.service import Service, free_port
 
 NEARLY_TOO_MANY = 2**53 - 10
+BESIDE_HOME = next(page for page in map(str, range(100)) if number(page) == HOME.number)
+"""A page of the same shard."""
 
 PAGES = [
     "home",
@@ -335,12 +338,45 @@ async def test_where_there_is_no_room_for_keys_a_new_one_is_refused_and_all_else
         ]
         for answer in answers:
             assert (answer.status_code, answer.json()["type"]) == (503, "keys-full")
-            assert answer.json()["detail"].startswith("The idempotency keys of a day take 1,200 bytes, or one was used")
+            assert answer.json()["detail"] == (
+                "The idempotency keys of a day take 1,200 bytes; no more views with a new one are taken."
+            )
             assert answer.headers["retry-after"] == "1"
         assert await view(client, "home", 1, "visit-1") == 1
         assert await view(client, "home", 1) == 2
         assert (await view_many(client, {"page": "home"})).status_code == 202
         assert await total(client, "home") == 3
+
+
+async def test_a_key_that_was_used_for_too_much_is_a_problem_of_the_client_that_names_the_limit(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To come back later with this key would not help."""
+    monkeypatch.setattr("app.caching.intake.MOST_BATCHES", 1)
+    assert (await view_many(client, {"page": "home"}, key="visit-1")).status_code == 202
+    answer = await view_many(client, {"page": "home"}, {"page": BESIDE_HOME}, key="visit-1")
+    assert (answer.status_code, answer.json()["type"]) == (422, "key-worn")
+    assert answer.json()["detail"].startswith("The idempotency key visit-1 was used 1 times for pages that it was not")
+    assert "retry-after" not in answer.headers
+    assert (await view_many(client, {"page": "home"}, key="visit-1")).status_code == 202
+    assert (await view_many(client, {"page": BESIDE_HOME}, key="visit-2")).status_code == 202
+    assert [await total(client, page) for page in ("home", BESIDE_HOME)] == [1, 1]
+
+
+async def test_what_is_no_record_of_a_key_is_a_problem_of_this_key_that_names_it(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    for name in (HOME.key("home", "visit-1"), HOME.call("visit-1")):
+        await redis.rpush(name, "theirs")
+        answers = [
+            await client.post("/page-views/home", headers={"Idempotency-Key": "visit-1"}),
+            await view_many(client, {"page": "home"}, key="visit-1"),
+        ]
+        await redis.delete(name)
+        for answer in answers:
+            assert (answer.status_code, answer.json()["type"]) == (500, "unreadable-key")
+            assert f"the idempotency key visit-1 cannot be told: what Redis has as {name} is" in answer.json()["detail"]
+    assert await view(client, "home", 1, "visit-1") == 1
 
 
 async def test_what_waits_is_counted_whether_the_total_is_cached_or_not(

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError
 
-from app.caching.breaker import Breaker
-from app.caching.errors import REDIS_DOWN, CacheUnavailable
-from app.caching.words import unavailable
+from ..breaker import Breaker
+from ..errors import REDIS_DOWN, CacheUnavailable
+from ..words import unavailable
 
 ATTEMPTS = 3
 

@@ -1,13 +1,24 @@
 -- Takes views on: they are counted once from here on, whatever dies.
 -- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each page, then of each keyed addition the
 --         record of its page and key, then the record of each call
--- ARGV    batch, guard ms, key ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of records,
---         the first batch that counts yet; in JSON the pages, the views without a key by page, the keyed additions
---         [page (from 1), views, record (from 1), call (from 1), whether the call's record is to have it (1)]; and eight
---         bytes for each page that tell it from others
--- Returns 'full', {'keys', the additions that need a new record, …}, or the page whose total would grow too large, with
---         nothing changed; else {'<entry> <views>' ('- 0': nothing was new), the total of each page (nil: not cached)}
-local again, pages = ARGV[7] ~= '', cjson.decode(ARGV[10])
+-- ARGV    batch, guard ms, key ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
+--         records, the first batch that counts yet, most batches in the record of a call; in JSON the pages, the views
+--         without a key by page, the keyed additions [page (from 1), views, record (from 1), call (from 1), whether the
+--         call's record is to have it (1)]; and eight bytes for each page that tell it from others
+-- Returns 'full', {'refused', an addition, why, …}, or the page whose total would grow too large, with nothing changed;
+--         else {'<entry> <views>' ('- 0': nothing was new), the total of each page (nil: not cached)}
+--         Why: 'record' or 'call' (it is none), 'worn' (the call's is as large as it may be), 'room' (there is no more)
+local again, pages = ARGV[7] ~= '', cjson.decode(ARGV[11])
+-- Of another type than it should be: nil. Whoever came with that key must not fail of it.
+local function read(command, key)
+  local answer = redis.pcall(command, key)
+  if not answer or not answer.err then return answer end
+  if not string.find(answer.err, 'WRONGTYPE') then return redis.call(command, key) end
+end
+local function number(text)
+  local value = text and string.find(text, '^%d+$') and tonumber(text)
+  return value and value < 2 ^ 53 and value
+end
 local taken = redis.call('GET', KEYS[4])
 local entry = again and string.match(taken or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
@@ -15,41 +26,46 @@ if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then taken = nil 
 -- Read and written with one command for all and one each: most of what a batch costs in Redis is in these.
 local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #pages)), {}
 for place, total in pairs(totals) do
-  -- What is no number is no total: the views of others are taken on with it.
-  if total and not string.find(total, '^%d+$') then
+  -- What cannot be counted on is no total: the views of others are taken on with it.
+  if total and not number(total) then
     rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
   end
 end
 if not taken then
   local length = redis.call('XLEN', KEYS[1])
   if length >= tonumber(ARGV[5]) then return 'full' end
-  if length > 0 and tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[6]) then return 'full' end
-  local json, sums, views, items = ARGV[11], cjson.decode(ARGV[11]), 0, cjson.decode(ARGV[12])
+  if length > 0 and (number(redis.call('MGET', KEYS[3])[1]) or 0) >= tonumber(ARGV[6]) then return 'full' end
+  local json, sums, views, items = ARGV[12], cjson.decode(ARGV[12]), 0, cjson.decode(ARGV[13])
   for _, sum in pairs(sums) do views = views + sum end
   local records, calls, fresh, needs, words, size = 6 + #pages, 6 + #pages, {}, {}, {}, 0
   for _, item in ipairs(items) do calls = math.max(calls, records + item[3]) end
-  local known, large, old, worn = {}, {}, {}, false -- By call, and by the eight bytes of a page: the batch that has it.
+  local known, worn, unreadable, old, refused = {}, {}, {}, {}, {'refused'}
   for place, item in ipairs(items) do
     local record, call = KEYS[records + item[3]], KEYS[calls + item[4]]
     if not known[call] then
-      known[call] = {}
-      local fields = redis.call('HGETALL', call)
+      known[call] = {} -- By the eight bytes of a page: the batch that has it.
+      local fields = read('HGETALL', call)
+      unreadable[call], fields = not fields, fields or {}
+      local batches = 0
       for i = 1, #fields, 2 do
         if fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
+          batches = batches + 1
           for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
         end
       end
-      large[call] = #fields >= 2 * 100 -- To read a larger one would hold up everybody else in Redis.
+      worn[call] = batches >= tonumber(ARGV[10]) -- To read a larger one would hold up everybody else in Redis.
     end
-    local word = string.sub(ARGV[13], item[1] * 8 - 7, item[1] * 8)
-    local one, many = redis.call('MGET', record)[1], known[call][word]
+    local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
+    local one, many = read('GET', record), known[call][word]
     -- Under its own key a batch may be taken on again.
     if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
       local page = pages[item[1]]
       sums[page], views, json, fresh[record] = (sums[page] or 0) + item[2], views + item[2], nil, true
-      needs[#needs + 1] = place
+      needs[#needs + 1], unreadable[record] = place, one == nil
+      local why = one == nil and 'record' or unreadable[call] and 'call' or item[5] == 1 and worn[call] and 'worn'
+      if why then refused[#refused + 1], refused[#refused + 2] = place, why end
       if item[5] == 1 then
-        size, worn = size + (words[call] and 8 or 250 + #call), worn or large[call]
+        size = size + (words[call] and 8 or 250 + #call)
         words[call] = (words[call] or '') .. word
       else
         size = size + 200 + #record
@@ -58,14 +74,22 @@ if not taken then
     end
   end
   -- What came within each of the last hours stands yet.
-  local hour, kept, whole = 0, {}, size
-  if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), redis.call('HGETALL', KEYS[6]) end
+  local hour, kept, whole, now = 0, {}, size, size
+  if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), read('HGETALL', KEYS[6]) end
+  unreadable[KEYS[6]], kept = not kept, kept or {}
   for i = 1, #kept, 2 do
-    if math.abs(hour - kept[i]) > ARGV[3] / 3600000 then old[#old + 1] = {KEYS[6], kept[i]} else
-      whole = whole + kept[i + 1]
+    local came, bytes = number(kept[i]), number(kept[i + 1])
+    if came and bytes and math.abs(hour - came) <= ARGV[3] / 3600000 then
+      whole, now = whole + bytes, now + (came == hour and bytes or 0)
+    else
+      old[#old + 1] = {KEYS[6], kept[i]}
     end
   end
-  if size > 0 and not again and (worn or whole > tonumber(ARGV[8])) then return {'keys', unpack(needs)} end
+  if #refused == 1 and whole > tonumber(ARGV[8]) then
+    for _, place in ipairs(needs) do refused[#refused + 1], refused[#refused + 2] = place, 'room' end
+  end
+  -- What was accepted once is taken on again, whatever has become of its record.
+  if #refused > 1 and not again then return refused end
   local deltas = {}
   for place, page in ipairs(pages) do
     local sum = sums[page]
@@ -75,8 +99,30 @@ if not taken then
       if not json then deltas[#deltas + 1] = cjson.encode(page) .. ':' .. string.format('%.0f', sum) end
     end
   end
+  taken = '- 0'
+  if views > 0 then
+    local count = string.format('%.0f', views)
+    json = json or '{' .. table.concat(deltas, ',') .. '}'
+    -- The first of all writes. Of those behind it none may fail: it would be taken on, and nobody would know of it. And
+    -- after any other one a Redis whose memory is full would take this one, too.
+    taken = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', count) .. ' ' .. count
+    -- Somebody has emptied the stream by hand: what was counted of it is gone, too.
+    if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
+    local backlog, bytes = redis.pcall('INCRBY', KEYS[2], count), redis.pcall('INCRBY', KEYS[3], #json)
+    if type(backlog) == 'table' or type(bytes) == 'table' then
+      -- Somebody has put something else there: it is counted anew.
+      backlog, bytes = 0, 0
+      for _, waits in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+        backlog, bytes = backlog + (tonumber(waits[2][6]) or 0), bytes + #(waits[2][4] or '')
+      end
+      redis.call('SET', KEYS[2], string.format('%.0f', backlog))
+      redis.call('SET', KEYS[3], bytes)
+    end
+  end
   for record, some in pairs(words) do
-    if some then
+    if unreadable[record] then
+      -- What stands there instead is left to whoever is to find out.
+    elseif some then
       redis.call('HSET', record, ARGV[1], some)
       redis.call('PEXPIRE', record, ARGV[3])
     else
@@ -84,20 +130,10 @@ if not taken then
     end
   end
   if size > 0 then
+    if unreadable[KEYS[6]] then redis.call('DEL', KEYS[6]) end
     for _, field in ipairs(old) do redis.call('HDEL', unpack(field)) end
-    redis.call('HINCRBY', KEYS[6], hour, size)
+    redis.call('HSET', KEYS[6], hour, string.format('%.0f', now))
     redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
-  end
-  taken = '- 0'
-  if views > 0 then
-    local number = string.format('%.0f', views)
-    json = json or '{' .. table.concat(deltas, ',') .. '}'
-    taken = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', number) .. ' ' .. number
-    -- Somebody has emptied the stream by hand: what was counted of it is gone, too. (Not before the first command that
-    -- takes memory: after any other write a Redis whose memory is full would take that one, too.)
-    if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
-    redis.call('INCRBY', KEYS[2], number)
-    redis.call('INCRBY', KEYS[3], #json)
   end
   redis.call('SET', KEYS[4], taken, 'PX', ARGV[2])
   for _, total in ipairs(rotten) do redis.call('DEL', total) end

@@ -26,7 +26,9 @@ end
 if redis.call('XLEN', KEYS[1]) == 0 then
   redis.call('DEL', KEYS[3], KEYS[4])
 elseif there > 0 then
-  redis.call('DECRBY', KEYS[3], string.format('%.0f', views))
-  redis.call('DECRBY', KEYS[4], string.format('%.0f', bytes))
+  local backlog = redis.pcall('DECRBY', KEYS[3], string.format('%.0f', views))
+  local left = redis.pcall('DECRBY', KEYS[4], string.format('%.0f', bytes))
+  -- Somebody has put something else there: the next batch that is taken on counts it anew.
+  if type(backlog) == 'table' or type(left) == 'table' then redis.call('SET', KEYS[3], '-') end
 end
 return string.format('%.0f', views)

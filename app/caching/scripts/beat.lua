@@ -9,7 +9,9 @@ local fields = {'epoch', 'deployment', 'history', 'position', 'claim', 'claims_f
 local time, record = redis.call('TIME'), redis.call('HMGET', KEYS[1], unpack(fields))
 local answer = {time[1], time[2], 0, 0, unpack(record, 1, #fields)}
 if record[1] ~= ARGV[1] then return answer end
-local position = string.format('%.0f', math.max(tonumber(record[4] or 0), tonumber(ARGV[4])))
+-- What is no position is one that nobody knows: the breaker of every instance would stay open for it.
+local told = tonumber(record[4] or 0)
+local position = string.format('%.0f', math.max(told and told < 2 ^ 63 and told or 0, tonumber(ARGV[4])))
 local set = redis.pcall('HSET', KEYS[1], ARGV[2], ARGV[3], 'position', position)
 -- A Redis whose memory or disk is full takes no beat: that is no reason not to believe what it has.
 if type(set) ~= 'table' then answer[3] = 1 elseif string.find(set.err, 'READONLY') then return set end

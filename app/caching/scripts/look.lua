@@ -6,7 +6,11 @@
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
 -- Without a group nobody could tell afterwards what was delivered. Nearly always it is there; see begin.lua.
 local created = not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM').err
-if created then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('SET', KEYS[2], ARGV[2], 'NX') end
+local epoch = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nothing, and no error.
+if created or not epoch then
+  epoch = ARGV[2]
+  redis.call('SET', KEYS[2], epoch)
+end
 local last, batches, waits, seen = '0-0', {}, {}, {}
 for page = 4, #ARGV do waits[page] = {} end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
@@ -29,8 +33,8 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
 end
 local answers = {}
 for page = 4, #ARGV do
-  -- MGET, not GET: a key of another type is no total, and no error, for others are looked at with it.
-  local total = redis.call('MGET', KEYS[page - 1])[1]
-  answers[page - 3] = {string.match(total or '', '^%d+$') or false, waits[page]}
+  -- What is none that can be counted on is no error, either: others are looked at with it.
+  local total = string.match(redis.call('MGET', KEYS[page - 1])[1] or '', '^%d+$')
+  answers[page - 3] = {total and tonumber(total) < 2 ^ 53 and total or false, waits[page]}
 end
-return {redis.call('GET', KEYS[2]), last, batches, answers}
+return {epoch, last, batches, answers}

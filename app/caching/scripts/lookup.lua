@@ -14,6 +14,8 @@ for i = 1, #KEYS, 2 do
   if readable and tonumber(stored) + tonumber(fresh) > now then
     answers[#answers + 1] = {'entry', value}
   elseif holder then
+    -- One without an end was left by a person or a tool: nobody would ever load what it is on.
+    if redis.call('PTTL', KEYS[i + 1]) == -1 then redis.call('PEXPIRE', KEYS[i + 1], ARGV[3]) end
     answers[#answers + 1] = {'wait', holder, value}
   else
     redis.call('SET', KEYS[i + 1], ARGV[1], 'PX', ARGV[3])
