@@ -47,7 +47,7 @@ from caching import CacheAside, Region, open_cache
 async def main():
     async with open_cache(os.environ["REDIS_URL"]) as cache, Region(cache, "orders", Order) as region:
         orders = CacheAside(region)
-        for _ in sys.stdin:
+        while await asyncio.to_thread(sys.stdin.readline):
             reading = await orders.get(7, load)
             print(reading.outcome, reading.value.item, flush=True)
 
@@ -143,6 +143,7 @@ async def test_an_invalidation_is_seen_by_another_process(home: Path, endpoints:
     await said(await run(home, MAIN, endpoints))
     other.stdin.write(b"\n")
     assert await other.stdout.readline() == b"hit teapot\n"
+    other.stdin.close()
     assert await said(other) == []
 
 
