@@ -19,7 +19,8 @@ from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
 from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
-from app.one_write import Joined, OneWrite
+from app.one_write import Joined
+from app.refusing import Refusing
 from app.request_head import too_long
 from app.upgrade import without_upgrade
 
@@ -28,7 +29,7 @@ SLICE = 4096
 """So many bytes are parsed at once at the most, and none behind a blank line: there may be another request."""
 
 
-class HttpConnection(OneWrite):
+class HttpConnection(Refusing):
     """One connection."""
 
     flow: Flow
@@ -188,39 +189,6 @@ class HttpConnection(OneWrite):
         self.app = NO_TUNNEL if method == b"CONNECT" else app
         self._parse(head)
         self.app = app
-
-    def _refuse(self, refusal: Any) -> None:
-        """Answers so, in the application's place, when it is this request's turn, and hears nothing more."""
-        if self._deaf:
-            return  # One refusal is enough: the parser may go on to the next fault before it can be stopped.
-        self._deaf = True
-        if self._unfinished and not self._in_head:
-            if self.pipeline:  # The application has not seen it yet.
-                self.pipeline[0] = (self.cycle, refusal)
-                self.cycle.keep_alive = self.cycle.more_body = False
-                return
-            if not self._give_up():
-                return
-        app, named = self.app, self.url
-        super().on_message_begin()
-        self.url, self.app = b"/", refusal
-        super().on_headers_complete()
-        self.app = app
-        if not named:  # The parser still has the method of the request before, which may be HEAD.
-            self.scope["method"] = "GET"
-        self.cycle.keep_alive = self.cycle.more_body = False
-
-    def _give_up(self) -> bool:
-        """Lets the application know that the rest of a body will not come. False if it has begun to answer."""
-        cycle = self.cycle
-        if cycle.response_complete:
-            self.transport.close()
-        elif cycle.response_started:
-            self.transport.abort()
-        else:
-            cycle.disconnected, self.cycle = True, None  # type: ignore[assignment]  # as it is at the beginning
-            cycle.message_event.set()
-        return self.cycle is None
 
     def _lingers(self) -> bool:
         """It is about to close: nothing more is heard. True if the client may be sending yet."""
