@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import httptools
+from fastapi.responses import JSONResponse
 
 from app.connections import Connections
 from app.flow import Flow
@@ -22,6 +23,7 @@ from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
 from app.one_write import Joined
 from app.refusing import Refusing
 from app.request_head import too_long
+from app.request_line import origin_form
 from app.upgrade import without_upgrade
 
 BLANK = b"\r\n\r\n"
@@ -144,10 +146,20 @@ class HttpConnection(Refusing):
             return
         if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
             return
+        if self.url[:1] != b"/" and (refusal := self._other_line()):
+            self._refuse(refusal)
+            return
         super().on_headers_complete()
         self.headers = []  # What comes behind a body are no header fields of the request (RFC 9110, section 6.5.1).
         self._in_head = False
         self._since = self._among.now
+
+    def _other_line(self) -> JSONResponse | None:
+        """Reads a request line that is not the usual one, or says why not."""
+        if (target := origin_form(self.url, self.parser.get_http_version(), self.headers)) is None:
+            return NO_HTTP
+        self.url = target
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._unread = -self._fed
