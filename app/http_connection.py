@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
-from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
+from app.no_request import FULL, NO_HTTP, NO_TUNNEL, NO_VERSION, TOO_SLOW
 from app.one_write import Joined
 from app.refusing import Refusing
 from app.request_head import too_long
@@ -38,6 +38,7 @@ class HttpConnection(Refusing):
 
     def __init__(self, among: Connections, **given: Any) -> None:
         super().__init__(**given)
+        self._allow()
         self._among, self._most = among, among.settings
         self._least = min(self._most.url_bytes, self._most.header_bytes)
         """A head that has no more bytes needs no closer look."""
@@ -146,7 +147,7 @@ class HttpConnection(Refusing):
             return
         if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
             return
-        if self.url[:1] != b"/" and (refusal := self._other_line()):
+        if (self.url[:1] != b"/" or self.parser.get_http_version() != "1.1") and (refusal := self._other_line()):
             self._refuse(refusal)
             return
         super().on_headers_complete()
@@ -155,8 +156,11 @@ class HttpConnection(Refusing):
         self._since = self._among.now
 
     def _other_line(self) -> JSONResponse | None:
-        """Reads a request line that is not the usual one, or says why not."""
-        if (target := origin_form(self.url, self.parser.get_http_version(), self.headers)) is None:
+        """Reads an unusual request line, or says why not. A later 1.x is as 1.1 (RFC 9110, section 2.5)."""
+        version = self.parser.get_http_version()
+        if not version.startswith("1."):
+            return NO_VERSION
+        if (target := origin_form(self.url, version, self.headers)) is None:
             return NO_HTTP
         self.url = target
         return None
@@ -192,12 +196,16 @@ class HttpConnection(Refusing):
             self._among.owes(self)
             self.flow.resume_reading()
 
+    def _allow(self) -> None:
+        """Lets the parser read on behind a request that closes, and leave other versions to `_other_line`."""
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
+
     def _ignore_upgrade(self) -> None:
         """Parses the head once more, without what asks for another protocol: behind that no body would be read."""
         method, app = self.parser.get_method(), self.app
         head = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._allow()
         self.app = NO_TUNNEL if method == b"CONNECT" else app
         self._parse(head)
         self.app = app

@@ -2,6 +2,7 @@
 
 HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
+a body  that is compressed is refused, for it would be read as if it were not
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large. Of many
         views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts
 
@@ -15,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.routers.codings import unknown_coding
 from app.routers.problems import problem
 from app.settings import Settings
 
@@ -43,13 +45,18 @@ class Edge:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        declared = _declared_length(scope)
+        fields: dict[bytes, bytes] = dict(scope["headers"])
+        declared = _declared_length(fields)
         if not _is_utf8(scope):
             refusal = problem(400, "unreadable", "The URL is not UTF-8.")
             await refusal(scope, receive, send)
         elif declared > self._least and declared > (most := self._most(scope)):
             refusal = problem(413, "content-too-large", _too_large(most))
             await refusal(scope, receive, send)
+        elif (b"transfer-encoding" in fields or b"content-encoding" in fields) and (
+            coded := unknown_coding(scope["method"], scope["headers"], fields)
+        ):
+            await coded(scope, receive, send)
         else:
             await self._app(scope, self._limited(scope, receive), send)
 
@@ -98,7 +105,7 @@ def _is_utf8(scope: Scope) -> bool:
     return True
 
 
-def _declared_length(scope: Scope) -> int:
+def _declared_length(fields: Mapping[bytes, bytes]) -> int:
     # The server has checked its form, and counts what really comes.
-    length: bytes = dict(scope["headers"]).get(b"content-length", b"0")
+    length = fields.get(b"content-length", b"0")
     return int(length) if length.isdigit() else 0

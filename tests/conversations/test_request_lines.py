@@ -9,6 +9,7 @@ from tests.conversations.conversation import conversation
 from tests.service import FOURWAYS, Service, serving
 
 NO_HTTP = "The request cannot be read as HTTP."
+OTHER = "HTTP/1.1 is spoken here, and not that version."
 LOCALHOST, EVIL = b"Host: localhost\r\n", b"Host: evil.example\r\n"
 H2C = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 NO = "This service does not answer to {}: if it should, name it in FOURWAYS_ALLOWED_HOSTS."
@@ -78,3 +79,36 @@ async def test_what_is_no_target_is_refused(careful: Service, target: bytes) -> 
     async with conversation(careful) as client:
         await client.say(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, LOCALHOST))
         assert await client.refusal() == (400, NO_HTTP)
+
+
+@pytest.mark.parametrize("version", [b"1.2", b"1.9"])
+async def test_a_later_minor_version_is_answered_as_the_one_that_is_known(careful: Service, version: bytes) -> None:
+    """With its body, its Host, and the next request (RFC 9110, section 2.5)."""
+    later = b"POST /page-views/later HTTP/%b\r\n" % version
+    body = b'Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{"count": 5}'
+    async with conversation(careful) as client:
+        for fields in (LOCALHOST, LOCALHOST + H2C):
+            await client.say(later + fields + body)
+            answer = await client.answer()
+            assert (answer.status, answer.headers.get("connection")) == (202, None)
+        await client.say(later + b"\r\n")
+        assert (await client.answer()).json()["detail"] == "There is no Host in the request."
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/2.0", b"HEAD / HTTP/3.0", b"GET / HTTP/0.9", b"GET /", b"GET http://localhost/ HTTP/9.9"]
+)
+async def test_another_major_version_is_not_spoken(careful: Service, line: bytes) -> None:
+    async with conversation(careful) as client:
+        await client.say(line + b"\r\n" + LOCALHOST + b"\r\n")
+        if line.startswith(b"HEAD"):
+            assert (await client.answer("HEAD")).status == 505
+        else:
+            assert await client.refusal() == (505, OTHER)
+
+
+async def test_a_client_of_the_first_version_is_answered_and_left(careful: Service) -> None:
+    async with conversation(careful) as client:
+        await client.say(b"GET /health/live HTTP/1.0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"], await client.rest()) == (200, "close", b"")
