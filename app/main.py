@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from app.embedded import embedded_servers
+from app.log_lines import speak_as_one
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
@@ -120,6 +121,7 @@ def _ended_with_supervisor() -> Iterator[None]:
 
 
 def _configured() -> FastAPI:
+    speak_as_one()
     try:
         return create_app(read_settings())
     except SettingsError as error:
