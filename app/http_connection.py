@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection of `fourways serve`: uvicorn's own, and what is done better.
 
     an upgrade      to what nobody speaks here is ignored, and the body read (RFC 9110, section 7.8)
-    a pipeline      is parsed as far as the request under way, and read on when that is answered
+    a pipeline      is parsed as far as the request under way, and read on in its turn, when that is answered
     a head          that is too long, too slow, or no HTTP, is refused, behind the answers that are due before it
     half an end     a client that has said all gets its answers, and then the end
 
@@ -10,7 +10,6 @@ way, and it waits in uvicorn's own `pipeline`, also when it is refused.
 """
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import httptools
@@ -19,11 +18,12 @@ from fastapi.responses import JSONResponse
 from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
-from app.no_request import FULL, NO_HTTP, NO_TUNNEL, NO_VERSION, TOO_SLOW
+from app.no_request import ENDING, FULL, NO_HTTP, NO_TUNNEL, NO_VERSION
 from app.one_write import Joined
 from app.refusing import Refusing
 from app.request_head import too_long
 from app.request_line import origin_form
+from app.turns import AT_ONCE
 from app.upgrade import without_upgrade
 
 BLANK = b"\r\n\r\n"
@@ -64,12 +64,14 @@ class HttpConnection(Refusing):
         self._since = self._among.now
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._held = b""
         self._among.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._held:
-            self._held += data  # It was read already when reading was paused.
+        if self._held or len(data) > AT_ONCE:
+            if not self._deaf:
+                self._hold(self._held + data)  # There may be some: it was read already when reading was paused.
         else:
             self._feed(data)
 
@@ -98,20 +100,20 @@ class HttpConnection(Refusing):
     def _feed(self, data: bytes) -> None:
         at, end = 0, len(data)
         while at < end and not self._deaf:
-            if self._is_answering():
-                self._held, self.flow.holds = data[at:], True
-                self.flow.pause_reading()
+            if at >= AT_ONCE or self._is_answering():
+                self._hold(data[at:])
                 return
             blank = data.find(BLANK, at, at + SLICE)
             stop = min(at + SLICE, end) if blank < 0 else blank + len(BLANK)
             self._parse(data if stop - at == end else data[at:stop])
             at = stop
 
-    def _is_answering(self) -> bool:
-        cycle = self.cycle
-        if self.pipeline or cycle is None:
-            return bool(self.pipeline)
-        return not (cycle.response_complete or cycle.more_body)
+    def _hold(self, data: bytes) -> None:
+        """Keeps it for its turn, or for the end of the answer."""
+        self._held, self.flow.holds = data, True
+        self.flow.pause_reading()
+        if not self._is_answering():
+            self._among.turns.wait(self)
 
     def _parse(self, data: bytes) -> None:
         self._fed = len(data)
@@ -185,16 +187,34 @@ class HttpConnection(Refusing):
         self._since = self._among.now
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        if self._held and not self._is_answering():
-            held, self._held, self.flow.holds = self._held, b"", False
-            self._feed(held)
         if self._is_answering():
             return
-        if self._ended:
+        self._among.owes(self)
+        if self._held:
+            self._among.turns.wait(self)
+        elif self._ended:
             self.transport.close()
         else:
-            self._among.owes(self)
             self.flow.resume_reading()
+
+    def read_on(self) -> None:
+        """It is its turn."""
+        if self._may_read_on():
+            held, self._held, self.flow.holds = self._held, b"", False
+            self.flow.resume_reading()  # First: what is read may pause it again, as a body does that nobody takes.
+            self._feed(held)
+
+    def _may_read_on(self) -> bool:
+        return bool(self._held) and not (self._is_answering() or self.transport.is_closing())
+
+    def shutdown(self) -> None:
+        """The service ends: what has not come as a whole is refused, and what has is answered."""
+        while self._may_read_on():
+            self.read_on()
+        if self._unfinished and not self._deaf:
+            self._refuse(ENDING)
+        else:
+            super().shutdown()
 
     def _allow(self) -> None:
         """Lets the parser read on behind a request that closes, and leave other versions to `_other_line`."""
@@ -209,30 +229,3 @@ class HttpConnection(Refusing):
         self.app = NO_TUNNEL if method == b"CONNECT" else app
         self._parse(head)
         self.app = app
-
-    def _lingers(self) -> bool:
-        """It is about to close: nothing more is heard. True if the client may be sending yet."""
-        lingers = (self._deaf or self._unfinished or bool(self._held)) and not self._ended
-        self._deaf, self._held = True, b""
-        return lingers and self._among.may_linger(self)
-
-    def look(self, now: float, tick: float) -> None:
-        """Ends what takes too long."""
-        most, closes = self._most, self.transport.is_closing()
-        if closes and not self._closes:
-            self._closes, self._since = True, now
-        waited = timedelta(seconds=now - self._since - tick)
-        if closes or self.flow.write_paused:
-            if waited > most.body_timeout:
-                self.transport.abort()
-        elif self._is_answering():
-            return
-        elif self._unfinished and not self._deaf:
-            if waited > (most.header_timeout if self._in_head else most.body_timeout):
-                self._refuse(TOO_SLOW)
-        elif waited > most.keep_alive:
-            self.transport.close()
-
-    def abort(self) -> None:
-        """Ends it now."""
-        self.transport.abort()
