@@ -2,7 +2,8 @@
 
 Page and document stay as they are while this process lives, so each is made once, and has the tag of its content.
 
-What can go wrong: the OpenAPI document takes longer to be made than anybody may wait. So a thread makes it.
+What can go wrong: the OpenAPI document takes longer to be made than anybody may wait. So a thread makes it, once for
+all who ask meanwhile.
 """
 
 import asyncio
@@ -62,12 +63,15 @@ class _Kept:
     def __init__(self, made: Callable[[str], Response]) -> None:
         self._made = made
         self._kept: dict[str, tuple[Response, str]] = {}
+        self._making = asyncio.Lock()
 
     async def __call__(self, request: Request, expected: Preconditions) -> Response:
         prefix = request.scope.get("root_path", "").rstrip("/")
-        if (kept := self._kept.get(prefix)) is None:
-            kept = self._kept[prefix] = await asyncio.to_thread(self._tagged, prefix)
-        response, tag = kept
+        if prefix not in self._kept:
+            async with self._making:
+                if prefix not in self._kept:
+                    self._kept[prefix] = await asyncio.to_thread(self._tagged, prefix)
+        response, tag = self._kept[prefix]
         if expected is not None:
             if (mismatch := expected.mismatch("This document is of another content", tag)) is not None:
                 raise mismatch
