@@ -45,7 +45,7 @@ class HttpConnection(Refusing):
         self._since = among.now
         """When what it does now began, by the time of the last tick."""
         self._held = self.url = b""
-        """What came behind the request that is being answered."""
+        """What waits for the end of an answer, or for its turn."""
         self._deaf = self._ended = self._closes = False
         """Nothing more is heard · the client has said all · it has been seen closing"""
         self._unfinished = self._in_head = False

@@ -26,7 +26,7 @@ class Refusing(OneWrite):
     _since: float
     """When what it does now began, by the time of the last tick."""
     _held: bytes
-    """What came behind the request that is being answered."""
+    """What waits for the end of an answer, or for its turn."""
     _deaf: bool
     """Nothing more is heard."""
     _ended: bool
