@@ -13,5 +13,5 @@ class Flow(FlowControl):
     holds = False
 
     def resume_reading(self) -> None:
-        if not self.holds:
+        if self.read_paused and not self.holds:
             super().resume_reading()

@@ -185,9 +185,10 @@ class HttpConnection(Refusing):
         if self.transport.is_closing():
             return
         self._since = self._among.now
+        alone = not (self.pipeline or self._held)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        if self._is_answering():
+        if not alone and self._is_answering():
             return
         self._among.owes(self)
         if self._held:

@@ -25,6 +25,7 @@ from app.caching.receipts import Receipts
 from app.caching.words import code
 from app.caching.words import said as said_by_redis
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
+from app.page_views.parking import Blocked, Parking
 from app.schema import Schema, schema, server
 from app.wiring import Resources
 
@@ -99,11 +100,15 @@ async def readiness(resources: Resources) -> Readiness:
 
 def _tasks(resources: Resources) -> dict[str, str]:
     """What each task does. One that goes on, and fails each time, fails of what every instance would get."""
-    tasks: dict[str, Flusher | Receipts] = {"flusher": resources.flusher, "receipts": resources.page_views.receipts}
+    tasks: dict[str, Flusher | Receipts | Parking] = {
+        "flusher": resources.flusher,
+        "receipts": resources.page_views.receipts,
+        "parking": resources.parking,
+    }
     told = {"relay": OK if resources.relay.alive else STUCK}
     for name, task in tasks.items():
         if (trouble := task.trouble) is not None:
-            told[name] = f"fails again and again: {_told(trouble)}"
+            told[name] = str(trouble) if isinstance(trouble, Blocked) else f"fails again and again: {_told(trouble)}"
         else:
             told[name] = OK if task.alive else STUCK
     return told

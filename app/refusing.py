@@ -73,10 +73,9 @@ class Refusing(OneWrite):
         return self.cycle is None
 
     def _is_answering(self) -> bool:
-        cycle = self.cycle
-        if self.pipeline or cycle is None:
+        if self.pipeline or self.cycle is None:
             return bool(self.pipeline)
-        return not (cycle.response_complete or cycle.more_body)
+        return not (self.cycle.response_complete or self.cycle.more_body)
 
     def _lingers(self) -> bool:
         """It is about to close: nothing more is heard. True if the client may be sending yet."""

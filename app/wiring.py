@@ -24,13 +24,13 @@ from app.caching import (
     Breaker,
     CacheAside,
     Cap,
+    Flow,
     Flusher,
     Lifetimes,
     Locked,
     NotDone,
     ReadThrough,
     Record,
-    RedisClock,
     Refused,
     Region,
     Salvage,
@@ -39,6 +39,7 @@ from app.caching import (
     Unreadable,
     WriteBehind,
     WriteThrough,
+    open_cache,
     open_redis,
 )
 from app.caching.shards import ulid_time
@@ -54,6 +55,7 @@ from app.inventory.store import StockStore
 from app.metrics import Metrics
 from app.page_views.models import Counted
 from app.page_views.models import Unreadable as UnreadableBytes
+from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 from app.products.models import Product
 from app.products.service import Products
@@ -80,6 +82,7 @@ class Resources:
     page_views: WriteBehind
     page_view_store: PageViewStore
     flusher: Flusher
+    parking: Parking
 
 
 @asynccontextmanager
@@ -90,24 +93,24 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
     """
     if settings.redis_url is None or settings.database_url is None:
         raise ValueError("The settings name no stores.")
-    clock = RedisClock()
-    # Without Redis, reads may take half of the connections to the database: writers need some, too.
-    breaker = Breaker(loads=settings.database_connections // 2, changed=metrics.observe_breaker)
     async with (
-        open_redis(
+        open_cache(
             settings.redis_url,
+            prefix=settings.prefix,
             timeout=settings.redis_timeout,
             connections=settings.redis_connections,
-            clock=clock,
-            breaker=breaker,
-            marker=f"{settings.prefix}run",
-        ) as redis,
+            # Without Redis, reads may take half of the connections to the database: writers need some, too.
+            bypassing=settings.database_connections // 2,
+            observe=metrics.observe,
+            changed=metrics.observe_breaker,
+            relayed=True,
+        ) as cache,
         # The flusher waits for entries, on a connection of its own: as long as it waits, and some more.
         open_redis(
             settings.redis_url,
             timeout=settings.redis_timeout + timedelta(seconds=2),
             connections=2,
-            breaker=breaker,
+            breaker=cache.breaker,
             marker=f"{settings.prefix}run",
         ) as waiting_redis,
         open_database(
@@ -117,15 +120,17 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             counted=metrics.count_query,
             committed=metrics.count_commit,
         ) as database,
-        # The relay and the flusher must not wait behind requests, or under load caches would rot and views pile up.
+        # The relay, the flusher and the parking must not wait behind requests, or under load caches would rot and views
+        # pile up.
         open_database(
             settings.database_url,
-            connections=2,
+            connections=3,
             timeout=settings.database_timeout,
             within=settings.database_timeout,
             counted=metrics.count_query,
         ) as background,
     ):
+        redis, clock, breaker = cache.redis, cache.clock, cache.breaker
 
         def lifetimes(fresh: timedelta) -> Lifetimes:
             return Lifetimes(fresh=fresh, stale=settings.stale_for, absent=settings.absent_ttl)
@@ -133,39 +138,28 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         settling = Settling(Outbox(database))
 
         users_region: Region[int, User] = Region(
-            redis,
+            cache,
             "users",
             User,
             lifetimes=lifetimes(settings.users_ttl),
-            clock=clock,
-            breaker=breaker,
-            observe=metrics.observe,
             settled=lambda user_id: settling.wait("users", str(user_id)),
-            prefix=settings.prefix,
         )
         products_region: Region[str, Product] = Region(
-            redis,
+            cache,
             "products",
             Product,
             lifetimes=lifetimes(settings.products_ttl),
-            clock=clock,
-            breaker=breaker,
-            observe=metrics.observe,
             settled=lambda sku: settling.wait("products", sku),
-            prefix=settings.prefix,
         )
         stock_region: Region[str, Stock] = Region(
-            redis,
+            cache,
             "stock",
             Stock,
             # Nobody may act on an old number, so none is kept to be served when a load fails.
             lifetimes=Lifetimes(fresh=settings.inventory_ttl, stale=timedelta(0), absent=settings.absent_ttl),
-            clock=clock,
-            breaker=breaker,
             # The table is called stock, and the resource, whose queries are counted, too, inventory.
             observe=lambda _region, event, took, times: metrics.observe("inventory", event, took, times),
             settled=lambda sku: settling.wait("stock", sku),
-            prefix=settings.prefix,
         )
         user_store, product_store, stock_store = (
             UserStore(database),
@@ -203,7 +197,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         async def salvage(one: Salvage) -> tuple[int, int]:
             batch = UnreadableBytes(one.place, one.raw) if one.batch is None else _counted(one.batch)
             with _target(), _not_done():
-                return await flushed_views.salvage(batch, one.reason, one.deliveries, last=one.last)
+                return await flushed_views.salvage(batch, one.reason, one.deliveries)
 
         page_views = WriteBehind(
             redis,
@@ -224,6 +218,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             breaker=breaker,
             observe=metrics.observe_flow,
         )
+
+        parking = Parking(background, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
 
         async def forget_user(key: str, version: int) -> None:
             await users_region.forget(int(key), version)
@@ -256,6 +252,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             page_views.receipts.running(),
             relay.running(),
             flusher.running(),
+            parking.running(),
         ):
             yield Resources(
                 settings,
@@ -270,6 +267,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 page_views,
                 page_view_store,
                 flusher,
+                parking,
             )
 
 
@@ -303,37 +301,40 @@ def _made_at(batch: str) -> datetime:
     return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)
 
 
-# What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price.
+# What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price. And
+# none asks for another one, which would cost each call that goes the whole way as much again.
 
 
-async def _resources(request: Request) -> Resources:
+async def _all(request: Request) -> Resources:
+    return _resources(request)
+
+
+async def _users(request: Request) -> Users:
+    return _resources(request).users
+
+
+async def _products(request: Request) -> Products:
+    return _resources(request).products
+
+
+async def _inventory(request: Request) -> WriteThrough[str, Change, Stock]:
+    return _resources(request).inventory
+
+
+async def _page_views(request: Request) -> WriteBehind:
+    return _resources(request).page_views
+
+
+async def _page_view_store(request: Request) -> PageViewStore:
+    return _resources(request).page_view_store
+
+
+def _resources(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
 
-AllResources = Annotated[Resources, Depends(_resources)]
-
-
-async def _users(resources: AllResources) -> Users:
-    return resources.users
-
-
-async def _products(resources: AllResources) -> Products:
-    return resources.products
-
-
-async def _inventory(resources: AllResources) -> WriteThrough[str, Change, Stock]:
-    return resources.inventory
-
-
-async def _page_views(resources: AllResources) -> WriteBehind:
-    return resources.page_views
-
-
-async def _page_view_store(resources: AllResources) -> PageViewStore:
-    return resources.page_view_store
-
-
+AllResources = Annotated[Resources, Depends(_all)]
 CachedUsers = Annotated[Users, Depends(_users)]
 CachedProducts = Annotated[Products, Depends(_products)]
 CachedInventory = Annotated[WriteThrough[str, Change, Stock], Depends(_inventory)]

@@ -87,7 +87,8 @@ async def empty(endpoints: Endpoints) -> None:
     # As a replica, so that the trigger which refuses TRUNCATE does not fire.
     await connection.execute("SET session_replication_role = replica")
     await connection.execute(
-        "TRUNCATE users, products, stock, stock_adjustments, page_views, dead_letters, outbox RESTART IDENTITY"
+        "TRUNCATE users, products, stock, stock_adjustments, page_views, parked_views, dead_letters, outbox "
+        "RESTART IDENTITY"
     )
     await connection.close()
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:

@@ -31,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 PROVOKED = [
     "BacklogOld", "BacklogNearCap", "FlushesFailing", "DeadLetters", "ViewsLost", "ViewsRecovered", "EntriesRemoved",
-    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused", "KeysNearCap",
+    "BreakerOpen", "RelayFailing", "InvalidationsFailing", "ChangesRefused", "KeysNearCap", "ViewsParked",
 ]  # fmt: skip
 """The alerts that the tests below make fire."""
 HOME = Shard("views", number("home"))
@@ -323,6 +323,30 @@ async def test_a_dead_letter_fires_until_somebody_has_decided(settings: Settings
         assert firing(before, await scrape(client)) == {"DeadLetters"}
         assert (await client.delete("/write-behind/dead-letters/1")).status_code == 204
         assert firing(before, await scrape(client)) == set()
+
+
+async def test_a_page_whose_row_is_locked_fires_until_it_is_free(
+    settings: Settings, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are counted meanwhile, and all of it in the end."""
+    monkeypatch.setattr("app.page_views.parking.EVERY", timedelta(milliseconds=50))
+    await sql.execute("INSERT INTO page_views VALUES ('home', 0)")
+    async with application(settings) as client:
+        before = await at_rest(client)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM page_views WHERE page = 'home' FOR UPDATE")
+            assert (await client.post("/page-views/home", json={"count": 3})).status_code == 202
+            assert (await client.post("/page-views/news", json={"count": 2})).status_code == 202
+            await fires(client, before, "ViewsParked")
+            status = (await client.get("/write-behind")).json()
+            assert (status["parked"], status["dead_letters"]) == (3, 0)
+            assert (await client.get("/page-views/home")).json()["views"] == 3
+
+        async def is_settled() -> bool:
+            return firing(before, await scrape(client)) == set()
+
+        await eventually(is_settled)
+        assert await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 3
 
 
 async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -457,7 +457,7 @@ async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
     )
-    await stage.sql.execute("CREATE TRIGGER broken BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION broken()")
+    await stage.sql.execute("CREATE TRIGGER broken BEFORE INSERT ON applied FOR EACH ROW EXECUTE FUNCTION broken()")
     async with stage.application(ready=True) as client:
         assert (await client.post("/page-views/home")).status_code == 202
         yield client
@@ -469,7 +469,7 @@ async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def an_entry_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+async def a_page_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """Postgres breaks off whatever counts one page, and counts all others: so would it for any other instance."""
     await stage.sql.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
@@ -478,7 +478,7 @@ async def an_entry_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]
     )
     await stage.sql.execute("CREATE TRIGGER slow BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION slow()")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.caching.set_aside.FIRST", timedelta(milliseconds=100))
+        patch.setattr("app.page_views.parking.LONG", timedelta(0))
         async with stage.application(ready=True) as client:
             assert (await client.post("/page-views/slow")).status_code == 202
             assert (await client.post("/page-views/news")).status_code == 202
@@ -641,9 +641,9 @@ STATES = {
     "the flusher fails": State(
         flusher_fails, 200, "degraded", "flusher", "fails again and again: Postgres says: Out of order"
     ),
-    "an entry is too slow": State(
-        an_entry_is_too_slow, 200, "degraded", "flusher",
-        "fails again and again: The database does not do it: Too slow",
+    "a page is too slow": State(
+        a_page_is_too_slow, 200, "degraded", "parking",
+        "views of the page 'slow' wait for its row: Too slow",
     ),
 }  # fmt: skip
 
@@ -685,7 +685,18 @@ async def test_readiness_says_what_is_wrong_and_whether_another_instance_could_d
 async def test_a_service_whose_parts_all_work_is_ready(stage: Stage) -> None:
     async with stage.application(ready=True) as client:
         answer = await client.get("/health/ready")
-    parts = ("redis", "postgres", "relay", "flusher", "receipts", "breaker", "epoch", "eviction", "persistence")
+    parts = (
+        "redis",
+        "postgres",
+        "relay",
+        "flusher",
+        "receipts",
+        "parking",
+        "breaker",
+        "epoch",
+        "eviction",
+        "persistence",
+    )
     assert (answer.status_code, answer.json()) == (
         200,
         {"status": "ready", "parts": dict.fromkeys(parts, "ok") | {"schema": Schema.CURRENT}},

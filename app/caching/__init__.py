@@ -11,6 +11,7 @@ what the strategies share is in `region.py` (keys, leases, versions), `single_fl
 """
 
 from app.caching.breaker import SETTLED, Breaker
+from app.caching.cache import Cache, open_cache
 from app.caching.cache_aside import CacheAside
 from app.caching.clock import RedisClock
 from app.caching.connection import open_redis
@@ -23,6 +24,7 @@ from app.caching.errors import (
     KeysFull,
     LoadTimeout,
     NotDone,
+    NotInvalidated,
     Overloaded,
     Refused,
     TargetUnavailable,
@@ -50,6 +52,7 @@ __all__ = [
     "Batch",
     "Behind",
     "Breaker",
+    "Cache",
     "CacheAside",
     "CacheError",
     "CacheUnavailable",
@@ -63,6 +66,7 @@ __all__ = [
     "LoadTimeout",
     "Locked",
     "NotDone",
+    "NotInvalidated",
     "Observe",
     "ObserveFlow",
     "Outcome",
@@ -86,6 +90,7 @@ __all__ = [
     "WriteThrough",
     "fitness",
     "fsync",
+    "open_cache",
     "open_redis",
     "trial",
 ]

@@ -45,15 +45,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """An entry that the database has refused, alone, or that is no batch; `place` is where it stood. It is the `last`
-    try, when it was in vain too often: what takes too long even by itself becomes a dead letter, too."""
+    """An entry that the database has refused, alone, or that is no batch; `place` is where it stood."""
 
     place: str
     batch: Batch | None
     raw: bytes
     reason: str
     deliveries: int
-    last: bool = False
 
 
 Flush = Callable[[Sequence[Batch]], Awaitable[int]]

@@ -3,6 +3,7 @@
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
 │   └── Outside         This process does not know this Redis to be the one that is believed.
+├── NotInvalidated      A write is committed, and Redis could not be told: it is told again.
 ├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
 ├── Overloaded          So many reads ask the database, past the cache, that no more may.
 ├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
@@ -37,6 +38,11 @@ class CacheUnavailable(CacheError):
 
 class Outside(CacheUnavailable):
     """This process is a member of no epoch (`record.py`): it does not know this Redis to be the one."""
+
+
+class NotInvalidated(CacheError):
+    """A write is committed, and Redis could not be told of it. It is told again until it was; meanwhile others may read
+    the old value. Raised where no relay carries the change."""
 
 
 class LoadTimeout(CacheError):

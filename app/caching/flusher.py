@@ -190,18 +190,18 @@ class Flusher:
     async def _count_alone(self, aside: Aside) -> int:
         """Counts what stands aside, and answers how many of its views became dead letters."""
         batch = aside.entry.batch
-        if batch is None or self._aside.is_last(aside):
-            return await self._rescue(aside.entry, str(aside.error), last=True)
+        if batch is None:
+            return await self._rescue(aside.entry, str(aside.error))
         try:
             self._note(await self._flush([batch]))
         except Refused as error:
             return await self._rescue(aside.entry, str(error))
         return 0
 
-    async def _rescue(self, entry: Entry, reason: str, *, last: bool = False) -> int:
+    async def _rescue(self, entry: Entry, reason: str) -> int:
         """Counts what can be counted of an entry, and answers how many of its views became dead letters."""
         deliveries = await self._gathering.deliveries(entry)
-        rows, dead = await self._salvage(Salvage(entry.place, entry.batch, entry.raw, reason, deliveries, last))
+        rows, dead = await self._salvage(Salvage(entry.place, entry.batch, entry.raw, reason, deliveries))
         self._note(rows)
         self._observe(Flow.DEAD, dead)
         logger.error("The entry %s was refused, and %d of its views are dead letters: %s", entry.place, dead, reason)

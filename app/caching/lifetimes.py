@@ -26,6 +26,9 @@ class Lifetimes:
         return fresh, fresh + self.stale
 
 
+DEFAULT = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=10), absent=timedelta(seconds=30))
+
+
 def ms(duration: timedelta) -> int:
     """Whole milliseconds, one at least."""
     return max(1, round(duration / timedelta(milliseconds=1)))

@@ -20,16 +20,13 @@ from datetime import timedelta
 from itertools import chain
 from typing import Generic, cast
 
-from redis.asyncio import Redis
-
 from app.caching.asking import Asking
 from app.caching.background import Background
 from app.caching.batching import LARGEST, Batching
-from app.caching.breaker import Breaker
-from app.caching.clock import RedisClock
+from app.caching.cache import Cache
 from app.caching.errors import CacheUnavailable
 from app.caching.lease import LEASE, Fill, K, Lease, Loaded
-from app.caching.lifetimes import Lifetimes, ms
+from app.caching.lifetimes import DEFAULT, Lifetimes, ms
 from app.caching.lookup import Lookup
 from app.caching.observing import Event, Observe
 from app.caching.reading import Outcome, Reading, V
@@ -45,28 +42,27 @@ NO_TIME = timedelta(0)
 class Region(Background, Generic[K, V]):
     """The values of one type under one name, with their leases and floors.
 
-    It is used within `async with`: at the end it waits for the loads that are still under way for readers who have
-    gone, so that Redis and the database can be closed after it.
+    Use it within `async with`: at its end it waits for loads under way, so that both stores can be closed after it.
     """
 
     def __init__(
         self,
-        redis: Redis,
+        cache: Cache,
         name: str,
         type_: type[V],
         *,
-        lifetimes: Lifetimes,
-        clock: RedisClock,
-        breaker: Breaker,
-        observe: Observe,
-        settled: Callable[[K], Awaitable[None]],
-        prefix: str = "",
+        lifetimes: Lifetimes = DEFAULT,
+        settled: Callable[[K], Awaitable[None]] | None = None,
+        observe: Observe | None = None,
     ) -> None:
-        """`settled` returns when Redis was told of all committed changes of a key, or is not believed any more.
-        `prefix` begins all names in Redis: who shares it has another one."""
+        """`settled` belongs to a relay: it returns when Redis was told of all committed changes of a key, or is not
+        believed any more. Raises TypeError for a type that has no version."""
         super().__init__()
-        self._redis, self._name, self._type, self._clock, self._observe = redis, name, type_, clock, observe
-        self._prefix = prefix + name
+        redis, clock, breaker = cache.redis, cache.clock, cache.breaker
+        if settled is None and cache.renewal is None:
+            raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
+        self._redis, self._name, self._type, self._clock = redis, name, type_, clock
+        self._observe, self._prefix, self._renewal = observe or cache.observe, cache.prefix + name, cache.renewal
         self._settled, self.breaker, self._lifetimes = settled, breaker, lifetimes
         self._stamp, self._asking = Stamp(type_, breaker), Asking(name, breaker, lambda: self.report(Event.UNAVAILABLE))
         self._ask = self._asking.ask
@@ -148,8 +144,7 @@ class Region(Background, Generic[K, V]):
     async def revoke(self, key: K, token: str) -> None:
         """Takes the value and its lease away for a writer, who is about to commit. Raises CacheUnavailable, also when
         Redis was told and is not believed any more."""
-        keys = [self._key(key), self._key(key) + ":lease"]
-        await self._ask(lambda: self._revoke(keys=keys, args=[token, ms(LEASE)]))
+        await self._ask(lambda: self._revoke(keys=self._names(key)[:2], args=[token, ms(LEASE)]))
 
     async def release(self, key: K, token: str) -> None:
         """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
@@ -158,15 +153,20 @@ class Region(Background, Generic[K, V]):
     async def invalidate(self, key: K, version: int) -> None:
         """Forgets what is not of `version`, which the database has committed, and voids the load under way.
 
-        Never raises. When Redis cannot be told, it returns when nobody reads the old value any more:
+        Where a relay runs, it never raises. When Redis cannot be told, it returns when nobody reads the old value:
 
             A commits, and cannot reach Redis; answered at once,
                                                 R on B, who can, would start after that, and hit the old value
+
+        Without a relay it raises NotInvalidated then, and Redis is told again in the background.
         """
         try:
             await self._asking.tell(lambda: self.forget(key, version))
-        except CacheUnavailable:
+        except CacheUnavailable as error:
             self.report(Event.INVALIDATION_FAILED)
+            if self._settled is None:
+                assert self._renewal is not None  # As looked for at the beginning.
+                raise self._renewal.owe(self._name, key, version, lambda: self.forget(key, version)) from error
             await self._settled(key)
 
     async def forget(self, key: K, version: int) -> None:

@@ -2,13 +2,11 @@
 
     not counted among others    half of them are tried, and half of those, until one stands alone
     not counted alone           it is set aside, and tried again by itself: after 1 s, 2 s, 4 s, … 30 s
-    not after `TRIES` times     the last try: what can be counted of it is, page by page; the rest becomes dead letters
 
-A try only counts if others were counted since the one before. When none is, it is the database, and no entry's fault:
-then none becomes a dead letter, however long it lasts. All are tried again as soon as one was counted.
+When none is counted, it is the database, and no entry's fault: then the pause is 2 s at most. All are tried again as
+soon as one was counted. None is ever given up.
 
-What can go wrong: a page that stays locked for three minutes, while others are counted, becomes a dead letter. It can
-be replayed.
+What can go wrong: so many stand aside that nothing more is carried before some of them are.
 """
 
 import time
@@ -20,7 +18,6 @@ from app.caching.entry import Entry
 from app.caching.errors import NotDone
 from app.caching.repeating import AGAIN
 
-TRIES = 10
 FIRST, LONGEST = timedelta(seconds=1), timedelta(seconds=30)
 OUTAGE = timedelta(seconds=2)
 """The longest pause while no others are counted: then it is to end as soon as it may."""
@@ -30,8 +27,8 @@ MOST = 200
 
 @dataclass(slots=True)
 class Aside:
-    """An entry, why it failed the last time, how often it has in all, how many of these tries count, and how far the
-    others had come at the last one."""
+    """An entry, why it failed the last time, and how often it has; how far the others had come when it first did, and
+    whether it has failed while they were counted."""
 
     entry: Entry
     error: NotDone
@@ -39,7 +36,7 @@ class Aside:
     again_at: float
     pause: float
     failures: int = 1
-    tries: int = 0
+    alone: bool = False
     dead: int = 0
     """How many of its views became dead letters, when it is only to be forgotten yet."""
 
@@ -82,21 +79,16 @@ class SetAside:
         """Others were counted: so what failed while none was may be counted, too."""
         self._counted += 1
         for aside in self._asides:
-            if not aside.tries:
+            if not aside.alone:
                 aside.again_at = time.monotonic()
 
     def failed(self, aside: Aside, error: NotDone) -> None:
         """It was not counted again."""
         aside.error, aside.failures = error, aside.failures + 1
-        if self._counted > aside.seen:
-            aside.tries, aside.seen = aside.tries + 1, self._counted
-        longest = LONGEST if aside.tries else OUTAGE
+        aside.alone = aside.alone or self._counted > aside.seen
+        longest = LONGEST if aside.alone else OUTAGE
         aside.pause = min(aside.pause * 2, longest.total_seconds())
         aside.again_at = time.monotonic() + aside.pause
-
-    def is_last(self, aside: Aside) -> bool:
-        """Whether the next try is its last one."""
-        return aside.tries >= TRIES and self._counted > aside.seen
 
     def remove(self, aside: Aside) -> None:
         """It was carried."""

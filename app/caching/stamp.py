@@ -23,6 +23,12 @@ class Stamp(Generic[V]):
     """The header of values of one type, in the life of Redis that `breaker` knows."""
 
     def __init__(self, type_: type[V], breaker: Breaker) -> None:
+        """Raises TypeError for a type without a version: nothing would say which of two values is the newer one."""
+        if "version" not in getattr(type_, "model_fields", {}) and not hasattr(type_, "version"):
+            raise TypeError(
+                f"{type_.__name__} has no field `version`. Give it an int that the database raises with each change of "
+                "the row."
+            )
         self._type, self._breaker = type_, breaker
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema_of_all_lives = hashlib.sha256((FORMAT + schema).encode())

@@ -22,6 +22,9 @@ from sqlalchemy import (
 from app.database import metadata
 from app.readable import range_of
 
+EXACT = 2**53 - 1
+"""The most views of a page: more cannot be added up exactly in Redis, nor read exactly by every JSON parser."""
+
 page_views = Table(
     "page_views",
     metadata,
@@ -29,7 +32,7 @@ page_views = Table(
     Column("views", BigInteger, nullable=False),
     CheckConstraint("octet_length(page) BETWEEN 1 AND 2048", name="page_length"),
     CheckConstraint("views >= 0", name="views_range"),
-    CheckConstraint("views <= 9007199254740991", name="views_exact"),
+    CheckConstraint(f"views <= {EXACT}", name="views_exact"),
 )
 
 applied = Table(
@@ -66,6 +69,22 @@ set_aside = Table(
     # What became dead letters and has no hour in the ledger: batches below its floor, and bytes that are no batch. Rows
     # stay: whoever brings one of them again must find it.
     Column("batch", Text(collation="C"), primary_key=True),
+)
+
+parked_views = Table(
+    "parked_views",
+    metadata,
+    # Views that are counted, and wait for the row of their page. While a page has one that is `blocked`, whatever comes
+    # for it is parked, too, and is not tried: it would only hold up the others.
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("page", Text(collation="C"), nullable=False, index=True),
+    Column("delta", BigInteger, nullable=False),
+    Column("blocked", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("parked_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("tried_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    CheckConstraint("delta > 0", name="delta_range"),
 )
 
 dead_letters = Table(

@@ -1,14 +1,20 @@
-"""Of a batch that is refused as a whole: what can be counted is, and the rest becomes dead letters, in one transaction.
+"""Batches that cannot be counted at once, for some of their pages: the others are, all in one transaction.
 
-    refused              one statement, in which each page stands in a block of its own
-    in vain too often    one statement for each page, with little time for each: the last try
+    locked        found in one look, without a wait
+    refused       one statement, in which each page stands in a block of its own
+    too slow      undone alone: the pages are tried by halves, with little time for each try
 
-What can go wrong: so many pages are too slow that there is no time for all. What was not tried is a dead letter, too.
+What is refused becomes dead letters. What is locked or too slow is parked: it is counted, and waits for its row in a
+table of its own (`parking.py`).
+
+What can go wrong: so many pages are too slow that there is no time for all. What was not tried is parked, too.
 """
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import text
@@ -16,16 +22,34 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.availability import TOO_LONG, refusal, said, sqlstate, unavailability
-from app.page_views.models import Counted, dead_letters
+from app.errors import Uncountable
+from app.page_views.models import Counted, dead_letters, parked_views
 
 LARGEST = 2**63 - 1
 
 LONGEST = timedelta(seconds=10)
-"""How long the last try may last: it holds the rows that it has counted."""
-ALL, EACH, LOCK = timedelta(seconds=8), timedelta(seconds=1), timedelta(milliseconds=500)
-"""How long its pages have together, each of them, and each for a lock."""
+"""How long all of it may last: it holds the rows that it has counted."""
+ALL, EACH, LOCK = timedelta(seconds=5), timedelta(seconds=1), timedelta(milliseconds=100)
+"""How long its tries may take together, each of them, and each for a lock."""
 
-RECORD = text("INSERT INTO applied (hour, batch) VALUES (:hour, :batch) ON CONFLICT DO NOTHING")
+RECORD = text("""
+INSERT INTO applied (hour, batch)
+SELECT hour, batch FROM unnest(CAST(:hours AS timestamptz[]), CAST(:batches AS text[])) AS new (hour, batch)
+ORDER BY hour, batch ON CONFLICT DO NOTHING RETURNING batch
+""")
+
+BLOCKED = text("SELECT DISTINCT page FROM parked_views WHERE blocked AND page = ANY(:pages)")
+LOCK_TABLE = text("LOCK TABLE page_views IN ROW EXCLUSIVE MODE NOWAIT")
+# What is locked is passed over, so nobody is waited for.
+LOCKED = text("""
+WITH free AS MATERIALIZED (
+  SELECT page FROM page_views WHERE page = ANY(:pages) ORDER BY page FOR UPDATE SKIP LOCKED
+)
+SELECT page FROM page_views WHERE page = ANY(:pages) AND page NOT IN (SELECT page FROM free)
+""")
+IS_LOCKED = "Its row is locked, or was a moment ago."
+NO_TIME = "Others were too slow, and left no time to try it."
+BEHIND_OTHERS = "Others are parked already."
 
 SALVAGE = text("SELECT * FROM salvage_views(CAST(:pages AS text[]), CAST(:deltas AS bigint[]))")
 
@@ -38,43 +62,111 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
 
 
-async def salvage(batch: Counted, deliveries: int, last: bool, connection: AsyncConnection) -> tuple[int, int]:
-    """Answers how many rows of page views it wrote, and how many views became dead letters."""
-    recorded = await connection.execute(RECORD, {"hour": batch.hour, "batch": batch.id})
-    if not recorded.rowcount:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Which pages were refused, and which are parked, and why."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    parked: dict[str, str] = field(default_factory=dict)
+
+
+async def record(batches: Iterable[Counted], connection: AsyncConnection) -> frozenset[str]:
+    """Writes batches down as counted, and answers which of them were not yet."""
+    some = list(batches)
+    parameters = {"hours": [one.hour for one in some], "batches": [one.id for one in some]}
+    return frozenset(await connection.scalars(RECORD, parameters))
+
+
+async def salvage(batch: Counted, deliveries: int, connection: AsyncConnection) -> tuple[int, int]:
+    """Counts what can be counted. Answers how many rows it wrote, and how many views became dead letters."""
+    if not await record([batch], connection):
         return 0, 0  # Somebody has done so already, and died before it was forgotten.
-    refused = {page: why for page, delta in batch.deltas.items() if (why := unfit(page, delta)) is not None}
-    fit = {page: batch.deltas[page] for page in sorted(batch.deltas.keys() - refused.keys())}
-    refused |= await (_count_slowly if last else _count_each)(connection, fit)
-    await keep(connection, letters(batch, refused), batch.id, deliveries)
-    await tell(connection, refused)
-    return len(batch.deltas) - len(refused), sum(batch.deltas[page] for page in refused)
+    outcome = await count(batch.deltas, connection)
+    await keep(connection, letters(batch, outcome.refused), batch.id, deliveries)
+    await tell(connection, outcome.refused)
+    rows = len(batch.deltas) - len(outcome.refused) - len(outcome.parked)
+    return rows, sum(batch.deltas[page] for page in outcome.refused)
 
 
-async def _count_each(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
-    """Counts each page by itself, and answers which were refused, and why."""
-    rows = await connection.execute(SALVAGE, {"pages": list(deltas), "deltas": list(deltas.values())})
-    return {row.refused_page: row.reason for row in rows}
+async def count_or_park(batches: Sequence[Counted], connection: AsyncConnection) -> int:
+    """Counts what can be counted in time, and parks the rest. Answers how many rows of page views it wrote.
+
+    Raises Uncountable when something is refused: then it is to be undone.
+    """
+    fresh = await record(batches, connection)
+    deltas: Counter[str] = Counter()
+    for batch in {one.id: one for one in batches if one.id in fresh}.values():
+        deltas.update(batch.deltas)
+    outcome = await count(deltas, connection)
+    for reason in outcome.refused.values():
+        raise Uncountable(reason)
+    return len(deltas) - len(outcome.parked)
 
 
-async def _count_slowly(connection: AsyncConnection, deltas: Mapping[str, int]) -> dict[str, str]:
-    """The same, in a statement of its own each: one that is too slow is undone alone."""
+async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> Outcome:
+    """Adds to each page by itself, and parks what is not done in time."""
+    outcome = Outcome({page: why for page, delta in deltas.items() if (why := unfit(page, delta)) is not None})
+    await limit_time(connection)
+    pages = sorted(deltas.keys() - outcome.refused.keys())
+    blocked = set(await connection.scalars(BLOCKED, {"pages": pages}))
+    free = [page for page in pages if page not in blocked]
+    try:
+        async with connection.begin_nested():
+            await connection.execute(LOCK_TABLE)
+            locked = set(await connection.scalars(LOCKED, {"pages": free}))
+    except DBAPIError as error:
+        if sqlstate(error) not in TOO_LONG:
+            raise
+        locked = set(free)  # The table as a whole is.
+    outcome.parked.update(dict.fromkeys(locked, IS_LOCKED))
+    await _by_halves(connection, {page: deltas[page] for page in free if page not in locked}, outcome)
+    # What waits behind others blocks nobody itself: see `parking.py`.
+    parked = [(page, True, reason) for page, reason in outcome.parked.items()]
+    parked += [(page, False, BEHIND_OTHERS) for page in blocked]
+    outcome.parked.update(dict.fromkeys(blocked, BEHIND_OTHERS))
+    names = ("page", "blocked", "reason")
+    rows = [dict(zip(names, one, strict=True)) | {"delta": deltas[one[0]], "tries": 0} for one in parked]
+    if rows:
+        await connection.execute(parked_views.insert(), rows)
+    return outcome
+
+
+async def limit_time(connection: AsyncConnection) -> None:
+    """No statement of this transaction waits or works for long. What would come at COMMIT comes at once: what is too
+    slow can be undone alone."""
     for name, time_ in (("statement_timeout", EACH), ("lock_timeout", LOCK)):
         await connection.exec_driver_sql(f"SET LOCAL {name} = {round(time_ / timedelta(milliseconds=1))}")
-    refused: dict[str, str] = {}
+    await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+async def _by_halves(connection: AsyncConnection, deltas: Mapping[str, int], outcome: Outcome) -> None:
     deadline = time.monotonic() + ALL.total_seconds()
-    for page, delta in deltas.items():
+    waiting = [list(deltas)] if deltas else []
+    while waiting:
+        pages = waiting.pop()
         if time.monotonic() >= deadline:
-            refused[page] = "The others were too slow, and left no time to try it."
+            outcome.parked.update(dict.fromkeys(pages, NO_TIME))
             continue
         try:
             async with connection.begin_nested():
-                await connection.execute(ADD, {"page": page, "delta": delta})
+                parameters = {"pages": pages, "deltas": [deltas[page] for page in pages]}
+                rows = (await connection.execute(SALVAGE, parameters)).all()
         except DBAPIError as error:
-            if unavailability(error) is not None and sqlstate(error) not in TOO_LONG:
+            if not is_of_the_page(error):
                 raise
-            refused[page] = refusal(error) or said(error)
-    return refused
+            if len(pages) > 1:
+                waiting += [pages[len(pages) // 2 :], pages[: len(pages) // 2]]
+            elif (why := refusal(error)) is not None:
+                outcome.refused[pages[0]] = why
+            else:
+                outcome.parked[pages[0]] = said(error)
+        else:
+            outcome.refused.update((row.refused_page, row.reason) for row in rows)
+
+
+def is_of_the_page(error: DBAPIError) -> bool:
+    """Whether another page may fare better: it is refused or too slow, or Postgres says what nobody knows."""
+    return unavailability(error) is None or sqlstate(error) in TOO_LONG
 
 
 def unfit(page: str, delta: int) -> str | None:
@@ -108,7 +200,7 @@ async def tell(connection: AsyncConnection, refused: Iterable[str]) -> None:
 
 
 async def keep(
-    connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str, deliveries: int
+    connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str | None, deliveries: int
 ) -> None:
     """Keeps dead letters."""
     if letters:

@@ -4,25 +4,39 @@ A batch is recorded in the ledger (`ledger.py`) with what it counts. One below t
 whether it was cannot be told: it becomes dead letters, once.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
-from sqlalchemy import bindparam, column, delete, desc, func, literal_column, select, text
+from sqlalchemy import BigInteger, Text, bindparam, column, delete, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.availability import refusal
 from app.database import Database
-from app.errors import Conflict, NotFound, Uncountable
+from app.errors import Conflict, DatabaseUnavailable, NotFound, TookTooLong, Uncountable
 from app.look import Look
 from app.page_views.ledger import IDS_FROM, Ledger
-from app.page_views.models import Counted, DeadLetter, Unreadable, dead_letters, hour_of, page_views
-from app.page_views.salvage import ADD, CHANGED, LONGEST, keep, letter, letters, salvage, tell
+from app.page_views.models import EXACT, Counted, DeadLetter, Unreadable, dead_letters, hour_of
+from app.page_views.salvage import (
+    ADD,
+    CHANGED,
+    LONGEST,
+    count_or_park,
+    is_of_the_page,
+    keep,
+    letter,
+    letters,
+    salvage,
+    tell,
+)
 from app.readable import FIRST, LAST
 
 # The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
-# the same rows in the same order.
+# the same rows in the same order. What one adds to a page that is parked blocks nobody: or flushers that overlap would
+# park it for ever.
 APPLY = text("""
 WITH fresh AS (
   INSERT INTO applied (hour, batch)
@@ -32,26 +46,38 @@ WITH fresh AS (
   SELECT page, sum(delta)::bigint AS views
   FROM unnest(CAST(:batch_of AS text[]), CAST(:pages AS text[]), CAST(:deltas AS bigint[])) AS each (batch, page, delta)
   JOIN fresh USING (batch) GROUP BY page
+), parked AS (
+  INSERT INTO parked_views (page, delta, blocked, reason, tries)
+  SELECT page, views, false, 'Others are parked already.', 0 FROM sums
+  WHERE page IN (SELECT page FROM parked_views WHERE blocked)
 )
-INSERT INTO page_views AS counted (page, views) SELECT page, views FROM sums ORDER BY page
+INSERT INTO page_views AS counted (page, views)
+SELECT page, views FROM sums WHERE page NOT IN (SELECT page FROM parked_views WHERE blocked) ORDER BY page
 ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 """)
 
 # One statement, and so one snapshot.
 STANDING = Look(
     text(f"""
-SELECT array_agg(page) AS pages, array_agg(views) AS views,
+SELECT array_agg(page) AS pages, array_agg(views) AS views,  -- A page that is parked stands there more than once.
        ARRAY(SELECT batch FROM applied WHERE hour = ANY(:hours) AND batch = ANY(:batches)
              UNION ALL SELECT batch FROM set_aside WHERE batch = ANY(:batches)) AS applied,
        (SELECT hour FROM ledger_floor) AS floor, {IDS_FROM} AS ids_from
-FROM page_views WHERE page = ANY(:pages)
+FROM (SELECT page, views FROM page_views WHERE page = ANY(:pages)
+      UNION ALL SELECT page, delta FROM parked_views WHERE page = ANY(:pages)) AS counted
 """).columns(*map(column, ("pages", "views", "applied", "floor", "ids_from")))
 )
 
+# What is parked is added: no other page can have come among the first by it.
 TOP = Look(
-    select(page_views.c.page, page_views.c.views)
-    .order_by(desc(page_views.c.views), page_views.c.page)
-    .limit(bindparam("limit"))
+    text(f"""
+WITH parked AS (SELECT page, least(sum(delta), {EXACT})::bigint AS views FROM parked_views GROUP BY page),
+first AS (SELECT page, views FROM page_views ORDER BY views DESC, page LIMIT :limit)
+SELECT page, coalesce(page_views.views, 0) + coalesce(parked.views, 0) AS views
+FROM (SELECT page FROM first UNION SELECT page FROM parked) AS each
+LEFT JOIN page_views USING (page) LEFT JOIN parked USING (page)
+ORDER BY views DESC, page LIMIT :limit
+""").columns(column("page", Text), column("views", BigInteger))
 )
 # Whatever its time is, somebody has to decide about it: one that Python has not is told as the nearest that it has.
 CREATED = func.greatest(func.least(dead_letters.c.created_at, literal_column(LAST)), literal_column(FIRST))
@@ -61,6 +87,15 @@ DEAD = Look(
 )
 COUNT_DEAD = Look(select(func.count().label("count")).select_from(dead_letters))
 
+COUNT_PARKED = Look(
+    text("SELECT least(coalesce(sum(delta), 0), 9223372036854775807)::bigint AS views FROM parked_views").columns(
+        column("views", BigInteger)
+    )
+)
+
+CAREFUL = timedelta(seconds=10)
+"""So long after a flush took too long, those that follow do not wait for a row: others may be locked, too."""
+
 SET_ASIDE = text("INSERT INTO set_aside (batch) VALUES (:batch) ON CONFLICT DO NOTHING")
 
 
@@ -69,6 +104,7 @@ class PageViewStore:
 
     def __init__(self, database: Database) -> None:
         self._database, self._ledger = database, Ledger(database)
+        self._careful_until = 0.0
 
     async def standing(
         self, pages: Sequence[str], batches: Sequence[tuple[str, datetime]]
@@ -81,7 +117,9 @@ class PageViewStore:
             "batches": [id_ for id_, _made_at in batches],
         }
         (row,) = await self._database.look("page_views", STANDING, parameters)
-        views = dict(zip(row["pages"] or (), row["views"] or (), strict=True))
+        views: Counter[str] = Counter()
+        for page, some in zip(row["pages"] or (), row["views"] or (), strict=True):
+            views[page] += some
         return views, frozenset(row["applied"]), row["floor"], row["ids_from"]
 
     async def top(self, limit: int) -> list[tuple[str, int]]:
@@ -91,9 +129,23 @@ class PageViewStore:
     async def apply(self, batches: Sequence[Counted]) -> int:
         """Counts those batches that the ledger does not have. Answers how many rows of page views it wrote.
 
-        Raises Uncountable when Postgres refuses something of them, or a batch is below the ledger's floor; then it has
-        counted nothing.
+        What a page's row does not take in time is parked (`parking.py`). Raises Uncountable when Postgres refuses
+        something of them, or a batch is below the ledger's floor; then it has counted nothing.
         """
+        if time.monotonic() >= self._careful_until:
+            try:
+                return await self._apply_at_once(batches)
+            except DatabaseUnavailable as error:
+                # A COMMIT may take too long, too: whether it has counted, the ledger tells.
+                if not isinstance(error, TookTooLong) and not isinstance(error.__cause__, TookTooLong):
+                    raise
+            except DBAPIError as error:
+                if not is_of_the_page(error):
+                    raise
+            self._careful_until = time.monotonic() + CAREFUL.total_seconds()
+        return await self._ledger.record((batch.hour for batch in batches), partial(count_or_park, batches), LONGEST)
+
+    async def _apply_at_once(self, batches: Sequence[Counted]) -> int:
         each = [(batch.id, page, delta) for batch in batches for page, delta in batch.deltas.items()]
         parameters = {
             "hours": [batch.hour for batch in batches],
@@ -113,21 +165,17 @@ class PageViewStore:
         await self._ledger.prune()
         return int(counted.rowcount)
 
-    async def salvage(
-        self, batch: Counted | Unreadable, reason: str, deliveries: int, *, last: bool = False
-    ) -> tuple[int, int]:
+    async def salvage(self, batch: Counted | Unreadable, reason: str, deliveries: int) -> tuple[int, int]:
         """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters.
 
         Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
-        no batch; of a batch, Postgres says why it refuses a page. Only at the `last` try it is a reason that a page
-        takes too long.
+        no batch; of a batch, Postgres says why it refuses a page. What only takes too long is parked.
         """
         if isinstance(batch, Unreadable):
             await self._set_aside(batch.name, [letter(entry=batch.raw, reason=reason)], [], deliveries)
             return 0, 0
         try:
-            some_more = LONGEST if last else None
-            return await self._ledger.record([batch.hour], partial(salvage, batch, deliveries, last), some_more)
+            return await self._ledger.record([batch.hour], partial(salvage, batch, deliveries), LONGEST)
         except Uncountable as gone:
             refused = dict.fromkeys(batch.deltas, str(gone))
             new = await self._set_aside(batch.id, letters(batch, refused), refused, deliveries)
@@ -142,6 +190,11 @@ class PageViewStore:
         """How many dead letters there are."""
         (row,) = await self._database.look("dead_letters", COUNT_DEAD)
         return int(row["count"])
+
+    async def count_parked(self) -> int:
+        """How many views wait for the rows of their pages."""
+        (row,) = await self._database.look("page_views", COUNT_PARKED)
+        return int(row["views"])
 
     async def replay(self, letter: int) -> tuple[str, int]:
         """Counts the views of a dead letter, and removes it. Answers the page, and how many views that were.

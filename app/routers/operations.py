@@ -176,6 +176,11 @@ class WriteBehindStatus(BaseModel):
     dead_letters: int | None = Field(
         description="Entries that could not be carried; null while Postgres does not answer.", examples=[0]
     )
+    parked: int | None = Field(
+        description="Carried, and in every total, but not in the row of their page yet: it is locked, or too slow to "
+        "change; null while Postgres does not answer.",
+        examples=[0],
+    )
     consumers: int = Field(description="Flushers that Redis knows.", examples=[1])
     at_risk: AtRisk
     recovered: int = Field(description="Lost by Redis, and taken on again, since the service started.", examples=[0])
@@ -187,10 +192,11 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """The page views that were accepted and are not in Postgres yet."""
     policy = await fsync(resources.redis)
     backlog = await resources.page_views.backlog(policy.window)
-    try:
+    dead_letters = parked = None
+    # Without Postgres, what waits is told all the more.
+    with suppress(DatabaseUnavailable):
         dead_letters = await resources.page_view_store.count_dead_letters()
-    except DatabaseUnavailable:
-        dead_letters = None  # What waits is told all the more then.
+        parked = await resources.page_view_store.count_parked()
     metrics = resources.metrics
     return WriteBehindStatus(
         backlog=backlog.views,
@@ -198,6 +204,7 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
         oldest_seconds=None if backlog.oldest is None else backlog.oldest.total_seconds(),
         flushed=int(metrics.total("views_flushed")),
         dead_letters=dead_letters,
+        parked=parked,
         consumers=backlog.flushers,
         at_risk=AtRisk(fsync=policy, views=backlog.young),
         recovered=int(metrics.total("views_recovered")),
@@ -231,6 +238,8 @@ async def metrics(resources: AllResources) -> Response:
     with suppress(DatabaseUnavailable):
         letters = await resources.page_view_store.count_dead_letters()
         values["dead_letters"] = ("Dead letters that nobody has replayed or discarded.", letters)
+        parked = await resources.page_view_store.count_parked()
+        values["views_parked"] = ("Page views that are counted, and wait for the row of their page.", parked)
     text = resources.metrics.text() + resources.metrics.gauges_text(values)
     answer = Response(text, media_type=CONTENT_TYPE_LATEST)
     answer.raw_headers.append(UNKEPT)

@@ -16,11 +16,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, to_json
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
-from app.routers.answers import KEPT, Json, JsonOnly, bare, header
+from app.routers.answers import KEPT, Json, UnconditionalJson, bare, header
 from app.routers.cache_control import ROW
 from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, whole
-from app.routers.preconditions import Preconditions, Unconditional, Untagged
+from app.routers.preconditions import Preconditions, Untagged
 from app.routers.problems import NAMED, Responses, described, documented
 from app.routers.whole_number import WholeNumber
 from app.wiring import CachedPageViews, StoredPageViews
@@ -136,7 +136,7 @@ class TopPages(BaseModel):
     "",
     status_code=202,
     response_model=Accepted,
-    dependencies=[JsonOnly, Unconditional],
+    dependencies=[UnconditionalJson],
     summary="Count views of many pages",
     response_description="They are taken on.",
     responses=documented(403, 415, 422) | NOT_TAKEN,
@@ -176,7 +176,7 @@ async def top(
     "/{page:anything}",
     status_code=202,
     response_model=AcceptedView,
-    dependencies=[JsonOnly, Unconditional],
+    dependencies=[UnconditionalJson],
     summary="Count a view",
     response_description="It is taken on.",
     responses=documented(403, 415, 422) | NOT_TAKEN,

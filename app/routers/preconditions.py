@@ -83,7 +83,8 @@ class Untagged:
             raise PreconditionFailed("What is written to is there, and If-None-Match: * wants none there.")
 
 
-async def _unconditional(request: Request) -> None:
+def refuse_preconditions(request: Request) -> None:
+    """Refuses every precondition of a call that could not keep it."""
     for name in ("if-match", "if-none-match"):
         if name in request.headers:
             why: dict[str, Any] = {
@@ -92,10 +93,6 @@ async def _unconditional(request: Request) -> None:
                 "msg": "cannot be judged here: views are counted without a look at their number",
             }
             raise RequestValidationError([why])
-
-
-Unconditional = Depends(_unconditional)
-"""Refuses every precondition of a call that could not keep it."""
 
 
 def _tags(lines: list[str] | None) -> list[tuple[bool, str]] | None:

@@ -14,13 +14,11 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Lifetimes, Outcome, Reading, ReadThrough, RedisClock, Region, open_redis
-from app.caching.moment import NEVER
+from app.caching import Lifetimes, Outcome, Reading, ReadThrough, Region, open_cache
 from tests.benchmarks.measurement import Goal, Result, Sample, Table, Variant, WrongAnswer, compared, interleave, rates
 from tests.benchmarks.stage import Stage, on, processors, service
 from tests.benchmarks.tasks import hammer
 from tests.conftest import empty
-from tests.settled import settled
 
 QUESTION = "Does a hit cost the same when there are many keys, and what does an entry cost in Redis?"
 HOUR = timedelta(hours=1)
@@ -120,25 +118,12 @@ async def measure(stage: Stage) -> Result:
 
 @asynccontextmanager
 async def _cache(stage: Stage, database: int) -> AsyncIterator[Cache]:
-    breaker, clock = Breaker(loads=4), RedisClock()
-    # Nobody writes here, so there is no relay, and Redis is believed for ever.
-    breaker.reachable = True
-    breaker.close(breaker.losses, NEVER)
     url = stage.endpoints.redis_url.replace("db=0", f"db={database}")
     async with (
-        open_redis(url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker) as redis,
-        Region[str, Thing](
-            redis,
-            "things",
-            Thing,
-            lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),
-            clock=clock,
-            breaker=breaker,
-            observe=lambda *_: None,
-            settled=settled,
-        ) as region,
+        open_cache(url, timeout=timedelta(seconds=5)) as cache,
+        Region[str, Thing](cache, "things", Thing, lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR)) as region,
     ):
-        yield Cache(redis, ReadThrough(region, load))
+        yield Cache(cache.redis, ReadThrough(region, load))
 
 
 def _cpu(sample: Sample) -> float | None:

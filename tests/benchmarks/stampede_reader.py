@@ -20,10 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 from redis.utils import str_if_bytes
 
-from app.caching import Breaker, Lifetimes, ReadThrough, RedisClock, Region, open_redis
-from app.caching.moment import NEVER
+from app.caching import Lifetimes, ReadThrough, Region, open_cache
 from tests.benchmarks.peers.cashews_cache import cache_at, cached
-from tests.settled import settled
 
 HOUR = timedelta(hours=1)
 
@@ -101,25 +99,12 @@ def with_ours(cache: ReadThrough[str, Row]) -> Read:
 
 async def run(redis_url: str, database_url: str, seconds: float) -> None:
     """Answers until stdin ends."""
-    breaker, clock = Breaker(loads=4), RedisClock()
-    # Nobody writes here, so there is no relay, and Redis is believed for ever.
-    breaker.reachable = True
-    breaker.close(breaker.losses, NEVER)
     async with (
         asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool,
-        open_redis(redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker) as redis,
+        open_cache(redis_url, timeout=timedelta(seconds=5)) as cache,
         # As many connections as there are readers: what is measured is the scheme.
         Redis.from_url(redis_url, max_connections=500) as plain,
-        Region[str, Row](
-            redis,
-            "stampede",
-            Row,
-            lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),
-            clock=clock,
-            breaker=breaker,
-            observe=lambda *_: None,
-            settled=settled,
-        ) as region,
+        Region[str, Row](cache, "stampede", Row, lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR)) as region,
     ):
         source = Source(pool, seconds)
         schemes = {

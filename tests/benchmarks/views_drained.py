@@ -131,7 +131,7 @@ async def _drain(stage: Stage, resources: Resources, viewed: list[str]) -> Sampl
     connection = await asyncpg.connect(stage.endpoints.database_url)
     try:
         async with connection.transaction():
-            await connection.execute("LOCK TABLE page_views IN EXCLUSIVE MODE")
+            await connection.execute("LOCK TABLE page_views, parked_views IN EXCLUSIVE MODE")
             sample = await hammer(add, viewed, lambda *_: True, tasks=64, turn=stage.size.turn / 2)
     finally:
         await connection.close()

@@ -13,7 +13,7 @@ import asyncpg
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from app.caching import Lifetimes, Outcome, RedisClock, Region
+from app.caching import Cache, Lifetimes, Outcome, RedisClock, Region
 from app.caching.lease import WRITER
 from app.inventory.models import Adjustment, Stock
 from app.inventory.store import StockStore
@@ -98,13 +98,10 @@ async def _steps(stage: Stage, resources: Resources, connection: asyncpg.Connect
 
     store = StockStore(resources.database)
     async with Region[str, Stock](
-        resources.redis,
+        Cache(resources.redis, RedisClock(), resources.breaker),
         "steps",
         Stock,
         lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),
-        clock=RedisClock(),
-        breaker=resources.breaker,
-        observe=lambda *_: None,
         settled=settled,
     ) as region:
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Event, Lifetimes, RedisClock, Region, gathering
+from app.caching import Breaker, Cache, Event, Lifetimes, RedisClock, Region, gathering
 from app.database import Database
 from app.embedded import Endpoints
 from tests.caching.views import Views, open_views
@@ -91,12 +91,10 @@ async def new_region(
 
         def new() -> Region[int, Thing]:
             region: Region[int, Thing] = Region(
-                redis,
+                Cache(redis, clock, breaker),
                 "things",
                 Thing,
                 lifetimes=LIFETIMES,
-                clock=clock,
-                breaker=breaker,
                 settled=settled,
                 observe=observe,
             )

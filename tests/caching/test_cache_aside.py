@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
-from app.caching import Breaker, CacheAside, Event, Outcome, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, CacheAside, Event, Outcome, RedisClock, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
 from tests.settled import settled
 
@@ -36,12 +36,10 @@ async def test_without_redis_the_query_answers(source: Source, clock: RedisClock
     source.rows[1] = Thing(name="thing", version=1)
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
         region: Region[int, Thing] = Region(
-            redis,
+            Cache(redis, clock, breaker),
             "things",
             Thing,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
             observe=observe,
         )

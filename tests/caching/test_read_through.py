@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Event, Outcome, ReadThrough, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, Event, Outcome, ReadThrough, RedisClock, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
 from tests.settled import settled
 
@@ -82,12 +82,10 @@ async def test_without_redis_the_database_answers(source: Source, clock: RedisCl
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
         region: Region[int, Thing] = Region(
-            redis,
+            Cache(redis, clock, breaker),
             "things",
             Thing,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
             observe=observe,
         )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
-from app.caching import Breaker, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
 from app.caching.lease import Fill, Lease
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
 from tests.settled import settled
@@ -231,14 +231,11 @@ async def test_two_versions_of_the_application_share_one_redis(
 
     old = new_region()
     new: Region[int, ColouredThing] = Region(
-        redis,
+        Cache(redis, clock, breaker),
         "things",
         ColouredThing,
         lifetimes=LIFETIMES,
-        clock=clock,
-        breaker=breaker,
         settled=settled,
-        observe=lambda *_: None,
     )
     assert await fill(old, await leased(old), 7) is Fill.STORED
     assert await new.find(1) is None
@@ -345,12 +342,10 @@ async def test_without_redis_every_question_says_so(
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=A_MILLISECOND, connections=1) as redis:
         region: Region[int, Thing] = Region(
-            redis,
+            Cache(redis, clock, breaker),
             "things",
             Thing,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
             observe=observe,
         )

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Locked, Reading, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, Locked, Reading, RedisClock, Region, open_redis
 from app.caching.lease import WRITER, Fill, Lease
 from app.caching.moment import NEVER
 from app.embedded import Endpoints
@@ -427,14 +427,11 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
         await breaker.probe(redis, redis.ping)
         breaker.close(breaker.losses, NEVER)
         region: Region[int, Thing] = Region(
-            redis,
+            Cache(redis, clock, breaker),
             "things",
             Thing,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
-            observe=lambda *_: None,
         )
         return redis, await stack.enter_async_context(region)
 

@@ -35,6 +35,11 @@ from app.errors import DatabaseUnavailable, TookTooLong, Uncountable
 from app.page_views.models import Counted, Unreadable
 from app.page_views.store import PageViewStore
 
+COUNTED = """
+SELECT page, sum(views)::bigint AS views
+FROM (SELECT page, views FROM page_views UNION ALL SELECT page, delta FROM parked_views) AS each GROUP BY page
+"""
+"""What is counted of each page, with what waits for its row."""
 HOME = Shard("views", number("home"))
 CAP = Cap(entries=40_000, bytes=2**27)
 
@@ -116,9 +121,7 @@ class Views:
         """Counts in the database what can be counted."""
         batch = one.batch and Counted(one.batch.id, made_at(one.batch.id), one.batch.deltas)
         with _target():
-            kept = await self.store.salvage(
-                batch or Unreadable(one.place, one.raw), one.reason, one.deliveries, last=one.last
-            )
+            kept = await self.store.salvage(batch or Unreadable(one.place, one.raw), one.reason, one.deliveries)
         if self.dies_after_commit or self.dies_after_salvage:
             raise Lost
         return kept

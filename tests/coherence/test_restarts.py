@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, CacheError, CacheUnavailable, Outcome, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, CacheError, CacheUnavailable, Outcome, RedisClock, Region, open_redis
 from app.caching.lease import Lease
 from app.caching.moment import NEVER
 from app.embedded import Endpoints
@@ -123,14 +123,11 @@ async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
             past.url, timeout=timedelta(seconds=10), connections=2, clock=(clock := RedisClock()), breaker=breaker
         ) as redis,
         Region[int, User](
-            redis,
+            Cache(redis, clock, breaker),
             "users",
             User,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
-            observe=lambda *_: None,
         ) as region,
     ):
         await breaker.probe(redis, redis.ping)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Lifetimes, Locked, RedisClock, Region, WriteThrough
+from app.caching import Breaker, Cache, Lifetimes, Locked, RedisClock, Region, WriteThrough
 from app.database import Database
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
@@ -39,14 +39,11 @@ def load(store: StockStore) -> Load:
 async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Region[str, Stock]]:
     """The region of the stock."""
     async with Region[str, Stock](
-        redis,
+        Cache(redis, clock, breaker),
         "stock",
         Stock,
         lifetimes=LIFETIMES,
-        clock=clock,
-        breaker=breaker,
         settled=settled,
-        observe=lambda *_: None,
     ) as region:
         yield region
 

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from app.caching import Breaker, CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
+from app.caching import Breaker, Cache, CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
 from app.database import open_database
 from app.embedded import Endpoints
 from app.errors import OutcomeUnknown, OutOfStock
@@ -63,14 +63,11 @@ async def test_without_redis_nothing_is_saved(
     await inventory.put("A", Setting(30))
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         region: Region[str, Stock] = Region(
-            nowhere,
+            Cache(nowhere, clock, breaker),
             "stock",
             Stock,
             lifetimes=LIFETIMES,
-            clock=clock,
-            breaker=breaker,
             settled=settled,
-            observe=lambda *_: None,
         )
         cut_off = WriteThrough(region, load=load, save=store.save)
         for change in (Setting(1), Adjustment(-1), Removal(), Setting(1, Expected(frozenset()))):

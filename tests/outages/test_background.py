@@ -78,7 +78,7 @@ async def test_a_flusher_whose_rounds_all_fail_is_told_and_is_no_reason_to_take_
         "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
     )
-    await sql.execute("CREATE TRIGGER broken BEFORE INSERT ON page_views FOR EACH ROW EXECUTE FUNCTION broken()")
+    await sql.execute("CREATE TRIGGER broken BEFORE INSERT ON applied FOR EACH ROW EXECUTE FUNCTION broken()")
     try:
         assert (await client.post("/page-views/home")).status_code == 202
         failing = "fails again and again: Postgres says: Out of order"

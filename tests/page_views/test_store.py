@@ -41,9 +41,8 @@ UNCOUNTABLE = {
     "what a trigger refuses": ("poison", 1, "Nobody may count this."),
 }
 
-AWAY = ["08006", "25006", "40001", "40P01", "53200", "55P03", "57014", "57P01"]
-"""A lost connection, a standby, a serialization failure, a deadlock, no memory, a lock and a statement that took too
-long, a shutdown."""
+AWAY = ["08006", "25006", "40001", "40P01", "53200", "57P01"]
+"""A lost connection, a standby, a serialization failure, a deadlock, no memory, a shutdown."""
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Lifetimes, Outcome, ReadThrough, RedisClock, Region
+from app.caching import Breaker, Cache, Lifetimes, Outcome, ReadThrough, RedisClock, Region
 from app.database import Database
 from app.products.models import NewProduct, Product
 from app.products.service import Products
@@ -35,14 +35,11 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
         return rows
 
     async with Region[str, Product](
-        redis,
+        Cache(redis, clock, breaker),
         "products",
         Product,
         lifetimes=LIFETIMES,
-        clock=clock,
-        breaker=breaker,
         settled=settled,
-        observe=lambda *_: None,
     ) as region:
         products = Products(ReadThrough(region, load=slow), store)
         cup, pot = await products.create(CUP), await products.create(POT)
@@ -70,14 +67,11 @@ async def test_what_is_no_sku_spoils_no_question_that_is_asked_with_it(
         return {sku: row for sku, row in (await store.get_many(skus)).items() if isinstance(row, Product)}
 
     async with Region[str, Product](
-        redis,
+        Cache(redis, clock, breaker),
         "products",
         Product,
         lifetimes=LIFETIMES,
-        clock=clock,
-        breaker=breaker,
         settled=settled,
-        observe=lambda *_: None,
     ) as region:
         products = Products(ReadThrough(region, load=load), store)
         answers = await asyncio.gather(*map(products.get, ["CUP", "\ud800", "a\0b", "POT"]), return_exceptions=True)

@@ -9,6 +9,8 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.caching import Overloaded
@@ -243,6 +245,36 @@ async def test_a_route_of_another_class_goes_the_whole_way() -> None:
     scope = {"type": "http", "method": "GET", "path": "/users/1", "headers": []}
     await DirectWay(application, timed.routes)(scope, nothing, nothing)
     assert asked == ["/users/1"]
+
+
+async def test_a_route_that_matches_otherwise_is_asked_first(settings: Settings) -> None:
+    """Somebody adds a route that takes whatever is asked for in another version, whatever its path says."""
+
+    class Versioned(APIRoute):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            is_ours = (b"version", b"2") in scope["headers"]
+            return (Match.FULL, {"endpoint": self.endpoint, "path_params": {}}) if is_ours else (Match.NONE, {})
+
+    async def second() -> str:
+        return "The second version."
+
+    app = create_app(settings)
+    app.router.routes.insert(0, Versioned("/users/second", second, methods=["GET"]))
+    async with serving(app) as client:
+        answers = [await client.get("/users/1", headers={"Version": version}) for version in ("2", "1")]
+    assert [answer.json() == "The second version." for answer in answers] == [True, False]
+
+
+async def test_an_application_that_is_mounted_answers_alike_on_both_ways(settings: Settings) -> None:
+    """Somebody mounts ours below a path of their own, whose first part is like one of ours."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        outer = Starlette(routes=[Mount("/users", app)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://fourways") as client:
+            for path in ("/users/users/7000", "/users/products/NONE", "/users/7000"):
+                direct, whole = [await client.get(path, headers=each) for each in ({}, WHOLE)]
+                assert direct.status_code == whole.status_code == 404
+                assert direct.json() == whole.json()
 
 
 async def test_a_middleware_learns_which_route_it_was(settings: Settings) -> None:

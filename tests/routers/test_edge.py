@@ -1,5 +1,7 @@
 """What is settled before a request is routed."""
 
+from collections.abc import MutableMapping
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -129,3 +131,29 @@ async def test_a_connection_goes_on_after_a_body_that_was_too_large(service: Ser
             )
             assert (refused.status_code, refused.headers["content-type"]) == (413, "application/problem+json")
             assert (await client.get("/users/1")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [("1.1", [(b"transfer-encoding", b"chunked")]), ("1.1", [(b"content-length", b"7")]), ("2", [])],
+)
+async def test_a_body_is_counted_wherever_there_may_be_one(
+    app: FastAPI, version: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """A request of HTTP/2 has to declare nothing. The server of this one holds no body against what it declares."""
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b" " * (LARGEST + 1), "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/users", "raw_path": b"/users", "query_string": b"",
+        "headers": [(b"host", b"fourways"), *headers], "http_version": version, "scheme": "http",
+        "server": ("fourways", 80), "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)
+    assert statuses == [413]

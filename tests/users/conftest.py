@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, CacheAside, Lifetimes, RedisClock, Region
+from app.caching import Breaker, Cache, CacheAside, Lifetimes, RedisClock, Region
 from app.database import Database
 from app.users.models import User
 from app.users.service import Users
@@ -60,14 +60,11 @@ async def new_instance(
 
         def new() -> Users:
             region: Region[int, User] = Region(
-                redis,
+                Cache(redis, clock, breaker),
                 "users",
                 User,
                 lifetimes=LIFETIMES,
-                clock=clock,
-                breaker=breaker,
                 settled=settled,
-                observe=lambda *_: None,
             )
             stack.push_async_exit(region)
             return Users(CacheAside(region), store)

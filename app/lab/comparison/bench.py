@@ -35,6 +35,7 @@ from app.lab.comparison.oracle import Oracle, Verdict
 from app.lab.comparison.table import LabError, LabTable, Pool, open_pool, read_journal
 from app.lab.comparison.traffic import Traffic
 from app.lab.strategy import Strategy
+from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 
 logger = logging.getLogger(__name__)
@@ -206,13 +207,15 @@ async def open_bench(
             elif contestant.name == "no cache":
                 strategy = NoCache(table)
             elif contestant.name == "write-behind":
+                written = await database(3, "write-behind writes")
                 strategy = Behind(
                     client,
                     await redis(billed.traffic, 2, waits=2),
                     name,
                     prefix,
                     views=PageViewStore(await database(4, "write-behind reads")),
-                    flushed_views=PageViewStore(await database(2, "write-behind writes")),
+                    flushed_views=PageViewStore(written),
+                    parking=Parking(written, lambda dead: None),
                     clock=clock,
                     breaker=breaker,
                     asked=billed.ask,

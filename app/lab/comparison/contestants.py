@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from app.caching import (
     Batch,
     Breaker,
+    Cache,
     CacheAside,
     Cap,
     Flusher,
@@ -35,6 +36,7 @@ from app.errors import DatabaseUnavailable, Uncountable
 from app.lab.comparison.table import LabTable
 from app.lab.strategy import Holds, Row
 from app.page_views.models import Counted, Unreadable
+from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 
 STALE = timedelta(minutes=10)
@@ -65,13 +67,10 @@ def open_region(
 ) -> EntryRegion:
     """The values of one contestant. `settled` as in `Region`."""
     return Region(
-        redis,
+        Cache(redis, clock, breaker),
         name,
         Entry,
         lifetimes=Lifetimes(fresh=ttl, stale=stale, absent=ABSENT),
-        clock=clock,
-        breaker=breaker,
-        observe=lambda *_: None,
         settled=settled,
     )
 
@@ -209,6 +208,7 @@ class Behind:
         *,
         views: PageViewStore,
         flushed_views: PageViewStore,
+        parking: Parking,
         clock: RedisClock,
         breaker: Breaker,
         asked: Callable[[int], None],
@@ -235,7 +235,7 @@ class Behind:
             except DatabaseUnavailable as error:
                 raise TargetUnavailable(str(error)) from error
 
-        self._prefix = prefix
+        self._prefix, self._parking = prefix, parking
         self._cache = WriteBehind(
             redis,
             name,
@@ -266,8 +266,8 @@ class Behind:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The flusher, and the receipts of what was taken on."""
-        async with self._cache, self._cache.receipts.running(), self._flusher.running():
+        """The flusher, what it could not count at once, and the receipts of what was taken on."""
+        async with self._cache, self._cache.receipts.running(), self._flusher.running(), self._parking.running():
             yield
 
 

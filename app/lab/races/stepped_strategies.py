@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from app.caching import (
     Batch,
     Breaker,
+    Cache,
     CacheAside,
     CacheUnavailable,
     Cap,
@@ -69,13 +70,10 @@ def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> R
                 continue
 
     region = Region(
-        redis,
+        Cache(redis, RedisClock(), _trusting()),
         prefix,
         Number,
         lifetimes=Lifetimes(fresh=ttl, stale=timedelta(0), absent=ttl),
-        clock=RedisClock(),
-        breaker=_trusting(),
-        observe=lambda *_: None,
         settled=settled,
     )
     return region

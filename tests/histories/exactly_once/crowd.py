@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from app.embedded import Endpoints
+from tests.caching.views import COUNTED
 from tests.eventually import eventually
 from tests.histories.exactly_once.application import Application
 from tests.histories.exactly_once.books import Books
@@ -32,7 +33,7 @@ async def visiting(
     async def look(page: str) -> int:
         try:
             async with looking, psql(stores.database_url) as sql:
-                return await sql.fetchval("SELECT views FROM page_views WHERE page = $1", page) or 0
+                return await sql.fetchval(f"SELECT views FROM ({COUNTED}) AS counted WHERE page = $1", page) or 0
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return 0
 

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.caching.shards import GROUP, shards
+from tests.caching.views import COUNTED
 
 SHARDS = shards("views")
 
@@ -25,7 +26,7 @@ async def psql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def stored(database_url: str) -> dict[str, int]:
     """The views of each page."""
     async with psql(database_url) as sql:
-        return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
+        return {row["page"]: row["views"] for row in await sql.fetch(COUNTED)}
 
 
 async def dead_letters(database_url: str) -> int:

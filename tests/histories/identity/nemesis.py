@@ -211,7 +211,7 @@ class Nemesis:
             sql = await asyncpg.connect(deployment.database_url)
             # Whoever would count views waits, and is ended with all others.
             await sql.execute("BEGIN")
-            await sql.execute("LOCK TABLE page_views IN EXCLUSIVE MODE")
+            await sql.execute("LOCK TABLE page_views, parked_views IN EXCLUSIVE MODE")
             had = await State.of(sql)
             await recreated(deployment.admin_url, deployment.database)
             await sql.close()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from tests.caching.views import COUNTED
 from tests.histories.linearizability.checker import Stock
 
 
@@ -37,5 +38,5 @@ class State:
                 row["sku"]: Stock(row["quantity"], row["version"], exact=True)
                 for row in await sql.fetch("SELECT sku, quantity, version FROM stock")
             },
-            pages={row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")},
+            pages={row["page"]: row["views"] for row in await sql.fetch(COUNTED)},
         )

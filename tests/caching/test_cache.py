@@ -1,0 +1,163 @@
+"""A cache that is opened from a URL alone, without a relay: it renews trust, and tells Redis again what failed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from app.caching import Breaker, Cache, CacheAside, NotInvalidated, Outcome, Region, cache, open_cache
+from app.caching.renewal import Renewal
+from app.embedded import Endpoints
+from tests.caching.conftest import Source, Thing
+from tests.eventually import eventually
+from tests.faults.redis_wire import RedisWire
+
+A_WHILE = timedelta(seconds=5)
+
+
+@asynccontextmanager
+async def things(url: str) -> AsyncIterator[tuple[Cache, CacheAside[int, Thing]]]:
+    """A process with a cache of things, as a beginner opens it."""
+    async with open_cache(url, timeout=A_WHILE) as opened, Region[int, Thing](opened, "things", Thing) as region:
+        yield opened, CacheAside(region)
+
+
+async def test_it_needs_a_url_and_nothing_else(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+    source.rows[1] = Thing(name="one", version=1)
+    async with things(endpoints.redis_url) as (_, one), things(endpoints.redis_url) as (_, other):
+        outcomes = [(await one.get(1, source.get)).outcome for _ in range(3)]
+        assert outcomes == [Outcome.MISS, Outcome.HIT, Outcome.HIT]
+        source.rows[1] = Thing(name="another", version=2)
+        await one.invalidate(1, 2)
+        assert (await other.get(1, source.get)).value == source.rows[1]
+    assert source.calls == 2
+
+
+async def test_it_is_believed_for_as_long_as_redis_answers(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+    source.rows[1] = Thing(name="one", version=1)
+    async with RedisWire(endpoints.redis_url) as wire, things(wire.url) as (opened, one):
+        await one.get(1, source.get)
+        wire.refuse()
+        await eventually(lambda: _is(not opened.breaker.closed))
+        assert (await one.get(1, source.get)).outcome is Outcome.BYPASSED
+        wire.heal()
+        await eventually(lambda: _is(opened.breaker.closed))
+        assert (await one.get(1, source.get)).outcome is Outcome.HIT
+
+
+async def test_a_redis_that_comes_late_is_used_when_it_is_there(
+    endpoints: Endpoints, redis: Redis, source: Source
+) -> None:
+    source.rows[1] = Thing(name="one", version=1)
+    async with RedisWire(endpoints.redis_url) as wire:
+        wire.refuse()
+        async with things(wire.url) as (opened, one):
+            assert (await one.get(1, source.get)).outcome is Outcome.BYPASSED
+            wire.heal()
+            await eventually(lambda: _is(opened.breaker.closed))
+            assert (await one.get(1, source.get)).outcome is Outcome.MISS
+
+
+async def test_an_invalidation_that_fails_is_raised_and_told_again(
+    endpoints: Endpoints, redis: Redis, source: Source
+) -> None:
+    """W commits, and cannot reach Redis · W itself does not read the old value · W reaches Redis, and so nobody does"""
+    source.rows[1] = Thing(name="old", version=1)
+    async with (
+        RedisWire(endpoints.redis_url) as wire,
+        things(wire.url) as (opened, writer),
+        things(endpoints.redis_url) as (_, other),
+    ):
+        await writer.get(1, source.get)
+        source.rows[1] = Thing(name="new", version=2)
+        wire.refuse()
+        with pytest.raises(NotInvalidated, match="Redis could not be told that things 1 has changed"):
+            await writer.invalidate(1, 2)
+        value = await writer.get(1, source.get)
+        assert (value.value, value.outcome) == (source.rows[1], Outcome.BYPASSED), "It reads what it has written."
+        stale = await other.get(1, source.get)
+        assert stale.value == Thing(name="old", version=1), "Without a relay, others may read the old value meanwhile."
+        wire.heal()
+        await eventually(lambda: _is(opened.renewal is not None and not opened.renewal.owed))
+        assert (await other.get(1, source.get)).value == source.rows[1]
+
+
+async def test_while_anything_is_owed_redis_is_not_believed(redis: Redis, breaker: Breaker) -> None:
+    """A round tells Redis what was owed · another invalidation fails · the round ends: it must not trust Redis"""
+    renewal, telling, told = Renewal(redis, breaker), asyncio.Event(), asyncio.Event()
+
+    async def tell() -> None:
+        telling.set()
+        await told.wait()
+
+    renewal.owe("things", 1, 2, tell)
+    round_ = asyncio.create_task(renewal.renew())
+    await telling.wait()
+    renewal.owe("things", 2, 2, tell)
+    told.set()
+    await round_
+    assert (renewal.owed, breaker.closed) == (1, False)
+    await renewal.renew()
+    assert (renewal.owed, breaker.closed) == (0, True)
+
+
+async def test_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: Redis) -> None:
+    told: list[int] = []
+
+    async with open_cache(endpoints.redis_url, timeout=A_WHILE) as opened:
+        renewal = opened.renewal
+        assert renewal is not None
+        for version in (2, 3, 1):
+
+            async def tell(version: int = version) -> None:
+                told.append(version)
+
+            renewal.owe("things", 1, version, tell)
+        assert (renewal.owed, opened.breaker.closed) == (1, False)
+        await eventually(lambda: _is(opened.breaker.closed))
+    assert told == [3]
+
+
+async def test_what_is_owed_at_the_end_is_said(
+    endpoints: Endpoints, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisWire(endpoints.redis_url) as wire:
+        async with things(wire.url) as (_, writer):
+            wire.refuse()
+            with pytest.raises(NotInvalidated):
+                await writer.invalidate(1, 2)
+        wire.heal()
+    assert "Redis was not told that 1 keys have changed" in caplog.text
+
+
+async def test_a_cache_that_is_relayed_by_nobody_says_so(
+    endpoints: Endpoints, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache, "PATIENCE", timedelta(milliseconds=1))
+    async with open_cache(endpoints.redis_url, timeout=A_WHILE, relayed=True):
+        await eventually(lambda: _is("Is a relay running?" in caplog.text))
+
+
+async def test_a_region_of_a_relayed_cache_needs_to_know_when_a_change_is_settled(
+    endpoints: Endpoints, redis: Redis
+) -> None:
+    async with open_cache(endpoints.redis_url, timeout=A_WHILE, relayed=True) as opened:
+        with pytest.raises(TypeError, match="The cache of things is relayed: name `settled`, or open it without"):
+            Region[int, Thing](opened, "things", Thing)
+
+
+async def test_a_type_without_a_version_is_refused(endpoints: Endpoints, redis: Redis) -> None:
+    class Plain(BaseModel):
+        name: str
+
+    async with open_cache(endpoints.redis_url, timeout=A_WHILE) as opened:
+        with pytest.raises(TypeError, match="Plain has no field `version`"):
+            Region[int, Plain](opened, "plain", Plain)  # type: ignore[type-var]
+
+
+async def _is(found: bool) -> bool:
+    return found
