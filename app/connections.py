@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from app.settings import Settings
+from app.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Connections:
         self.settings = settings
         self.now = 0.0
         """The loop's time at the last look: asking the clock at every request would cost more than it is worth."""
+        self.turns = Turns()
         self._tick = min(TICK, settings.header_timeout / 4, settings.body_timeout / 4, settings.keep_alive / 4)
         self._most = 0
         self._all: set[Connection] = set()

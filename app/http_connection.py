@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection of `fourways serve`: uvicorn's own, and what is done better.
 
     an upgrade      to what nobody speaks here is ignored, and the body read (RFC 9110, section 7.8)
-    a pipeline      is parsed as far as the request under way, and read on when that is answered
+    a pipeline      is parsed as far as the request under way, and read on in its turn, when that is answered
     a head          that is too long, too slow, or no HTTP, is refused, behind the answers that are due before it
     half an end     a client that has said all gets its answers, and then the end
 
@@ -10,17 +10,20 @@ way, and it waits in uvicorn's own `pipeline`, also when it is refused.
 """
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import httptools
+from fastapi.responses import JSONResponse
 
 from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
-from app.no_request import FULL, NO_HTTP, NO_TUNNEL, TOO_SLOW
-from app.one_write import Joined, OneWrite
+from app.no_request import ENDING, FULL, NO_HTTP, NO_TUNNEL, NO_VERSION
+from app.one_write import Joined
+from app.refusing import Refusing
 from app.request_head import too_long
+from app.request_line import origin_form
+from app.turns import AT_ONCE
 from app.upgrade import without_upgrade
 
 BLANK = b"\r\n\r\n"
@@ -28,20 +31,21 @@ SLICE = 4096
 """So many bytes are parsed at once at the most, and none behind a blank line: there may be another request."""
 
 
-class HttpConnection(OneWrite):
+class HttpConnection(Refusing):
     """One connection."""
 
     flow: Flow
 
     def __init__(self, among: Connections, **given: Any) -> None:
         super().__init__(**given)
+        self._allow()
         self._among, self._most = among, among.settings
         self._least = min(self._most.url_bytes, self._most.header_bytes)
         """A head that has no more bytes needs no closer look."""
         self._since = among.now
         """When what it does now began, by the time of the last tick."""
         self._held = self.url = b""
-        """What came behind the request that is being answered."""
+        """What waits for the end of an answer, or for its turn."""
         self._deaf = self._ended = self._closes = False
         """Nothing more is heard · the client has said all · it has been seen closing"""
         self._unfinished = self._in_head = False
@@ -60,12 +64,14 @@ class HttpConnection(OneWrite):
         self._since = self._among.now
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._held = b""
         self._among.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._held:
-            self._held += data  # It was read already when reading was paused.
+        if self._held or len(data) > AT_ONCE:
+            if not self._deaf:
+                self._hold(self._held + data)  # There may be some: it was read already when reading was paused.
         else:
             self._feed(data)
 
@@ -94,19 +100,20 @@ class HttpConnection(OneWrite):
     def _feed(self, data: bytes) -> None:
         at, end = 0, len(data)
         while at < end and not self._deaf:
-            if self._is_answering():
-                self._held, self.flow.holds = data[at:], True
-                self.flow.pause_reading()
+            if at >= AT_ONCE or self._is_answering():
+                self._hold(data[at:])
                 return
             blank = data.find(BLANK, at, at + SLICE)
             stop = min(at + SLICE, end) if blank < 0 else blank + len(BLANK)
             self._parse(data if stop - at == end else data[at:stop])
             at = stop
 
-    def _is_answering(self) -> bool:
-        if self.pipeline or self.cycle is None:
-            return bool(self.pipeline)
-        return not (self.cycle.response_complete or self.cycle.more_body)
+    def _hold(self, data: bytes) -> None:
+        """Keeps it for its turn, or for the end of the answer."""
+        self._held, self.flow.holds = data, True
+        self.flow.pause_reading()
+        if not self._is_answering():
+            self._among.turns.wait(self)
 
     def _parse(self, data: bytes) -> None:
         self._fed = len(data)
@@ -142,10 +149,23 @@ class HttpConnection(OneWrite):
             return
         if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
             return
+        if (self.url[:1] != b"/" or self.parser.get_http_version() != "1.1") and (refusal := self._other_line()):
+            self._refuse(refusal)
+            return
         super().on_headers_complete()
         self.headers = []  # What comes behind a body are no header fields of the request (RFC 9110, section 6.5.1).
         self._in_head = False
         self._since = self._among.now
+
+    def _other_line(self) -> JSONResponse | None:
+        """Reads an unusual request line, or says why not. A later 1.x is as 1.1 (RFC 9110, section 2.5)."""
+        version = self.parser.get_http_version()
+        if not version.startswith("1."):
+            return NO_VERSION
+        if (target := origin_form(self.url, version, self.headers)) is None:
+            return NO_HTTP
+        self.url = target
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._unread = -self._fed
@@ -168,83 +188,45 @@ class HttpConnection(OneWrite):
         alone = not (self.pipeline or self._held)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        if self._held and not self._is_answering():
-            held, self._held, self.flow.holds = self._held, b"", False
-            self._feed(held)
         if not alone and self._is_answering():
             return
-        if self._ended:
+        self._among.owes(self)
+        if self._held:
+            self._among.turns.wait(self)
+        elif self._ended:
             self.transport.close()
         else:
-            self._among.owes(self)
             self.flow.resume_reading()
+
+    def read_on(self) -> None:
+        """It is its turn."""
+        if self._may_read_on():
+            held, self._held, self.flow.holds = self._held, b"", False
+            self.flow.resume_reading()  # First: what is read may pause it again, as a body does that nobody takes.
+            self._feed(held)
+
+    def _may_read_on(self) -> bool:
+        return bool(self._held) and not (self._is_answering() or self.transport.is_closing())
+
+    def shutdown(self) -> None:
+        """The service ends: what has not come as a whole is refused, and what has is answered."""
+        while self._may_read_on():
+            self.read_on()
+        if self._unfinished and not self._deaf:
+            self._refuse(ENDING)
+        else:
+            super().shutdown()
+
+    def _allow(self) -> None:
+        """Lets the parser read on behind a request that closes, and leave other versions to `_other_line`."""
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
 
     def _ignore_upgrade(self) -> None:
         """Parses the head once more, without what asks for another protocol: behind that no body would be read."""
         method, app = self.parser.get_method(), self.app
         head = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._allow()
         self.app = NO_TUNNEL if method == b"CONNECT" else app
         self._parse(head)
         self.app = app
-
-    def _refuse(self, refusal: Any) -> None:
-        """Answers so, in the application's place, when it is this request's turn, and hears nothing more."""
-        if self._deaf:
-            return  # One refusal is enough: the parser may go on to the next fault before it can be stopped.
-        self._deaf = True
-        if self._unfinished and not self._in_head:
-            if self.pipeline:  # The application has not seen it yet.
-                self.pipeline[0] = (self.cycle, refusal)
-                self.cycle.keep_alive = self.cycle.more_body = False
-                return
-            if not self._give_up():
-                return
-        app, named = self.app, self.url
-        super().on_message_begin()
-        self.url, self.app = b"/", refusal
-        super().on_headers_complete()
-        self.app = app
-        if not named:  # The parser still has the method of the request before, which may be HEAD.
-            self.scope["method"] = "GET"
-        self.cycle.keep_alive = self.cycle.more_body = False
-
-    def _give_up(self) -> bool:
-        """Lets the application know that the rest of a body will not come. False if it has begun to answer."""
-        cycle = self.cycle
-        if cycle.response_complete:
-            self.transport.close()
-        elif cycle.response_started:
-            self.transport.abort()
-        else:
-            cycle.disconnected, self.cycle = True, None  # type: ignore[assignment]  # as it is at the beginning
-            cycle.message_event.set()
-        return self.cycle is None
-
-    def _lingers(self) -> bool:
-        """It is about to close: nothing more is heard. True if the client may be sending yet."""
-        lingers = (self._deaf or self._unfinished or bool(self._held)) and not self._ended
-        self._deaf, self._held = True, b""
-        return lingers and self._among.may_linger(self)
-
-    def look(self, now: float, tick: float) -> None:
-        """Ends what takes too long."""
-        most, closes = self._most, self.transport.is_closing()
-        if closes and not self._closes:
-            self._closes, self._since = True, now
-        waited = timedelta(seconds=now - self._since - tick)
-        if closes or self.flow.write_paused:
-            if waited > most.body_timeout:
-                self.transport.abort()
-        elif self._is_answering():
-            return
-        elif self._unfinished and not self._deaf:
-            if waited > (most.header_timeout if self._in_head else most.body_timeout):
-                self._refuse(TOO_SLOW)
-        elif waited > most.keep_alive:
-            self.transport.close()
-
-    def abort(self) -> None:
-        """Ends it now."""
-        self.transport.abort()

@@ -11,22 +11,17 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
-from starlette.routing import Mount, Route
 from uvicorn.config import STARTUP_FAILURE
 
 from app.embedded import embedded_servers
+from app.log_lines import speak_as_one
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
-from app.routers.cache_control import Document
 from app.routers.direct_way import DirectWay
+from app.routers.documents import add_documents
 from app.routers.edge import Edge
 from app.routers.hosts import Hosts
 from app.schema import Schema, migrate
@@ -34,8 +29,6 @@ from app.settings import Settings, SettingsError, read_settings
 from app.wiring import Resources, open_resources
 
 logger = logging.getLogger(__name__)
-
-ASSETS = "/docs/assets"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -56,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         summary="The four caching strategies in front of a database.",
         lifespan=lifespan,
+        openapi_url=None,  # It is added with the other documents.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -67,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         # As they are: `include_router` keeps a router in the router, and matches each request twice.
         app.router.routes.extend(router.routes)
-    _add_docs(app)
+    add_documents(app)
     # The last one that is added is the first one to see a request.
     app.add_middleware(DirectWay, routes=app.router.routes)
     app.add_middleware(Edge, settings=settings)
@@ -126,37 +120,8 @@ def _ended_with_supervisor() -> Iterator[None]:
     loop.remove_reader(supervisor.sentinel)
 
 
-def _add_docs(app: FastAPI) -> None:
-    """The OpenAPI page, with its assets from a package: it works without a network."""
-    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="assets")
-
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Fourways",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{ASSETS}/favicon.png",
-        )
-
-    app.add_api_route("/docs", docs, include_in_schema=False)
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            # Problems have a media type of their own, which FastAPI's `responses` can only refer to.
-            problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
-    for route in app.router.routes:
-        if isinstance(route, Route | Mount) and route.path in (app.openapi_url, "/docs", ASSETS):
-            route.app = Document(route.app)
-
-
 def _configured() -> FastAPI:
+    speak_as_one()
     try:
         return create_app(read_settings())
     except SettingsError as error:

@@ -1,9 +1,17 @@
-"""What is answered where the application is not asked: the request is none, or there is no room for it."""
+"""What is answered where the application is not asked: the request is none, does not come as a whole, or there is no
+room for it."""
 
 from app.routers.problems import problem
 
 FULL = problem(503, "overloaded", "There are too many connections.", headers={"Retry-After": "1"})
+ENDING = problem(
+    503,
+    "ending",
+    "The service is being stopped, and the request had not come to its end.",
+    headers={"Retry-After": "1"},
+)
 NO_HTTP = problem(400, "unreadable", "The request cannot be read as HTTP.")
+NO_VERSION = problem(505, "http-version-not-supported", "HTTP/1.1 is spoken here, and not that version.")
 TOO_SLOW = problem(408, "request-timeout", "The request did not come to its end in time.")
 NO_TUNNEL = problem(
     405,

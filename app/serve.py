@@ -8,7 +8,6 @@ What can go wrong: the port is taken, or a setting is wrong (`SettingsError`); a
 """
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
+from logging.config import dictConfig
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Self, cast
@@ -31,6 +31,7 @@ from app.demo import add_demo_data
 from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
 from app.http_connection import HttpConnection
+from app.log_lines import LINES
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 
@@ -49,6 +50,7 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
         EmbeddedError: A server does not start.
         SystemExit: The application does not start. Why is on its standard error.
     """
+    dictConfig(LINES)
     listener = _listen(settings)
     with _Leaving() as leaving, ExitStack() as stack:
         if settings.redis_url is None:
@@ -152,12 +154,12 @@ def _welcome(settings: Settings, console: Console) -> None:
 
 
 def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Leaving) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     allow_descriptors(settings)
     # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
     config = uvicorn.Config(
         "app.main:app",
         workers=workers,
+        log_config=LINES,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE,

@@ -2,6 +2,7 @@
 
 HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
+a body  that is compressed is refused, for it would be read as if it were not
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large. Of many
         views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts
 
@@ -15,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.routers.codings import unknown_coding
 from app.routers.problems import problem
 from app.settings import Settings
 
@@ -56,6 +58,10 @@ class Edge:
         declared = int(length) if length.isdigit() else 0
         if declared > self._least and declared > (most := self._most(scope)):
             return problem(413, "content-too-large", _too_large(most))(scope, receive, send)
+        if (b"transfer-encoding" in headers or b"content-encoding" in headers) and (
+            refusal := unknown_coding(scope["method"], scope["headers"], headers)
+        ):
+            return refusal(scope, receive, send)
         return self._app(scope, self._limited(scope, receive), send)
 
     def _most(self, scope: Scope) -> int:

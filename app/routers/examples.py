@@ -23,7 +23,7 @@ EXAMPLES = {
     413: ("The body is too large.", "content-too-large", "The body is larger than 65,536 bytes."),
     414: ("The URL is too long.", "uri-too-long", "The URL is longer than 65,536 bytes."),
     415: (
-        "The body is not declared as JSON.",
+        "The body is not declared as JSON, or it is compressed.",
         "unsupported-media-type",
         "The body must be declared as application/json, not as text/plain.",
     ),
@@ -38,10 +38,20 @@ EXAMPLES = {
         "unreadable-row",
         "User 7 cannot be read: its created_at is no time of the years 1 to 9999.",
     ),
+    501: (
+        "The body comes in another transfer coding than chunks.",
+        "not-implemented",
+        "Of transfer codings only chunked is known here, and not gzip.",
+    ),
     503: (
         "A store does not answer; `Retry-After` says when to come back.",
         "database-unavailable",
         "The database does not answer.",
+    ),
+    505: (
+        "The request is of another version of HTTP.",
+        "http-version-not-supported",
+        "HTTP/1.1 is spoken here, and not that version.",
     ),
 }
 """What each means, and an example of it: the type and the detail."""

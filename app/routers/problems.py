@@ -105,7 +105,7 @@ NAMED: Responses = {304: {"description": "`If-None-Match` is `*`, and it is ther
 def documented(*statuses: int) -> Responses:
     """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
     answers: Responses = {}
-    for status in sorted({400, 408, 413, 414, 431, *statuses}):
+    for status in sorted({400, 408, 413, 414, 431, 501, 505, *statuses}):
         answers |= described(status, *EXAMPLES[status])
     return answers
 

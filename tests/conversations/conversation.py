@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from tests.eventually import PATIENCE
+from tests.home import Home
 from tests.keep_alive import Answer
 from tests.service import Service
 
@@ -65,7 +66,7 @@ class Conversation:
 
 
 @asynccontextmanager
-async def conversation(service: Service) -> AsyncIterator[Conversation]:
+async def conversation(service: Service | Home) -> AsyncIterator[Conversation]:
     """A new one."""
     where = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)

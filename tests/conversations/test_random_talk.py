@@ -15,7 +15,7 @@ from app.embedded import Endpoints
 from app.main import create_app
 from app.routers import direct_way
 from app.settings import Settings
-from tests.conversations.conversation import asks, conversation
+from tests.conversations.conversation import asks, conversation, in_chunks
 from tests.conversations.talk import ASKS, COUNTED, Talk, Told, made_up, whole_way
 from tests.eventually import eventually
 from tests.keep_alive import Answer
@@ -25,6 +25,9 @@ AT_ONCE = 8
 MEMORY = 64 * 2**20
 NOBODY_WAITS = 100
 """Milliseconds."""
+DRIPPING, BLANK = in_chunks("/users", *[b" "] * 70_000), b"\r\n" * 1000
+ENDLESS = 2_000_000
+"""Bytes."""
 
 
 @pytest.fixture
@@ -118,7 +121,8 @@ async def test_a_sample_is_answered_as_on_the_whole_way(service: Service, whole:
 async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
     service: Service, whole: Mapping[int, Told], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Beside them twenty clients ask and never read."""
+    """Beside them twenty clients ask and never read, and ten send their bodies in chunks of one byte, or nothing at all
+    but blank lines."""
     process = psutil.Process(service.process.pid)
     async with conversation(service) as first:
         await first.say(asks("/openapi.json"))  # Made at the first time, and kept.
@@ -133,10 +137,10 @@ async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
             await asyncio.sleep(0.1)
 
     async with AsyncExitStack() as stack:
-        for request in (asks("/openapi.json"), asks("/users/1"), asks("/nowhere"), asks("/users/0")):
+        for request in (asks("/openapi.json"), asks("/users/1"), asks("/nowhere"), asks("/users/0"), DRIPPING, BLANK):
             for _ in range(5):
                 mute = await stack.enter_async_context(conversation(service))
-                stack.callback(asyncio.create_task(mute.say(request * 20_000)).cancel)
+                stack.callback(asyncio.create_task(mute.say(request * (ENDLESS // len(request)))).cancel)
         stack.callback(asyncio.create_task(watched()).cancel)
         bystander = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.conversations.bystander", service.url.rpartition(":")[2], str(process.pid),

@@ -88,7 +88,7 @@ async def test_what_is_not_there_is_404_whatever_is_expected_of_it(client: httpx
             assert (await asked(client, change, headers)).status_code == 404, (change, headers)
 
 
-@pytest.mark.parametrize("path", [*ROWS, "/page-views/home"])
+@pytest.mark.parametrize("path", [*ROWS, "/page-views/home", "/docs", "/openapi.json"])
 async def test_a_read_keeps_both_preconditions_and_judges_if_match_first(
     client: httpx.AsyncClient, rows: Contents, path: str
 ) -> None:
@@ -220,3 +220,14 @@ async def test_a_view_is_not_counted_on_a_condition_that_nobody_judges(client: h
                 )
         assert (await client.post(path, json=body, headers=DATES)).status_code == 202
     assert (await client.get("/page-views/home")).json()["views"] == 2
+
+
+async def test_the_documents_are_named_by_their_content(client: httpx.AsyncClient) -> None:
+    for path in ("/docs", "/openapi.json"):
+        first, second = await client.get(path), await client.get(path)
+        assert (first.headers["etag"], first.content) == (second.headers["etag"], second.content)
+        known = await client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert known.headers["cache-control"] == "no-cache"
+        other = await client.get(path, headers={"If-Match": '"other"'})
+        assert other.json()["detail"] == "This document is of another content, which If-Match does not name."
