@@ -446,7 +446,7 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
 
 
 SAMPLE = settings(
-    max_examples=100,
+    max_examples=50,
     stateful_step_count=40,
     derandomize=True,
     deadline=None,
