@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 from redis.asyncio import Redis
 
@@ -24,6 +25,7 @@ from .batch_clock import BatchClock
 from .breaker import Breaker
 from .clock import RedisClock
 from .countable import check, check_page
+from .errors import CacheError
 from .group_commit import GroupCommit
 from .intake import Cap, Intake
 from .observing import Flow, ObserveFlow
@@ -31,6 +33,9 @@ from .receipts import Receipts
 from .scripts import run, script
 from .shards import COUNT, GROUP, shards
 from .totals import Load, Standing, Total, Totals
+
+SLICE = 500
+"""So many additions are made in one turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,30 @@ class WriteBehind(Background):
     async def add_many(self, counts: Mapping[str, int], key: str | None = None) -> None:
         """Takes the views of many pages on. After an error, some of them may have been: a repetition with the same
         `key` completes them. Raises as `add` does; none is taken on, if one of them cannot be counted."""
-        for page, count in counts.items():
-            check(page, count, key)
-        asked = [self._additions.ask(page, count, key, many=True) for page, count in counts.items()]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        # Ten thousand at once would hold up everybody else in this process for long.
+        slices = [list(islice(counts.items(), start, start + SLICE)) for start in range(0, len(counts), SLICE)]
+        for place, some in enumerate(slices):
+            if place:
+                await asyncio.sleep(0)
+            for page, count in some:
+                check(page, count, key)
+        asked: list[asyncio.Future[int | None]] = []
+        try:
+            for place, some in enumerate(slices):
+                if place:
+                    await asyncio.sleep(0)
+                asked += [self._additions.ask(page, count, key, many=True) for page, count in some]
+            errors: list[CacheError] = []
+            for told in asked:  # `gather` would call back for each.
+                try:
+                    await told
+                except CacheError as error:
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+        finally:
+            for told in asked:
+                told.cancel() or told.cancelled() or told.exception()  # It is heard of.
 
     async def get(self, page: str) -> Total:
         """The views of a page, with those that wait. Raises CacheUnavailable, Behind and TargetUnavailable, and
