@@ -80,8 +80,9 @@ class HttpConnection(Refusing):
         self._joined.flush()
         self._ended = True
         if self._unfinished and not (self._in_head or self._deaf):  # The rest of its body will not come.
-            if self.pipeline:
+            if self.pipeline:  # It has not begun. What is answered now is the one before.
                 self.pipeline.popleft()
+                self.cycle, self._unfinished, self._deaf = self._before, False, True
                 return True
             self._give_up()
         return self._is_answering()
@@ -152,7 +153,10 @@ class HttpConnection(Refusing):
         if (self.url[:1] != b"/" or self.parser.get_http_version() != "1.1") and (refusal := self._other_line()):
             self._refuse(refusal)
             return
+        before = self.cycle
         super().on_headers_complete()
+        if self.pipeline:
+            self._before = before
         self.headers = []  # What comes behind a body are no header fields of the request (RFC 9110, section 6.5.1).
         self._in_head = False
         self._since = self._among.now

@@ -95,8 +95,8 @@ class KeyUnreadable(CacheError):
 
     def __init__(self, key: str, record: str) -> None:
         super().__init__(
-            f"What was counted under the idempotency key {key} cannot be told: what Redis has as {record[:400]} is of "
-            "another type than such a record."
+            f"What was counted under the idempotency key {key} cannot be told: what Redis has as {record[:400]} is "
+            "no such record."
         )
 
 

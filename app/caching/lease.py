@@ -60,3 +60,10 @@ class Fill(StrEnum):
     BELOW = "below"
     LOST = "lost"
     UNKNOWN = "unknown"
+
+
+def whole(version: int) -> int:
+    """The version of a row. Raises TypeError for what is none: it would fail those that are told with it."""
+    if type(version) is not int:
+        raise TypeError(f"{version!r} is no version of a row: it must be a whole number, from the database.")
+    return version

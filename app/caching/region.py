@@ -25,7 +25,7 @@ from .background import Background
 from .batching import LARGEST, Batching
 from .cache import Cache
 from .errors import CacheUnavailable
-from .lease import LEASE, Fill, K, Lease, Loaded
+from .lease import LEASE, Fill, K, Lease, Loaded, whole
 from .lifetimes import DEFAULT, Lifetimes, ms
 from .lookup import Lookup
 from .observing import Event, Observe
@@ -171,7 +171,7 @@ class Region(Background, Generic[K, V]):
 
     async def forget(self, key: K, version: int) -> None:
         """As `invalidate`, for a relay, which can try again: raises CacheUnavailable."""
-        await self._invalidations.ask((key, version))
+        await self._invalidations.ask((key, whole(version)))
         self.report(Event.INVALIDATED)
 
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:

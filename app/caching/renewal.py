@@ -16,7 +16,7 @@ What can go wrong: Redis is away for long, and ever more keys are owed. They are
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from redis.asyncio import Redis
@@ -54,6 +54,9 @@ class Renewal:
         async with self._repeating.running():
             yield
         if self._owed:
+            with suppress(CacheUnavailable):  # What is still owed is said below.
+                await self.renew()
+        if self._owed:
             logger.error(
                 "Redis was not told that %d keys have changed: others may read old values until these expire.",
                 self.owed,
@@ -74,9 +77,16 @@ class Renewal:
         # What is owed from here on opens the breaker after this look: then this round does not close it.
         losses, began = self._breaker.losses, Moment.now()
         await self._breaker.probe(self._redis, self._redis.ping)
+        failed: CacheUnavailable | None = None
         for key, (version, invalidate) in list(self._owed.items()):
-            await invalidate()
+            try:
+                await invalidate()
+            except CacheUnavailable as error:  # The others are told all the same.
+                failed = error
+                continue
             if self._owed[key][0] == version:
                 del self._owed[key]
+        if failed is not None:
+            raise failed
         self._breaker.close(losses, began)
         return EVERY

@@ -16,26 +16,33 @@ What can go wrong: a row stays locked. What is parked stays, and is in the total
 becomes a dead letter.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Text, column, text
-from sqlalchemy.exc import DBAPIError
 
-from app.availability import refusal, said
 from app.caching.errors import TargetUnavailable
 from app.caching.repeating import Repeating
 from app.database import Database
 from app.errors import DatabaseUnavailable, TookTooLong
 from app.look import Look
-from app.page_views.salvage import ADD, LOCK_TABLE, keep, letter, limit_time, tell
+from app.page_views.salvage import (
+    LOCK_TABLE,
+    LONGEST,
+    add_by_halves,
+    keep,
+    limit_time,
+    refused,
+    tell,
+    unfit_of,
+)
 
 EVERY = timedelta(seconds=1)
-MOST = 200
+MOST = 1000
 """So many pages are settled in one pass at most."""
-MOST_IN_VAIN = 3
 WORTH_MERGING = 100
 """Rows of one page: so the table stays small while a page is locked for long."""
 LONG = timedelta(seconds=10)
@@ -50,23 +57,22 @@ WITH due AS MATERIALIZED (
     <= clock_timestamp()
   ORDER BY tries, random() LIMIT {50 * MOST}
 ), free AS MATERIALIZED (
-  SELECT page FROM page_views WHERE page IN (SELECT page FROM due) FOR UPDATE SKIP LOCKED
+  SELECT page FROM page_views WHERE page IN (SELECT page FROM due) FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT page FROM due
 WHERE page IN (SELECT page FROM free) OR NOT EXISTS (SELECT FROM page_views WHERE page_views.page = due.page)
 ORDER BY tries, since LIMIT {MOST}
 """)
-# Each row is one flush's, of 2^53 views at most: so many of them are no more than a bigint.
-SETTLE = text("""
+TAKE = text("""
 DELETE FROM parked_views WHERE id IN (
-  SELECT id FROM parked_views WHERE page = :page ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
-) RETURNING delta, tries
+  SELECT id FROM parked_views WHERE page = ANY(:pages) ORDER BY id LIMIT 20000 FOR UPDATE SKIP LOCKED
+) RETURNING page, delta, tries, parked_at
 """)
-FAILED = text("""
-UPDATE parked_views SET blocked = true, reason = :reason, tries = tries + 1, tried_at = clock_timestamp()
-WHERE id = (SELECT id FROM parked_views WHERE page = :page ORDER BY blocked DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)
+PUT_BACK = text("""
+INSERT INTO parked_views (page, delta, blocked, reason, tries, parked_at, tried_at)
+VALUES (:page, :delta, :blocked, :reason, :tries, :parked_at, clock_timestamp())
 """)
-MANY = text(f"SELECT page FROM parked_views WHERE NOT blocked GROUP BY page HAVING count(*) > {WORTH_MERGING}")
+MANY = text(f"SELECT page FROM parked_views WHERE NOT blocked GROUP BY page HAVING count(*) > {WORTH_MERGING} LIMIT 20")
 MERGE = text("""
 WITH taken AS (
   DELETE FROM parked_views WHERE id IN (
@@ -122,26 +128,23 @@ class Parking:
 
     async def _repeat(self) -> timedelta:
         try:
-            due = await self.settle()
+            settled = await self.settle()
         except DatabaseUnavailable as error:
             raise TargetUnavailable(str(error)) from error
-        return timedelta(0) if due == MOST and self._blocked is None else EVERY
+        return timedelta(0) if settled == MOST else EVERY
 
     async def settle(self) -> int:
-        """One pass: settles what can be. Answers for how many pages it was due. Raises DatabaseUnavailable."""
+        """One pass: settles what can be. Answers of how many pages. Raises DatabaseUnavailable."""
         async with self._database.reading("page_views") as connection:
             pages = list(await connection.scalars(FREE))
-        in_vain = 0
-        for page in pages if pages and await self._may_write() else ():
-            in_vain += not await self._settle(page)
-            if in_vain == MOST_IN_VAIN:
-                break
+        settled, dead = await self._settle(pages) if pages and await self._may_write() else (0, 0)
+        self._dead(dead)
         async with self._database.reading("page_views") as connection:
             for page in list(await connection.scalars(MANY)):
                 await connection.execute(MERGE, {"page": page})
         blocked = await self._database.look("page_views", BLOCKED, {"long": LONG})
         self._blocked = Blocked(**blocked[0]) if blocked else None
-        return len(pages)
+        return settled
 
     async def _may_write(self) -> bool:
         """Whether nobody has locked the table as a whole."""
@@ -152,33 +155,29 @@ class Parking:
             return False
         return True
 
-    async def _settle(self, page: str) -> bool:
-        """Settles one page, and answers whether it could."""
-        try:
-            dead = await self._settled(page)
-        except (TookTooLong, DBAPIError) as error:
-            async with self._database.writing("page_views") as connection:
-                await connection.execute(FAILED, {"page": page, "reason": said(error.__cause__ or error)})
-            return False
-        self._dead(dead)
-        return True
-
-    async def _settled(self, page: str) -> int:
-        """Adds what is parked to the row of a page, and answers how many views became dead letters."""
-        async with self._database.writing("page_views") as connection:
+    async def _settle(self, pages: Sequence[str]) -> tuple[int, int]:
+        """Adds what is parked to the rows of pages, and puts back what cannot be added in time. Answers of how many
+        pages it was added, and how many views became dead letters."""
+        async with self._database.writing("page_views", LONGEST) as connection:
             await limit_time(connection)
-            rows = (await connection.execute(SETTLE, {"page": page})).all()
-            if not rows:
-                return 0  # Somebody else is at it.
-            views = sum(int(row.delta) for row in rows)
-            try:
-                async with connection.begin_nested():
-                    await connection.execute(ADD, {"page": page, "delta": views})
-            except DBAPIError as error:
-                if (why := refusal(error)) is None:
-                    raise
-                tries = 1 + max(row.tries for row in rows)
-                await keep(connection, [letter(page=page, delta=views, reason=why)], None, tries)
-                await tell(connection, [page])
-                return views
-        return 0
+            rows = (await connection.execute(TAKE, {"pages": pages})).all()  # Others may have taken some.
+            deltas: Counter[str] = Counter()
+            for row in rows:
+                deltas[row.page] += row.delta
+            outcome = unfit_of(deltas)
+            await add_by_halves(connection, {page: deltas[page] for page in sorted(deltas)}, outcome)
+            tries, since = {row.page: row.tries for row in rows}, {row.page: row.parked_at for row in rows}
+            for row in rows:
+                tries[row.page] = max(tries[row.page], row.tries)
+                since[row.page] = min(since[row.page], row.parked_at)
+            back = [
+                {"page": page, "delta": deltas[page], "blocked": blocked, "reason": why, "tries": tries[page] + tried}
+                | {"parked_at": since[page]}
+                for page, blocked, why, tried in outcome.rows
+            ]
+            if back:
+                await connection.execute(PUT_BACK, back)
+            for page, why in outcome.refused.items():
+                await keep(connection, [refused(page, deltas[page], why)], None, tries[page] + 1)
+            await tell(connection, outcome.refused)
+        return len(deltas) - len(back) - len(outcome.refused), sum(deltas[page] for page in outcome.refused)

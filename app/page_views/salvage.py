@@ -29,7 +29,7 @@ LARGEST = 2**63 - 1
 
 LONGEST = timedelta(seconds=10)
 """How long all of it may last: it holds the rows that it has counted."""
-ALL, EACH, LOCK = timedelta(seconds=5), timedelta(seconds=1), timedelta(milliseconds=100)
+ALL, EACH, LOCK = timedelta(seconds=2), timedelta(milliseconds=400), timedelta(milliseconds=30)
 """How long its tries may take together, each of them, and each for a lock."""
 
 RECORD = text("""
@@ -43,7 +43,7 @@ LOCK_TABLE = text("LOCK TABLE page_views IN ROW EXCLUSIVE MODE NOWAIT")
 # What is locked is passed over, so nobody is waited for.
 LOCKED = text("""
 WITH free AS MATERIALIZED (
-  SELECT page FROM page_views WHERE page = ANY(:pages) ORDER BY page FOR UPDATE SKIP LOCKED
+  SELECT page FROM page_views WHERE page = ANY(:pages) ORDER BY page FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT page FROM page_views WHERE page = ANY(:pages) AND page NOT IN (SELECT page FROM free)
 """)
@@ -62,12 +62,27 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
 
 
+Parked = tuple[str, bool, str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Which pages were refused, and which are parked, and why."""
+    """Which pages were refused, which are locked or too slow, and why; and for which there was no time."""
 
     refused: dict[str, str] = field(default_factory=dict)
-    parked: dict[str, str] = field(default_factory=dict)
+    locked: dict[str, str] = field(default_factory=dict)
+    slow: dict[str, str] = field(default_factory=dict)
+    untried: set[str] = field(default_factory=set)
+
+    @property
+    def rows(self) -> list[Parked]:
+        """What is to be parked: a page, whether it blocks, why, and how often it was tried. One that was not tried, or
+        waits behind others, blocks nobody itself: see `parking.py`."""
+        return [
+            *((page, True, why, 0) for page, why in self.locked.items()),
+            *((page, True, why, 1) for page, why in self.slow.items()),
+            *((page, False, NO_TIME, 0) for page in self.untried),
+        ]
 
 
 async def record(batches: Iterable[Counted], connection: AsyncConnection) -> frozenset[str]:
@@ -81,11 +96,10 @@ async def salvage(batch: Counted, deliveries: int, connection: AsyncConnection) 
     """Counts what can be counted. Answers how many rows it wrote, and how many views became dead letters."""
     if not await record([batch], connection):
         return 0, 0  # Somebody has done so already, and died before it was forgotten.
-    outcome = await count(batch.deltas, connection)
+    outcome, counted = await count(batch.deltas, connection)
     await keep(connection, letters(batch, outcome.refused), batch.id, deliveries)
     await tell(connection, outcome.refused)
-    rows = len(batch.deltas) - len(outcome.refused) - len(outcome.parked)
-    return rows, sum(batch.deltas[page] for page in outcome.refused)
+    return counted, sum(batch.deltas[page] for page in outcome.refused)
 
 
 async def count_or_park(batches: Sequence[Counted], connection: AsyncConnection) -> int:
@@ -97,15 +111,16 @@ async def count_or_park(batches: Sequence[Counted], connection: AsyncConnection)
     deltas: Counter[str] = Counter()
     for batch in {one.id: one for one in batches if one.id in fresh}.values():
         deltas.update(batch.deltas)
-    outcome = await count(deltas, connection)
+    outcome, counted = await count(deltas, connection)
     for reason in outcome.refused.values():
         raise Uncountable(reason)
-    return len(deltas) - len(outcome.parked)
+    return counted
 
 
-async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> Outcome:
-    """Adds to each page by itself, and parks what is not done in time."""
-    outcome = Outcome({page: why for page, delta in deltas.items() if (why := unfit(page, delta)) is not None})
+async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> tuple[Outcome, int]:
+    """Adds to each page, and parks what is not done in time. Answers what became of the others, and how many rows it
+    wrote."""
+    outcome = unfit_of(deltas)
     await limit_time(connection)
     pages = sorted(deltas.keys() - outcome.refused.keys())
     blocked = set(await connection.scalars(BLOCKED, {"pages": pages}))
@@ -118,17 +133,14 @@ async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> Outco
         if sqlstate(error) not in TOO_LONG:
             raise
         locked = set(free)  # The table as a whole is.
-    outcome.parked.update(dict.fromkeys(locked, IS_LOCKED))
-    await _by_halves(connection, {page: deltas[page] for page in free if page not in locked}, outcome)
-    # What waits behind others blocks nobody itself: see `parking.py`.
-    parked = [(page, True, reason) for page, reason in outcome.parked.items()]
-    parked += [(page, False, BEHIND_OTHERS) for page in blocked]
-    outcome.parked.update(dict.fromkeys(blocked, BEHIND_OTHERS))
-    names = ("page", "blocked", "reason")
-    rows = [dict(zip(names, one, strict=True)) | {"delta": deltas[one[0]], "tries": 0} for one in parked]
+    outcome.locked.update(dict.fromkeys(locked, IS_LOCKED))
+    await add_by_halves(connection, {page: deltas[page] for page in free if page not in locked}, outcome)
+    parked = [*outcome.rows, *((page, False, BEHIND_OTHERS, 0) for page in blocked)]
+    names = ("page", "blocked", "reason", "tries")
+    rows = [dict(zip(names, one, strict=True)) | {"delta": deltas[one[0]]} for one in parked]
     if rows:
         await connection.execute(parked_views.insert(), rows)
-    return outcome
+    return outcome, len(pages) - len(rows) - sum(page in outcome.refused for page in pages)
 
 
 async def limit_time(connection: AsyncConnection) -> None:
@@ -139,13 +151,17 @@ async def limit_time(connection: AsyncConnection) -> None:
     await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
 
 
-async def _by_halves(connection: AsyncConnection, deltas: Mapping[str, int], outcome: Outcome) -> None:
+async def add_by_halves(connection: AsyncConnection, deltas: Mapping[str, int], outcome: Outcome) -> None:
+    """Adds to all pages, and where that fails to half of them, and half of those, for as long as `ALL`.
+
+    It comes down to something first: else each pass would end where the one before did.
+    """
     deadline = time.monotonic() + ALL.total_seconds()
-    waiting = [list(deltas)] if deltas else []
+    waiting, came_down = [list(deltas)] if deltas else [], False
     while waiting:
         pages = waiting.pop()
-        if time.monotonic() >= deadline:
-            outcome.parked.update(dict.fromkeys(pages, NO_TIME))
+        if came_down and time.monotonic() >= deadline:
+            outcome.untried.update(pages)
             continue
         try:
             async with connection.begin_nested():
@@ -156,17 +172,26 @@ async def _by_halves(connection: AsyncConnection, deltas: Mapping[str, int], out
                 raise
             if len(pages) > 1:
                 waiting += [pages[len(pages) // 2 :], pages[: len(pages) // 2]]
-            elif (why := refusal(error)) is not None:
+                continue
+            if (why := refusal(error)) is not None:
                 outcome.refused[pages[0]] = why
             else:
-                outcome.parked[pages[0]] = said(error)
+                outcome.slow[pages[0]] = said(error)
         else:
             outcome.refused.update((row.refused_page, row.reason) for row in rows)
+        came_down = True
 
 
 def is_of_the_page(error: DBAPIError) -> bool:
-    """Whether another page may fare better: it is refused or too slow, or Postgres says what nobody knows."""
-    return unavailability(error) is None or sqlstate(error) in TOO_LONG
+    """Whether another page may fare better: it is refused or too slow, its row is damaged, or Postgres says what nobody
+    knows."""
+    state = sqlstate(error) or ""
+    return unavailability(error) is None or state in TOO_LONG or state.startswith(("XX", "55000"))
+
+
+def unfit_of(deltas: Mapping[str, int]) -> Outcome:
+    """Which of these cannot even be sent to Postgres."""
+    return Outcome({page: why for page, delta in deltas.items() if (why := unfit(page, delta)) is not None})
 
 
 def unfit(page: str, delta: int) -> str | None:
@@ -183,14 +208,16 @@ def letter(
     return {"page": page, "delta": delta, "entry": entry, "reason": reason}
 
 
-def letters(batch: Counted, refused: Mapping[str, str]) -> list[dict[str, object]]:
+def letters(batch: Counted, of_pages: Mapping[str, str]) -> list[dict[str, object]]:
     """What becomes of the pages of a batch that were refused."""
-    return [
-        letter(entry=json.dumps({page: batch.deltas[page]}).encode(), reason=why)
-        if unfit(page, batch.deltas[page])
-        else letter(page=page, delta=batch.deltas[page], reason=why)
-        for page, why in refused.items()
-    ]
+    return [refused(page, batch.deltas[page], why) for page, why in of_pages.items()]
+
+
+def refused(page: str, delta: int, why: str) -> dict[str, object]:
+    """The dead letter of some views of a page."""
+    if unfit(page, delta):
+        return letter(entry=json.dumps({page: delta}).encode(), reason=why)
+    return letter(page=page, delta=delta, reason=why)
 
 
 async def tell(connection: AsyncConnection, refused: Iterable[str]) -> None:

@@ -137,7 +137,9 @@ class PageViewStore:
                 return await self._apply_at_once(batches)
             except DatabaseUnavailable as error:
                 # A COMMIT may take too long, too: whether it has counted, the ledger tells.
-                if not isinstance(error, TookTooLong) and not isinstance(error.__cause__, TookTooLong):
+                cause = error.__cause__
+                of_a_page = isinstance(cause, DBAPIError) and is_of_the_page(cause)
+                if not (of_a_page or isinstance(error, TookTooLong) or isinstance(cause, TookTooLong)):
                     raise
             except DBAPIError as error:
                 if not is_of_the_page(error):

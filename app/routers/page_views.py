@@ -61,8 +61,8 @@ UNREADABLE = described(
     "Redis has something else where what was counted under this `Idempotency-Key` should stand. Nothing is counted "
     "under it until that is gone; all other keys are taken.",
     "unreadable-key",
-    "What was counted under the idempotency key visit-1 cannot be told: what Redis has as views:{0}:call:visit-1 is of "
-    "another type than such a record.",
+    "What was counted under the idempotency key visit-1 cannot be told: what Redis has as views:{0}:call:visit-1 is "
+    "no such record.",
 )
 """What OpenAPI says of the answers of these calls."""
 

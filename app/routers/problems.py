@@ -4,7 +4,7 @@ A refused input is never echoed as a whole: it may be huge, or a secret, or not 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -139,10 +139,29 @@ def _title(status: int) -> str:
 def install(app: FastAPI) -> None:
     """Makes a problem of every error that can leave a route."""
     for error in STATUSES:
-        app.add_exception_handler(error, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+        app.add_exception_handler(error, _letting_go(_known))
+    app.add_exception_handler(RequestValidationError, _letting_go(_invalid))
+    app.add_exception_handler(HTTPException, _letting_go(_http))
     app.add_exception_handler(Exception, _unknown)
+
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def _letting_go(handler: Handler) -> Handler:
+    """An error has its traceback, and that the frame which names the error: a circle, with the body of the request in
+    it. It would stay until the collector looks, which counts objects, and not megabytes."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        try:
+            return await handler(request, error)
+        finally:
+            each: BaseException | None = error
+            while each is not None:
+                each.__traceback__ = None
+                each = each.__cause__ or each.__context__
+
+    return handle
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:

@@ -26,7 +26,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # What is parked is counted: without its table, it would be lost.
+    # What is parked is counted: without its table, it would be lost. Nobody parks or settles meanwhile:
+    #   a process has settled 5, and not committed yet      they are settled here, too
+    op.execute("LOCK TABLE parked_views IN ACCESS EXCLUSIVE MODE")
     op.execute("""
         INSERT INTO page_views AS counted (page, views)
         SELECT page, sum(delta)::bigint FROM parked_views GROUP BY page ORDER BY page

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, CacheAside, NotInvalidated, Outcome, Region, cache, open_cache
+from app.caching import Breaker, Cache, CacheAside, CacheUnavailable, NotInvalidated, Outcome, Region, cache, open_cache
 from app.caching.renewal import Renewal
 from app.embedded import Endpoints
 from tests.caching.conftest import Source, Thing
@@ -120,6 +121,58 @@ async def test_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: 
         assert (renewal.owed, opened.breaker.closed) == (1, False)
         await eventually(lambda: _is(opened.breaker.closed))
     assert told == [3]
+
+
+async def test_one_that_cannot_be_told_does_not_hold_up_the_others(redis: Redis, breaker: Breaker) -> None:
+    told: list[int] = []
+
+    async def fails() -> None:
+        raise CacheUnavailable("Redis answered with an error.")
+
+    async def tell() -> None:
+        told.append(2)
+
+    renewal = Renewal(redis, breaker)
+    renewal.owe("things", 1, 2, fails)
+    renewal.owe("things", 2, 2, tell)
+    with pytest.raises(CacheUnavailable):
+        await renewal.renew()
+    assert (told, renewal.owed, breaker.closed) == ([2], 1, False)
+
+
+async def test_a_version_that_is_no_number_is_refused_and_fails_no_other(
+    endpoints: Endpoints, redis: Redis, source: Source
+) -> None:
+    async with things(endpoints.redis_url) as (opened, one):
+        bad, good = await asyncio.gather(
+            one.invalidate(1, cast("int", "abc")), one.invalidate(2, 2), return_exceptions=True
+        )
+        assert (str(bad), good) == ("'abc' is no version of a row: it must be a whole number, from the database.", None)
+        assert opened.renewal is not None
+        assert (opened.renewal.owed, opened.breaker.closed) == (0, True)
+
+
+async def test_what_is_owed_is_told_at_the_end(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+    """An invalidation fails · Redis is back · the cache is closed before its next round"""
+    source.rows[1] = Thing(name="old", version=1)
+    async with RedisWire(endpoints.redis_url) as wire, things(endpoints.redis_url) as (_, other):
+        async with things(wire.url) as (opened, writer):
+            await writer.get(1, source.get)
+            source.rows[1] = Thing(name="new", version=2)
+            assert opened.renewal is not None
+            opened.renewal.renew = _never  # type: ignore[method-assign]
+            opened.renewal._repeating._work = _never
+            wire.refuse()
+            with pytest.raises(NotInvalidated):
+                await writer.invalidate(1, 2)
+            wire.heal()
+            del opened.renewal.renew
+        assert (await other.get(1, source.get)).value == source.rows[1]
+
+
+async def _never() -> timedelta:
+    """No round comes."""
+    return timedelta(milliseconds=1)
 
 
 async def test_what_is_owed_at_the_end_is_said(

@@ -5,7 +5,7 @@ import signal
 from contextlib import AsyncExitStack
 
 from app.embedded import Endpoints
-from tests.conversations.conversation import asks, conversation, in_chunks, views
+from tests.conversations.conversation import JSON, asks, conversation, in_chunks, views
 from tests.eventually import PATIENCE
 from tests.faults.postgres_wire import PostgresWire
 from tests.home import Home
@@ -29,6 +29,7 @@ async def test_what_has_not_come_to_its_end_is_refused_and_what_is_under_way_ans
     async with (
         PostgresWire(endpoints.database_url) as wire,
         wire.holding(r"^SELECT .*\bFROM users\b") as held,
+        wire.holding(r"\bUPDATE users\b") as changes,
         home.runs(
             "serve", REDIS_URL=endpoints.redis_url, DATABASE_URL=wire.url,
             FOURWAYS_DATABASE_TIMEOUT="60", FOURWAYS_ALLOWED_HOSTS="*",
@@ -39,6 +40,12 @@ async def test_what_has_not_come_to_its_end_is_refused_and_what_is_under_way_ans
         busy = await stack.enter_async_context(conversation(home))
         await busy.say(asks("/users/1"))
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        # Behind one that waits as well comes a head in the same write, and then no body, but the end of this half.
+        cut = await stack.enter_async_context(conversation(home))
+        bodiless = b"POST /page-views/cut HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+        await cut.say(asks("/users/2", JSON.rstrip(), method="PATCH", body=b'{"name":"Ada"}') + bodiless)
+        cut.say_all()
+        await asyncio.wait_for(changes.arrived.wait(), PATIENCE)
         halves = [await stack.enter_async_context(conversation(home)) for _ in HALVES]
         for half, sent in zip(halves, HALVES.values(), strict=True):
             await half.say(asks("/health/live") + sent)
@@ -48,9 +55,12 @@ async def test_what_has_not_come_to_its_end_is_refused_and_what_is_under_way_ans
             assert await half.refusal() == (503, SAYS)
             half.hang_up()
         held.release()
+        changes.release()
         answer = await busy.answer()
         assert (answer.status, answer.headers["connection"]) == (404, "close")
         busy.hang_up()
+        assert (await cut.answer()).status == 404, "Its own answer, and not a refusal in its place."
+        assert await cut.rest() == b""
         assert await fourways.code() == 0
     assert "Traceback" not in fourways.screen
     assert "Cancel" not in fourways.screen

@@ -10,9 +10,11 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from app.routers.page_views import MOST_FINDINGS
+from tests.service import Service
 
 LONGEST = 0.05
 """Seconds."""
@@ -104,3 +106,25 @@ async def test_it_does_not_hold_the_loop(client: httpx.AsyncClient, path: str, b
     assert await asked() == status
     waiting.cancel()
     assert longest < LONGEST
+
+
+@pytest.mark.parametrize("kind", ["no JSON", "cut off"])
+async def test_bodies_that_came_to_nothing_are_let_go_at_once(service: Service, kind: str) -> None:
+    """Errors that hold a body of megabytes in a circle would stay until the collector has seen many objects."""
+    process, port = psutil.Process(service.process.pid), int(service.url.rpartition(":")[2])
+    body = b'{"views":"' + b"a" * (4 * 2**20 - 300)
+    length = len(body) + (kind == "cut off")
+    head = (
+        b"POST /page-views HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    sizes: list[int] = []
+    for _ in range(40):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head % length + body)
+        await writer.drain()
+        if kind == "no JSON":
+            assert b" 400 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        sizes.append(process.memory_info().rss)
+    assert max(sizes) - sizes[5] < 64 * 2**20

@@ -19,6 +19,9 @@ local function number(text)
   local value = text and string.find(text, '^%d+$') and tonumber(text)
   return value and value < 2 ^ 53 and value
 end
+local function is_batch(text)
+  return #text == 26 and string.find(text, '^%w+$')
+end
 local taken = redis.call('GET', KEYS[4])
 local entry = again and string.match(taken or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
@@ -48,7 +51,7 @@ if not taken then
       unreadable[call], fields = not fields, fields or {}
       local batches = 0
       for i = 1, #fields, 2 do
-        if fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
+        if not is_batch(fields[i]) or fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
           batches = batches + 1
           for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
         end
@@ -57,6 +60,7 @@ if not taken then
     end
     local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
     local one, many = read('GET', record), known[call][word]
+    if one and not is_batch(one) then one = nil end
     -- Under its own key a batch may be taken on again.
     if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
       local page = pages[item[1]]
