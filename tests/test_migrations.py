@@ -78,6 +78,33 @@ async def test_downgrading_leaves_nothing_and_upgrading_works_again(empty: str, 
     assert await _lines(empty, CATALOGUE) == before
 
 
+@pytest.mark.parametrize("under_way", ["settled", "parked"])
+async def test_what_is_parked_is_counted_once_by_who_downgrades(empty: str, tmp_path: Path, under_way: str) -> None:
+    """A process settles, or parks, and has not committed yet · somebody downgrades, and has to wait · it commits"""
+    await asyncio.to_thread(migrate, empty)
+    sql, looker = await asyncpg.connect(empty), await asyncpg.connect(empty)
+    parks = "INSERT INTO parked_views (page, delta, blocked, reason, tries) VALUES ('home', $1, true, '', 0)"
+    await sql.execute(parks, 5)
+    transaction = sql.transaction()
+    await transaction.start()
+    if under_way == "parked":
+        await sql.execute(parks, 7)
+    else:
+        await sql.execute("DELETE FROM parked_views")
+        await sql.execute("INSERT INTO page_views VALUES ('home', 5)")
+    async with terminal(tmp_path / "screen", "alembic", "downgrade", "0007", DATABASE_URL=empty) as alembic:
+
+        async def waits() -> bool:
+            return bool(await looker.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await eventually(waits)
+        await transaction.commit()
+        assert await alembic.code() == 0, alembic.screen
+    assert await sql.fetchval("SELECT views FROM page_views") == (12 if under_way == "parked" else 5)
+    await sql.close()
+    await looker.close()
+
+
 async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path) -> None:
     """Its partitions are numbered in the order of their hours, the oldest one is the floor, and what became a dead
     letter is known by its batch."""

@@ -43,11 +43,11 @@ def add_documents(app: FastAPI) -> None:
 
     def page(prefix: str) -> Response:
         return get_swagger_ui_html(
-            openapi_url=OPENAPI,
+            openapi_url=prefix + OPENAPI,
             title="Fourways",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{ASSETS}/favicon.png",
+            swagger_js_url=f"{prefix}{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{prefix}{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{prefix}{ASSETS}/favicon.png",
         )
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
