@@ -86,7 +86,7 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
     counts = Counter(pages)
     assert (len(pages), len(counts)) == (total, distinct)
     calls = deque((f"call-{begin}", pages[begin : begin + IN_A_CALL]) for begin in range(0, len(pages), IN_A_CALL))
-    half = len(calls) // 2
+    half, killed = len(calls) // 2, False
     began = time.monotonic()
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service,
@@ -94,6 +94,7 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
     ):
 
         async def post_until_killed(connection: Keyed) -> None:
+            nonlocal killed
             try:
                 while calls:
                     call = calls.popleft()
@@ -102,7 +103,8 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
                     except HUNG_UP:
                         calls.appendleft(call)
                         raise
-                    if len(calls) <= half and service.process.returncode is None:
+                    if len(calls) <= half and not killed:
+                        killed = True  # Before it is done: another connection may come here meanwhile.
                         await kill(service)
             except HUNG_UP:
                 assert len(calls) <= half + len(connections), "Nobody has killed it yet."

@@ -132,6 +132,6 @@ async def instance(redis_url: str, database_url: str, clock: RedisClock | None =
         )
         with pytest.MonkeyPatch.context() as patch:
             if clock is not None:
-                patch.setattr("app.wiring.RedisClock", lambda: clock)
+                patch.setattr("app.caching.cache.RedisClock", lambda: clock)
             resources = await stack.enter_async_context(open_resources(settings, Metrics()))
         yield Instance(resources, redis, postgres)
