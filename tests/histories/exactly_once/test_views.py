@@ -36,8 +36,8 @@ SAMPLE = (1, 8, 13)
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(36)]
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
 """Shorter than the faults, so that what is given up is given up in the middle of them."""
-ENOUGH = 1000
-"""A storm that has counted fewer views than this proves little."""
+ENOUGH, ANSWERED = 1000, 100
+"""A storm that has counted fewer views than this, or has answered fewer calls, proves little."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,10 @@ async def test_nothing_was_counted_later(stores: Stores, application: Applicatio
 
 
 def _check_worth(books: Books, storm: Storm) -> None:
-    """A round proves nothing when most was refused, or nobody called while something was broken."""
+    """A round proves nothing when little was answered, or nobody called while something was broken.
+
+    How much was refused says nothing: it is the more, the longer a busy machine takes to start a server again.
+    """
     assert books.counted.total() >= ENOUGH
-    assert books.counts["answered"] >= books.counts["calls"] / 4, books.counts
+    assert books.counts["answered"] >= ANSWERED, books.counts
     assert sum(strike.calls > 0 for strike in storm.strikes) >= len(storm.strikes) / 2, storm.strikes
