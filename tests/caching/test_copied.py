@@ -27,7 +27,6 @@ loads = 0
 async def counted(order_id):
     global loads
     loads += 1
-    await asyncio.sleep(0.2)
     return await load(order_id)
 
 async def main():
