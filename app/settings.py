@@ -125,6 +125,7 @@ class Settings(DatabaseSettings):
     header_count: int = Field(100, validation_alias=_env("FOURWAYS_HEADER_COUNT"), ge=1, le=10_000)
     body_bytes: int = Field(64 * 2**10, validation_alias=_env("FOURWAYS_BODY_BYTES"), ge=1, le=2**26)
     batch_bytes: int = Field(4 * 2**20, validation_alias=_env("FOURWAYS_BATCH_BYTES"), ge=1, le=2**26)
+    bodies_bytes: int = Field(64 * 2**20, validation_alias=_env("FOURWAYS_BODIES_BYTES"), ge=1, le=2**40)
     header_timeout: Timeout = Field(timedelta(seconds=10), validation_alias=_env("FOURWAYS_HEADER_TIMEOUT"))
     body_timeout: Timeout = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_BODY_TIMEOUT"))
     keep_alive: Timeout = Field(timedelta(seconds=75), validation_alias=_env("FOURWAYS_KEEP_ALIVE"))

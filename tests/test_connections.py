@@ -1,11 +1,14 @@
 """How many connections a process allows itself."""
 
+import asyncio
 import resource
+from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
-from app.connections import Connections, allow_descriptors
+from app.connections import AT_ONCE, Connections, allow_descriptors
 from app.settings import Settings
 
 
@@ -67,3 +70,23 @@ async def test_of_those_that_are_refused_only_a_few_may_linger() -> None:
     assert connections.may_linger(inside)
     connections.leave(lingering[0])
     assert connections.may_linger(outside[-1])
+
+
+async def test_thousands_are_looked_at_in_more_than_one_turn() -> None:
+    """3,000 connections expire at one tick, and each is refused: nobody else would be served meanwhile."""
+    looked: list[int] = []
+    turn = 0
+
+    class Looked(Client):
+        def look(self, now: float, tick: float) -> None:
+            looked.append(turn)
+
+    connections = Connections(Settings(_env_file=None, connections=4_000, header_timeout=timedelta(seconds=0.1)))
+    clients = [Looked() for _ in range(450)]
+    assert all(connections.admit(client) for client in clients)
+    while len(looked) < len(clients):
+        await asyncio.sleep(0)
+        turn += 1
+    assert max(Counter(looked).values()) <= AT_ONCE
+    for client in clients:
+        connections.leave(client)

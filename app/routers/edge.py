@@ -4,7 +4,8 @@ HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
 a body  that is compressed is refused, for it would be read as if it were not
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large. Of many
-        views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts
+        views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts; and all
+        large bodies together may have so many bytes (`body_budget.py`)
 
 FastAPI's own `max_body_size` will not do: it lets a call that reads no body run to its end, and then answers 413 in
 place of what was done.
@@ -16,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.routers.body_budget import BodyBudget
 from app.routers.codings import unknown_coding
 from app.routers.problems import problem
 from app.settings import Settings
@@ -40,6 +42,7 @@ class Edge:
         self._app = app
         self._ordinary, self._many = settings.body_bytes, settings.batch_bytes
         self._least = min(self._ordinary, self._many)
+        self._budget = BodyBudget(settings.bodies_bytes)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # Not `async`: each request would pay for a coroutine more.
@@ -62,19 +65,19 @@ class Edge:
             refusal := unknown_coding(scope["method"], scope["headers"], headers)
         ):
             return refusal(scope, receive, send)
-        return self._app(scope, self._limited(scope, receive), send)
+        return self._with_body(scope, receive, send)
 
     def _most(self, scope: Scope) -> int:
         path: str = scope["path"]
         many = scope["method"] == "POST" and path.removeprefix(scope.get("root_path", "")) == MANY
         return self._many if many else self._ordinary
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        size = 0
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = charged = 0
         counts: dict[str, int] = {}
 
         async def receive_limited() -> Message:
-            nonlocal size
+            nonlocal size, charged
             message = await receive()
             body: bytes = message.get("body", b"")
             size += len(body)
@@ -82,9 +85,14 @@ class Edge:
                 if size > (most := self._most(scope)):
                     raise HTTPException(413, _too_large(most))
                 _count(body, counts)
+                self._budget.charge(size - self._least - charged)
+                charged = size - self._least
             return message
 
-        return receive_limited
+        try:
+            await self._app(scope, receive_limited, send)
+        finally:
+            self._budget.release(charged)
 
 
 def _count(body: bytes, counts: dict[str, int]) -> None:

@@ -71,8 +71,8 @@ class Hosts:
     def _unknown(self, host: bytes | None, version: str) -> Response | None:
         if host is None:
             return problem(400, "unknown-host", "There is no Host in the request.") if version != "1.0" else None
-        text = host.decode("latin-1")
-        if host and not self._any and not self._is_ours(text) and not _is_address(text):
+        text = host.decode("latin-1").strip(" \t")  # The parser leaves white space behind it (RFC 9110, section 5.5).
+        if text and not self._any and not self._is_ours(text) and not _is_address(text):
             says = f"This service does not answer to {short(text)}: if it should, name it in FOURWAYS_ALLOWED_HOSTS."
             return problem(400, "unknown-host", says)
         if len(self._known) < MOST_KNOWN:

@@ -167,9 +167,9 @@ def _letting_go(handler: Handler) -> Handler:
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status, kind = STATUSES[type(error)]
     if status == 500:
-        logger.error("%s %r: %s", request.method, request.url.path, error)
+        logger.error("%s %r: %s", request.method, request.scope["path"], error)
     if status == 503:
-        logger.warning("%s %r: %s", request.method, request.url.path, error)
+        logger.warning("%s %r: %s", request.method, request.scope["path"], error)
         return problem(status, kind, str(error), headers={"Retry-After": "1"})
     if isinstance(error, OutOfStock):
         return problem(status, kind, str(error), available=error.available, requested=error.requested)
@@ -197,7 +197,9 @@ async def _http(request: Request, error: Exception) -> Response:
     headers, detail = dict(error.headers or {}), str(error.detail)
     if error.status_code == 304:
         return Response(status_code=304, headers=headers)
-    path = short(request.url.path)
+    path = short(request.scope["path"])
+    if error.status_code == 503:
+        logger.warning("%s %r: %s", request.method, path, detail)
     if error.status_code == 405:
         # A mounted application names its own methods, and leaves none to be found here.
         headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
@@ -206,7 +208,8 @@ async def _http(request: Request, error: Exception) -> Response:
         detail = f"There is nothing at {path}."
     elif error.status_code == 400 and error.__cause__ is not None:
         detail = f"The body cannot be read: {_unreadable(error.__cause__)}."
-    kind = "unreadable" if error.status_code == 400 else _title(error.status_code).lower().replace(" ", "-")
+    kinds = {400: "unreadable", 503: "overloaded"}
+    kind = kinds.get(error.status_code) or _title(error.status_code).lower().replace(" ", "-")
     return problem(error.status_code, kind, detail, headers=headers)
 
 

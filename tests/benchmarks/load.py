@@ -167,6 +167,9 @@ class Load:
         now = time.perf_counter()
         self._all += 1
         if now >= self._end:
+            if not self._took:  # The turn was shorter than one answer took: it lasts until then.
+                self._took.append(now - sent)
+                self._turn = now - self._begin
             self.end("")
             return False
         if now >= self._begin:

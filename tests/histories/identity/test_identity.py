@@ -60,7 +60,8 @@ async def test_what_is_answered_is_true_whatever_the_stores_become(
         async with crowd.calling():
             await nemesis.strike(faults)
             struck = time.monotonic()
-            await eventually(lambda: _all_believe(deployment, crowd))
+            missing = {(name, key) for name in deployment.instances for key in crowd.ledger.rows}
+            await eventually(lambda: _all_believe(deployment, crowd, missing))
         healed = time.monotonic()
         state = await _counted(deployment, crowd)
     wrong, found = crowd.shelf.check(crowd.ledger.exempt)
@@ -95,14 +96,14 @@ async def _furnished(deployment: Deployment) -> State:
     return state
 
 
-async def _all_believe(deployment: Deployment, crowd: Crowd) -> bool:
-    """Whether each instance hits each row, and enough was read for the history to prove something."""
-    for name, instance in deployment.instances.items():
-        for key in crowd.ledger.rows:
-            reading = await crowd.read(name, instance, key)
-            if reading is None or reading.outcome is not Outcome.HIT:
-                return False
-    return crowd.ledger.counts["hit"] >= ENOUGH
+async def _all_believe(deployment: Deployment, crowd: Crowd, missing: set[tuple[str, str]]) -> bool:
+    """Whether each instance has hit each row since the last strike, and enough was read for the history to prove
+    something. `missing` are the hits that have not come yet: writers go on, so they do not come all at once."""
+    for name, key in sorted(missing):
+        reading = await crowd.read(name, deployment.instances[name], key)
+        if reading is not None and reading.outcome is Outcome.HIT:
+            missing.discard((name, key))
+    return not missing and crowd.ledger.counts["hit"] >= ENOUGH
 
 
 async def _counted(deployment: Deployment, crowd: Crowd) -> State:
