@@ -42,7 +42,6 @@ def create_app(settings: Settings) -> FastAPI:
             await _report(app.state.resources)
             stack.enter_context(_ended_with_supervisor())
             stack.enter_context(settled_garbage())
-            stack.enter_context(short_numbers())
             yield
 
     app = FastAPI(
@@ -82,16 +81,6 @@ def settled_garbage() -> Iterator[None]:
     yield
     gc.set_threshold(*thresholds)
     gc.unfreeze()
-
-
-@contextmanager
-def short_numbers() -> Iterator[None]:
-    """Lets no number in JSON have more digits than Python's own least limit. Reading one takes time by the square of
-    its digits: a body of 4 MB with numbers of 4,300 digits holds the event loop for 150 ms, with 640 digits for 25."""
-    digits = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
-    yield
-    sys.set_int_max_str_digits(digits)
 
 
 async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:

@@ -4,14 +4,14 @@ HEAD    is a GET; the server keeps its body back
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
 a body  that is compressed is refused, for it would be read as if it were not
 a body  that is too large is refused: at once when its length is declared, else when it has grown too large. Of many
-        views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts; and all
-        large bodies together may have so many bytes (`body_budget.py`)
+        views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts
+        (`parts.py`); and all large bodies together may have so many bytes (`body_budget.py`)
 
 FastAPI's own `max_body_size` will not do: it lets a call that reads no body run to its end, and then answers 413 in
 place of what was done.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from urllib.parse import unquote_to_bytes
 
 from starlette.exceptions import HTTPException
@@ -19,18 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.routers.body_budget import BodyBudget
 from app.routers.codings import unknown_coding
+from app.routers.parts import Parts
 from app.routers.problems import problem
 from app.settings import Settings
 
 MANY = "/page-views"
 """What takes a larger body with POST."""
-PARTS: Mapping[str, tuple[tuple[bytes, ...], int]] = {
-    "lists and objects": ((b"[", b"{"), 32_768),
-    "quotation marks": ((b'"',), 80_000),
-    "commas": ((b",",), 262_144),
-}
-"""How often a large body may have which bytes. 10,000 views have 10,000, 60,000 and 20,000, and what is in their
-pages. So much is read within 50 ms, where 4 MB of nothing but lists take a second."""
 WITHOUT_BODY = frozenset({"1.0", "1.1"})
 """The versions of HTTP in which a request that declares no body has none (RFC 9112, section 6.3)."""
 
@@ -74,7 +68,7 @@ class Edge:
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = charged = 0
-        counts: dict[str, int] = {}
+        parts = Parts()
 
         async def receive_limited() -> Message:
             nonlocal size, charged
@@ -84,7 +78,7 @@ class Edge:
             if size > self._least:
                 if size > (most := self._most(scope)):
                     raise HTTPException(413, _too_large(most))
-                _count(body, counts)
+                parts.count(body)
                 self._budget.charge(size - self._least - charged)
                 charged = size - self._least
             return message
@@ -93,13 +87,6 @@ class Edge:
             await self._app(scope, receive_limited, send)
         finally:
             self._budget.release(charged)
-
-
-def _count(body: bytes, counts: dict[str, int]) -> None:
-    for what, (marks, most) in PARTS.items():
-        counts[what] = counts.get(what, 0) + sum(map(body.count, marks))
-        if counts[what] > most:
-            raise HTTPException(413, f"The body has more than {most:,} {what}.")
 
 
 def _too_large(most: int) -> str:

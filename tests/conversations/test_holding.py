@@ -52,9 +52,10 @@ BODIES = {
     "views-many-fields": (MANY, bad_views(9_000, 3), 422),
     "view-many-fields": (MANY, bad_views(1, 39_000), 422),
     "long-pages": (MANY, long_views(10_000), 202),
-    "long-numbers": (MANY, filled(b"1" * 4_300 + b",", MEGABYTES, b"[", b"1]"), 400),
-    "short-numbers": (MANY, filled(b"1" * 640 + b",", MEGABYTES, b'{"views":[', b"1]}"), 422),
-    "long-counts": (MANY, filled(b'{"page":"a","count":' + b"1" * 640 + b"},", MEGABYTES, b'{"views":[', b"1]}"), 422),
+    "long-numbers": (MANY, filled(b"1" * 4_300 + b",", MEGABYTES, b"[", b"1]"), 413),
+    "short-numbers": (MANY, filled(b"1" * 640 + b",", MEGABYTES, b'{"views":[', b"1]}"), 413),
+    "short-counts": (MANY, filled(b'{"count":' + b"1" * 199 + b"},", MEGABYTES, b'{"views":[', b"1]}"), 422),
+    "long-counts": (MANY, filled(b'{"page":"a","count":' + b"1" * 640 + b"},", MEGABYTES, b'{"views":[', b"1]}"), 413),
     "few-lists": (ONE, filled(b"[],", 65_000, b"[", b"1]"), 422),
     "few-fields": (ONE, fields(65_000), 422),
 }

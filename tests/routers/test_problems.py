@@ -39,6 +39,12 @@ async def test_a_path_that_does_not_exist_is_named(client: httpx.AsyncClient) ->
     }
 
 
+async def test_a_path_is_named_with_its_line_breaks(client: httpx.AsyncClient) -> None:
+    """Two paths that differ are not named alike, neither to the client nor in the log."""
+    answer = await client.get("/no%0Awhere%0D")
+    assert answer.json()["detail"] == "There is nothing at /no\nwhere\r."
+
+
 @pytest.mark.parametrize("path", ["/users/", "/users/1/", "/strategies/", "/health", "/user", "/USERS", "/*"])
 async def test_a_path_that_is_nearly_right_is_not_redirected(client: httpx.AsyncClient, path: str) -> None:
     assert problem(await client.get(path))["type"] == "not-found"
