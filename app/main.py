@@ -30,6 +30,9 @@ from app.wiring import Resources, open_resources
 
 logger = logging.getLogger(__name__)
 
+SELDOM = (50_000, 50, 1_000)
+"""The collector's thresholds while the application runs."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application with these settings. It opens nothing before its lifespan begins."""
@@ -77,7 +80,7 @@ def settled_garbage() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
+    gc.set_threshold(*SELDOM)
     yield
     gc.set_threshold(*thresholds)
     gc.unfreeze()

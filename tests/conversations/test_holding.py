@@ -5,14 +5,16 @@ takes part in.
 """
 
 import asyncio
+import gc
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from app.main import SELDOM
 from app.routers.page_views import MOST_FINDINGS
 from tests.service import Service
 
@@ -95,7 +97,17 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
+@pytest.fixture
+def seldom_collected() -> Iterator[None]:
+    """The collector as it is set while the application runs: in a test, the application does not set it."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*SELDOM)
+    yield
+    gc.set_threshold(*thresholds)
+
+
 @pytest.mark.prove
+@pytest.mark.usefixtures("seldom_collected")
 @pytest.mark.parametrize(("path", "body", "status"), BODIES.values(), ids=BODIES)
 async def test_it_does_not_hold_the_loop(client: httpx.AsyncClient, path: str, body: bytes, status: int) -> None:
     longest = 0.0
