@@ -11,7 +11,7 @@ for its own key, and the others get theirs. So do they when a call raises `Value
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from .errors import Unreadable
@@ -110,3 +110,14 @@ class Batching(Generic[K, R]):
                 for future in futures:
                     if not future.done():
                         future.set_exception(result) if isinstance(result, Unreadable) else future.set_result(result)
+
+
+async def each(calls: Iterable[Awaitable[R]]) -> list[R | Unreadable]:
+    """The answers to some calls, with `Unreadable` in place of what is. All are waited for, so that none goes on behind
+    the answer when another one fails."""
+    answers: list[R | Unreadable] = []
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, Unreadable):
+            raise answer
+        answers.append(answer)
+    return answers

@@ -44,7 +44,9 @@ class Outside(CacheUnavailable):
 
 class NotInvalidated(CacheError):
     """A write is committed, and Redis could not be told of it. It is told again until it was; meanwhile others may read
-    the old value. Raised where no relay carries the change."""
+    the old value. Raised where no relay carries the change. `result` is what the write has returned."""
+
+    result: object = None
 
 
 class LoadTimeout(CacheError):

@@ -3,14 +3,14 @@
     read    ask the cache; on a miss it asks the database itself, and keeps the answer
     write   lock the row · change it in the database, and take value and lease away in Redis · COMMIT · fill
 
-Use it when a value must be read and changed without anybody acting on an old one: stock, seats, a payment. Avoid it
-when writes come in bulk: each costs a lock and a round trip to Redis more.
+Use it when a value must be read and changed without anybody acting on an old one: seats, a balance. Avoid it when
+writes come in bulk: each costs a lock and a round trip to Redis more.
 
 The row's lock in the database is the fence. A load keeps its row only if it could share that lock, so what it read was
 committed and nobody was changing it; every later writer takes value and lease away before it commits.
 
-What can go wrong: Redis away, or its answer lost: `CacheUnavailable`, and nothing is saved. After COMMIT the write is
-done, whatever Redis does. A writer that stalls holds up other writers of that key, and no reader.
+What can go wrong: Redis is away, or its answer is lost: `CacheUnavailable`, and nothing is saved. After COMMIT the
+write is done, whatever Redis does. A writer that stalls holds up other writers of that key, and no reader.
 """
 
 import secrets
@@ -28,11 +28,10 @@ Revoke = Callable[[], Awaitable[None]]
 
 
 class WriteThrough(Generic[K, C, V]):
-    """A cache that is told how to read the database, and how to write to it.
+    """A cache that is told how to read the database (`load`), and how to write to it (`save`).
 
     `load` answers the row, None when there is none, `Locked` when it could not share the row's lock. `save` makes a
-    change and answers the row as it is then. It must hold the row's lock when it calls `revoke`, and must not commit
-    before `revoke` has returned.
+    change, and answers the row then. It holds the row's lock when it calls `revoke`, and commits after that returned.
     """
 
     def __init__(
@@ -57,11 +56,8 @@ class WriteThrough(Generic[K, C, V]):
             return await self._flights.bypass(key, self._load)
 
     async def put(self, key: K, change: C) -> V | None:
-        """Makes a change, and answers the row as it is now, None when it is gone. It is done to its end, also when
-        whoever asked for it goes away.
-
-        Raises CacheUnavailable when nothing was saved because of Redis, and what `save` raises.
-        """
+        """Makes a change, to its end whoever goes away, and answers the row as it is now, None when it is gone. Raises
+        CacheUnavailable when nothing was saved because of Redis, and what `save` raises."""
         return await self._region.finish(self._put(key, change))
 
     async def _put(self, key: K, change: C) -> V | None:
@@ -75,11 +71,10 @@ class WriteThrough(Generic[K, C, V]):
         try:
             value = await self._save(key, change, revoke)
         except Exception:
-            # Nothing was changed, or nobody knows: either way it is not ours to keep a value.
-            if revoked:
+            if revoked:  # Nothing was changed, or nobody knows: either way it is not ours to keep a value.
                 await self._region.release(key, token)
             raise
         if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
-            # If Redis has restarted since, it may have the old value back: but that one is of another run, and no hit.
+            # A Redis that has restarted since may have the old value back: it is of another run, and no hit.
             await self._region.fill(key, token, value, losses=losses)
         return value

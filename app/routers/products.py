@@ -80,7 +80,7 @@ async def read_many(
         rows = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
         return Json(_page(rows, limit).model_dump_json(exclude_unset=True).encode(), headers=[ROW])
     skus = list(dict.fromkeys(sku))
-    readings = dict(zip(skus, await products.get_each(skus), strict=True))
+    readings = dict(zip(skus, await products.get_many(skus), strict=True))
     # The items go out as they are stored; only the skus that do not exist are encoded here.
     there = [reading for reading in readings.values() if not isinstance(reading, Unreadable)]
     found = b",".join(reading.payload for reading in there if reading.payload is not None)

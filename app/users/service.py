@@ -1,7 +1,7 @@
-"""Users, cached beside the database: here the application does both halves of the cache's work itself.
+"""Users, cached beside the database: the application brings the query of a read, and the statement of a write.
 
 read    ask the cache; on a miss our own query asks the database
-write   write to the database, which commits, and then invalidate: to the end, whoever goes away meanwhile
+write   write to the database, which commits, and then invalidate: in one call, which cannot forget
 """
 
 from app.caching import CacheAside, Reading
@@ -28,26 +28,14 @@ class Users:
 
     async def create(self, new: NewUser) -> User:
         """Adds a user. It invalidates, too: that there was no such user may be cached."""
-        return await self._cache.finish(self._create(new))
+        return await self._cache.write(self._store.insert(new), lambda user: {user.id: user.version})
 
     async def change(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
         """Changes a user."""
-        return await self._cache.finish(self._change(user_id, changes, expected))
+        return await self._cache.write(
+            self._store.update(user_id, changes, expected), lambda user: {user_id: user.version}
+        )
 
     async def delete(self, user_id: int, expected: Expected | None) -> None:
         """Removes a user."""
-        await self._cache.finish(self._delete(user_id, expected))
-
-    async def _create(self, new: NewUser) -> User:
-        user = await self._store.insert(new)
-        await self._cache.invalidate(user.id, user.version)
-        return user
-
-    async def _change(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
-        user = await self._store.update(user_id, changes, expected)
-        await self._cache.invalidate(user_id, user.version)
-        return user
-
-    async def _delete(self, user_id: int, expected: Expected | None) -> None:
-        version = await self._store.delete(user_id, expected)
-        await self._cache.invalidate(user_id, version)
+        await self._cache.write(self._store.delete(user_id, expected), lambda version: {user_id: version})

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from app.caching import Breaker, Cache, Event, Outcome, ReadThrough, RedisClock, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
+from tests.readings import readings
 from tests.settled import settled
 
 ROWS = {key: Thing(name=f"thing {key}", version=key) for key in range(1, 101)}
@@ -47,16 +48,16 @@ async def test_all_misses_of_many_keys_are_one_load_and_all_hits_are_counted(
     await cache.get_many([1, 2, 3])
     source.calls = 0
     monkeypatch.setattr(redis, "evalsha", counted)
-    readings = await cache.get_many([*range(100, 0, -1), 404])
-    assert [reading.value for reading in readings] == [ROWS[key] for key in range(100, 0, -1)] + [None]
+    found = readings(await cache.get_many([*range(100, 0, -1), 404]))
+    assert [reading.value for reading in found] == [ROWS[key] for key in range(100, 0, -1)] + [None]
     assert source.calls == 1
     assert set(source.asked.values()) == {1}
     # A lookup and a fill for all of them.
     assert scripts == 2
     assert (reported[Event.HIT], reported[Event.MISS]) == (3, 101)
 
-    readings = await cache.get_many([*range(1, 101), 404])
-    assert {reading.outcome for reading in readings} == {Outcome.HIT}
+    found = readings(await cache.get_many([*range(1, 101), 404]))
+    assert {reading.outcome for reading in found} == {Outcome.HIT}
     assert (source.calls, reported[Event.HIT]) == (1, 104)
 
 
@@ -91,7 +92,7 @@ async def test_without_redis_the_database_answers(source: Source, clock: RedisCl
         )
         cache = ReadThrough(region, load=source.get_many)
         assert (await cache.get(1)).outcome is Outcome.BYPASSED
-        readings = await cache.get_many([1, 404, 2])
-    assert [reading.value for reading in readings] == [ROWS[1], None, ROWS[2]]
+        found = readings(await cache.get_many([1, 404, 2]))
+    assert [reading.value for reading in found] == [ROWS[1], None, ROWS[2]]
     assert source.calls == 2
     assert reported[Event.BYPASSED] == 4

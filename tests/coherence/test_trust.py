@@ -24,6 +24,7 @@ from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance,
 from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed
+from tests.readings import readings
 from tests.service import serving
 
 LOOKS = r"^\s*SELECT coalesce\(\(SELECT max\(id\) FROM outbox"
@@ -85,7 +86,7 @@ async def test_a_product_written_past_redis_is_answered_when_another_instance_ha
             return a.happened("invalidation_failed", "products") == 1
 
         await eventually(has_failed)
-        (reading,) = await b.products.get_many([cup])
+        (reading,) = readings(await b.products.get_many([cup]))
         assert reading.outcome is Outcome.HIT
         assert reading.value is not None
         assert reading.value.price == "6.20"
@@ -117,7 +118,7 @@ async def test_a_write_past_redis_is_answered_when_time_has_settled_it(
         assert reading.outcome is Outcome.BYPASSED
         assert reading.value is not None
         assert reading.value.name == "Ada King"
-        (product,) = await b.products.get_many([cup])
+        (product,) = readings(await b.products.get_many([cup]))
         assert product.value is not None
         assert product.value.price == await b.price(cup) == "7.00"
         assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")

@@ -11,6 +11,7 @@ from app.database import Database
 from app.products.models import NewProduct, Product
 from app.products.service import Products
 from app.products.store import ProductStore
+from tests.readings import readings
 from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
@@ -49,9 +50,9 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
         changed = await products.change("CUP", {"price": "7.00"}, None)
 
         go.set()
-        readings = await reader
-        assert [reading.version for reading in readings] == [cup.version, pot.version]
-        assert [reading.stored for reading in readings] == [False, True]
+        found = readings(await reader)
+        assert [reading.version for reading in found] == [cup.version, pot.version]
+        assert [reading.stored for reading in found] == [False, True]
         assert (await products.get("CUP")).version == changed.version
         assert (await products.get("POT")).version == pot.version
 

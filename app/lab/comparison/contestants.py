@@ -111,7 +111,7 @@ class Aside:
 
     async def write(self, key: str, value: int) -> None:
         """To the database, then invalidates."""
-        await self._cache.finish(self._write(key, value))
+        await self._cache.write(self._table.save(key, value), lambda row: {key: row.version} if row else {})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -121,11 +121,6 @@ class Aside:
 
     async def _query(self, key: str) -> Entry | None:
         return _entry(await self._table.load(key))
-
-    async def _write(self, key: str, value: int) -> None:
-        row = await self._table.save(key, value)
-        if row is not None:
-            await self._cache.invalidate(key, row.version)
 
 
 class Through:
@@ -146,18 +141,13 @@ class Through:
 
     async def write(self, key: str, value: int) -> None:
         """To the database, then invalidates."""
-        await self._cache.finish(self._write(key, value))
+        await self._cache.write(self._table.save(key, value), lambda row: {key: row.version} if row else {})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The loads for readers who have gone."""
         async with self._region:
             yield
-
-    async def _write(self, key: str, value: int) -> None:
-        row = await self._table.save(key, value)
-        if row is not None:
-            await self._cache.invalidate(key, row.version)
 
 
 class Both:

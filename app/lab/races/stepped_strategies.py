@@ -95,7 +95,7 @@ class SteppedCacheAside:
 
     async def write(self, key: str, value: int) -> None:
         """Into the table, and then the invalidation."""
-        await self._cache.finish(self._write(key, value))
+        await self._cache.write(self._table.save(key, value), lambda row: {key: row.version} if row else {})
 
     async def carry(self) -> None:
         """A poll of the relay."""
@@ -106,11 +106,6 @@ class SteppedCacheAside:
         """The region, until its last load has ended."""
         async with self._region:
             yield
-
-    async def _write(self, key: str, value: int) -> None:
-        row = await self._table.save(key, value)
-        if row is not None:
-            await self._cache.invalidate(key, row.version)
 
     async def _load(self, key: str) -> Number | None:
         return _number(await self._table.load(key))
@@ -132,7 +127,7 @@ class SteppedReadThrough:
 
     async def write(self, key: str, value: int) -> None:
         """Into the table, and then the invalidation."""
-        await self._cache.finish(self._write(key, value))
+        await self._cache.write(self._table.save(key, value), lambda row: {key: row.version} if row else {})
 
     async def carry(self) -> None:
         """A poll of the relay."""
@@ -143,11 +138,6 @@ class SteppedReadThrough:
         """The region, until its last load has ended."""
         async with self._region:
             yield
-
-    async def _write(self, key: str, value: int) -> None:
-        row = await self._table.save(key, value)
-        if row is not None:
-            await self._cache.invalidate(key, row.version)
 
     async def _load(self, keys: Sequence[str]) -> Mapping[str, Number]:
         numbers = {key: _number(await self._table.load(key)) for key in keys}

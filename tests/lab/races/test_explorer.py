@@ -69,14 +69,14 @@ async def test_a_seed_takes_the_same_turns_each_time(name: str, endpoints: Endpo
 class ForgetsToInvalidate(SteppedCacheAside):
     """Its writes leave the cache as it is."""
 
-    async def _write(self, key: str, value: int) -> None:
+    async def write(self, key: str, value: int) -> None:
         await self._table.save(key, value)
 
 
 class InvalidatesBeforeItWrites(SteppedReadThrough):
     """A reader loads the old row between the two."""
 
-    async def _write(self, key: str, value: int) -> None:
+    async def write(self, key: str, value: int) -> None:
         await self._cache.invalidate(key, 1)
         await self._table.save(key, value)
 
