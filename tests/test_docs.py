@@ -4,6 +4,7 @@ import ast
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import time
 from asyncio.subprocess import PIPE
@@ -13,7 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from app import cli
 from app.demo import add_demo_data
 from app.embedded import Endpoints
 from app.embedded.binaries import postgres_install, redis_program
@@ -94,6 +97,24 @@ def test_what_is_run_elsewhere_is_run_by_a_test_that_exists(where: tuple[str, st
     if name == "CONTRIBUTING.md":  # What is shown there is a part of the test.
         (block,) = (block for block in PAGES[name].blocks if block.heading == heading)
         assert block.text in code
+
+
+def test_the_command_line_understands_what_a_page_tells_to_type() -> None:
+    blocks = [block for page in PAGES.values() for block in page.blocks if block.language == "console"]
+    typed = [each.typed for block in blocks for each in commands(block)]
+    typed = [line for line in typed if re.match(r"(\.venv/bin/)?fourways ", line)]
+    assert typed
+    for line in typed:
+        # It complains of an option that it does not have before it helps.
+        result = CliRunner().invoke(cli.commands, [*shlex.split(line, comments=True)[1:], "--help"])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+def test_make_has_each_target_that_a_page_names() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES.values():
+        named = re.findall(r"(?:`|\$ |\| )make ([a-z-]+)", page.text)
+        assert set(named) <= targets, f"{page.name} names {named}."
 
 
 def test_the_readme_can_be_read_in_a_few_minutes() -> None:
