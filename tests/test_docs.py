@@ -55,6 +55,14 @@ ELSEWHERE = {
 MARKS = 13
 """So many blocks are not run, and say why. A new one is to be noticed."""
 LONGEST_README = 150
+SUMMED_UP = (
+    "requests/s at 64 connections, times FastAPI + GET",
+    "requests/s at 64 connections, times cashews",
+    "POST /page-views/{page}, times FastAPI + MULTI",
+    "POST /page-views/{page}, times FastAPI + upsert",
+    "p99, ms beyond the load's 120",
+)
+"""The rows of the tables that docs/performance.md begins with."""
 KIND_AT = {"problem": 1, "described": 2}
 """What makes a problem, or its example, of a status, and at which place the type stands."""
 SOON = 10.0
@@ -115,6 +123,16 @@ def test_make_has_each_target_that_a_page_names() -> None:
     for page in PAGES.values():
         named = re.findall(r"(?:`|\$ |\| )make ([a-z-]+)", page.text)
         assert set(named) <= targets, f"{page.name} names {named}."
+
+
+def test_the_summary_of_the_figures_is_that_of_the_tables() -> None:
+    text = PAGES["docs/performance.md"].text
+    summary = text.partition("\n## ")[0]
+    for row in SUMMED_UP:
+        median = re.search(rf"^\| {re.escape(row)} \| [\d.]+ / ([\d.]+) /", text, re.MULTILINE)
+        assert median is not None, row
+        said = f"{120 + float(median[1]):.0f} ms" if "120" in row else f"{float(median[1]):.2g} times"
+        assert said in summary, f"{row}: {said}"
 
 
 def test_the_readme_can_be_read_in_a_few_minutes() -> None:
