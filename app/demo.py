@@ -1,4 +1,4 @@
-"""The demo data: what the examples of the README and of /docs speak of. It goes into empty tables only."""
+"""The demo data: what the examples of the README, of docs/ and of /docs speak of. It goes into empty tables only."""
 
 from dataclasses import dataclass
 from datetime import timedelta

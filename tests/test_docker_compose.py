@@ -134,7 +134,7 @@ def test_every_variable_is_one_that_the_application_reads() -> None:
 
 
 def test_every_setting_of_the_host_reaches_the_application() -> None:
-    """What the README's table of settings says holds for the containers too."""
+    """What the table of settings in docs/operate.md says holds for the containers too."""
     assert set(_environment("app")) == VARIABLES - OF_THE_HOST
     given = {"REDIS_URL", "DATABASE_URL", "FOURWAYS_ALLOWED_HOSTS"}
     assert {name for name, value in _environment("app").items() if value} == given

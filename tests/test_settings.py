@@ -1,5 +1,6 @@
 """The settings: each has a default, and each refusal is a sentence."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.Mo
     assert read_settings() == Settings(_env_file=None)
 
 
-def test_the_readme_names_every_setting() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    assert [variable for variable in VARIABLES if f"`{variable}`" not in readme] == []
+def test_the_page_for_operators_names_every_setting_and_no_other() -> None:
+    page = (REPOSITORY / "docs" / "operate.md").read_text()
+    table = page.partition("\n## Settings\n")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(VARIABLES)
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
