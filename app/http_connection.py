@@ -19,10 +19,10 @@ from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
 from app.no_request import ENDING, FULL, NO_HTTP, NO_METHOD, NO_TUNNEL, NO_VERSION
-from app.one_write import Joined
 from app.refusing import Refusing
 from app.request_head import too_long
 from app.request_line import is_request_line, origin_form
+from app.speed.one_write import Joined
 from app.turns import AT_ONCE
 from app.upgrade import without_upgrade
 

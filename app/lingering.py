@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-from app.one_write import Joined
+from app.speed.one_write import Joined
 
 LINGER = timedelta(seconds=2)
 

@@ -4,7 +4,6 @@ Without REDIS_URL and DATABASE_URL it starts a real Redis and a real Postgres of
 """
 
 import asyncio
-import gc
 import logging
 import multiprocessing
 import signal
@@ -20,18 +19,16 @@ from app.log_lines import speak_as_one
 from app.metrics import Metrics
 from app.readiness import OK, readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
-from app.routers.direct_way import DirectWay
 from app.routers.documents import add_documents
 from app.routers.edge import Edge
 from app.routers.hosts import Hosts
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
+from app.speed.direct_way import DirectWay
+from app.speed.settled_garbage import settled_garbage
 from app.wiring import Resources, open_resources
 
 logger = logging.getLogger(__name__)
-
-SELDOM = (50_000, 50, 1_000)
-"""The collector's thresholds while the application runs."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -71,19 +68,6 @@ def create_app(settings: Settings) -> FastAPI:
     # Where it listens may be said by a name, and then it is called by it.
     app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
     return app
-
-
-@contextmanager
-def settled_garbage() -> Iterator[None]:
-    """Tells the collector that what is there now will stay, and to look less often for what comes: most of its work at
-    a request was to walk through the application's own modules."""
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*SELDOM)
-    yield
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:

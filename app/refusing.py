@@ -13,8 +13,8 @@ from typing import Any
 from app.connections import Connections
 from app.flow import Flow
 from app.no_request import TOO_SLOW
-from app.one_write import OneWrite
 from app.settings import Settings
+from app.speed.one_write import OneWrite
 
 
 class Refusing(OneWrite):

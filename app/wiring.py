@@ -1,20 +1,16 @@
 """The one place that says which resource is cached how, and for how long; it opens and closes everything.
 
-    users       cache-aside     the service asks both, and invalidates after a write
-    products    read-through    the cache loads itself; the service invalidates after a write
-    inventory   write-through   the cache loads and saves by itself, in both stores or in none
-    page views  write-behind    the cache takes them on, and a flusher carries them to the database
-
-At the end of the file are the names that the routers depend on.
+users       cache-aside     the service asks both, and invalidates after a write
+products    read-through    the cache loads itself; the service invalidates after a write
+inventory   write-through   the cache loads and saves by itself, in both stores or in none
+page views  write-behind    the cache takes them on, and a flusher carries them to the database
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
 
-from fastapi import Depends, Request
 from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 
@@ -299,44 +295,3 @@ def _counted(batch: Batch) -> Counted:
 
 def _made_at(batch: str) -> datetime:
     return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)
-
-
-# What the routers ask for. Each is async: FastAPI would run a plain function in a thread, at ten times the price. And
-# none asks for another one, which would cost each call that goes the whole way as much again.
-
-
-async def _all(request: Request) -> Resources:
-    return _resources(request)
-
-
-async def _users(request: Request) -> Users:
-    return _resources(request).users
-
-
-async def _products(request: Request) -> Products:
-    return _resources(request).products
-
-
-async def _inventory(request: Request) -> WriteThrough[str, Change, Stock]:
-    return _resources(request).inventory
-
-
-async def _page_views(request: Request) -> WriteBehind:
-    return _resources(request).page_views
-
-
-async def _page_view_store(request: Request) -> PageViewStore:
-    return _resources(request).page_view_store
-
-
-def _resources(request: Request) -> Resources:
-    resources: Resources = request.app.state.resources
-    return resources
-
-
-AllResources = Annotated[Resources, Depends(_all)]
-CachedUsers = Annotated[Users, Depends(_users)]
-CachedProducts = Annotated[Products, Depends(_products)]
-CachedInventory = Annotated[WriteThrough[str, Change, Stock], Depends(_inventory)]
-CachedPageViews = Annotated[WriteBehind, Depends(_page_views)]
-StoredPageViews = Annotated[PageViewStore, Depends(_page_view_store)]

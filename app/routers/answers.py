@@ -17,6 +17,7 @@ from app.routers.preconditions import TAG, refuse_preconditions
 from app.routers.problems import Responses, problem
 from app.routers.refusals import short
 from app.row_tag import Expected, row_tag
+from app.speed.direct_way import unneeded
 
 
 def header(description: str, example: str) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def bare(status: int, *headers: tuple[bytes, bytes]) -> Response:
     return response
 
 
+@unneeded
 async def _json_only(request: Request) -> None:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = content_type == "application/json" or (
@@ -132,6 +134,7 @@ async def _json_only(request: Request) -> None:
         raise HTTPException(400, "The body cannot be read: it is not UTF-8.")
 
 
+@unneeded
 async def _unconditional_json(request: Request) -> None:
     await _json_only(request)
     refuse_preconditions(request)

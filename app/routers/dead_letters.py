@@ -13,7 +13,7 @@ from app.routers.cache_control import UNKEPT, UnkeptJSON
 from app.routers.parameters import LARGEST_ID, AfterId, Limit, whole
 from app.routers.preconditions import Untagged
 from app.routers.problems import NAMED, described, documented
-from app.wiring import CachedPageViews, StoredPageViews
+from app.routers.resources import CachedPageViews, StoredPageViews
 
 router = APIRouter(
     prefix="/write-behind/dead-letters",

@@ -9,12 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
 from app.routers.answers import CHANGED, ETAG, KEPT, READ, JsonOnly, Kind, answer, bare, header, written
 from app.routers.cache_control import ROW
-from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, SkuPath
 from app.routers.preconditions import Preconditions
 from app.routers.problems import Responses, described, documented
+from app.routers.resources import CachedInventory
 from app.routers.whole_number import WholeNumber
-from app.wiring import CachedInventory
+from app.speed.direct_way import direct
 
 router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
 
@@ -132,7 +132,7 @@ async def put(sku: SkuPath, body: Quantity, inventory: CachedInventory, expected
     summary="Read how many there are",
     responses=READ | documented(412, 422, 500, 503) | NO_STOCK,
 )
-@direct(lambda resources: resources.inventory)
+@direct
 async def read(sku: SkuPath, inventory: CachedInventory, expected: Preconditions = None) -> Response:
     """From the cache, which loads itself; from the database while somebody changes it. Never what is not committed."""
     return answer(await inventory.get(sku), STOCK, sku, expected)

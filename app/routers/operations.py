@@ -17,8 +17,9 @@ from app.readiness import readiness
 from app.routers.cache_control import UNKEPT, UnkeptJSON
 from app.routers.preconditions import Untagged
 from app.routers.problems import NAMED, documented
+from app.routers.resources import AllResources
 from app.routers.strategies import CACHED, STRATEGIES, LiveStrategy, Reads, Writes, advised
-from app.wiring import AllResources, Resources
+from app.wiring import Resources
 
 router = APIRouter(
     tags=["operations"],

@@ -21,12 +21,12 @@ from typing_extensions import TypedDict
 from app.caching import Behind, CacheUnavailable, TargetUnavailable
 from app.routers.answers import KEPT, Json, UnconditionalJson, bare, header
 from app.routers.cache_control import ROW
-from app.routers.direct_way import direct
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.preconditions import Preconditions, Untagged
 from app.routers.problems import NAMED, Responses, described, documented
+from app.routers.resources import CachedPageViews, StoredPageViews
 from app.routers.whole_number import WholeNumber
-from app.wiring import CachedPageViews, StoredPageViews
+from app.speed.direct_way import direct
 
 router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
 
@@ -209,7 +209,7 @@ async def top(
     response_description="It is taken on.",
     responses=documented(403, 415, 422) | UNREADABLE | NOT_TAKEN,
 )
-@direct(lambda resources: resources.page_views)
+@direct
 async def count(
     page: PagePath,
     page_views: CachedPageViews,
@@ -235,7 +235,7 @@ async def count(
     summary="Read the views of a page",
     responses=READ | documented(412, 422, 503),
 )
-@direct(lambda resources: resources.page_views)
+@direct
 async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditions = None) -> Response:
     """Exact, with those that wait; 0 for a page that nobody has seen."""
     total = await page_views.get(page)

@@ -20,6 +20,7 @@ from pydantic import WithJsonSchema
 
 from app.errors import PreconditionFailed
 from app.row_tag import Expected
+from app.speed.direct_way import unneeded
 
 # One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
 # sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
@@ -67,6 +68,7 @@ Preconditions = Annotated[Expected | None, Depends(_expected)]
 """What is expected of the row, None for nothing."""
 
 
+@unneeded
 class Untagged:
     """Judges the preconditions of a call whose target is there, and has no tag. `kept` is the Cache-Control of it."""
 

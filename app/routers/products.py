@@ -12,11 +12,11 @@ from app.errors import UnreadableRow
 from app.products.models import NewProduct, Product, ProductPatch, Sku
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
 from app.routers.cache_control import ROW
-from app.routers.direct_way import direct
 from app.routers.parameters import AfterSku, Limit, SkuPath
 from app.routers.preconditions import Preconditions, Untagged
 from app.routers.problems import NAMED, documented
-from app.wiring import CachedProducts
+from app.routers.resources import CachedProducts
+from app.speed.direct_way import direct
 
 router = APIRouter(prefix="/products", tags=["products: read-through"])
 
@@ -64,7 +64,7 @@ async def create(new: NewProduct, products: CachedProducts) -> Response:
     summary="Read many products, or page through all",
     responses=NAMED | documented(412, 422, 503),
 )
-@direct(lambda resources: resources.products, in_query=True)
+@direct
 async def read_many(
     products: CachedProducts,
     sku: Annotated[
@@ -113,7 +113,7 @@ def _page(rows: Sequence[Product | UnreadableRow], limit: int) -> ProductPage:
     summary="Read a product",
     responses=READ | documented(404, 412, 422, 500, 503),
 )
-@direct(lambda resources: resources.products)
+@direct
 async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions = None) -> Response:
     """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
     return answer(await products.get(sku), PRODUCT, sku, expected)

@@ -7,12 +7,12 @@ from pydantic import BaseModel, Field
 
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
 from app.routers.cache_control import PERSONAL
-from app.routers.direct_way import direct
 from app.routers.parameters import AfterId, Limit, UserId
 from app.routers.preconditions import Preconditions, Untagged
 from app.routers.problems import NAMED, documented
+from app.routers.resources import CachedUsers
+from app.speed.direct_way import direct
 from app.users.models import NewUser, User, UserPatch
-from app.wiring import CachedUsers
 
 router = APIRouter(prefix="/users", tags=["users: cache-aside"])
 
@@ -67,7 +67,7 @@ async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Res
     summary="Read a user",
     responses=READ | documented(404, 412, 422, 500, 503),
 )
-@direct(lambda resources: resources.users)
+@direct
 async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = None) -> Response:
     """From the cache; on a miss from the database, once for all who ask. `Cache-Status` says which."""
     return answer(await users.get(user_id), USER, user_id, expected)

@@ -18,9 +18,9 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 
 from app.embedded import Endpoints
-from app.main import settled_garbage
 from app.metrics import Metrics
 from app.settings import Settings
+from app.speed.settled_garbage import settled_garbage
 from app.wiring import Resources, open_resources
 from tests.benchmarks.measurement import WrongAnswer
 from tests.eventually import eventually

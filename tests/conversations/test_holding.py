@@ -14,8 +14,8 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from app.main import SELDOM
 from app.routers.page_views import MOST_FINDINGS
+from app.speed.settled_garbage import SELDOM
 from tests.service import Service
 
 LONGEST = 0.05

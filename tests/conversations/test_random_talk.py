@@ -13,8 +13,8 @@ import pytest
 
 from app.embedded import Endpoints
 from app.main import create_app
-from app.routers import direct_way
 from app.settings import Settings
+from app.speed import direct_way
 from tests.conversations.conversation import asks, conversation, in_chunks
 from tests.conversations.talk import ASKS, COUNTED, Talk, Told, made_up, whole_way
 from tests.eventually import eventually

@@ -16,8 +16,8 @@ import app.main as service
 from app.caching.batching import Batching, K, R
 from app.connections import Connections
 from app.http_connection import HttpConnection
-from app.routers.direct_way import WAYS
 from app.settings import read_settings
+from app.speed.direct_way import WAYS
 
 
 async def _ask_alone(batching: Batching[K, R], key: K) -> R:

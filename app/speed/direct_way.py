@@ -24,10 +24,9 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.routers.answers import JsonOnly, UnconditionalJson
-from app.routers.preconditions import Untagged
-from app.wiring import Resources
+from app.speed.resource import Resource
 
+D = TypeVar("D")
 E = TypeVar("E", bound=Callable[..., Any])
 
 TELLING = frozenset({b"if-match", b"if-none-match", b"idempotency-key", b"transfer-encoding", b"expect"})
@@ -44,7 +43,7 @@ class Direct:
     type_: TypeAdapter[Any]
     argument: str
     """The one that takes the resource."""
-    resource: Callable[[Resources], Any]
+    resource: Resource
     in_query: bool
 
     def given(self, scope: Scope, path: Mapping[str, Any]) -> Any:
@@ -60,25 +59,41 @@ class Direct:
 
 
 WAYS: dict[Callable[..., Any], Direct] = {}
+UNNEEDED: set[object] = set()
+"""The dependencies, or their classes, that look at nothing but a body and the headers of `TELLING`."""
 
 
-def direct(resource: Callable[[Resources], Any], *, in_query: bool = False) -> Callable[[E], E]:
-    """Marks an endpoint that may be called directly: with its key, by the rules that its annotation has, and with a
-    resource. It has to answer a response. `in_query` says that its key is a list, one for each time that the query
-    names it; whatever else the query may tell has a default."""
+def direct(endpoint: E) -> E:
+    """Marks an endpoint that may be called directly: with its key, by the rules that its annotation has, and with the
+    `Resource` that it works on. It has to answer a response. Where its key is a list in the query, one for each time
+    that the query names it, whatever else the query may say has a default.
 
-    def mark(endpoint: E) -> E:
-        key, argument, *others = inspect.signature(endpoint).parameters
-        types = get_type_hints(endpoint, include_extras=True)
-        if in_query:
-            key, argument = argument, key  # It has a default, and so stands behind the resource.
-            others = [other for other in others if not _is_of_query(types[other])]
-        if not UNASKED.issuperset(others):
-            raise ValueError(f"{endpoint.__name__} asks for more than the direct way can tell: {', '.join(others)}.")
-        WAYS[endpoint] = Direct(key, TypeAdapter(types[key]), argument, resource, in_query)
-        return endpoint
+    Raises ValueError for an endpoint that asks for more than the direct way knows.
+    """
+    types = get_type_hints(endpoint, include_extras=True)
+    parameters = list(inspect.signature(endpoint).parameters)
+    resources = {
+        name: said.dependency
+        for name in parameters
+        for said in _said(types[name])
+        if isinstance(said, Depends) and isinstance(said.dependency, Resource)
+    }
+    if len(resources) != 1:
+        raise ValueError(f"{endpoint.__name__} works on {len(resources)} resources, and the direct way knows one.")
+    ((argument, resource),) = resources.items()
+    key, *others = (name for name in parameters if name != argument)
+    in_query = _is_of_query(types[key])
+    more = [name for name in others if name not in UNASKED and not (in_query and _is_of_query(types[name]))]
+    if more:
+        raise ValueError(f"{endpoint.__name__} asks for more than the direct way can tell: {', '.join(more)}.")
+    WAYS[endpoint] = Direct(key, TypeAdapter(types[key]), argument, resource, in_query)
+    return endpoint
 
-    return mark
+
+def unneeded(dependency: D) -> D:
+    """Marks a dependency, or a class of them, that has nothing to look at on the direct way."""
+    UNNEEDED.add(dependency)
+    return dependency
 
 
 class DirectWay:
@@ -135,7 +150,7 @@ class DirectWay:
                 return None  # The whole way says what is wrong.
             # As a router does: handlers and middlewares read which route it was.
             scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, named
-            return route.endpoint, {way.key: key, way.argument: way.resource(scope["app"].state.resources)}
+            return route.endpoint, {way.key: key, way.argument: way.resource.of(scope["app"].state.resources)}
         return None
 
 
@@ -146,8 +161,7 @@ def _way(route: Route) -> Direct | None:
 
 
 def _is_ours(dependency: Depends) -> bool:
-    """Whether it looks at nothing but a body and the headers of `TELLING`."""
-    return dependency in (JsonOnly, UnconditionalJson) or isinstance(dependency.dependency, Untagged)
+    return dependency.dependency in UNNEEDED or type(dependency.dependency) in UNNEEDED
 
 
 def _first(path: str) -> str:
@@ -164,8 +178,14 @@ def _failed(error: Exception, app: FastAPI) -> ASGIApp:
     return ExceptionMiddleware(fails, known)
 
 
+def _said(annotation: Any) -> Sequence[Any]:
+    """What an annotation says besides the type."""
+    said: Sequence[Any] = getattr(annotation, "__metadata__", ())
+    return said
+
+
 def _is_of_query(annotation: Any) -> bool:
-    return any(isinstance(said, Query) for said in getattr(annotation, "__metadata__", ()))
+    return any(isinstance(said, Query) for said in _said(annotation))
 
 
 def _tells_more(scope: Scope) -> bool:

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.caching import Overloaded
 from app.main import create_app
 from app.routers import users
-from app.routers.direct_way import WAYS, DirectWay, direct
+from app.routers.resources import AllResources
 from app.settings import Settings
+from app.speed.direct_way import WAYS, DirectWay, direct
 
 WHOLE = {"If-None-Match": '"0"'}
 """No version is 0, so this header only sends a read the whole way."""
@@ -360,17 +361,25 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
 
 
 def test_an_endpoint_that_asks_for_more_is_refused() -> None:
-    async def read(key: str, resource: object, limit: int) -> Response:
+    async def read(key: str, resources: AllResources, limit: int) -> Response:
         raise AssertionError
 
     with pytest.raises(ValueError, match=r"^read asks for more than the direct way can tell: limit\.$"):
-        direct(lambda resources: resources)(read)
+        direct(read)
     assert read not in WAYS
+
+
+def test_an_endpoint_that_works_on_nothing_is_refused() -> None:
+    async def read(key: str) -> Response:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"^read works on 0 resources, and the direct way knows one\.$"):
+        direct(read)
 
 
 def test_an_endpoint_of_a_list_may_ask_the_query_and_nothing_else() -> None:
     async def read(
-        resource: object,
+        resources: AllResources,
         key: Annotated[list[str] | None, Query()] = None,
         limit: Annotated[int, Query()] = 50,
         agent: Annotated[str, Header()] = "",
@@ -378,5 +387,5 @@ def test_an_endpoint_of_a_list_may_ask_the_query_and_nothing_else() -> None:
         raise AssertionError
 
     with pytest.raises(ValueError, match=r"^read asks for more than the direct way can tell: agent\.$"):
-        direct(lambda resources: resources, in_query=True)(read)
+        direct(read)
     assert read not in WAYS

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 
-from app.one_write import LARGEST, Joined
+from app.speed.one_write import LARGEST, Joined
 from tests.eventually import PATIENCE, eventually
 
 
@@ -100,7 +100,7 @@ async def test_whoever_has_said_all_is_answered(size: int) -> None:
     As `nc -N` does, and some probes.
     """
     config = uvicorn.Config(
-        PlainTextResponse("x" * size), port=0, http="app.one_write:OneWrite", log_level="error", lifespan="off"
+        PlainTextResponse("x" * size), port=0, http="app.speed.one_write:OneWrite", log_level="error", lifespan="off"
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
