@@ -14,7 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching import Outcome
-from app.caching.shards import number, ulid
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.shard import number
 from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.page_views.models import hour_of
@@ -36,7 +37,7 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
     hand, and nobody has the third. One view has come with an idempotency key. A value is warm, and is not what Postgres
     has.
     """
-    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(seconds=1))
+    monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(seconds=1))
     stream = f"views:{{{number('home')}}}"
     now = datetime.now(UTC)
     counted, in_hand, waiting = (ulid(now.timestamp() * 1000) for _ in range(3))
@@ -81,8 +82,8 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
         async with open_resources(settings, Metrics()) as resources:
             await eventually(is_hit)
             await eventually(all_is_counted)
-            await resources.page_views.add("home", 1, key="paid")
-            assert (await resources.page_views.get("home")).views == 321
+            await resources.page_views.add("home", 1, idempotency_key="paid")
+            assert (await resources.page_views.get("home")).amount == 321
         assert await all_is_counted()
         assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
         await sql.close()

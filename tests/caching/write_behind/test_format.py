@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.caching.views import Views
+from tests.caching.write_behind.views import Views
 
 NOW = 1_800_000_000_000.0
 RECORDED = Path(__file__).with_name("kept_in_redis.txt")
@@ -25,9 +25,9 @@ RECORDED = Path(__file__).with_name("kept_in_redis.txt")
 async def kept(redis: Redis, views: Views) -> str:
     """All that is kept. Of what is another one each time, it says that it is there."""
     lines = []
-    names: Any = redis.scan_iter("views:*")
-    for name in sorted([name async for name in names]):
-        kind, left = await redis.type(name), await redis.pttl(name)
+    for name in sorted([name async for name in redis.scan_iter("views:*")]):
+        kind: Any = await redis.type(name)
+        left = await redis.pttl(name)
         life = "" if left < 0 else f" for {timedelta(minutes=round(left / 60_000))}"
         lines.append(f"{name.decode()} {kind.decode()}{life}: {await value(redis, name, kind)}")
     text = "\n".join(lines).replace(str(views.breaker.run), "<life>")
@@ -53,7 +53,7 @@ async def test_the_same_calls_leave_the_same_bytes_in_redis_as_in_earlier_versio
 ) -> None:
     numbers = itertools.count(1)
     monkeypatch.setattr(secrets, "randbits", lambda bits: next(numbers))
-    monkeypatch.setattr(views.counters._clock, "now", lambda: NOW)
+    monkeypatch.setattr(views.cache.clock, "now", lambda: NOW)
     add, add_many = views.counters.add, views.counters.add_many
     assert await views.total("news") == 0
     await add("home", 5)
