@@ -22,9 +22,9 @@ from app.availability import said as said_by_postgres
 from app.availability import sqlstate
 from app.caching import CacheError, CacheUnavailable, Flusher, fitness, trial
 from app.caching.errors import REDIS_DOWN
-from app.caching.receipts import Receipts
 from app.caching.words import code
 from app.caching.words import said as said_by_redis
+from app.caching.write_behind.receipts import Receipts
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
 from app.page_views.parking import Blocked, Parking
 from app.schema import Schema, schema, server
@@ -122,7 +122,7 @@ def _tasks(resources: Resources) -> dict[str, str]:
 async def _keys(resources: Resources) -> str:
     """Whether views with a new idempotency key are taken."""
     try:
-        fill = (await resources.page_views.backlog()).keys_fill
+        fill = (await resources.page_views.backlog()).record_fill
     except CacheUnavailable:
         return UNKNOWN  # Another part says why.
     if fill < AS_GOOD_AS_FULL:

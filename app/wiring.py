@@ -3,20 +3,17 @@
 users       cache-aside     the service asks both, and invalidates after a write
 products    read-through    the cache loads itself; the service invalidates after a write
 inventory   write-through   the cache loads and saves by itself, in both stores or in none
-page views  write-behind    the cache takes them on, and a flusher carries them to the database
+page views  write-behind    the cache accepts them, and a flusher writes them to the database later
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from redis.asyncio import Redis
-from sqlalchemy.exc import DBAPIError
 
-from app.availability import said
 from app.caching import (
-    Batch,
     Breaker,
     CacheAside,
     Cap,
@@ -24,35 +21,28 @@ from app.caching import (
     Flusher,
     Lifetimes,
     Locked,
-    NotDone,
     ReadThrough,
     Record,
-    Refused,
     Region,
-    Salvage,
-    Standing,
-    TargetUnavailable,
     Unreadable,
     WriteBehind,
     WriteThrough,
     open_cache,
     open_redis,
 )
-from app.caching.shards import ulid_time
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database, open_database
-from app.errors import DatabaseUnavailable, TookTooLong, Uncountable, UnreadableRow
+from app.errors import UnreadableRow
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
 from app.metrics import Metrics
-from app.page_views.models import Counted
-from app.page_views.models import Unreadable as UnreadableBytes
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
+from app.page_views.target import target
 from app.products.models import Product
 from app.products.service import Products
 from app.products.store import ProductStore
@@ -180,38 +170,22 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         inventory = WriteThrough(stock_region, load=load_stock, save=stock_store.save)
 
         # Page views: write-behind. The cache is told how to read, and the flusher how to write, later.
-        page_view_store, flushed_views = PageViewStore(database), PageViewStore(background)
-
-        async def load_views(pages: Sequence[str], batches: Sequence[str]) -> Standing:
-            with _target():
-                return Standing(*await page_view_store.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
-
-        async def flush(batches: Sequence[Batch]) -> int:
-            with _target(), _not_done():
-                return await flushed_views.apply([_counted(batch) for batch in batches])
-
-        async def salvage(one: Salvage) -> tuple[int, int]:
-            batch = UnreadableBytes(one.place, one.raw) if one.batch is None else _counted(one.batch)
-            with _target(), _not_done():
-                return await flushed_views.salvage(batch, one.reason, one.deliveries)
-
+        page_view_store = PageViewStore(database)
+        views_target = target(page_view_store, flushed=PageViewStore(background))
         page_views = WriteBehind(
-            redis,
-            f"{settings.prefix}views",
-            load_views,
-            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes, keys=settings.keys_bytes),
-            clock=clock,
-            breaker=breaker,
+            cache,
+            "views",
+            views_target,
+            cap=Cap(entries=settings.backlog_entries, bytes=settings.backlog_bytes, records=settings.keys_bytes),
             observe=metrics.observe_flow,
         )
         flusher = Flusher(
-            waiting_redis,
-            f"{settings.prefix}views",
-            flush,
-            salvage,
-            views=settings.flush_views,
+            cache,
+            "views",
+            views_target,
+            redis=waiting_redis,
+            amount=settings.flush_views,
             interval=settings.flush_interval,
-            breaker=breaker,
             observe=metrics.observe_flow,
         )
 
@@ -245,9 +219,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             products_region,
             stock_region,
             page_views,
-            page_views.receipts.running(),
             relay.running(),
-            flusher.running(),
+            flusher,
             parking.running(),
         ):
             yield Resources(
@@ -265,33 +238,3 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 flusher,
                 parking,
             )
-
-
-@contextmanager
-def _target() -> Iterator[None]:
-    """Says in the words of `app.caching` what the database has said."""
-    try:
-        yield
-    except DatabaseUnavailable as error:
-        # A COMMIT may take too long, too: whether it has counted, the ledger tells.
-        slow = isinstance(error, TookTooLong) or isinstance(error.__cause__, TookTooLong)
-        raise (NotDone if slow else TargetUnavailable)(str(error)) from error
-    except Uncountable as error:
-        raise Refused(str(error)) from error
-
-
-@contextmanager
-def _not_done() -> Iterator[None]:
-    """Of an error that speaks neither of the database's state nor of the values: perhaps one entry is to blame."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise NotDone(f"Postgres says: {said(error)}.") from error
-
-
-def _counted(batch: Batch) -> Counted:
-    return Counted(batch.id, _made_at(batch.id), batch.deltas)
-
-
-def _made_at(batch: str) -> datetime:
-    return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)

@@ -21,7 +21,7 @@ from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
-from tests.caching.views import new_ledger
+from tests.caching.write_behind.views import new_ledger
 from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import Service, serving
@@ -62,7 +62,7 @@ def short_reads() -> Iterator[None]:
     """A flusher that was told to stop ends when its read does, which waits for entries. An application in this process
     is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.caching.gathering.BLOCK", timedelta(milliseconds=20))
+        patch.setattr("app.caching.write_behind.gathering.BLOCK", timedelta(milliseconds=20))
         yield
 
 

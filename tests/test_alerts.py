@@ -15,9 +15,10 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from app.caching.gathering import ABANDONED
 from app.caching.repeating import LATEST
-from app.caching.shards import COUNT, GROUP, Shard, number, shards, ulid
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.gathering import ABANDONED
+from app.caching.write_behind.shard import COUNT, GROUP, Shard, number, shards
 from app.coherence.relay import POLL
 from app.main import create_app
 from app.settings import Settings
@@ -358,8 +359,8 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
         # It fires for what has happened, and not for ever.
         after = await at_rest(client)
         # Of what comes now, only the number is kept.
-        monkeypatch.setattr("app.caching.receipts.KEPT", 0)
-        monkeypatch.setattr("app.caching.receipts.CARRIED", timedelta(0))
+        monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
+        monkeypatch.setattr("app.caching.write_behind.receipts.IN_HAND", timedelta(0))
         await client.post("/page-views/home", json={"count": 40})
         await redis.flushdb()
         assert "ViewsLost" in await fires(client, after, "ViewsLost")
@@ -368,7 +369,7 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
 async def test_entries_that_somebody_has_removed_fire(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(milliseconds=200))
+    monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(milliseconds=200))
     async with application(settings) as client:
         before = await at_rest(client)
 

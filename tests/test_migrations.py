@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.caching.shards import ulid
+from app.caching import made_at
+from app.caching.write_behind.batch_id import ulid
 from app.database import metadata, open_database
 from app.embedded import Endpoints
 from app.metrics import Metrics
@@ -19,7 +20,6 @@ from app.page_views.store import PageViewStore
 from app.schema import migrate
 from app.settings import Settings
 from app.wiring import open_resources
-from tests.caching.views import made_at
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
@@ -133,7 +133,7 @@ async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path)
     async with open_database(empty, connections=2, timeout=timedelta(seconds=20), counted=lambda _: None) as database:
         store = PageViewStore(database)
         assert await store.apply(batches) == 0
-        assert await store.salvage(lost, "", 2) == (0, 0)
+        assert await store.salvage(lost, 2) == (0, 0)
         assert await store.count_dead_letters() == 1
         new = Counted(name := ulid(hours[3].timestamp() * 1000), made_at(name), {"home": 1})
         assert await store.apply([new]) == 1

@@ -582,11 +582,11 @@ STATES = {
     ),
     "Redis may evict": State(
         redis_is_set(maxmemory_policy="allkeys-lru"), 200, "degraded", "eviction",
-        "maxmemory-policy is allkeys-lru: when memory is full, accepted page views vanish",
+        "maxmemory-policy is allkeys-lru: when memory is full, accepted writes vanish",
     ),
     "Redis keeps no file": State(
         redis_is_set(appendonly="no"), 200, "degraded", "persistence",
-        "appendonly is off: when Redis restarts, accepted page views are lost",
+        "appendonly is off: when Redis restarts, accepted writes are lost",
     ),
     "the room for idempotency keys is full": State(
         keys_are_full, 200, "degraded", "keys",

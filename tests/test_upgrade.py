@@ -3,18 +3,23 @@
 What stands in Redis is written here byte by byte, as that version wrote it: its entries, keys and values are a format.
 """
 
+import ast
 import asyncio
+import json
+import re
 import time
 import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from app.caching import Outcome
-from app.caching.shards import number, ulid
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.shard import GROUP, Shard, number
 from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.page_views.models import hour_of
@@ -27,6 +32,14 @@ from tests.fresh_database import fresh_database
 from tests.terminal import terminal
 
 HOUR = timedelta(hours=1)
+KEPT = Path(__file__).parent / "caching" / "write_behind" / "kept_in_redis.txt"
+"""What the version before write-behind was a package of its own has kept in Redis of some calls, byte by byte."""
+RECORD = "INSERT INTO applied VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
+COUNT = """
+INSERT INTO page_views AS counted VALUES ($1, $2)
+ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
+"""
+KINDS = re.compile(r"(.+?) (stream|string|hash)(?: for (?:\d+ days?, )?[\d:]+)?: (.*)")
 
 
 async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_and_double_nothing(
@@ -36,7 +49,7 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
     hand, and nobody has the third. One view has come with an idempotency key. A value is warm, and is not what Postgres
     has.
     """
-    monkeypatch.setattr("app.caching.gathering.ABANDONED", timedelta(seconds=1))
+    monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(seconds=1))
     stream = f"views:{{{number('home')}}}"
     now = datetime.now(UTC)
     counted, in_hand, waiting = (ulid(now.timestamp() * 1000) for _ in range(3))
@@ -81,8 +94,100 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
         async with open_resources(settings, Metrics()) as resources:
             await eventually(is_hit)
             await eventually(all_is_counted)
-            await resources.page_views.add("home", 1, key="paid")
-            assert (await resources.page_views.get("home")).views == 321
+            await resources.page_views.add("home", 1, idempotency_key="paid")
+            assert (await resources.page_views.get("home")).amount == 321
         assert await all_is_counted()
+        assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
+        await sql.close()
+
+
+async def restore(redis: Redis, batches: str) -> dict[str, int]:
+    """Puts what the version before had accepted into Redis, with batch ids that begin with these letters. Answers how
+    much it is, by page."""
+    accepted, _, _flushed = KEPT.read_text().partition("Flushed")
+    accepted = accepted.replace("01MCC5RM00", batches).replace("<epoch>", "e" * 16).replace("<id of the entry>", "1-1")
+    sums: dict[str, int] = {}
+    stream = ""
+    for line in accepted.splitlines():
+        if entry := line.removeprefix("    ") if line.startswith("    ") else "":
+            fields = ast.literal_eval(entry)
+            await redis.xadd(stream, fields)
+            for page, delta in json.loads(fields[b"deltas"]).items():
+                sums[page] = sums.get(page, 0) + delta
+        elif found := KINDS.fullmatch(line):
+            name, kind, value = found.groups()
+            if kind == "stream":
+                stream = name
+                await redis.xgroup_create(stream, GROUP, "0", mkstream=True)
+            elif name.endswith(":keyed"):
+                await redis.hset(name, str(int(time.time() // 3600)), value)
+            elif kind == "hash":
+                await redis.hset(name, mapping=ast.literal_eval(value))
+            else:
+                await redis.set(name, ast.literal_eval(value))
+    return sums
+
+
+async def test_what_the_version_before_has_accepted_is_counted_once_while_both_versions_run(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it accepted waits, in every shard. Its flusher has committed an entry, and dies before it can forget it.
+    Another one commits and forgets the next entry, and one more is accepted there, while this version runs. Its clients
+    repeat their calls to this version.
+    """
+    monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(seconds=1))
+    now = datetime.now(UTC)
+    hour, of_now = hour_of(now), ulid(now.timestamp() * 1000)[:10]
+    home = Shard("views", number("home"))
+    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
+        await asyncio.to_thread(migrate, database_url)
+        sql = await asyncpg.connect(database_url)
+
+        async def count(entry: dict[bytes, bytes]) -> None:
+            async with sql.transaction():
+                await sql.execute("SELECT open_ledger_hour($1)", hour)
+                if await sql.fetchval(RECORD, hour, entry[b"batch"].decode()):
+                    for page, delta in json.loads(entry[b"deltas"]).items():
+                        await sql.execute(COUNT, page, delta)
+
+        async with Redis.from_url(redis_url, protocol=2) as redis:
+            sums = await restore(redis, of_now)
+            waits: Any = await redis.xreadgroup(GROUP, "older", {home.stream: ">"}, count=2)
+            (_, committed), (id_, in_hand) = waits[0][1]
+            await count(committed)
+            settings = Settings(_env_file=None, redis_url=redis_url, database_url=database_url)
+            async with open_resources(settings, Metrics()) as resources:
+                views = resources.page_views
+                await views.add("news", 2**50, "visit-1")
+                await views.add("home", 1, "visit-1")
+                await views.add_many({"home": 6, "news": 7, "c": 8, "d": 7}, "call-1")
+                await views.add("home", 1000)
+                # The version before goes on, in its own words.
+                await count(in_hand)
+                more: Any = {b"batch": f"{of_now}{'0' * 15}Z", b"deltas": b'{"home":20000}', b"views": b"20000"}
+                async with redis.pipeline() as pipeline:
+                    pipeline.xack(home.stream, GROUP, id_)
+                    pipeline.xdel(home.stream, id_)
+                    pipeline.set(home.epoch, "f" * 16)
+                    pipeline.decrby(home.backlog, int(in_hand[b"views"]))
+                    pipeline.decrby(home.bytes, len(in_hand[b"deltas"]))
+                    pipeline.xadd(home.stream, more)
+                    pipeline.incrby(home.backlog, 20000)
+                    pipeline.incrby(home.bytes, len(more[b"deltas"]))
+                    await pipeline.execute()
+                sums["home"] += 1000 + 20000
+
+                async def all_is_counted() -> bool:
+                    rows = await sql.fetch("SELECT page, views FROM page_views")
+                    return {row["page"]: row["views"] for row in rows} == sums
+
+                async def nothing_waits() -> bool:
+                    return (await views.backlog()).oldest is None
+
+                await eventually(all_is_counted)
+                await eventually(nothing_waits)
+                assert {page: (await views.get(page)).amount for page in sums} == sums
+            assert await all_is_counted()
+            assert not [name async for name in redis.scan_iter("views:*") if name.endswith((b":backlog", b":bytes"))]
         assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
         await sql.close()

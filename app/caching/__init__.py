@@ -3,11 +3,11 @@
     CacheAside(region)                nothing: the caller brings the query
     ReadThrough(region, load)         how to read
     WriteThrough(region, load, save)  how to read and how to write, now
-    WriteBehind(redis, name, load)    how to read; and `Flusher(redis, name, flush)` how to write, later
+    WriteBehind(cache, name, target)  how to read; and `Flusher(cache, name, target)` how to write, later
 
 This folder knows Redis, and nothing of this application: it can be lifted out as it is. Begin with `cache_aside.py`;
 what the strategies share is in `region.py` (keys, leases, versions), `single_flight.py` (one load for all readers) and
-`scripts/`.
+`scripts/`. Write-behind has a folder of its own, `write_behind/`, with its scripts in it.
 """
 
 from .breaker import SETTLED, Breaker
@@ -15,7 +15,6 @@ from .cache import Cache, open_cache
 from .cache_aside import CacheAside
 from .clock import RedisClock
 from .connection import open_redis
-from .entry import Batch, Salvage
 from .errors import (
     BacklogFull,
     Behind,
@@ -34,8 +33,6 @@ from .errors import (
     Unreadable,
 )
 from .fitness import Fsync, fitness, fsync, trial
-from .flusher import Flusher
-from .intake import Cap
 from .lease import Locked
 from .lifetimes import Lifetimes
 from .observing import Event, Flow, Observe, ObserveFlow
@@ -43,8 +40,7 @@ from .read_through import ReadThrough
 from .reading import Outcome, Reading, Versioned
 from .record import Owner, Record, Seen
 from .region import Region
-from .totals import Standing
-from .write_behind import Backlog, WriteBehind
+from .write_behind import Backlog, Batch, Cap, Flusher, Pending, Standing, Target, Total, WriteBehind, made_at
 from .write_through import Revoke, WriteThrough
 
 __all__ = [
@@ -76,6 +72,7 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "Owner",
+    "Pending",
     "ReadThrough",
     "Reading",
     "Record",
@@ -83,10 +80,11 @@ __all__ = [
     "Refused",
     "Region",
     "Revoke",
-    "Salvage",
     "Seen",
     "Standing",
+    "Target",
     "TargetUnavailable",
+    "Total",
     "TotalOverflow",
     "Unreadable",
     "Versioned",
@@ -94,6 +92,7 @@ __all__ = [
     "WriteThrough",
     "fitness",
     "fsync",
+    "made_at",
     "open_cache",
     "open_redis",
     "trial",

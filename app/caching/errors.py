@@ -87,7 +87,7 @@ class KeyWorn(CacheError):
 
     def __init__(self, key: str, most: int) -> None:
         super().__init__(
-            f"The idempotency key {key} was used {most} times for pages that it was not used for before, which is the "
+            f"The idempotency key {key} was used {most} times for keys that it was not used for before, which is the "
             "most: use another one."
         )
 
@@ -109,6 +109,6 @@ class Behind(CacheError):
 class TotalOverflow(CacheError):
     """A total would be larger than can be counted exactly."""
 
-    def __init__(self, page: str) -> None:
-        super().__init__(f"{page[:100]} would have more views than can be counted exactly.")
-        self.page = page
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key[:100]} would have a larger total than can be counted exactly.")
+        self.key = key

@@ -3,7 +3,7 @@
     version        6.2 or newer: what the scripts and the stream's commands need
     role           a replica takes no writes, or loses them
     eviction       a Redis that may throw any key away throws the stream of accepted writes away, without an error
-    persistence    without an append-only file, a Redis that restarts has lost what was accepted and not carried yet
+    persistence    without an append-only file, a Redis that restarts has lost what was accepted and not flushed yet
 
 That it tells so does not say that it takes anything (its memory or disk is full, it loads, it is a replica): `trial`.
 
@@ -38,9 +38,9 @@ async def fitness(redis: Redis) -> dict[str, str]:
     if info.get("role") == "slave":
         parts["role"] = "Redis is a replica"
     if policy.startswith("allkeys"):
-        parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted page views vanish"
+        parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted writes vanish"
     if not (info.get("aof_enabled", True) or info.get("loading")):  # It writes none while it reads one.
-        parts["persistence"] = "appendonly is off: when Redis restarts, accepted page views are lost"
+        parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost"
     return parts
 
 

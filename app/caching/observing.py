@@ -34,19 +34,23 @@ it happened: the hits of a list are told at once."""
 
 
 class Flow(StrEnum):
-    """What can happen on write-behind's way to the database; counted in views, where nothing else is said."""
+    """What can happen on write-behind's way to the database: how much of what was added, where nothing else is said."""
 
     READ = "read"  # So many totals were asked for.
     ACCEPTED = "accepted"
     FLUSHED = "flushed"
-    ROWS = "rows"  # So many rows took them.
+    ROWS = "rows"  # So many rows were written for it.
     FLUSHES = "flushes"  # So many rounds ended well.
     FAILURES = "failures"  # So many rounds failed.
-    DEAD = "dead"  # They became dead letters.
-    GONE = "gone"  # So many entries had left the stream before they were carried.
-    RECOVERED = "recovered"  # Redis had lost them, and they were taken on again.
-    LOST = "lost"  # Redis had lost them, and nobody has them any more.
+    DEAD = "dead"  # It became dead letters.
+    GONE = "gone"  # So many entries had left the stream before they were flushed.
+    RECOVERED = "recovered"  # Redis had lost it, and it was accepted again.
+    LOST = "lost"  # Redis had lost it, and nobody has it any more.
 
 
 ObserveFlow = Callable[[Flow, int], None]
-"""Called with what happened, and how many times."""
+"""Called with what happened, and how much or how many times."""
+
+
+def unobserved(flow: Flow, count: int) -> None:
+    """Nobody wants to know."""

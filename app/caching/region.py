@@ -1,8 +1,8 @@
 """The values of one kind under one name in Redis, and the rules that keep them true.
 
-    users:{42}          "<schema> <version> <stored at> <fresh for> <load cost> <CRC-32> <JSON>", times in Redis' ms
-    users:{42}:lease    the token of whoever may load it now
-    users:{42}:floor    "<life> <version>", the newest version known to be invalidated
+    orders:{42}         "<schema> <version> <stored at> <fresh for> <load cost> <CRC-32> <JSON>", times in Redis' ms
+    orders:{42}:lease   the token of whoever may load it now
+    orders:{42}:floor   "<life> <version>", the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. By the first word of a
 value `stamp.py` tells whether it may be believed.

@@ -43,11 +43,20 @@ class Repeating:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Repeats while the block lasts. At its end the round under way is finished, and not cancelled."""
-        self._task = asyncio.create_task(self._run(), name=self._name)
+        self.start()
         try:
             yield
         finally:
-            self._stop.set()
+            await self.stop()
+
+    def start(self) -> None:
+        """Begins to repeat."""
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        """Finishes the round under way, and returns when it has ended."""
+        self._stop.set()
+        if self._task is not None:
             await self._task
 
     @property

@@ -4,7 +4,7 @@
     code(error)           "LOADING": the word by which Redis names its error
     unavailable(error)    both as an exception, for whoever asked
 
-redis-py's own messages name the server's address, and Redis' name users, keys and digests of scripts. None of that is
+redis-py's own messages name the server's address, and Redis' name logins, keys and digests of scripts. None of that is
 left. What can go wrong: an error that none of this knows is told by its class alone.
 """
 

@@ -3,7 +3,7 @@
     read    ask the cache; on a miss it asks the database itself, and keeps the answer
     write   lock the row · change it in the database, and take value and lease away in Redis · COMMIT · fill
 
-Use it when a value must be read and changed without anybody acting on an old one: seats, a balance. Avoid it when
+Use it when a value must be read and changed without anybody acting on an old one: a balance, seats. Avoid it when
 writes come in bulk: each costs a lock and a round trip to Redis more.
 
 The row's lock in the database is the fence. A load keeps its row only if it could share that lock, so what it read was

@@ -117,14 +117,6 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Bytes that are no batch, under a name that tells them from others."""
-
-    name: str
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Views that could not be counted, and why. Without a `page` they cannot be counted at all, and `entry` has them as
     they came. `deliveries` is how often they were tried."""

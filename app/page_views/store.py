@@ -19,7 +19,7 @@ from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, NotFound, TookTooLong, Uncountable
 from app.look import Look
 from app.page_views.ledger import IDS_FROM, Ledger
-from app.page_views.models import EXACT, Counted, DeadLetter, Unreadable, dead_letters, hour_of
+from app.page_views.models import EXACT, Counted, DeadLetter, dead_letters, hour_of
 from app.page_views.salvage import (
     ADD,
     CHANGED,
@@ -167,15 +167,16 @@ class PageViewStore:
         await self._ledger.prune()
         return int(counted.rowcount)
 
-    async def salvage(self, batch: Counted | Unreadable, reason: str, deliveries: int) -> tuple[int, int]:
-        """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters.
+    async def keep_unreadable(self, name: str, raw: bytes, reason: str, deliveries: int) -> None:
+        """Keeps bytes that are no batch as a dead letter, once for each `name`."""
+        await self._set_aside(name, [letter(entry=raw, reason=reason)], [], deliveries)
 
-        Answers how many rows of page views it wrote, and how many views became dead letters. `reason` is why bytes are
-        no batch; of a batch, Postgres says why it refuses a page. What only takes too long is parked.
+    async def salvage(self, batch: Counted, deliveries: int) -> tuple[int, int]:
+        """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters, with
+        what Postgres says of each page that it refuses. What only takes too long is parked.
+
+        Answers how many rows of page views it wrote, and how many views became dead letters.
         """
-        if isinstance(batch, Unreadable):
-            await self._set_aside(batch.name, [letter(entry=batch.raw, reason=reason)], [], deliveries)
-            return 0, 0
         try:
             return await self._ledger.record([batch.hour], partial(salvage, batch, deliveries), LONGEST)
         except Uncountable as gone:

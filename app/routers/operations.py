@@ -118,7 +118,7 @@ async def _writes(resources: Resources) -> Writes:
     metrics = resources.metrics
     flushed, rows = int(metrics.total("views_flushed")), int(metrics.total("view_rows_written"))
     try:
-        backlog = (await resources.page_views.backlog()).views
+        backlog = (await resources.page_views.backlog()).amount
     except CacheUnavailable:
         backlog = None  # The rest can be told without Redis.
     return Writes(
@@ -201,7 +201,7 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
         parked = await resources.page_view_store.count_parked()
     metrics = resources.metrics
     return WriteBehindStatus(
-        backlog=backlog.views,
+        backlog=backlog.amount,
         backlog_bytes=backlog.bytes,
         oldest_seconds=None if backlog.oldest is None else backlog.oldest.total_seconds(),
         flushed=int(metrics.total("views_flushed")),
@@ -229,12 +229,15 @@ async def metrics(resources: AllResources) -> Response:
         backlog = await resources.page_views.backlog((await fsync(resources.redis)).window)
         oldest = timedelta(0) if backlog.oldest is None else backlog.oldest
         values = {
-            "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.views),
+            "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.amount),
             "views_backlog_bytes": ("How many bytes those take in Redis, at least.", backlog.bytes),
             "views_backlog_oldest_seconds": ("How long the oldest of them waits.", oldest.total_seconds()),
             "views_backlog_fill": ("How full the fullest shard is; at 1 it takes nothing more.", backlog.fill),
-            "views_keys_bytes": ("How many bytes the idempotency keys of the last day take in Redis.", backlog.keys),
-            "views_keys_fill": ("How full the fullest shard is of those; at 1 it takes no more.", backlog.keys_fill),
+            "views_keys_bytes": (
+                "How many bytes the idempotency keys of the last day take in Redis.",
+                backlog.record_bytes,
+            ),
+            "views_keys_fill": ("How full the fullest shard is of those; at 1 it takes no more.", backlog.record_fill),
             "views_at_risk": ("Those of them that a crash of Redis' machine could lose now.", backlog.young),
         }
     with suppress(DatabaseUnavailable):

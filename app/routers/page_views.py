@@ -47,14 +47,14 @@ NOT_TAKEN = described(
     "Redis does not answer, or too many views wait for the database; `Retry-After` says when to come back. Without an "
     "`Idempotency-Key` a repetition may count a second time.",
     "cache-unavailable",
-    "Redis did not answer for page views: Connection refused.",
+    "Redis did not answer for counters: it refuses connections.",
 )
 WORN = described(
     422,
     "The request can be read, and is not allowed; or, with type `key-worn`, the `Idempotency-Key` was used for other "
     "pages 100 times in the last 24 hours, and nothing more is counted under it.",
     "key-worn",
-    "The idempotency key visit-1 was used 100 times for pages that it was not used for before, which is the most: use "
+    "The idempotency key visit-1 was used 100 times for keys that it was not used for before, which is the most: use "
     "another one.",
 )
 UNREADABLE = described(
@@ -223,7 +223,7 @@ async def count(
     views = await page_views.add(page, body.count if body else 1, idempotency_key)
     if views is None:
         try:
-            views = (await page_views.get(page)).views
+            views = (await page_views.get(page)).amount
         except (TargetUnavailable, CacheUnavailable, Behind):
             views = None  # It is taken on. That its total cannot be told now does not change that.
     return Json(to_json({"page": page, "views": views}), 202, [ROW])
@@ -240,11 +240,11 @@ async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditi
     """Exact, with those that wait; 0 for a page that nobody has seen."""
     total = await page_views.get(page)
     status = b"write-behind; hit" if total.cached else b"write-behind; fwd=miss; stored"
-    headers = [(b"cache-status", status), ROW, (b"etag", b'"%d"' % total.views)]
+    headers = [(b"cache-status", status), ROW, (b"etag", b'"%d"' % total.amount)]
     if expected is not None:
-        tag = str(total.views)
+        tag = str(total.amount)
         if (mismatch := expected.mismatch(f"{page} has {tag} views", tag)) is not None:
             raise mismatch
         if expected.known(tag):
             return bare(304, *headers)
-    return Json(to_json({"page": page, "views": total.views}), headers=headers)
+    return Json(to_json({"page": page, "views": total.amount}), headers=headers)

@@ -10,10 +10,7 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Event, Lifetimes, RedisClock, Region, gathering
-from app.database import Database
-from app.embedded import Endpoints
-from tests.caching.views import Views, open_views
+from app.caching import Breaker, Cache, Event, Lifetimes, RedisClock, Region
 from tests.settled import settled
 
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
@@ -108,18 +105,3 @@ async def new_region(
 def region(new_region: NewRegion) -> Region[int, Thing]:
     """One region."""
     return new_region()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flusher does not wait long for views that do not come."""
-    monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
-
-
-@pytest.fixture
-async def views(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database, impatient: None
-) -> AsyncIterator[Views]:
-    """Page views; nobody runs the flusher, nor looks after receipts, but the test."""
-    async with open_views(endpoints, redis, clock, breaker, database) as views:
-        yield views

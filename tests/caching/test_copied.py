@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -16,7 +17,7 @@ from app.embedded import Endpoints
 from tests.service import REPOSITORY
 
 NEEDED = ("redis", "hiredis", "pydantic")
-PROGRAM = re.search(r"```python\n(.*?)```", (REPOSITORY / "docs" / "adopt.md").read_text(), re.DOTALL)
+PROGRAMS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "adopt.md").read_text(), re.DOTALL)
 HERD = """
 import asyncio, os
 from home import Order, load
@@ -53,13 +54,60 @@ async def main():
 asyncio.run(main())
 """
 
+DIES = """
+import asyncio, os, sys
+import likes
+from caching import Flusher, Target, WriteBehind, open_cache
+
+async def flush(batches):
+    if sys.stdin.readline() == "after the commit\\n":
+        await likes.flush(batches)
+    print("in the middle of a flush", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    target = Target(likes.load, flush, likes.salvage)
+    async with open_cache(os.environ["REDIS_URL"]) as cache, WriteBehind(cache, "likes", target) as counters:
+        await asyncio.gather(*(counters.add(f"post-{number % 7}", 1, f"click-{number}") for number in range(500)))
+        print("accepted", flush=True)
+        async with Flusher(cache, "likes", target):
+            await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+RESTARTED = """
+import asyncio, os
+from datetime import timedelta
+import likes
+from caching import Flusher, Target, WriteBehind, open_cache
+from caching.write_behind import gathering
+
+gathering.ABANDONED = timedelta(milliseconds=50)
+
+async def main():
+    target = Target(likes.load, likes.flush, likes.salvage)
+    async with (
+        open_cache(os.environ["REDIS_URL"]) as cache,
+        WriteBehind(cache, "likes", target) as counters,
+        Flusher(cache, "likes", target),
+    ):
+        await counters.add("post-2", 1, "click-499")
+        print(sum([(await counters.get(f"post-{number}")).amount for number in range(7)]))
+        while (await counters.backlog()).oldest is not None:
+            await asyncio.sleep(0.01)
+    print(likes.database.execute("SELECT sum(count) FROM likes").fetchone()[0])
+    print(likes.database.execute("SELECT count(*) FROM dead_letters").fetchone()[0])
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder with the copy, the program, and the packages that it needs: theirs are all that Python finds."""
+    """A folder with the copy, the programs, and the packages that they need: theirs are all that Python finds."""
     shutil.copytree(REPOSITORY / "app" / "caching", tmp_path / "caching", ignore=shutil.ignore_patterns("__pycache__"))
-    assert PROGRAM is not None
-    (tmp_path / "home.py").write_text(PROGRAM[1])
+    for name, program in zip(("home.py", "likes.py"), PROGRAMS, strict=True):
+        (tmp_path / name).write_text(program)
     (tmp_path / "packages").mkdir()
     for name in _with_dependencies(NEEDED):
         for top in _tops(name):
@@ -144,6 +192,27 @@ async def test_an_invalidation_is_seen_by_another_process(home: Path, endpoints:
     assert await other.stdout.readline() == b"hit teapot\n"
     other.stdin.close()
     assert await said(other) == []
+
+
+async def test_the_likes_of_the_docs_are_counted_in_both_stores(home: Path, endpoints: Endpoints, redis: Redis) -> None:
+    lines = await said(await run(home, "import asyncio, likes; asyncio.run(likes.main())", endpoints))
+    assert lines == ["Redis says 41", "SQLite says 41"]
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+async def test_what_a_killed_process_has_accepted_arrives_once_when_another_one_starts(
+    home: Path, endpoints: Endpoints, redis: Redis, moment: str
+) -> None:
+    """It has accepted 500 likes, and is killed in the middle of its first flush. A client repeats the last one."""
+    process = await run(home, DIES, endpoints)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"accepted\n"
+    process.stdin.write(f"{moment}\n".encode())
+    assert await process.stdout.readline() == b"in the middle of a flush\n"
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+    assert await said(await run(home, RESTARTED, endpoints)) == ["500", "500", "0"]
 
 
 async def test_nothing_else_is_imported(home: Path, endpoints: Endpoints) -> None:

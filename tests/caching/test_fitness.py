@@ -1,7 +1,6 @@
 """What a Redis is set to decides what it may lose."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -12,7 +11,6 @@ from redis.exceptions import RedisError
 
 from app.caching import CacheUnavailable, Fsync, fitness, fsync, open_redis
 from app.embedded import Endpoints
-from tests.caching.views import HOME, Views, batch_of
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
 
@@ -111,21 +109,6 @@ def test_the_window_is_what_a_crash_may_take() -> None:
         Fsync.OFF: anything,
         Fsync.UNKNOWN: anything,
     }
-
-
-async def test_at_risk_is_what_came_within_the_window(views: Views, redis: Redis) -> None:
-    """Five views came an hour ago, by Redis' own clock, and three just now, when it was a little ahead of ours."""
-    seconds, _microseconds = await redis.time()
-    for count, at in {5: seconds - 3600, 3: seconds + 60}.items():
-        deltas = json.dumps({"home": count})
-        await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": deltas, "views": count}, id=f"{at * 1000}-0")
-        await redis.incrby(HOME.backlog, count)
-    young = {
-        window: (await views.counters.backlog(window)).young
-        for window in (timedelta(0), timedelta(minutes=30), timedelta(hours=2), None)
-    }
-    assert young == {timedelta(0): 0, timedelta(minutes=30): 3, timedelta(hours=2): 8, None: 8}
-    assert (await views.counters.backlog(timedelta(minutes=30))).views == 8
 
 
 async def test_the_service_tells_what_is_at_risk(redis: Redis, client: httpx.AsyncClient) -> None:

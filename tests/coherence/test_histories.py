@@ -335,7 +335,7 @@ async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far
     pg_restore: what Redis has cached of the total is of another history; the four are carried once more, if the process
     that took them on still has their receipt
     """
-    monkeypatch.setattr("app.caching.receipts.AGAIN", remembered)
+    monkeypatch.setattr("app.caching.write_behind.receipts.AGAIN", remembered)
     a = await new_instance(endpoints=own)
     views = a.resources.page_views
     sql = await asyncpg.connect(own.database_url)
@@ -351,10 +351,10 @@ async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far
     dump = await dumped(own.database_url)
     await views.add("home", 4)
     await stored(7)
-    assert (await views.get("home")).views == 7
+    assert (await views.get("home")).amount == 7
 
     async def is_known() -> bool:
-        return views.receipts.views == 0
+        return views.receipts.amount == 0
 
     await eventually(is_known)
     await sql.close()
@@ -369,8 +369,8 @@ async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far
         except CacheError:
             return False
         if a.breaker.epoch != epoch:
-            assert told.views <= total
-        return a.breaker.epoch != epoch and told.views == total
+            assert told.amount <= total
+        return a.breaker.epoch != epoch and told.amount == total
 
     await eventually(told)
     sql = await asyncpg.connect(own.database_url)

@@ -102,7 +102,7 @@ async def told(answer: Awaitable[object]) -> object:
 
 async def total(instance: Instance) -> int:
     """The views of the page."""
-    return (await instance.resources.page_views.get(PAGE)).views
+    return (await instance.resources.page_views.get(PAGE)).amount
 
 
 async def test_an_instance_that_is_led_to_a_standby_neither_answers_nor_fills_what_that_one_knows(

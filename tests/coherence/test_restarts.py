@@ -164,13 +164,13 @@ async def test_totals_of_a_redis_that_has_forgotten_views_are_built_anew(
     async def carried(number: int) -> None:
         async def is_carried() -> bool:
             stored = await sql.fetchval("SELECT views FROM page_views") == number
-            return stored and (await views.backlog()).views == 0
+            return stored and (await views.backlog()).amount == 0
 
         await eventually(is_carried)
 
     await views.add("home", 3)
     await carried(3)
-    assert (await views.get("home")).views == 3
+    assert (await views.get("home")).amount == 3
     assert (await views.get("home")).cached
     await past.remember(":total:")
     await views.add("home", 4)
@@ -187,7 +187,7 @@ async def test_totals_of_a_redis_that_has_forgotten_views_are_built_anew(
             total = await views.get("home")
         except CacheError:
             return False
-        assert total.views == 7
+        assert total.amount == 7
         return total.cached
 
     await eventually(answers)

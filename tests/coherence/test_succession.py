@@ -339,7 +339,7 @@ async def test_views_that_the_redis_of_before_took_on_are_carried(
         return bool(await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 2)
 
     async def nothing_is_at_risk() -> bool:
-        return not a.resources.page_views.receipts.views
+        return not a.resources.page_views.receipts.amount
 
     await eventually(both)
     await a.believes_no_more()
@@ -509,8 +509,8 @@ async def test_two_deployments_with_prefixes_share_a_redis(
         b = await new_instance(endpoints=Endpoints(first.redis_url, database_url), prefix="other:")
         assert await b.name(ada) is None
         assert await takes_views(b)
-        assert (await b.resources.page_views.get("home")).views == 1
-        assert (await a.resources.page_views.get("home")).views == 0
+        assert (await b.resources.page_views.get("home")).amount == 1
+        assert (await a.resources.page_views.get("home")).amount == 0
         await b.believes()
     async with Redis.from_url(first.redis_url, protocol=2) as redis:
         names = set(await redis.keys("other:*"))

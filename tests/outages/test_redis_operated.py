@@ -139,8 +139,8 @@ async def test_views_are_counted_again_as_soon_as_redis_was_flushed(
 @pytest.mark.parametrize(
     ("setting", "wrong", "part", "loss"),
     [
-        ("maxmemory-policy", "allkeys-lru", "eviction", "accepted page views vanish"),
-        ("appendonly", "no", "persistence", "accepted page views are lost"),
+        ("maxmemory-policy", "allkeys-lru", "eviction", "accepted writes vanish"),
+        ("appendonly", "no", "persistence", "accepted writes are lost"),
     ],
 )
 async def test_a_redis_that_may_lose_views_is_told_from_the_start(

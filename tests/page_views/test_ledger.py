@@ -8,14 +8,15 @@ from functools import partial
 import asyncpg
 import pytest
 
-from app.caching.shards import YEAR_9999, ulid
+from app.caching import made_at
+from app.caching.write_behind.batch_id import YEAR_9999, ulid
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import Uncountable
 from app.page_views.ledger import AGE, HALF, KEPT, SOON
-from app.page_views.models import Counted, Unreadable
+from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
-from tests.caching.views import batch_of, drop_partitions, made_at, stored, sums
+from tests.caching.write_behind.views import batch_of, drop_partitions, stored, sums
 from tests.eventually import eventually
 from tests.histories.exactly_once.ends import psql
 
@@ -77,7 +78,7 @@ async def counts_once(store: PageViewStore, sql: asyncpg.Connection, batch: Coun
     before, letters = await stored(sql), await store.count_dead_letters()
     assert await store.apply([batch]) == 1
     assert await store.apply([batch]) == 0
-    assert await store.salvage(batch, "", 1) == (0, 0)
+    assert await store.salvage(batch, 1) == (0, 0)
     _, applied, *_ = await store.standing([], [(batch.id, batch.made_at)])
     assert applied == {batch.id}
     assert await stored(sql) == before + 1
@@ -112,9 +113,9 @@ async def test_a_batch_below_the_floor_becomes_dead_letters_once(store: PageView
     with pytest.raises(Uncountable, match=r"The ledger of its hour, 2026-02-28 23:00 UTC, is gone"):
         await store.apply([of(START), gone])
     assert await sums(sql) == {}
-    answers = await asyncio.gather(*(store.salvage(gone, "", 1) for _ in range(3)))
+    answers = await asyncio.gather(*(store.salvage(gone, 1) for _ in range(3)))
     assert sorted(answers) == [(0, 0), (0, 0), (0, 7)]
-    assert await store.salvage(gone, "", 2) == (0, 0)
+    assert await store.salvage(gone, 2) == (0, 0)
     _, applied, *_ = await store.standing([], [(gone.id, gone.made_at)])
     assert applied == {gone.id}, "Whoever has its receipt does not take it on again."
     assert await sums(sql) == {}
@@ -253,7 +254,7 @@ async def test_a_partition_that_somebody_detached_is_attached_again(
         await sql.execute(f"ALTER TABLE applied {detach}")
         assert await store.apply([counted]) == 0
         await sql.execute(f"ALTER TABLE applied {detach}")
-        assert await PageViewStore(store._database).salvage(counted, "", 1) == (0, 0)
+        assert await PageViewStore(store._database).salvage(counted, 1) == (0, 0)
     assert await stored(sql) == 1
 
 
@@ -296,7 +297,7 @@ async def test_an_hour_that_cannot_be_dropped_keeps_no_other_and_no_flush(
 
 async def test_a_partition_that_somebody_dropped_is_made_again(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await store.apply([of(START)])
-    for write in (partial(store.apply, [of(START)]), partial(store.salvage, of(START), "", 1)):
+    for write in (partial(store.apply, [of(START)]), partial(store.salvage, of(START), 1)):
         await drop_partitions(sql)
         await write()
     assert await stored(sql) == 3
@@ -311,7 +312,7 @@ async def test_an_hour_that_another_process_has_dropped_is_not_opened_again(
     await sql.execute("SELECT drop_ledger_hour($1)", START)
     with pytest.raises(Uncountable):
         await store.apply([counted])
-    assert await store.salvage(counted, "", 1) == (0, 1)
+    assert await store.salvage(counted, 1) == (0, 1)
     assert await stored(sql) == 1
 
 
@@ -339,8 +340,7 @@ async def test_bytes_that_are_no_batch_are_found_whenever_they_come_again(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
     """They have no time: no hour of the ledger is theirs, and none that goes takes them along."""
-    unreadable = Unreadable("views:{1} 18-0", b"{")
-    await store.salvage(unreadable, "It is no batch.", 1)
+    await store.keep_unreadable("views:{1} 18-0", b"{", "It is no batch.", 1)
     await drop_partitions(sql)
-    await store.salvage(unreadable, "It is no batch.", 2)
+    await store.keep_unreadable("views:{1} 18-0", b"{", "It is no batch.", 2)
     assert await store.count_dead_letters() == 1

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Flow, RedisClock, gathering
+from app.caching import Breaker, Flow, RedisClock, made_at
+from app.caching.write_behind import gathering
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable, TookTooLong
@@ -17,8 +18,8 @@ from app.page_views import parking, salvage
 from app.page_views.models import Counted
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
-from tests.caching.test_flusher import views_over, wait
-from tests.caching.views import HOME, batch_of, made_at, stored, sums
+from tests.caching.write_behind.test_flusher import views_over, wait
+from tests.caching.write_behind.views import HOME, batch_of, stored, sums
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 
@@ -132,7 +133,7 @@ async def test_all_other_pages_are_counted_and_it_is_parked_and_settled(
     some = [batch({**others, "stuck": 3}), batch({"home": 5}), batch({"stuck": 4, "zebra": 1})]
     async with stuck(sql, kind):
         await store.apply(some)
-        assert (await store.apply(some), await store.salvage(some[0], "", 1)) == (0, (0, 0)), "Each batch counts once."
+        assert (await store.apply(some), await store.salvage(some[0], 1)) == (0, (0, 0)), "Each batch counts once."
         found = await sums(sql)
         assert {page: views for page, views in found.items() if page != "stuck"} == {**others, "home": 5, "zebra": 1}
         await parked.settle()
@@ -349,7 +350,7 @@ async def test_of_a_batch_that_is_refused_a_locked_page_is_parked(
 ) -> None:
     async with stuck(sql):
         await sql.execute("SAVEPOINT it")
-        assert await store.salvage(batch({"": 2, "stuck": 3, "home": 1}), "", 1) == (1, 2)
+        assert await store.salvage(batch({"": 2, "stuck": 3, "home": 1}), 1) == (1, 2)
         assert (await sums(sql), await waiting(sql)) == ({"stuck": 0, "home": 1}, {"stuck": 3})
     await parked.settle()
     assert await sums(sql) == {"stuck": 3, "home": 1}
@@ -412,10 +413,10 @@ async def test_a_process_that_dies_before_it_forgets_what_was_parked_counts_once
     async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:
         async with stuck(sql):
             await wait(redis, {"stuck": 2, "home": 1}, {"stuck": 3}, {"home": 4})
-            views.flusher = views.new_flusher(views=MANY)
+            views.flusher = views.new_flusher(amount=MANY)
             await views.commit_without_acknowledging()
             assert (await views.total("stuck"), await views.total()) == (5, 5)
-            await views.carry(views.new_flusher(views=MANY))
+            await views.carry(views.new_flusher(amount=MANY))
             assert (await redis.xlen(HOME.stream), await waiting(sql), await stored(sql)) == (0, {"stuck": 5}, 5)
             assert await views.total("stuck") == 5
         await parked.settle()

@@ -4,19 +4,21 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import asyncpg
 import pytest
 
+from app.caching import made_at
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound, Uncountable
 from app.metrics import Metrics
-from app.page_views.models import Counted, DeadLetter, Unreadable
+from app.page_views.models import Counted, DeadLetter
 from app.page_views.store import PageViewStore
 from app.settings import Settings
 from app.wiring import open_resources
-from tests.caching.views import batch_of, made_at, stored, sums
+from tests.caching.write_behind.views import batch_of, stored, sums
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 
@@ -89,7 +91,7 @@ async def test_a_batch_is_counted_once(store: PageViewStore, sql: asyncpg.Connec
     assert await store.apply([one]) == 0
     assert await store.apply([other, batch({"home": 1}), one]) == 1
     assert await sums(sql) == {"home": 8, "news": 3}
-    assert await store.salvage(one, "", 1) == (0, 0)
+    assert await store.salvage(one, 1) == (0, 0)
     assert await sums(sql) == {"home": 8, "news": 3}
 
 
@@ -147,7 +149,7 @@ async def test_of_a_salvaged_batch_all_is_counted_but_what_is_refused(
     page, delta, reason = UNCOUNTABLE[name]
     salvaged = batch({"home": 3, page: delta, "news": 4})
     before = datetime.now(UTC) - timedelta(minutes=1)
-    assert await store.salvage(salvaged, "It does not matter.", 7) == (2, delta)
+    assert await store.salvage(salvaged, 7) == (2, delta)
     assert {**await sums(sql), "full": 0} == {"home": 3, "news": 4, "full": 0}
     (letter,) = await letters(store)
     assert reason in letter.reason
@@ -158,7 +160,7 @@ async def test_of_a_salvaged_batch_all_is_counted_but_what_is_refused(
     else:
         assert (letter.page, letter.delta) == (None, None)
         assert json.loads(letter.entry) == {page: delta}
-    assert await store.salvage(salvaged, "It does not matter.", 8) == (0, 0)
+    assert await store.salvage(salvaged, 8) == (0, 0)
     assert await store.count_dead_letters() == 1
     assert await stored(sql, "news") == 4
 
@@ -167,16 +169,16 @@ async def test_of_a_batch_each_refused_page_becomes_a_letter(store: PageViewStor
     await make_uncountable(sql)
     poison = {page: delta for page, delta, _reason in UNCOUNTABLE.values()}
     good = {f"page {place}": place + 1 for place in range(490)}
-    assert await store.salvage(batch(good | poison), "", 1) == (490, sum(poison.values()))
+    assert await store.salvage(batch(good | poison), 1) == (490, sum(poison.values()))
     assert await store.count_dead_letters() == len(poison)
     assert {page: views for page, views in (await sums(sql)).items() if page != "full"} == good
 
 
 async def test_bytes_that_are_no_batch_become_one_letter(store: PageViewStore) -> None:
-    unreadable = Unreadable("views:{1} 17-0", b"\xff\x00{")
-    await asyncio.gather(*(store.salvage(unreadable, "It is no batch.", 3) for _ in range(4)))
-    assert await store.salvage(unreadable, "It is no batch.", 3) == (0, 0)
-    assert await store.salvage(Unreadable("views:{1} 17-1", b""), "It is no batch.", 1) == (0, 0)
+    keep = partial(store.keep_unreadable, "views:{1} 17-0", b"\xff\x00{", "It is no batch.", 3)
+    await asyncio.gather(*(keep() for _ in range(4)))
+    await keep()
+    await store.keep_unreadable("views:{1} 17-1", b"", "It is no batch.", 1)
     first, second = await letters(store)
     assert (first.page, first.delta, first.entry) == (None, None, b"\xff\x00{")
     assert (first.batch, first.reason, first.deliveries) == ("views:{1} 17-0", "It is no batch.", 3)
@@ -193,11 +195,11 @@ async def test_what_is_no_fault_of_the_views_makes_no_letter(store: PageViewStor
         with pytest.raises(DatabaseUnavailable):
             await store.apply([held])
         with pytest.raises(DatabaseUnavailable):
-            await store.salvage(held, "", 1)
+            await store.salvage(held, 1)
         await sql.execute(ALLOWS)
     assert await store.count_dead_letters() == 0
     assert await sums(sql) == {}
-    assert await store.salvage(held, "", 2) == (2, 0)
+    assert await store.salvage(held, 2) == (2, 0)
     assert await sums(sql) == {"home": 3, "poison": 4}
 
 
@@ -214,9 +216,9 @@ async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
         await wired.apply([batch({"news": 1})])
         lost = wire.cut_after("^COMMIT")
         with pytest.raises(DatabaseUnavailable):
-            await wired.salvage(salvaged, "", 1)
+            await wired.salvage(salvaged, 1)
         assert lost.dropped.is_set()
-    assert await store.salvage(salvaged, "", 2) == (0, 0)
+    assert await store.salvage(salvaged, 2) == (0, 0)
     assert await store.count_dead_letters() == 1
     assert await sums(sql) == {"home": 3, "news": 1}
 
@@ -227,7 +229,7 @@ async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
 async def one_letter(store: PageViewStore, sql: asyncpg.Connection) -> int:
     """The id of a dead letter with four views of `poison`, which Postgres refuses."""
     await refuse(sql)
-    await store.salvage(batch({"poison": 4}), "", 1)
+    await store.salvage(batch({"poison": 4}), 1)
     (letter,) = await letters(store)
     return letter.id
 
@@ -235,7 +237,7 @@ async def one_letter(store: PageViewStore, sql: asyncpg.Connection) -> int:
 async def test_letters_are_told_a_page_at_a_time(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await refuse(sql)
     for _ in range(5):
-        await store.salvage(batch({"poison": 4}), "", 1)
+        await store.salvage(batch({"poison": 4}), 1)
     first = await store.dead_letters(limit=3, after=0)
     second = await store.dead_letters(limit=3, after=first[-1].id)
     assert [letter.id for letter in first + second] == sorted(letter.id for letter in await letters(store))
@@ -307,7 +309,7 @@ async def test_a_replay_is_one_transaction_with_the_news_of_it(
 
 
 async def test_a_letter_without_a_page_can_only_be_discarded(store: PageViewStore) -> None:
-    await store.salvage(Unreadable("views:{1} 19-0", b"{"), "It is no batch.", 1)
+    await store.keep_unreadable("views:{1} 19-0", b"{", "It is no batch.", 1)
     (letter,) = await letters(store)
     with pytest.raises(Conflict, match="it can only be discarded"):
         await store.replay(letter.id)
@@ -331,19 +333,19 @@ async def test_a_cached_total_follows_a_replay(settings: Settings, sql: asyncpg.
     await refuse(sql)
     async with open_resources(settings, Metrics()) as resources:
         store, counters = resources.page_view_store, resources.page_views
-        await store.salvage(batch({"poison": 4}), "", 1)
+        await store.salvage(batch({"poison": 4}), 1)
         (letter,) = await letters(store)
 
         async def carried() -> bool:
             return not await sql.fetchval("SELECT count(*) FROM outbox WHERE done_at IS NULL")
 
         await eventually(carried)  # The letter, too, has the total forgotten.
-        assert (await counters.get("poison")).views == 0
+        assert (await counters.get("poison")).amount == 0
         assert (await counters.get("poison")).cached
         await sql.execute(ALLOWS)
         await store.replay(letter.id)
 
         async def is_told() -> bool:
-            return (await counters.get("poison")).views == 4
+            return (await counters.get("poison")).amount == 4
 
         await eventually(is_told)

@@ -267,7 +267,7 @@ async def test_bytes_without_a_page_cannot_be_counted_and_stay_until_they_are_di
     await eventually(is_dead)
     (letter,) = (await client.get(LETTERS)).json()["items"]
     assert (letter["page"], letter["delta"], letter["entry"]) == (None, None, "\\xff{")
-    assert (letter["reason"], letter["deliveries"]) == ("It is no batch of views.", 1)
+    assert (letter["reason"], letter["deliveries"]) == ("It is no batch.", 1)
     assert letter["batch"].startswith("views:{0} ")
     refused = await client.post(f"{LETTERS}/1/replay")
     assert (refused.status_code, refused.json()["type"]) == (409, "conflict")

@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from app.caching.shards import Shard, number, ulid
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.shard import Shard, number
 from app.demo import add_demo_data
 from app.embedded import Endpoints
 from app.main import create_app
@@ -462,8 +463,10 @@ async def test_what_redis_has_lost_and_a_process_still_has_is_told_as_recovered(
 async def test_what_redis_has_lost_and_nobody_has_is_told_as_lost(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.caching.receipts.KEPT", 0)
-    monkeypatch.setattr("app.caching.receipts.CARRIED", timedelta(0))  # No flusher that has it already is waited for.
+    monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
+    monkeypatch.setattr(
+        "app.caching.write_behind.receipts.IN_HAND", timedelta(0)
+    )  # No flusher that has it already is waited for.
     async with holding_back(settings) as client:
         await client.post("/page-views/home", json={"count": 40})
         await redis.flushdb()

@@ -11,10 +11,11 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.caching.shards import number, shards, ulid
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.shard import number, shards
 from app.main import create_app
 from app.settings import Settings
-from tests.caching.views import HOME
+from tests.caching.write_behind.views import HOME
 from tests.eventually import eventually
 from tests.routers.conftest import waiting
 from tests.routers.wire import exchange, request
@@ -339,7 +340,7 @@ async def test_where_there_is_no_room_for_keys_a_new_one_is_refused_and_all_else
         for answer in answers:
             assert (answer.status_code, answer.json()["type"]) == (503, "keys-full")
             assert answer.json()["detail"] == (
-                "The idempotency keys of a day take 1,200 bytes; no more views with a new one are taken."
+                "The idempotency keys of a day take 1,200 bytes; nothing with a new one is accepted."
             )
             assert answer.headers["retry-after"] == "1"
         assert await view(client, "home", 1, "visit-1") == 1
@@ -352,11 +353,11 @@ async def test_a_key_that_was_used_for_too_much_is_a_problem_of_the_client_that_
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To come back later with this key would not help."""
-    monkeypatch.setattr("app.caching.intake.MOST_BATCHES", 1)
+    monkeypatch.setattr("app.caching.write_behind.acceptance.MOST_BATCHES", 1)
     assert (await view_many(client, {"page": "home"}, key="visit-1")).status_code == 202
     answer = await view_many(client, {"page": "home"}, {"page": BESIDE_HOME}, key="visit-1")
     assert (answer.status_code, answer.json()["type"]) == (422, "key-worn")
-    assert answer.json()["detail"].startswith("The idempotency key visit-1 was used 1 times for pages that it was not")
+    assert answer.json()["detail"].startswith("The idempotency key visit-1 was used 1 times for keys that it was not")
     assert "retry-after" not in answer.headers
     assert (await view_many(client, {"page": "home"}, key="visit-1")).status_code == 202
     assert (await view_many(client, {"page": BESIDE_HOME}, key="visit-2")).status_code == 202
@@ -366,7 +367,7 @@ async def test_a_key_that_was_used_for_too_much_is_a_problem_of_the_client_that_
 async def test_what_is_no_record_of_a_key_is_a_problem_of_this_key_that_names_it(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    for name in (HOME.key("home", "visit-1"), HOME.call("visit-1")):
+    for name in (HOME.record("home", "visit-1"), HOME.call("visit-1")):
         await redis.rpush(name, "theirs")
         answers = [
             await client.post("/page-views/home", headers={"Idempotency-Key": "visit-1"}),
@@ -532,6 +533,6 @@ async def test_more_views_than_can_be_counted_are_refused(
         await view_many(client, {"page": "home", "count": 100}),
     ):
         assert (answer.status_code, answer.json()["type"]) == (422, "too-much")
-        assert answer.json()["detail"] == "home would have more views than can be counted exactly."
+        assert answer.json()["detail"] == "home would have a larger total than can be counted exactly."
     assert await waiting(redis) == []
     assert await view(client, "home") == NEARLY_TOO_MANY + 1

@@ -7,37 +7,31 @@ What can go wrong: see the strategies themselves.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
 from app.caching import (
-    Batch,
     Breaker,
     Cache,
     CacheAside,
-    Cap,
     Flusher,
     Lifetimes,
     Locked,
     ReadThrough,
     RedisClock,
-    Refused,
     Region,
-    Salvage,
     Standing,
-    TargetUnavailable,
     WriteBehind,
     WriteThrough,
 )
-from app.caching.shards import ulid_time
-from app.errors import DatabaseUnavailable, Uncountable
 from app.lab.comparison.table import LabTable
 from app.lab.strategy import Holds, Row
-from app.page_views.models import Counted, Unreadable
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
+from app.page_views.target import target
 
 STALE = timedelta(minutes=10)
 ABSENT = timedelta(seconds=30)
@@ -203,61 +197,29 @@ class Behind:
         breaker: Breaker,
         asked: Callable[[int], None],
     ) -> None:
+        of_page_views = target(views, flushed_views)
+
         async def load(pages: Sequence[str], batches: Sequence[str]) -> Standing:
             asked(len(pages))
-            try:
-                return Standing(*await views.standing(pages, [(batch, _made_at(batch)) for batch in batches]))
-            except DatabaseUnavailable as error:
-                raise TargetUnavailable(str(error)) from error
-
-        async def flush(batches: Sequence[Batch]) -> int:
-            try:
-                return await flushed_views.apply([_counted(batch) for batch in batches])
-            except DatabaseUnavailable as error:
-                raise TargetUnavailable(str(error)) from error
-            except Uncountable as error:
-                raise Refused(str(error)) from error
-
-        async def salvage(one: Salvage) -> tuple[int, int]:
-            batch = Unreadable(one.place, one.raw) if one.batch is None else _counted(one.batch)
-            try:
-                return await flushed_views.salvage(batch, one.reason, one.deliveries)
-            except DatabaseUnavailable as error:
-                raise TargetUnavailable(str(error)) from error
+            return await of_page_views.load(pages, batches)
 
         self._prefix, self._parking = prefix, parking
-        self._cache = WriteBehind(
-            redis,
-            name,
-            load,
-            cap=Cap(entries=40_000, bytes=128 * 2**20),
-            clock=clock,
-            breaker=breaker,
-            observe=lambda flow, count: None,
-        )
-        self._flusher = Flusher(
-            waiting_redis,
-            name,
-            flush,
-            salvage,
-            views=1000,
-            interval=timedelta(seconds=0.2),
-            breaker=breaker,
-            observe=lambda flow, count: None,
-        )
+        cache = Cache(redis, clock, breaker)
+        self._cache = WriteBehind(cache, name, replace(of_page_views, load=load))
+        self._flusher = Flusher(cache, name, of_page_views, redis=waiting_redis)
 
     async def read(self, key: str) -> int | None:
         """The total, with what waits."""
-        return (await self._cache.get(self._prefix + key)).views
+        return (await self._cache.get(self._prefix + key)).amount
 
     async def write(self, key: str, value: int) -> None:
-        """Takes one more on."""
+        """Adds one."""
         await self._cache.add(self._prefix + key, 1)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The flusher, what it could not count at once, and the receipts of what was taken on."""
-        async with self._cache, self._cache.receipts.running(), self._flusher.running(), self._parking.running():
+        """The strategy, its flusher, and what that could not count at once."""
+        async with self._cache, self._flusher, self._parking.running():
             yield
 
 
@@ -267,11 +229,3 @@ def _entry(row: Row | None) -> Entry | None:
 
 def _number(entry: Entry | None) -> int | None:
     return None if entry is None else entry.value
-
-
-def _counted(batch: Batch) -> Counted:
-    return Counted(batch.id, _made_at(batch.id), batch.deltas)
-
-
-def _made_at(batch: str) -> datetime:
-    return datetime.fromtimestamp(ulid_time(batch) / 1000, UTC)

@@ -54,7 +54,7 @@ PATIENCE = timedelta(seconds=30)
 LATENCY = 0.04
 """Seconds to the database, and as many back."""
 ABANDONED = timedelta(seconds=11)
-"""So long after the kill, what a dead flusher held may be claimed (`app.caching.gathering`)."""
+"""So long after the kill, what a dead flusher held may be claimed (`app.caching.write_behind.gathering`)."""
 STILL = timedelta(seconds=1.5)
 """When nothing has come to the database for so long, everything has settled."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from app.caching.shards import number, shards
+from app.caching.write_behind.shard import number, shards
 from app.lab.comparison.bench import WRITING, Bench, Entrant
 from app.lab.comparison.lru import Lru
 from app.lab.comparison.oracle import Oracle

@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 from redis.asyncio import Redis
 
-from app.caching.shards import number
+from app.caching.write_behind.shard import number
 from app.lab.anomaly import Anomaly
 from app.lab.published import PUBLISHED
 from app.lab.races.stepped_strategies import (

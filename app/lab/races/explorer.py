@@ -297,11 +297,12 @@ class Schedules:
 
     async def prepare(self) -> None:
         """Sends the scripts to Redis, so that no schedule has to."""
-        for file in files("app.caching.scripts").iterdir():
-            if file.name.endswith(".lua"):
-                source = file.read_bytes()
-                self._names[sha1(source).hexdigest()] = file.name.removesuffix(".lua")
-                await self._redis.script_load(source.decode())
+        for folder in ("app.caching.scripts", "app.caching.write_behind.scripts"):
+            for file in files(folder).iterdir():
+                if file.name.endswith(".lua"):
+                    source = file.read_bytes()
+                    self._names[sha1(source).hexdigest()] = file.name.removesuffix(".lua")
+                    await self._redis.script_load(source.decode())
         # Those of the published variants are as short as a command, and are sent when they are first used.
         self._gate = Gate()
         strategies, _ = self._processes(Witness(self._case.holds, self._case.behind))

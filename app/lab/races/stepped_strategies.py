@@ -23,12 +23,13 @@ from app.caching import (
     Flusher,
     Lifetimes,
     Locked,
+    Pending,
     ReadThrough,
     RedisClock,
     Region,
     Revoke,
-    Salvage,
     Standing,
+    Target,
     TargetUnavailable,
     WriteBehind,
     WriteThrough,
@@ -187,30 +188,13 @@ class SteppedWriteBehind:
 
     def __init__(self, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
         self._table = table
-        breaker = _trusting()
-        self._counters = WriteBehind(
-            redis,
-            prefix,
-            self._load,
-            cap=Cap(entries=1000, bytes=2**20),
-            clock=RedisClock(),
-            breaker=breaker,
-            observe=lambda *_: None,
-        )
-        self._flusher = Flusher(
-            redis,
-            prefix,
-            self._apply,
-            self._salvage,
-            views=1,
-            interval=timedelta(0),
-            breaker=breaker,
-            observe=lambda *_: None,
-        )
+        cache, target = Cache(redis, RedisClock(), _trusting()), Target(self._load, self._apply, self._salvage)
+        self._counters = WriteBehind(cache, prefix, target, cap=Cap(entries=1000, bytes=2**20))
+        self._flusher = Flusher(cache, prefix, target, amount=1, interval=timedelta(0))
 
     async def read(self, key: str) -> int | None:
         """From Redis, with what waits."""
-        return (await self._counters.get(key)).views
+        return (await self._counters.get(key)).amount
 
     async def write(self, key: str, value: int) -> None:
         """Adds one, in Redis."""
@@ -223,7 +207,7 @@ class SteppedWriteBehind:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Both."""
-        async with self._counters, self._flusher.running():
+        async with self._counters, self._flusher:
             yield
 
     async def _load(self, keys: Sequence[str], batches: Sequence[str]) -> Standing:
@@ -234,12 +218,12 @@ class SteppedWriteBehind:
 
     async def _apply(self, batches: Sequence[Batch]) -> int:
         try:
-            return await self._table.apply({batch.id: batch.deltas for batch in batches})
+            return await self._table.apply({batch.id: batch.amounts for batch in batches})
         except OSError as error:
             raise TargetUnavailable(str(error)) from error
 
-    async def _salvage(self, one: Salvage) -> tuple[int, int]:
-        raise AssertionError(f"Nothing here is refused: {one.reason}")
+    async def _salvage(self, entry: Pending, reason: str, deliveries: int) -> tuple[int, int]:
+        raise AssertionError(f"Nothing here is refused: {reason}")
 
 
 async def _carry(table: SteppedTable, region: Region[str, Number]) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from app.embedded import Endpoints
-from tests.caching.views import COUNTED
+from tests.caching.write_behind.views import COUNTED
 from tests.eventually import eventually
 from tests.histories.exactly_once.application import Application
 from tests.histories.exactly_once.books import Books

@@ -7,8 +7,8 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.caching.shards import GROUP, shards
-from tests.caching.views import COUNTED
+from app.caching.write_behind.shard import GROUP, shards
+from tests.caching.write_behind.views import COUNTED
 
 SHARDS = shards("views")
 

@@ -5,11 +5,11 @@
 
 from datetime import timedelta
 
-from app.caching import receipts
+from app.caching.write_behind import receipts
 
 receipts.KEPT = 0
 # So long it waits for whoever may have a lost entry in hand: here that takes two seconds at most.
-receipts.CARRIED = timedelta(seconds=3)
+receipts.IN_HAND = timedelta(seconds=3)
 
 from app.main import app  # noqa: E402  # It shall find the above.
 

@@ -6,7 +6,7 @@ has to bear that, too.
 
 from datetime import timedelta
 
-from app.caching import gathering
+from app.caching.write_behind import gathering
 
 gathering.ABANDONED = timedelta(seconds=1)
 

@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from app.caching.shards import GROUP
+from app.caching.write_behind.shard import GROUP
 from tests.eventually import PATIENCE, eventually
 from tests.faults.lost import Lost
 from tests.faults.postgres_wire import PostgresWire

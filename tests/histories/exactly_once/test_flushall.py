@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from app.caching.shards import GROUP, number
+from app.caching.write_behind.shard import GROUP, number
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire

@@ -111,7 +111,7 @@ class Deployment:
 
 
 async def _has_carried(instance: Instance) -> bool:
-    return not instance.resources.page_views.receipts.views
+    return not instance.resources.page_views.receipts.amount
 
 
 @asynccontextmanager

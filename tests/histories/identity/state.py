@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from tests.caching.views import COUNTED
+from tests.caching.write_behind.views import COUNTED
 from tests.histories.linearizability.checker import Stock
 
 

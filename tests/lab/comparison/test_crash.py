@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.caching import gathering
+from app.caching.write_behind import gathering
 from app.embedded import Endpoints
 from app.lab.comparison import crash
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind

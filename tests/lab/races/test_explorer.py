@@ -106,7 +106,7 @@ class HasNoLedger(SteppedWriteBehind):
 
     async def _apply(self, batches: Sequence[Batch]) -> int:
         for batch in batches:
-            for key, delta in batch.deltas.items():
+            for key, delta in batch.amounts.items():
                 await self._table.add(key, delta)
         return len(batches)
 

@@ -1,0 +1,62 @@
+"""The backlog: what waits for the database, as Redis counts it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from ..cache import Cache
+from .acceptance import Cap
+from .scripts import run, script
+from .shard import COUNT, GROUP, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits: how much, in how many bytes, and since when (None: nothing does). `young` is how much of it was
+    accepted within the time asked for. `fill` is how full the fullest shard is; at 1 it accepts nothing more. So many
+    `flushers` read it. The idempotency keys of the last 24 hours take `record_bytes`, of which the fullest shard is
+    `record_fill` full: at 1 it accepts nothing with a new one."""
+
+    amount: int
+    bytes: int
+    oldest: timedelta | None
+    young: int
+    fill: float
+    flushers: int
+    record_bytes: int
+    record_fill: float
+
+
+class Waiting:
+    """Asks Redis what waits in some shards."""
+
+    def __init__(self, cache: Cache, shards: Sequence[Shard]) -> None:
+        self._clock, self._breaker, self._shards = cache.clock, cache.breaker, shards
+        self._script = script(cache.redis, "waiting")
+
+    async def look(self, cap: Cap, young: timedelta | None) -> Backlog:
+        """What waits, against its cap. Raises CacheUnavailable."""
+        now = self._clock.now()
+        since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1))) if young else "+"
+        questions = (partial(_question, shard, since) for shard in self._shards)
+        answers = await asyncio.gather(*(run(self._script, question, self._breaker) for question in questions))
+        amounts, size, oldest, recent, names, entries, records = zip(*answers, strict=True)
+        times = [int(first.split(b"-")[0]) for first in oldest if first]
+        return Backlog(
+            amount=sum(map(int, amounts)),
+            bytes=sum(map(int, size)),
+            oldest=timedelta(milliseconds=max(0.0, now - min(times))) if times else None,
+            young=sum(map(int, recent)),
+            fill=max(
+                max(map(int, entries)) / max(1, cap.entries // COUNT), max(map(int, size)) / max(1, cap.bytes // COUNT)
+            ),
+            flushers=len({name for each in names for name in each}),
+            record_bytes=sum(map(int, records)),
+            record_fill=max(map(int, records)) / max(1, cap.records // COUNT),
+        )
+
+
+def _question(shard: Shard, since: str | int, life: str | None) -> tuple[list[str], list[str | int]]:
+    return [shard.stream, shard.backlog, shard.bytes, shard.keyed], [GROUP, since]

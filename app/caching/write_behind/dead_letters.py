@@ -1,0 +1,33 @@
+"""Dead letters: what the database refuses for good is kept there, with the reason, until somebody decides about it.
+
+    refused      an entry that the database has refused when it stood alone, or that is no batch
+    salvaged     in one transaction: what can be written of it is written, and the rest becomes dead letters, once
+
+What can go wrong: the database is away, or has not done it: the entry stays in the stream, and comes again.
+"""
+
+import logging
+
+from ..observing import Flow, ObserveFlow
+from .gathering import Gathering
+from .pending import Pending
+from .target import Salvage
+
+logger = logging.getLogger(__name__)
+
+
+class DeadLetters:
+    """Salvages the entries of one flusher."""
+
+    def __init__(self, salvage: Salvage, gathering: Gathering, observe: ObserveFlow) -> None:
+        self._salvage, self._gathering, self._observe = salvage, gathering, observe
+
+    async def keep(self, entry: Pending, reason: str) -> tuple[int, int]:
+        """Writes what can be written of an entry. Answers how many rows that took, and which amount became dead
+        letters. Raises what `salvage` raises."""
+        rows, dead = await self._salvage(entry, reason, await self._gathering.deliveries(entry))
+        self._observe(Flow.DEAD, dead)
+        logger.error(
+            "The entry %s was refused, and of its amount %d became dead letters: %s", entry.place, dead, reason
+        )
+        return rows, dead

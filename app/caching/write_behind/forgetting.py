@@ -1,0 +1,52 @@
+"""Forget: entries that the database has leave the stream, and a new epoch begins.
+
+    flushed      the database has the batch, and the stream has it, too: whoever flushes it again finds it in the ledger
+    forgotten    acknowledged and deleted, in one step with the new epoch: a total that is being built looks again
+
+What can go wrong: Redis is away. Then the entries stay, and are forgotten later.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from ..breaker import Breaker
+from .pending import Pending
+from .scripts import run, script
+from .shard import GROUP, Shard
+
+
+class Forgetting:
+    """Forgets entries of some shards. That also in a Redis that is not believed any more: what it has is flushed."""
+
+    def __init__(self, redis: Redis, shards: Sequence[Shard], breaker: Breaker) -> None:
+        self._shards, self._breaker = shards, breaker
+        self._acknowledge = script(redis, "acknowledge")
+
+    async def forget(self, entries: Sequence[Pending]) -> list[int]:
+        """Answers the amount of the entries that were there, for each shard that had some. Each entry leaves the stream
+        once, whoever flushes it. Raises CacheUnavailable."""
+        amounts = []
+        for shard in self._shards:
+            of_shard = [entry for entry in entries if entry.shard == shard]
+            if of_shard:
+                amounts.append(await self._forget(shard, of_shard))
+        return amounts
+
+    async def _forget(self, shard: Shard, entries: Sequence[Pending]) -> int:
+        args: list[str | int] = [GROUP, secrets.token_hex(8)]
+        for entry in entries:
+            args += [entry.id, entry.batch.id if entry.batch else "", entry.amount, len(entry.raw)]
+        keys = dict.fromkeys(key for entry in entries if entry.batch for key in entry.batch.amounts)
+        names = [shard.stream, shard.epoch, shard.backlog, shard.bytes]
+
+        def question(life: str | None) -> tuple[list[str | bytes], list[str | int]]:
+            return [*names, *(_total(shard, key, life) for key in keys)], args
+
+        return int(await run(self._acknowledge, question, self._breaker, drains=True))
+
+
+def _total(shard: Shard, key: str, life: str | None) -> bytes:
+    # A key that is no text has become a dead letter, and has no total; its entry is forgotten all the same.
+    return shard.total(key, life).encode(errors="surrogatepass")

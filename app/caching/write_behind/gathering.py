@@ -1,0 +1,206 @@
+"""How a flusher comes by its entries: new ones, and what consumers that died have left.
+
+    read     XREADGROUP, until enough is there, or it is time
+    claim    XAUTOCLAIM, now and then: what nobody has acknowledged for long
+    keep     XCLAIM: what this one works at for longer than that stays its own
+
+What can go wrong: Redis is away, or another one: what it raises passes. A group that is gone is made again.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from ..observing import Flow, ObserveFlow
+from .pending import Pending
+from .scripts import script
+from .shard import COUNT, GROUP, Shard
+
+logger = logging.getLogger(__name__)
+
+BLOCK = timedelta(milliseconds=200)
+"""How long one read waits for entries: the flusher sees within this time that it is to stop."""
+PAUSE = timedelta(milliseconds=5)
+"""How long it lets more come between two reads."""
+ABANDONED = timedelta(seconds=10)
+"""An entry that was not acknowledged for this long is claimed by others: much longer than a flush may take."""
+RETIRED = timedelta(minutes=1)
+"""A consumer that has not asked for this long, and holds nothing, has died."""
+MOST_AT_ONCE = 200
+
+
+class Gathering:
+    """One consumer of the streams of `shards`. It has enough when so much has come (`amount`), or when the first of it
+    is `interval` old. `stopping` says that it is to stop."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        shards: Sequence[Shard],
+        *,
+        amount: int,
+        interval: timedelta,
+        stopping: Callable[[], bool],
+        observe: ObserveFlow,
+    ) -> None:
+        self._redis, self._amount, self._interval = redis, amount, interval
+        self._stopping, self._observe = stopping, observe
+        self.shards = {shard.stream: shard for shard in shards}
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._begin, self._retire = script(redis, "begin"), script(redis, "retire")
+        self._claimed = self._kept = 0.0
+
+    async def gather(self, held: list[Pending], aside: Collection[Pending] = ()) -> None:
+        """Adds to `held`, which is empty, what is to be flushed next; `aside` is what this one has besides."""
+        await self._keep(aside)
+        await self._claim_all(held, {(one.shard, one.id) for one in aside})
+        deadline = None if not held else time.monotonic() + self._interval.total_seconds()
+        while not self._enough(held):
+            left = BLOCK.total_seconds() if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                break
+            # What was read is held at once: if the next read fails, it must not wait to be claimed.
+            came = await self.read(min(left, BLOCK.total_seconds()))
+            held += came
+            if self._stopping() and not came:
+                break
+            if deadline is None:
+                if not held:
+                    break
+                deadline = time.monotonic() + self._interval.total_seconds()
+            if 0 < len(came) < MOST_AT_ONCE // COUNT:
+                # A read ends with the first entry that comes. Under load each would bring one or two.
+                await asyncio.sleep(min(PAUSE, self._interval).total_seconds())
+
+    async def read(self, block: float) -> list[Pending]:
+        """New entries, as soon as there are any."""
+        try:
+            answer = await self._redis.xreadgroup(
+                GROUP,
+                self.consumer,
+                dict.fromkeys(self.shards, ">"),
+                count=MOST_AT_ONCE // COUNT,
+                # When it is to stop, it does not wait for what may come.
+                block=None if self._stopping() else max(1, int(block * 1000)),
+            )
+        except ResponseError as error:
+            await self._made_anew(error)
+            return []
+        return [
+            Pending.read(self.shards[stream.decode()], id_.decode(), fields)
+            for stream, entries in _streams(answer)
+            for id_, fields in entries
+        ]
+
+    async def deliveries(self, one: Pending) -> int:
+        """How often an entry was delivered; 0, when Redis has lost it meanwhile."""
+        try:
+            pending = cast(
+                "list[dict[str, Any]]",
+                await self._redis.xpending_range(one.shard.stream, GROUP, min=one.id, max=one.id, count=1),
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            pending = []
+        return int(pending[0]["times_delivered"]) if pending else 0
+
+    async def retire(self, *, own: bool) -> None:
+        """Removes consumers that have died, or this one, if they hold nothing."""
+        args = [GROUP, round(RETIRED / timedelta(milliseconds=1)), self.consumer if own else ""]
+        for stream in self.shards:
+            await self._retire(keys=[stream], args=args)
+
+    async def create_groups(self) -> None:
+        """Begins to read each stream, where nobody has."""
+        for shard in self.shards.values():
+            await self._begin(keys=[shard.stream, shard.epoch], args=[GROUP, secrets.token_hex(8)])
+
+    def _enough(self, held: Collection[Pending]) -> bool:
+        return sum(one.amount for one in held) >= self._amount or len(held) >= MOST_AT_ONCE
+
+    async def _keep(self, aside: Collection[Pending]) -> None:
+        """Lets nobody claim what stands aside: each who did would wait for it in turn."""
+        if not aside or time.monotonic() - self._kept < ABANDONED.total_seconds() / 4:
+            return
+        for stream in self.shards:
+            if ids := [one.id for one in aside if one.shard.stream == stream]:
+                claim = cast("Callable[..., Awaitable[Any]]", self._redis.xclaim)
+                try:
+                    await claim(stream, GROUP, self.consumer, 0, ids, justid=True)
+                except ResponseError as error:
+                    await self._made_anew(error)
+        self._kept = time.monotonic()
+
+    async def _claim_all(self, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
+        """Holds what consumers have left unacknowledged for long. It is looked for now and then."""
+        if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
+            return
+        for stream in self.shards:
+            try:
+                await self._claim(stream, held, known)
+            except ResponseError as error:
+                await self._made_anew(error)
+            if self._enough(held):
+                return  # There may be more.
+        await self.retire(own=False)
+        self._claimed = time.monotonic()
+
+    async def _claim(self, stream: str, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
+        cursor: Any = "0-0"
+        while not self._enough(held):
+            # Redis 7 answers a third part: ids that are gone from the stream, and pending no more.
+            cursor, entries, *deleted = await self._redis.xautoclaim(
+                stream,
+                GROUP,
+                self.consumer,
+                min_idle_time=int(ABANDONED.total_seconds() * 1000),
+                start_id=cursor,
+                count=MOST_AT_ONCE // COUNT,
+            )
+            there = [
+                Pending.read(self.shards[stream], one[0].decode(), one[1]) for one in entries if one[0] is not None
+            ]
+            held += [one for one in there if (one.shard, one.id) not in known]
+            self._gone(sum(map(len, deleted)))
+            if len(there) < len(entries):  # Redis 6.2 answers (None, None) for them, and has made them ours.
+                await self._acknowledge_gone(stream)
+            if cursor in (b"0-0", "0-0"):
+                return
+
+    async def _acknowledge_gone(self, stream: str) -> None:
+        last = b"0"
+        while True:
+            answer = await self._redis.xreadgroup(GROUP, self.consumer, {stream: last}, count=1000)
+            ours = [one for _stream, entries in _streams(answer) for one in entries]
+            if not ours:
+                return
+            last = ours[-1][0]
+            if gone := [id_ for id_, fields in ours if not fields]:
+                await self._redis.xack(stream, GROUP, *gone)
+                self._gone(len(gone))
+
+    def _gone(self, count: int) -> None:
+        if count:
+            logger.warning("%d entries were removed from the stream before they were flushed.", count)
+            self._observe(Flow.GONE, count)
+
+    async def _made_anew(self, error: ResponseError) -> None:
+        """Makes the groups again, if that is what was wrong."""
+        if not str(error).startswith("NOGROUP"):
+            raise error
+        await self.create_groups()
+
+
+def _streams(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+    # redis-py's type is a union over protocols and decoding; ours is RESP2, undecoded.
+    return cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", answer)

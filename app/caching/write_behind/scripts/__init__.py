@@ -1,0 +1,91 @@
+"""Write-behind's Lua scripts. Each may run again without harm, so an answer that got lost is asked for again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from ...breaker import Breaker
+from ...errors import REDIS_DOWN, CacheUnavailable
+from ...scripts import Script
+from ...scripts import script as script_of
+from ...words import unavailable
+
+ASKED = "counters"
+"""What Redis was asked for, where it did not answer."""
+ATTEMPTS = 3
+
+
+def script(redis: Redis, name: str) -> Script:
+    """The script `name`.lua of this folder, ready to be called with keys and args."""
+    return script_of(redis, name, __name__)
+
+
+Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
+"""The keys and the args of a script, for one life of Redis."""
+
+
+async def run(script: Script, question: Question, breaker: Breaker, *, drains: bool = False) -> Any:
+    """The answer of a script that may run again without harm. An answer that got lost says nothing, so it is repeated;
+    so is one to a question that was meant for a life of Redis which is over. One that only `drains` is also asked of a
+    Redis that is not the one any more.
+
+    Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
+    """
+    (answer,) = await run_all(script, [question], breaker, drains=drains)
+    if isinstance(answer, CacheUnavailable):
+        raise answer
+    return answer
+
+
+async def run_all(
+    script: Script, questions: Sequence[Question], breaker: Breaker, *, drains: bool = False
+) -> Sequence[Any]:
+    """The same for many questions, in one round trip. CacheUnavailable stands where an answer would."""
+    answers: list[Any] = [None] * len(questions)
+    waiting = list(range(len(questions)))
+    why = f"Redis is not asked for {ASKED}: {breaker.why}"
+    for _attempt in range(ATTEMPTS):
+        if not waiting or not (breaker.reachable if drains else breaker.writable):
+            break
+        life = breaker.life
+        asked = [questions[place](life) for place in waiting]
+        again = []
+        for place, answer in zip(waiting, await _ask(script, asked), strict=True):
+            answers[place] = answer
+            if isinstance(answer, REDIS_DOWN):
+                why = str(unavailable(answer, ASKED)).removesuffix(".")
+                again.append(place)
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif life != breaker.life:
+                why = "Redis has restarted, or another one is believed"
+                again.append(place)
+        waiting = again
+    for place in waiting:
+        answers[place] = CacheUnavailable(f"{why}.")
+    return answers
+
+
+async def _ask(script: Script, asked: Sequence[tuple[Sequence[str | bytes], Sequence[Any]]]) -> Sequence[Any]:
+    if len(asked) == 1:
+        return [await _answer(script, *asked[0])]
+    pipeline = script.registered_client.pipeline(transaction=False)
+    for keys, args in asked:
+        pipeline.evalsha(script.sha, len(keys), *keys, *args)
+    try:
+        answers = await pipeline.execute(raise_on_error=False)
+    except REDIS_DOWN as error:
+        return [error] * len(asked)
+    return [
+        await _answer(script, *question) if isinstance(answer, NoScriptError) else answer
+        for question, answer in zip(asked, answers, strict=True)
+    ]
+
+
+async def _answer(script: Script, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
+    try:
+        return await script(keys=keys, args=args)
+    except REDIS_DOWN as error:
+        return error

@@ -1,0 +1,174 @@
+-- Accepts a batch: what it adds is counted once from here on, whatever dies.
+--
+--   the batch is known by its guard? ─ yes ─────────────────────────────────────────────────► answer the totals
+--    │ no
+--   the stream is at its cap? ─ yes ────────────────────────────────────────────────────────► 'full'
+--    │ no
+--   each addition with an idempotency key: is it in a record? then it is not added again
+--    │
+--   a record cannot be read, or there is no room for new ones? ─ yes ───────────────────────► {'refused', …}
+--    │ no
+--   a total would be too large? ─ yes ──────────────────────────────────────────────────────► the place of its key
+--    │ no
+--   XADD one entry · count it in backlog and bytes · write records and guard · add to the totals that are cached
+--                                                                                           ► {entry, totals}
+-- Until XADD nothing is written, and behind it nothing can fail.
+--
+-- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each key, then of each addition with an
+--         idempotency key the record of the two, then the record of each call
+-- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
+--         records, the first batch that counts yet, most batches in the record of a call; in JSON the keys, the amounts
+--         without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1), call (from
+--         1), whether the call's record is to have it (1)]; and eight bytes for each key that tell it from others
+-- Returns 'full', {'refused', an addition, why, …}, or the key whose total would grow too large, with nothing changed;
+--         else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
+--         Why: 'record' or 'call' (it is none), 'worn' (the call's is as large as it may be), 'room' (there is no more)
+local again, keys = ARGV[7] ~= '', cjson.decode(ARGV[11])
+-- Of another type than it should be: nil. Whoever else is in this batch must not fail of it.
+local function read(command, name)
+  local answer = redis.pcall(command, name)
+  if not answer or not answer.err then return answer end
+  if not string.find(answer.err, 'WRONGTYPE') then return redis.call(command, name) end
+end
+local function number(text)
+  local value = text and string.find(text, '^%d+$') and tonumber(text)
+  return value and value < 2 ^ 53 and value
+end
+local function is_batch(text)
+  return #text == 26 and string.find(text, '^%w+$')
+end
+local accepted = redis.call('GET', KEYS[4])
+local entry = again and string.match(accepted or '', '^%d+%-%d+')
+-- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
+if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then accepted = nil end
+-- Read and written with one command for all and one each: most of what a batch costs in Redis is in these.
+local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #keys)), {}
+for place, total in pairs(totals) do
+  -- What cannot be counted on is no total: the additions of others are accepted with it.
+  if total and not number(total) then
+    rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
+  end
+end
+if not accepted then
+  local length = redis.call('XLEN', KEYS[1])
+  if length >= tonumber(ARGV[5]) then return 'full' end
+  if length > 0 and (number(redis.call('MGET', KEYS[3])[1]) or 0) >= tonumber(ARGV[6]) then return 'full' end
+  local json, sums, amount, items = ARGV[12], cjson.decode(ARGV[12]), 0, cjson.decode(ARGV[13])
+  for _, sum in pairs(sums) do amount = amount + sum end
+  local records, calls, fresh, needs, words, size = 6 + #keys, 6 + #keys, {}, {}, {}, 0
+  for _, item in ipairs(items) do calls = math.max(calls, records + item[3]) end
+  local known, worn, unreadable, old, refused = {}, {}, {}, {}, {'refused'}
+  for place, item in ipairs(items) do
+    local record, call = KEYS[records + item[3]], KEYS[calls + item[4]]
+    if not known[call] then
+      known[call] = {} -- By the eight bytes of a key: the batch that has it.
+      local fields = read('HGETALL', call)
+      unreadable[call], fields = not fields, fields or {}
+      local batches = 0
+      for i = 1, #fields, 2 do
+        if not is_batch(fields[i]) or fields[i] < ARGV[9] then old[#old + 1] = {call, fields[i]} else
+          batches = batches + 1
+          for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
+        end
+      end
+      worn[call] = batches >= tonumber(ARGV[10]) -- To read a larger one would hold up everybody else in Redis.
+    end
+    local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
+    local one, many = read('GET', record), known[call][word]
+    if one and not is_batch(one) then one = nil end
+    -- Under its own record a batch may be accepted again.
+    if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
+      local key = keys[item[1]]
+      sums[key], amount, json, fresh[record] = (sums[key] or 0) + item[2], amount + item[2], nil, true
+      needs[#needs + 1], unreadable[record] = place, one == nil
+      local why = one == nil and 'record' or unreadable[call] and 'call' or item[5] == 1 and worn[call] and 'worn'
+      if why then refused[#refused + 1], refused[#refused + 2] = place, why end
+      if item[5] == 1 then
+        size = size + (words[call] and 8 or 250 + #call)
+        words[call] = (words[call] or '') .. word
+      else
+        size = size + 200 + #record
+        words[record] = false
+      end
+    end
+  end
+  -- What came within each of the last hours stands yet.
+  local hour, kept, whole, now = 0, {}, size, size
+  if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), read('HGETALL', KEYS[6]) end
+  unreadable[KEYS[6]], kept = not kept, kept or {}
+  for i = 1, #kept, 2 do
+    local came, bytes = number(kept[i]), number(kept[i + 1])
+    if came and bytes and math.abs(hour - came) <= ARGV[3] / 3600000 then
+      whole, now = whole + bytes, now + (came == hour and bytes or 0)
+    else
+      old[#old + 1] = {KEYS[6], kept[i]}
+    end
+  end
+  if #refused == 1 and whole > tonumber(ARGV[8]) then
+    for _, place in ipairs(needs) do refused[#refused + 1], refused[#refused + 2] = place, 'room' end
+  end
+  -- What was accepted once is accepted again, whatever has become of its record.
+  if #refused > 1 and not again then return refused end
+  local deltas = {}
+  for place, key in ipairs(keys) do
+    local sum = sums[key]
+    if sum then
+      if sum + tonumber(totals[place] or 0) >= 2 ^ 53 then return place end
+      -- cjson alone would write 14 digits.
+      if not json then deltas[#deltas + 1] = cjson.encode(key) .. ':' .. string.format('%.0f', sum) end
+    end
+  end
+  accepted = '- 0'
+  if amount > 0 then
+    local count = string.format('%.0f', amount)
+    json = json or '{' .. table.concat(deltas, ',') .. '}'
+    -- The first of all writes. Of those behind it none may fail: it would be accepted, and nobody would know of it. And
+    -- after any other one a Redis whose memory is full would take this one, too. The last field has the name by which it
+    -- was first written: it is a format.
+    accepted = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', count) .. ' ' .. count
+    -- Somebody has emptied the stream by hand: what was counted of it is gone, too.
+    if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
+    local backlog, bytes = redis.pcall('INCRBY', KEYS[2], count), redis.pcall('INCRBY', KEYS[3], #json)
+    if type(backlog) == 'table' or type(bytes) == 'table' then
+      -- Somebody has put something else there: it is counted anew.
+      backlog, bytes = 0, 0
+      for _, waits in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+        backlog, bytes = backlog + (tonumber(waits[2][6]) or 0), bytes + #(waits[2][4] or '')
+      end
+      redis.call('SET', KEYS[2], string.format('%.0f', backlog))
+      redis.call('SET', KEYS[3], bytes)
+    end
+  end
+  for record, some in pairs(words) do
+    if unreadable[record] then
+      -- What stands there instead is left to whoever is to find out.
+    elseif some then
+      redis.call('HSET', record, ARGV[1], some)
+      redis.call('PEXPIRE', record, ARGV[3])
+    else
+      redis.call('SET', record, ARGV[1], 'PX', ARGV[3])
+    end
+  end
+  if size > 0 then
+    if unreadable[KEYS[6]] then redis.call('DEL', KEYS[6]) end
+    for _, field in ipairs(old) do redis.call('HDEL', unpack(field)) end
+    redis.call('HSET', KEYS[6], hour, string.format('%.0f', now))
+    redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
+  end
+  redis.call('SET', KEYS[4], accepted, 'PX', ARGV[2])
+  for _, total in ipairs(rotten) do redis.call('DEL', total) end
+  -- A repetition after a loss: before it the batch may have been counted in the database, and forgotten here. Then a
+  -- total that was built since has it already. The ledger knows, so build it anew.
+  if again then redis.call('SET', KEYS[5], ARGV[7]) end
+  for place, key in ipairs(keys) do
+    local total, sum = KEYS[6 + place], sums[key]
+    if sum and again then
+      redis.call('DEL', total)
+      totals[place] = false
+    elseif sum and totals[place] then
+      totals[place] = string.format('%.0f', totals[place] + sum)
+      redis.call('SET', total, totals[place], 'PX', ARGV[4])
+    end
+  end
+end
+return {accepted, totals}

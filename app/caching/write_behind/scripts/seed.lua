@@ -1,0 +1,28 @@
+-- Caches the total of a key: what the database had, with all that waited then, and what came since.
+--
+--   somebody has cached it? ─ yes ─► that total
+--   another epoch, or a newer entry was delivered to a flusher? ─ yes ─► 'again'
+--   the base, and the entries behind the last that was seen ─► the total
+--
+-- KEYS    stream, epoch, total
+-- ARGV    group, epoch, id of the last entry that was seen, base, key, total ms, ms of one that is 0
+-- Returns the total, or 'again' when it cannot be told from what was seen
+local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
+if total and tonumber(total) < 2 ^ 53 then return total end
+-- An acknowledgement came between: what waited then may have been counted by the database, or not.
+if redis.call('MGET', KEYS[2])[1] ~= ARGV[2] then return 'again' end
+-- A newer entry is on its way already: the database may have counted it before it was asked.
+local delivered = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[3], '+', 1000)
+if delivered.err then return 'again' end
+for _, one in ipairs(delivered) do
+  -- One that was trimmed by hand stays pending for ever, and is no entry any more.
+  if #redis.call('XRANGE', KEYS[1], one[1], one[1]) > 0 then return 'again' end
+end
+total = tonumber(ARGV[4])
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+')) do
+  local known, deltas = pcall(cjson.decode, entry[2][4] or '')
+  local delta = known and type(deltas) == 'table' and deltas[ARGV[5]]
+  if type(delta) == 'number' then total = total + delta end
+end
+redis.call('SET', KEYS[3], string.format('%.0f', total), 'PX', total > 0 and ARGV[6] or ARGV[7])
+return redis.call('GET', KEYS[3])

@@ -1,0 +1,80 @@
+"""Write-behind: the cache accepts additions at once, and the database gets them later.
+
+    read    ask the cache for the total; a cold one is what the database has, and what is pending
+    write   one script in Redis: record the addition as pending, and add it to the total; `Flusher` does the rest
+
+Use it for many small additions to few rows: counters, statistics. A thousand of them may be one row written. Avoid it
+when somebody has to find a write in the database at once. Never use it for what must survive the loss of Redis: orders.
+
+What can go wrong: without Redis nothing is accepted; what was accepted when the answer got lost may count. While the
+database is away the backlog grows, up to a cap. What Redis loses, this process accepts again (`receipts.py`).
+"""
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Self
+
+from ..background import Background
+from ..cache import Cache
+from ..observing import Flow, ObserveFlow, unobserved
+from .acceptance import CAP, Acceptance, Cap
+from .backlog import Backlog, Waiting
+from .batch_clock import BatchClock
+from .countable import check, check_key
+from .group_commit import GroupCommit
+from .receipts import Receipts
+from .shard import shards
+from .target import Target
+from .totals import Total, Totals
+
+
+class WriteBehind:
+    """Counters that are cheap to add to, as long as its `async with` lasts."""
+
+    def __init__(
+        self, cache: Cache, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
+    ) -> None:
+        some, clock, self._observe = shards(cache.prefix + name), BatchClock(cache.clock), observe
+        load, self._background, self._open = clock.learning(target.load), Background(), AsyncExitStack()
+        self.receipts = Receipts(cache, some, load, observe)
+        self._acceptance = Acceptance(cache, cap, clock, self.receipts)
+        self.receipts.again = self._acceptance.accept_again
+        self._additions = GroupCommit(some, self._acceptance.accept, self._background)
+        self._totals = Totals(cache, some, load, self._background)
+        self._waiting = Waiting(cache, some)
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self.receipts.running())
+        await self._open.enter_async_context(self._background)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._open.aclose()
+
+    async def add(self, key: str, amount: int, idempotency_key: str | None = None) -> int | None:
+        """Accepts an addition, once for each `idempotency_key`; answers the key's total, None where it is not cached.
+
+        Raises CacheUnavailable when it may have been accepted or not, BacklogFull, KeysFull and TotalOverflow when it
+        was not, and ValueError for what nobody can add.
+        """
+        check(key, amount, idempotency_key)
+        return await self._additions.ask(key, amount, idempotency_key)
+
+    async def add_many(self, amounts: Mapping[str, int], idempotency_key: str | None = None) -> None:
+        """Accepts many additions; raises as `add` does, when some were not: a repetition completes them."""
+        await self._additions.ask_many(amounts, idempotency_key)
+
+    async def get(self, key: str) -> Total:
+        """The total of a key, with what is pending. Raises CacheUnavailable, Behind, TargetUnavailable, ValueError."""
+        check_key(key)
+        self._observe(Flow.READ, 1)
+        return await self._totals.get(key)
+
+    async def forget(self, key: str) -> None:
+        """Forgets a total that was changed in the database, past the cache. Raises CacheUnavailable."""
+        await self._totals.forget(key)
+
+    async def backlog(self, young: timedelta | None = None) -> Backlog:
+        """What waits; without `young`, all of it counts as young. Raises CacheUnavailable."""
+        return await self._waiting.look(self._acceptance.cap, young)

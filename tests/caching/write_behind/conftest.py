@@ -1,0 +1,28 @@
+"""Counters over a real Redis and a real Postgres, as page views are."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import Breaker, RedisClock
+from app.caching.write_behind import gathering
+from app.database import Database
+from app.embedded import Endpoints
+from tests.caching.write_behind.views import Views, open_views
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flusher does not wait long for additions that do not come."""
+    monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
+
+
+@pytest.fixture
+async def views(
+    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database, impatient: None
+) -> AsyncIterator[Views]:
+    """Page views; nobody runs the flusher, nor looks after receipts, but the test."""
+    async with open_views(endpoints, redis, clock, breaker, database) as views:
+        yield views

@@ -1,0 +1,185 @@
+"""Page views as they are wired, with gates, and with processes that die when a test wants them to."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app.caching import (
+    Batch,
+    Breaker,
+    Cache,
+    Flow,
+    Flusher,
+    Pending,
+    RedisClock,
+    Standing,
+    Target,
+    WriteBehind,
+    open_redis,
+)
+from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.shard import Shard, number
+from app.database import Database
+from app.embedded import Endpoints
+from app.page_views.store import PageViewStore
+from app.page_views.target import target
+
+COUNTED = """
+SELECT page, sum(views)::bigint AS views
+FROM (SELECT page, views FROM page_views UNION ALL SELECT page, delta FROM parked_views) AS each GROUP BY page
+"""
+"""What is counted of each page, with what waits for its row."""
+HOME = Shard("views", number("home"))
+
+
+class Lost(Exception):
+    """A process died, or its link did."""
+
+
+class Unwatched(WriteBehind):
+    """Nobody looks after its receipts, but the test."""
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self._background)
+        return self
+
+
+class Views:
+    """A process that takes page views on, and one that carries them. There is a gate before and behind each answer of
+    the database, and one before each flush; a flush can die after its COMMIT, and a salvage after its own."""
+
+    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, breaker: Breaker, database: Database) -> None:
+        self.store = PageViewStore(database)
+        self.dies_after_commit = self.dies_after_salvage = False
+        self.before, self.behind = asyncio.Event(), asyncio.Event()
+        self.asked, self.read = asyncio.Event(), asyncio.Event()
+        self.gathered, self.commit = asyncio.Event(), asyncio.Event()
+        self.open()
+        self.flow: Counter[Flow] = Counter()
+        self.flushes: list[int] = []
+        """How many batches each flush was given."""
+        self.cache, self.breaker = Cache(redis, clock, breaker), breaker
+        self._of_store = target(self.store, self.store)
+        self.target = Target(self.load, self.flush, self.salvage)
+        self.counters = Unwatched(self.cache, "views", self.target, observe=self.observe)
+        self.waiting = waiting
+        self._stores = redis, waiting, clock, breaker, database
+        self.flusher = self.new_flusher()
+
+    def another(self, clock: RedisClock | None = None) -> Self:
+        """Another process, with the same stores, and perhaps another copy of Redis' clock."""
+        redis, waiting, own, breaker, database = self._stores
+        return type(self)(redis, waiting, clock or own, breaker, database)
+
+    def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
+        """Another flusher: another process."""
+        return Flusher(
+            self.cache, "views", self.target, redis=self.waiting, amount=amount, interval=interval, observe=self.observe
+        )
+
+    def open(self) -> None:
+        """Opens all gates."""
+        for gate in (self.before, self.behind, self.commit):
+            gate.set()
+
+    def observe(self, flow: Flow, count: int) -> None:
+        """Counts what was reported."""
+        self.flow[flow] += count
+
+    async def load(self, pages: Sequence[str], batches: Sequence[str]) -> Standing:
+        """What the database has, through the gates."""
+        self.asked.set()
+        await self.before.wait()
+        standing = await self._of_store.load(pages, batches)
+        self.read.set()
+        await self.behind.wait()
+        return standing
+
+    async def flush(self, batches: Sequence[Batch]) -> int:
+        """Counts in the database, through the gate before it."""
+        self.flushes.append(len(batches))
+        self.gathered.set()
+        await self.commit.wait()
+        rows = await self._of_store.flush(batches)
+        if self.dies_after_commit:
+            raise Lost
+        return rows
+
+    async def salvage(self, entry: Pending, reason: str, deliveries: int) -> tuple[int, int]:
+        """Counts in the database what can be counted."""
+        kept = await self._of_store.salvage(entry, reason, deliveries)
+        if self.dies_after_commit or self.dies_after_salvage:
+            raise Lost
+        return kept
+
+    async def commit_without_acknowledging(self) -> None:
+        """A flush whose process dies right after COMMIT."""
+        self.dies_after_commit = True
+        with pytest.raises(Lost):
+            await self.flusher.round()
+        self.dies_after_commit = False
+
+    async def total(self, page: str = "home") -> int:
+        """What a read answers."""
+        return (await self.counters.get(page)).amount
+
+    async def check(self) -> None:
+        """Looks for what Redis has lost, however young it is."""
+        await self.counters.receipts.check(young=timedelta(0))
+
+    async def carry(self, flusher: Flusher | None = None) -> None:
+        """Carries all that waits."""
+        flusher, in_vain = flusher or self.flusher, 0
+        while in_vain < 2:  # The first one may have had to create the groups.
+            in_vain = 0 if await flusher.round() else in_vain + 1
+
+
+@asynccontextmanager
+async def open_views(
+    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
+) -> AsyncIterator[Views]:
+    """Page views over real servers; nobody runs the flusher, nor looks after receipts, but the test."""
+    async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
+        views = Views(redis, waiting, clock, breaker, database)
+        async with views.counters:
+            await views.flusher.round()  # It creates the groups.
+            yield views
+            views.open()
+
+
+def batch_of(age: timedelta = timedelta(0)) -> str:
+    """A batch that was made so long ago."""
+    return ulid((datetime.now(UTC) - age).timestamp() * 1000)
+
+
+async def stored(sql: asyncpg.Connection, page: str = "home") -> int:
+    """What Postgres has."""
+    return int(await sql.fetchval("SELECT coalesce((SELECT views FROM page_views WHERE page = $1), 0)", page))
+
+
+async def sums(sql: asyncpg.Connection) -> Mapping[str, int]:
+    """What Postgres has of every page."""
+    return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
+
+
+async def drop_partitions(sql: asyncpg.Connection) -> None:
+    """Somebody drops all partitions of the ledger."""
+    for partition in await sql.fetch(
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'applied'::regclass"
+    ):
+        await sql.execute(f"DROP TABLE {partition['name']}")
+
+
+async def new_ledger(sql: asyncpg.Connection) -> None:
+    """The ledger is that of a new database."""
+    await drop_partitions(sql)
+    await sql.execute(
+        "DELETE FROM ledger_hours; DELETE FROM set_aside; UPDATE ledger_floor SET hour = '1970-01-01 00:00Z'"
+    )
