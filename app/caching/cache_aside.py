@@ -24,6 +24,8 @@ from .single_flight import SingleFlight
 class CacheAside(Invalidating[K, V]):
     """A cache that is told nothing of the database."""
 
+    NAME = "cache-aside"
+
     def __init__(self, region: Region[K, V]) -> None:
         super().__init__(region)
         self._flights = SingleFlight(region)

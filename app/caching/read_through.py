@@ -28,6 +28,8 @@ class ReadThrough(Invalidating[K, V]):
     `load` gets distinct keys and answers the rows that exist, by key, or `Unreadable` in place of one.
     """
 
+    NAME = "read-through"
+
     def __init__(
         self, region: Region[K, V], load: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Unreadable]]]
     ) -> None:

@@ -161,15 +161,15 @@ class Region(Background, Generic[K, V]):
         Without a relay it raises NotInvalidated then, and Redis is told again in the background.
         """
         try:
-            await self._asking.tell(lambda: self.forget(key, version))
+            await self._asking.tell(lambda: self.try_invalidate(key, version))
         except CacheUnavailable as error:
             self.report(Event.INVALIDATION_FAILED)
             if self._settled is None:
                 assert self._renewal is not None  # As looked for at the beginning.
-                raise self._renewal.owe(self._name, key, version, lambda: self.forget(key, version)) from error
+                raise self._renewal.owe(self._name, key, version, lambda: self.try_invalidate(key, version)) from error
             await self._settled(key)
 
-    async def forget(self, key: K, version: int) -> None:
+    async def try_invalidate(self, key: K, version: int) -> None:
         """As `invalidate`, for a relay, which can try again: raises CacheUnavailable."""
         await self._invalidations.ask((key, whole(version)))
         self.report(Event.INVALIDATED)

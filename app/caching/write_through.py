@@ -34,15 +34,15 @@ class WriteThrough(Generic[K, C, V]):
     change, and answers the row then. It holds the row's lock when it calls `revoke`, and commits after that returned.
     """
 
+    NAME = "write-through"
+
     def __init__(
         self,
         region: Region[K, V],
         load: Callable[[K], Awaitable[V | Locked[V] | None]],
         save: Callable[[K, C, Revoke], Awaitable[V | None]],
     ) -> None:
-        self._region = region
-        self._flights = SingleFlight(region)
-        self._load, self._save = load, save
+        self._region, self._flights, self._load, self._save = region, SingleFlight(region), load, save
 
     async def get(self, key: K) -> Reading[V]:
         """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""

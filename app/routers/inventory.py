@@ -6,6 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.caching import WriteThrough
 from app.inventory.models import LARGEST, Adjustment, Removal, Setting, Stock
 from app.routers.answers import CHANGED, ETAG, KEPT, READ, JsonOnly, Kind, answer, bare, header, written
 from app.routers.cache_control import ROW
@@ -16,9 +17,9 @@ from app.routers.resources import CachedInventory
 from app.routers.whole_number import WholeNumber
 from app.speed.direct_way import direct
 
-router = APIRouter(prefix="/inventory", tags=["inventory: write-through"])
+router = APIRouter(prefix="/inventory", tags=[f"inventory: {WriteThrough.NAME}"])
 
-STOCK = Kind("write-through", "The stock of {}", "There is no stock of {}.", ROW)
+STOCK = Kind(WriteThrough.NAME, "The stock of {}", "There is no stock of {}.", ROW)
 
 CREATED: Responses = {
     201: {

@@ -1,42 +1,33 @@
 """Page views over HTTP. Strategy: write-behind."""
 
 import asyncio
-from typing import Annotated, Any, NotRequired, Self
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    model_validator,
-    with_config,
 )
-from pydantic_core import PydanticCustomError, to_json
-from typing_extensions import TypedDict
+from pydantic_core import to_json
 
-from app.caching import Behind, CacheUnavailable, TargetUnavailable
+from app.caching import Behind, CacheUnavailable, TargetUnavailable, WriteBehind
 from app.routers.answers import KEPT, Json, UnconditionalJson, bare, header
 from app.routers.cache_control import ROW
 from app.routers.parameters import IdempotencyKey, whole
 from app.routers.preconditions import Preconditions, Untagged
 from app.routers.problems import NAMED, Responses, described, documented
 from app.routers.resources import CachedPageViews, StoredPageViews
-from app.routers.whole_number import WholeNumber
+from app.routers.sent_views import ManyViews, PagePath, View
 from app.speed.direct_way import direct
 
-router = APIRouter(prefix="/page-views", tags=["page views: write-behind"])
+router = APIRouter(prefix="/page-views", tags=[f"page views: {WriteBehind.NAME}"])
 
-LONGEST_PAGE = 2048
-MOST_FINDINGS = 4_500
-"""What is wrong with so many things is worth a list, of which the first are told."""
+HIT, MISS = (f"{WriteBehind.NAME}; {how}".encode() for how in ("hit", "fwd=miss; stored"))
 
 HEADERS = KEPT | {
     "ETag": header("The views.", '"15847293"'),
-    "Cache-Status": header("How the answer came: RFC 9211.", "write-behind; hit"),
+    "Cache-Status": header("How the answer came: RFC 9211.", HIT.decode()),
 }
 READ: Responses = {
     200: {"description": "The views, from the cache, or from the database and what waits for it.", "headers": HEADERS},
@@ -68,67 +59,9 @@ UNREADABLE = described(
 """What OpenAPI says of the answers of these calls."""
 
 
-def _short_enough(page: str) -> str:
-    # A letter takes four bytes at most: of ten thousand pages, nearly none has to be encoded.
-    if len(page) * 4 > LONGEST_PAGE and len(page.encode()) > LONGEST_PAGE:
-        raise ValueError(f"must have at most {LONGEST_PAGE:,} bytes")
-    return page
-
-
-Page = Annotated[
-    str,
-    # OpenAPI counts in characters, and we in bytes.
-    Field(min_length=1, pattern=r"^[^\x00]*$", json_schema_extra={"maxLength": LONGEST_PAGE}),
-    AfterValidator(_short_enough),
-]
-PagePath = Annotated[
-    Page,
-    Path(description="The page, percent-encoded: at most 2,048 bytes, kept as they are.", examples=["docs/intro.html"]),
-]
-Count = Annotated[int, WholeNumber(least=1, most=1_000_000)]
-
-
 async def _another_turn() -> None:
     """Serves others between two steps with a large body: it is parsed, then validated, then counted."""
     await asyncio.sleep(0)
-
-
-class View(BaseModel):
-    """How many views of the page of the URL."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"count": 3}]})
-
-    count: Count = 1
-
-
-@with_config(ConfigDict(extra="forbid"))
-class PageView(TypedDict):
-    """How many views of which page."""
-
-    # No model: to make ten thousand of them would hold up everybody else in this process for twice as long.
-    page: Page
-    count: NotRequired[Annotated[Count, Field(json_schema_extra={"default": 1})]]
-
-
-class ManyViews(BaseModel):
-    """Views of many pages."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"views": [{"page": "home"}, {"page": "news", "count": 3}]}]}
-    )
-
-    views: Annotated[list[PageView], Field(min_length=1, max_length=10_000)]
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _without_endless_findings(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        # To make a list of tens of thousands takes longer than to find them, and holds up everyone.
-        try:
-            return handler(given)
-        except ValidationError as error:
-            if (count := error.error_count()) <= MOST_FINDINGS:
-                raise
-            raise PydanticCustomError("too_many", "has {count} mistakes", {"count": f"{count:,}"}) from None
 
 
 class Accepted(BaseModel):
@@ -239,7 +172,7 @@ async def count(
 async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditions = None) -> Response:
     """Exact, with those that wait; 0 for a page that nobody has seen."""
     total = await page_views.get(page)
-    status = b"write-behind; hit" if total.cached else b"write-behind; fwd=miss; stored"
+    status = HIT if total.cached else MISS
     headers = [(b"cache-status", status), ROW, (b"etag", b'"%d"' % total.amount)]
     if expected is not None:
         tag = str(total.amount)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from app.caching import Unreadable
+from app.caching import ReadThrough, Unreadable
 from app.errors import UnreadableRow
 from app.products.models import NewProduct, Product, ProductPatch, Sku
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
@@ -18,9 +18,9 @@ from app.routers.problems import NAMED, documented
 from app.routers.resources import CachedProducts
 from app.speed.direct_way import direct
 
-router = APIRouter(prefix="/products", tags=["products: read-through"])
+router = APIRouter(prefix="/products", tags=[f"products: {ReadThrough.NAME}"])
 
-PRODUCT = Kind("read-through", "Product {}", "There is no product {}.", ROW)
+PRODUCT = Kind(ReadThrough.NAME, "Product {}", "There is no product {}.", ROW)
 ALL = Depends(Untagged(ROW))
 
 

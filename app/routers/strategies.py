@@ -9,6 +9,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.advice import Choice, Loss, Needs, Sure, Traffic, advise
+from app.caching import CacheAside, ReadThrough, WriteBehind, WriteThrough
 
 
 class Reads(BaseModel):
@@ -81,7 +82,7 @@ class LiveStrategy(Strategy):
 
 STRATEGIES = (
     Strategy(
-        name="cache-aside",
+        name=CacheAside.NAME,
         resource="/users",
         reads_from="the cache; on a miss the application asks the database",
         writes_to="the database, then invalidates the cache",
@@ -99,7 +100,7 @@ STRATEGIES = (
         never_for=["data that exists only in the cache", "a value that must be read and changed in one step"],
     ),
     Strategy(
-        name="read-through",
+        name=ReadThrough.NAME,
         resource="/products",
         reads_from="the cache, which loads itself from the database on a miss",
         writes_to="the database, then invalidates the cache",
@@ -116,7 +117,7 @@ STRATEGIES = (
         never_for=["data that exists only in the cache", "a value that must be read and changed in one step"],
     ),
     Strategy(
-        name="write-through",
+        name=WriteThrough.NAME,
         resource="/inventory",
         reads_from="the cache, which loads itself from the database on a miss, and asks past itself under a writer",
         writes_to="the database and the cache, both or neither",
@@ -137,7 +138,7 @@ STRATEGIES = (
         ],
     ),
     Strategy(
-        name="write-behind",
+        name=WriteBehind.NAME,
         resource="/page-views",
         reads_from="the cache; a cold total is what the database has, and what waits for it",
         writes_to="the cache at once, and the database soon",

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Response
 from pydantic import BaseModel, Field
 
+from app.caching import CacheAside
 from app.routers.answers import CHANGED, CREATED, READ, Json, JsonOnly, Kind, answer, bare, written
 from app.routers.cache_control import PERSONAL
 from app.routers.parameters import AfterId, Limit, UserId
@@ -14,9 +15,9 @@ from app.routers.resources import CachedUsers
 from app.speed.direct_way import direct
 from app.users.models import NewUser, User, UserPatch
 
-router = APIRouter(prefix="/users", tags=["users: cache-aside"])
+router = APIRouter(prefix="/users", tags=[f"users: {CacheAside.NAME}"])
 
-USER = Kind("cache-aside", "User {}", "There is no user {}.", PERSONAL)
+USER = Kind(CacheAside.NAME, "User {}", "There is no user {}.", PERSONAL)
 ALL = Depends(Untagged(PERSONAL))
 
 

@@ -14,7 +14,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from app.routers.page_views import MOST_FINDINGS
+from app.routers.sent_views import MOST_FINDINGS
 from app.speed.settled_garbage import SELDOM
 from tests.service import Service
 

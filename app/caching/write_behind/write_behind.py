@@ -3,8 +3,8 @@
     read    ask the cache for the total; a cold one is what the database has, and what is pending
     write   one script in Redis: record the addition as pending, and add it to the total; `Flusher` does the rest
 
-Use it for many small additions to few rows: counters, statistics. A thousand of them may be one row written. Avoid it
-when somebody has to find a write in the database at once. Never use it for what must survive the loss of Redis: orders.
+Use it for many small additions to few rows: a thousand of them may be one row written. Avoid it when somebody has to
+find a write in the database at once. Never use it for what must survive the loss of Redis: orders.
 
 What can go wrong: without Redis nothing is accepted; what was accepted when the answer got lost may count. While the
 database is away the backlog grows, up to a cap. What Redis loses, this process accepts again (`receipts.py`).
@@ -32,6 +32,8 @@ from .totals import Total, Totals
 class WriteBehind:
     """Counters that are cheap to add to, as long as its `async with` lasts."""
 
+    NAME = "write-behind"
+
     def __init__(
         self, cache: Cache, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
     ) -> None:
@@ -54,10 +56,7 @@ class WriteBehind:
 
     async def add(self, key: str, amount: int, idempotency_key: str | None = None) -> int | None:
         """Accepts an addition, once for each `idempotency_key`; answers the key's total, None where it is not cached.
-
-        Raises CacheUnavailable when it may have been accepted or not, BacklogFull, KeysFull and TotalOverflow when it
-        was not, and ValueError for what nobody can add.
-        """
+        Raises CacheUnavailable when it may be accepted or not, BacklogFull, KeysFull, TotalOverflow and ValueError."""
         check(key, amount, idempotency_key)
         return await self._additions.ask(key, amount, idempotency_key)
 

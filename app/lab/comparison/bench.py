@@ -237,7 +237,7 @@ async def open_bench(
         async def forget(key: str, version: int) -> None:
             prefix = "/".join(key.split("/", 2)[:2]) + "/"
             if prefix in regions:  # Else it is of another run, whose caches are no more.
-                await regions[prefix].forget(key[len(prefix) :], version)
+                await regions[prefix].try_invalidate(key[len(prefix) :], version)
 
         costs["relay"] = Costs()
         told, looked_at = await redis(costs["relay"].traffic, 2), await database(2, "relay reads")

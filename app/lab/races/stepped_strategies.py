@@ -65,7 +65,7 @@ def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> R
         while True:
             try:
                 row = await table.load(key)
-                await region.forget(key, row.version if row else 0)
+                await region.try_invalidate(key, row.version if row else 0)
                 return
             except (CacheUnavailable, OSError):
                 continue
@@ -229,6 +229,6 @@ class SteppedWriteBehind:
 async def _carry(table: SteppedTable, region: Region[str, Number]) -> None:
     changes = await table.undone()
     for change in changes:
-        await region.forget(change.key, change.version)
+        await region.try_invalidate(change.key, change.version)
     if changes:
         await table.done(changes)
