@@ -19,7 +19,7 @@
 -- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
 --         records, the first batch that counts yet, most batches in the record of a call; in JSON the keys, the amounts
 --         without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1), call (from
---         1), whether the call's record is to have it (1)]; and eight bytes for each key that tell it from others
+--         1), whether the call's record is to have it (1)]; and eight bytes for each key that no other one has
 -- Returns 'full', {'refused', an addition, why, …}, or the key whose total would grow too large, with nothing changed;
 --         else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
 --         Why: 'record' or 'call' (it is none), 'worn' (the call's is as large as it may be), 'room' (there is no more)
