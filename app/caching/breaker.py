@@ -74,7 +74,7 @@ class Breaker:
         self.forgetful = False
         """Whether it may have forgotten the changes that it was told last."""
         self.ours: bool | None = True
-        """Whether what waits in it is ours to carry; None while nobody knows."""
+        """Whether what waits in it is ours to flush; None while nobody knows."""
         self.losses = 0
         """How often trust was lost. Who compares it before and after knows whether it was lost between."""
         self.reachable = False

@@ -10,11 +10,11 @@ CacheError
 │   └── NotDone         It is there, and has not done it: perhaps of less, it will.
 ├── Refused             What a `flush` raises when the database refuses something of what it was given.
 ├── Unreadable          What a `load` answers in place of one row that it cannot read.
-├── BacklogFull         So many writes wait for the database that no more are taken.
+├── BacklogFull         So many writes wait for the database that no more are accepted.
 ├── KeysFull            So many idempotency keys are remembered that no more can be.
 ├── KeyWorn             One idempotency key was used for so much that it can be used for no more.
 ├── KeyUnreadable       What is kept of one idempotency key cannot be read.
-├── Behind              So many writes wait that a total which is not cached cannot be told.
+├── Behind              So many writes wait that a total which is not cached cannot be built.
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
 
@@ -75,7 +75,7 @@ class Unreadable(CacheError):
 
 
 class BacklogFull(CacheError):
-    """So many writes wait for the database that no more are taken."""
+    """So many writes wait for the database that no more are accepted."""
 
 
 class KeysFull(CacheError):
@@ -103,7 +103,7 @@ class KeyUnreadable(CacheError):
 
 
 class Behind(CacheError):
-    """So many writes wait that a total which is not cached cannot be told."""
+    """So many writes wait that a total which is not cached cannot be built."""
 
 
 class TotalOverflow(CacheError):

@@ -4,7 +4,8 @@
     accept again    the same batch, after Redis has lost it: who has it already refuses it, by its guard or the ledger
 
 An idempotency key is known by a record for each call: of one key, or of many, with eight bytes for each of them. What
-has no record is counted, so none goes early: where there is no room for more, no more are taken (`KeysFull`).
+has no record is counted, so none goes early: where there is no room for more, nothing with a new idempotency key is
+accepted (`KeysFull`).
 
 What can go wrong: `CacheUnavailable`, when the batch may have been accepted or not; `BacklogFull`, `TotalOverflow` and
 `Refusals` (`KeysFull`, `KeyWorn`, `KeyUnreadable`), when it was not.

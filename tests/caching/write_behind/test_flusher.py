@@ -93,7 +93,7 @@ async def well(sql: asyncpg.Connection) -> None:
 
 
 async def wait(redis: Redis, *entries: Mapping[str, int] | bytes) -> list[str]:
-    """Puts entries into the stream as the intake does, or bytes that are none. Answers their batches."""
+    """Puts entries into the stream as the acceptance does, or bytes that are none. Answers their batches."""
     batches = [batch_of() for _ in entries]
     async with redis.pipeline(transaction=False) as pipeline:
         for batch, entry in zip(batches, entries, strict=True):

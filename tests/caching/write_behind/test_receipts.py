@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching import BacklogFull, Breaker, CacheUnavailable, Cap, Flow, RedisClock, TargetUnavailable
+from app.caching import BacklogFull, Breaker, CacheUnavailable, Cap, Flow, RedisClock, TargetUnavailable, WriteBehind
 from app.caching.write_behind import receipts
 from app.caching.write_behind.shard import GROUP, number
 from app.database import open_database
@@ -522,6 +522,20 @@ async def test_each_second_somebody_looks(views: Views, redis: Redis, sql: async
 
         await eventually(is_back)
     assert not views.counters.receipts.alive
+    await views.carry()
+    assert await stored(sql) == 5
+
+
+async def test_the_strategy_looks_after_what_it_has_accepted_as_long_as_it_is_open(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """Nobody has to think of its receipts: they begin and end with it."""
+    async with WriteBehind(views.cache, "views", views.target) as counters:
+        assert counters.receipts.alive
+        await counters.add("home", 5)
+        await redis.flushall()
+    assert not counters.receipts.alive
+    assert await redis.xlen(HOME.stream) == 1
     await views.carry()
     assert await stored(sql) == 5
 

@@ -1,25 +1,27 @@
 -- Accepts a batch: what it adds is counted once from here on, whatever dies.
 --
---   the batch is known by its guard? ─ yes ─────────────────────────────────────────────────► answer the totals
---    │ no
---   the stream is at its cap? ─ yes ────────────────────────────────────────────────────────► 'full'
---    │ no
---   each addition with an idempotency key: is it in a record? then it is not added again
---    │
---   a record cannot be read, or there is no room for new ones? ─ yes ───────────────────────► {'refused', …}
---    │ no
---   a total would be too large? ─ yes ──────────────────────────────────────────────────────► the place of its key
---    │ no
---   XADD one entry · count it in backlog and bytes · write records and guard · add to the totals that are cached
---                                                                                           ► {entry, totals}
--- Until XADD nothing is written, and behind it nothing can fail.
+--   1  the batch is known by its guard? ─ yes ─────────────────────────► answer the totals
+--       │ no
+--   2  the stream is at its cap? ─ yes ────────────────────────────────► 'full'
+--       │ no
+--   3  each addition with an idempotency key: what no record has is added
+--       │
+--   4  a record cannot be read, or there is no room for more? ─ yes ───► {'refused', …}
+--       │ no
+--   5  a total would be too large? ─ yes ──────────────────────────────► the place of its key
+--       │ no
+--   6  the pending record: XADD, and count it in backlog and bytes
+--   7  records and guard
+--   8  the totals that are cached ─────────────────────────────────────► {entry, totals}
+--
+-- Before 6 nothing is written, and behind XADD nothing can fail.
 --
 -- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each key, then of each addition with an
 --         idempotency key the record of the two, then the record of each call
 -- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
 --         records, the first batch that counts yet, most batches in the record of a call; in JSON the keys, the amounts
 --         without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1), call (from
---         1), whether the call's record is to have it (1)]; and eight bytes for each key that tell it from others
+--         1), whether the call's record is to have it (1)]; and eight bytes for each key that no other one has
 -- Returns 'full', {'refused', an addition, why, …}, or the key whose total would grow too large, with nothing changed;
 --         else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
 --         Why: 'record' or 'call' (it is none), 'worn' (the call's is as large as it may be), 'room' (there is no more)
@@ -37,6 +39,7 @@ end
 local function is_batch(text)
   return #text == 26 and string.find(text, '^%w+$')
 end
+-- 1
 local accepted = redis.call('GET', KEYS[4])
 local entry = again and string.match(accepted or '', '^%d+%-%d+')
 -- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
@@ -50,9 +53,11 @@ for place, total in pairs(totals) do
   end
 end
 if not accepted then
+  -- 2
   local length = redis.call('XLEN', KEYS[1])
   if length >= tonumber(ARGV[5]) then return 'full' end
   if length > 0 and (number(redis.call('MGET', KEYS[3])[1]) or 0) >= tonumber(ARGV[6]) then return 'full' end
+  -- 3
   local json, sums, amount, items = ARGV[12], cjson.decode(ARGV[12]), 0, cjson.decode(ARGV[13])
   for _, sum in pairs(sums) do amount = amount + sum end
   local records, calls, fresh, needs, words, size = 6 + #keys, 6 + #keys, {}, {}, {}, 0
@@ -92,7 +97,7 @@ if not accepted then
       end
     end
   end
-  -- What came within each of the last hours stands yet.
+  -- 4: what came within each of the last hours stands yet.
   local hour, kept, whole, now = 0, {}, size, size
   if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), read('HGETALL', KEYS[6]) end
   unreadable[KEYS[6]], kept = not kept, kept or {}
@@ -109,6 +114,7 @@ if not accepted then
   end
   -- What was accepted once is accepted again, whatever has become of its record.
   if #refused > 1 and not again then return refused end
+  -- 5
   local deltas = {}
   for place, key in ipairs(keys) do
     local sum = sums[key]
@@ -118,6 +124,7 @@ if not accepted then
       if not json then deltas[#deltas + 1] = cjson.encode(key) .. ':' .. string.format('%.0f', sum) end
     end
   end
+  -- 6
   accepted = '- 0'
   if amount > 0 then
     local count = string.format('%.0f', amount)
@@ -139,6 +146,7 @@ if not accepted then
       redis.call('SET', KEYS[3], bytes)
     end
   end
+  -- 7
   for record, some in pairs(words) do
     if unreadable[record] then
       -- What stands there instead is left to whoever is to find out.
@@ -156,6 +164,7 @@ if not accepted then
     redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
   end
   redis.call('SET', KEYS[4], accepted, 'PX', ARGV[2])
+  -- 8
   for _, total in ipairs(rotten) do redis.call('DEL', total) end
   -- A repetition after a loss: before it the batch may have been counted in the database, and forgotten here. Then a
   -- total that was built since has it already. The ledger knows, so build it anew.

@@ -10,7 +10,7 @@
 -- Returns 'behind' when too many entries wait, else {epoch, id of the last entry, the batches that wait,
 --         for each key {total or nil, {place of a batch, delta, …}}}
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
--- Without a group nobody could tell afterwards what was delivered. Nearly always it is there; see begin.lua.
+-- Without a group nobody would know afterwards what was delivered. Nearly always it is there; see begin.lua.
 local created = not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM').err
 local epoch = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nothing, and no error.
 if created or not epoch then

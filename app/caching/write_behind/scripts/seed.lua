@@ -6,7 +6,7 @@
 --
 -- KEYS    stream, epoch, total
 -- ARGV    group, epoch, id of the last entry that was seen, base, key, total ms, ms of one that is 0
--- Returns the total, or 'again' when it cannot be told from what was seen
+-- Returns the total, or 'again' when what was seen is not enough to know it
 local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
 if total and tonumber(total) < 2 ^ 53 then return total end
 -- An acknowledgement came between: what waited then may have been counted by the database, or not.

@@ -7,7 +7,7 @@
 -- Returns {amount, bytes, id of the oldest entry or nil, young amount, names of the consumers, number of
 --         entries, bytes of the records of idempotency keys of the last 24 hours}
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
--- Where nothing is, what is counted was removed by hand; and what is no count is not told: the next batch counts anew.
+-- Where nothing is, what is counted was removed by hand; and what is no count is 0: the next batch counts anew.
 local function number(text) return text and string.find(text, '^%d+$') and tonumber(text) < 2 ^ 53 and text or '0' end
 local amount, bytes = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
 amount, bytes = oldest and number(amount) or '0', oldest and number(bytes) or '0'
