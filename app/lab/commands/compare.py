@@ -18,8 +18,8 @@ from app.lab.commands.screen import bar, complaints, console
 from app.lab.commands.stores import stores
 from app.lab.comparison.compare import Comparison, Plan, compare
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
+from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.page import page
-from app.lab.comparison.table import LabError
 from app.lab.comparison.terminal import show
 from app.lab.traces.trace import Trace, read_trace
 from app.lab.traces.trace_error import TraceError

@@ -21,12 +21,17 @@ from urllib.parse import urlsplit
 
 from app.embedded import Endpoints
 from app.lab.comparison import contention, crash
-from app.lab.comparison.bench import Bench, Costs, open_bench, remove_keys
+from app.lab.comparison.bench import Bench, open_bench, remove_keys
 from app.lab.comparison.bill import MILLISECOND, Bill, make_bill
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
 from app.lab.comparison.contestant import Kind as ContestantKind
+from app.lab.comparison.costs import Costs
+from app.lab.comparison.database_clock import database_clock
+from app.lab.comparison.lab_error import LabError
+from app.lab.comparison.lab_table import add_rows
+from app.lab.comparison.pool import open_pool
 from app.lab.comparison.replay import Player, Tally
-from app.lab.comparison.table import LabError, add_rows, database_clock, lab_schema, open_pool
+from app.lab.comparison.schema import lab_schema
 from app.lab.comparison.wire import wire
 from app.lab.traces.operation import Kind, Operation
 from app.lab.traces.trace import Trace

@@ -30,10 +30,12 @@ from datetime import timedelta
 from app.caching.errors import REDIS_DOWN
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable
-from app.lab.comparison.bench import Bench, Entrant, open_bench
+from app.lab.comparison.bench import Bench, open_bench
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
+from app.lab.comparison.database_clock import database_clock
+from app.lab.comparison.entrant import Entrant
+from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.oracle import Oracle, Verdict, Write
-from app.lab.comparison.table import LabError, database_clock
 from app.lab.comparison.wire import wire
 
 RUN = "crash"

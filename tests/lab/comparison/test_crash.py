@@ -14,8 +14,9 @@ from app.embedded import Endpoints
 from app.lab.comparison import crash
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
 from app.lab.comparison.crash import DRILLED, RUN, Killed, take_over, write_and_die
+from app.lab.comparison.lab_table import add_rows
 from app.lab.comparison.oracle import Verdict
-from app.lab.comparison.table import Pool, add_rows
+from app.lab.comparison.pool import Pool
 from app.page_views import store
 from tests.eventually import PATIENCE
 
