@@ -94,10 +94,10 @@ class _Comparing:
 
     async def _run(self, endpoints: Endpoints) -> None:
         plan, killed = self._plan, None
-        self._tell("preparing", 0)
+        self._report("preparing", 0)
         await self._prepare(endpoints)
         if plan.drills and not self._stop.is_set():
-            self._tell("killing a writer", 0)
+            self._report("killing a writer", 0)
             killed = await crash.write_and_die(endpoints, self._contestants, plan.ttl, self._stop)
         # Half of the latency in each direction is the whole of it for each round trip.
         if plan.db_latency:
@@ -113,9 +113,9 @@ class _Comparing:
             ttl=plan.ttl,
             seed=plan.seed,
             stop=self._stop,
-            progress=lambda played: self._tell("under contention", played),
+            progress=lambda played: self._report("under contention", played),
         )
-        self._tell("taking over from the killed writer", 0)
+        self._report("taking over from the killed writer", 0)
         crashed = await crash.take_over(endpoints, self._contestants, plan.ttl, killed, self._stop)
         if not self._stop.is_set():
             self._comparison.bills = [
@@ -162,19 +162,19 @@ class _Comparing:
             for player in [*players[first:], *players[:first]]:
                 if self._stop.is_set():
                     return
-                self._tell(player.entrant.contestant.name, 0)
+                self._report(player.entrant.contestant.name, 0)
                 with _out_of_sight():
                     if plan.rate is None:
                         played = await player.closed(slice_, plan.clients, self._stop)
                     else:
                         played = await player.open(slice_, plan.rate, self._stop)
-                self._tell(player.entrant.contestant.name, played)
+                self._report(player.entrant.contestant.name, played)
 
     async def _bill(self, bench: Bench, player: Player, clock: tuple[float, float]) -> Bill:
         judged = await bench.judge(player.entrant, player.oracle, clock)
         return make_bill(player.entrant.contestant, player.oracle.holds, player.tally, player.entrant.costs, judged)
 
-    def _tell(self, what: str, played: int) -> None:
+    def _report(self, what: str, played: int) -> None:
         self._done += played
         self._progress(what, self._done, self._total)
 

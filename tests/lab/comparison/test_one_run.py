@@ -19,8 +19,8 @@ from app.lab.comparison.bill import Bill
 from app.lab.comparison.compare import compare
 from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import CONTESTANTS, Kind
-from app.lab.comparison.crash import Killed
 from app.lab.comparison.entrant import PREFIX
+from app.lab.comparison.killed import Killed
 from app.lab.comparison.oracle import Verdict
 from app.lab.comparison.plan import Plan
 from app.lab.comparison.schema import SCHEMA
