@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.embedded import Endpoints
-from app.lab.comparison.table import Pool, lab_schema, open_pool
+from app.lab.comparison.pool import Pool, open_pool
+from app.lab.comparison.schema import lab_schema
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from app.advice import Choice, Loss, Needs, Traffic, advise
 from app.embedded import Endpoints
 from app.lab.alternatives import NO_CACHE, alternatives
 from app.lab.comparison.bill import Bill
-from app.lab.comparison.compare import Plan, compare
+from app.lab.comparison.compare import compare
+from app.lab.comparison.plan import Plan
 from app.lab.traces.trace import Trace
 from app.lab.traces.workload import make
 

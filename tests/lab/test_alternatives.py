@@ -9,7 +9,8 @@ from app.advice import Choice, Loss, Needs
 from app.embedded import Endpoints
 from app.lab.alternatives import NO_CACHE, alternatives
 from app.lab.comparison.bench import remove_keys
-from app.lab.comparison.table import LabTable, Pool, add_rows
+from app.lab.comparison.lab_table import LabTable, add_rows
+from app.lab.comparison.pool import Pool
 
 LONG = timedelta(minutes=5)
 

@@ -23,8 +23,9 @@ from app.lab.commands.compare import play, read
 from app.lab.commands.interruption import INTERRUPTED, Interruption
 from app.lab.commands.screen import bar, complaints, console
 from app.lab.comparison.bill import Bill
-from app.lab.comparison.compare import Comparison, Plan
-from app.lab.comparison.table import LabError
+from app.lab.comparison.comparison import Comparison
+from app.lab.comparison.lab_error import LabError
+from app.lab.comparison.plan import Plan
 from app.lab.comparison.terminal import duration, stale
 from app.lab.service_metrics import MetricsError, read_metrics
 from app.lab.traces.trace import Trace

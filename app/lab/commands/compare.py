@@ -16,10 +16,12 @@ from app.errors import DatabaseUnavailable
 from app.lab.commands.interruption import INTERRUPTED, Interruption
 from app.lab.commands.screen import bar, complaints, console
 from app.lab.commands.stores import stores
-from app.lab.comparison.compare import Comparison, Plan, compare
+from app.lab.comparison.compare import compare
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import CONTESTANTS, Contestant
+from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.page import page
-from app.lab.comparison.table import LabError
+from app.lab.comparison.plan import Plan
 from app.lab.comparison.terminal import show
 from app.lab.traces.trace import Trace, read_trace
 from app.lab.traces.trace_error import TraceError

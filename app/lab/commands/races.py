@@ -29,7 +29,8 @@ from app.lab.commands.stores import stores
 from app.lab.published import PUBLISHED, Published
 from app.lab.races.abandoned import remove_abandoned
 from app.lab.races.cases import CASES, Case
-from app.lab.races.explorer import Progress, Result, explore
+from app.lab.races.explorer import explore
+from app.lab.races.search import Progress, Result
 from app.lab.races.timeline import timeline
 
 SCHEDULES = 500

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from app.lab.comparison.bench import Costs, Judged
+from app.lab.comparison.bench import Judged
 from app.lab.comparison.contestant import Contestant
+from app.lab.comparison.costs import Costs
 from app.lab.comparison.oracle import Verdict
 from app.lab.comparison.replay import Tally
 from app.lab.strategy import Holds

@@ -17,9 +17,9 @@ from datetime import timedelta
 from app.embedded import Endpoints
 from app.lab.comparison.bench import open_bench
 from app.lab.comparison.contestant import Contestant
+from app.lab.comparison.database_clock import database_clock
 from app.lab.comparison.oracle import Verdict
 from app.lab.comparison.replay import Player
-from app.lab.comparison.table import database_clock
 from app.lab.comparison.wire import wire
 from app.lab.traces.operation import Kind, Operation
 

@@ -20,7 +20,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """A way to cache. `about` is a line for a person; `copy`, whether to copy it; `make` is None for what
-    `app/lab/bench.py` makes."""
+    `entrant.py` makes."""
 
     name: str
     kind: Kind

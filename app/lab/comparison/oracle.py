@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate, groupby
 
-from app.lab.comparison.table import Noted
+from app.lab.comparison.journal import Noted
 from app.lab.strategy import Holds
 
 NEVER = float("inf")

@@ -11,7 +11,7 @@ from string import Template
 
 from app.lab.comparison.bill import MILLISECOND, Bill, Latency
 from app.lab.comparison.claims import COLUMNS, PUBLISHED_AS, TABLE_OF_FOUR
-from app.lab.comparison.compare import Comparison
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import Kind
 from app.lab.comparison.terminal import cells, duration, heading, interrupted, notes, stale
 from app.lab.strategy import Holds

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from app.caching.write_behind.shard import number, shards
-from app.lab.comparison.bench import WRITING, Bench, Entrant
+from app.lab.comparison.bench import Bench
+from app.lab.comparison.costs import WRITING
+from app.lab.comparison.entrant import Entrant
 from app.lab.comparison.lru import Lru
 from app.lab.comparison.oracle import Oracle
 from app.lab.traces.operation import Kind, Operation

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.lab.comparison.bill import MILLISECOND, Bill, Latency
 from app.lab.comparison.claims import COLUMNS, PUBLISHED_AS, TABLE_OF_FOUR
-from app.lab.comparison.compare import Comparison
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.oracle import Verdict
 
 WIDE = 180

@@ -1,25 +1,25 @@
-"""What is left of explorations that were killed: a schema, and some keys. The next one removes it.
+"""What is left of explorations that were killed: a schema, and some keys. The next exploration removes it.
 
-Who still explores holds the lock of its schema, and its keys are of a schema that is there.
+One that still runs holds the lock of its schema, and its keys have the name of a schema that is there.
 """
 
 import asyncpg
 from redis.asyncio import Redis
 
-from app.lab.races import stepped_redis, stepped_table
+from app.lab.races import schema, stepped_redis
 
 
 async def remove_abandoned(redis: Redis, database_url: str) -> None:
-    """Removes it. What somebody uses at this moment stays. Raises OSError, RedisError and asyncpg's errors."""
+    """Removes it. What is in use at this moment stays. Raises OSError, RedisError and asyncpg's errors."""
     # The keys before the schemas: those of an exploration that begins now are not among them.
-    keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{stepped_table.PREFIX}*", count=1000)]
+    keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{schema.PREFIX}*", count=1000)]
     connection = await asyncpg.connect(database_url)
     try:
         used = set()
         for (name,) in await connection.fetch(
-            "SELECT nspname FROM pg_namespace WHERE nspname ~ $1", f"^{stepped_table.PREFIX}[0-9a-f]{{8}}$"
+            "SELECT nspname FROM pg_namespace WHERE nspname ~ $1", f"^{schema.PREFIX}[0-9a-f]{{8}}$"
         ):
-            if await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", stepped_table.LOCK, name):
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", schema.LOCK, name):
                 await connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
             else:
                 used.add(name.encode())

@@ -8,23 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
+from functools import partial
 
 from redis.asyncio import Redis
 
 from app.caching.write_behind.shard import number
 from app.lab.anomaly import Anomaly
+from app.lab.ours import CacheAside, ReadThrough, WriteThrough
 from app.lab.published import PUBLISHED
-from app.lab.races.stepped_strategies import (
-    SteppedCacheAside,
-    SteppedReadThrough,
-    SteppedWriteBehind,
-    SteppedWriteThrough,
-)
+from app.lab.races.relayed import Relayed
 from app.lab.races.stepped_table import SteppedTable
+from app.lab.races.stepped_write_behind import SteppedWriteBehind
 from app.lab.strategy import Holds, Strategy
 
 KEY = "k"
 """The key that all of them are about."""
+
+Make = Callable[[Redis, SteppedTable, str, timedelta], Strategy]
+"""Makes the strategy of one process: over a Redis and a table, with a prefix for its keys, and how long they live."""
 
 
 class Deed(Enum):
@@ -53,7 +54,7 @@ class Case:
 
     name: str
     holds: Holds
-    make: Callable[[Redis, SteppedTable, str, timedelta], Strategy]
+    make: Make
     actors: tuple[Actor, ...]
     shows: frozenset[Anomaly]
     behind: bool = False
@@ -105,7 +106,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "cache-aside",
         Holds.VALUES,
-        SteppedCacheAside,
+        partial(Relayed, CacheAside),
         (READER, WRITER, OTHER_READER, RELAY),
         frozenset(),
         ours=True,
@@ -113,7 +114,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "read-through",
         Holds.VALUES,
-        SteppedReadThrough,
+        partial(Relayed, ReadThrough),
         (READER, WRITER, OTHER_READER, RELAY),
         frozenset(),
         ours=True,
@@ -121,7 +122,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "write-through",
         Holds.VALUES,
-        SteppedWriteThrough,
+        partial(Relayed, WriteThrough),
         (READER, WRITER, OTHER_WRITER, OTHER_READER),
         frozenset(),
         ours=True,

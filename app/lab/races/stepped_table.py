@@ -1,41 +1,23 @@
 """A table with one number under each key, whose every statement is a step of a schedule.
 
-    rows        key, value, version
-    outbox      each change of a row, written in its transaction, for whoever carries invalidations
-    applied     the ledger of batches that were counted
-
-The tables are in a schema of their own, which is gone afterwards. A connection stands for a process: one statement at a
-time, and at most one transaction.
+A connection stands for a process: one statement at a time, and at most one transaction. `schema.py` has the tables.
 
 What can go wrong: two statements that wait for each other would wait in Postgres, where the gate does not see it. So
-the lock of a row is tried for, and whoever does not get it tries again when somebody has given one back.
+a writer only tries to get the lock of a row, and tries again when somebody has given one back.
 """
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import asyncpg
 
+from app.caching import Revoke
 from app.lab.races.gate import Gate
 from app.lab.strategy import Row
 
 T = TypeVar("T")
-
-PREFIX = "fourways_races_"
-"""So begin the names of their schemas."""
-LOCK = 0x72616365
-"""The first half of the advisory lock of whoever has a schema: "race" in ASCII. The second is the name's hash."""
-
-TABLES = """
-CREATE SEQUENCE versions START 2;
-CREATE TABLE rows (key text PRIMARY KEY, value bigint NOT NULL, version bigint NOT NULL);
-CREATE TABLE outbox (id bigserial PRIMARY KEY, key text NOT NULL, version bigint NOT NULL, done bool NOT NULL);
-CREATE TABLE applied (batch text PRIMARY KEY);
-"""
 
 CHANGE = """
 WITH changed AS (
@@ -64,24 +46,6 @@ class Change:
     version: int
 
 
-@asynccontextmanager
-async def schema(database_url: str) -> AsyncIterator[str]:
-    """The name of a schema with the tables, until the block ends."""
-    name = f"{PREFIX}{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCK, name)
-        await connection.execute(f"CREATE SCHEMA {name}")
-        try:
-            await connection.execute(f"SET search_path TO {name}")
-            await connection.execute(TABLES)
-            yield name
-        finally:
-            await connection.execute(f"DROP SCHEMA {name} CASCADE")
-    finally:
-        await connection.close()
-
-
 class SteppedTable:
     """The table as one actor sees it. `commits` is told each value that was committed, and its version."""
 
@@ -94,13 +58,18 @@ class SteppedTable:
         """The row of `key`."""
         return await self._step("SELECT", lambda: self._load(key))
 
-    async def load_shared(self, key: str) -> tuple[Row | None, bool]:
-        """The row, read after a try at sharing the lock of its writers, and whether that was to be had."""
+    async def load_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        """The rows of those of `keys` that exist. No case has more than one key, so each is a step."""
+        rows = {key: await self.load(key) for key in keys}
+        return {key: row for key, row in rows.items() if row is not None}
 
-        async def load() -> tuple[Row | None, bool]:
+    async def load_shared(self, key: str) -> tuple[bool, Row | None]:
+        """Whether the row's lock could be shared with its writers, and the row, which is read after that."""
+
+        async def load() -> tuple[bool, Row | None]:
             async with self._connection.transaction():
-                shared = await self._connection.fetchval("SELECT pg_try_advisory_xact_lock_shared(hashtext($1))", key)
-                return await self._load(key), bool(shared)
+                unlocked = await self._connection.fetchval("SELECT pg_try_advisory_xact_lock_shared(hashtext($1))", key)
+                return bool(unlocked), await self._load(key)
 
         return await self._step("SELECT, sharing the lock", load)
 
@@ -126,8 +95,8 @@ class SteppedTable:
 
         await self._step(f"UPDATE to {', '.join(str(value) for _key, value in values)}", save)
 
-    async def save_locked(self, key: str, value: int, revoke: Callable[[], Awaitable[None]]) -> Row | None:
-        """Sets its value under the row's lock; `revoke` goes out with the change, and before COMMIT both are back."""
+    async def save_locked(self, key: str, value: int, revoke: Revoke) -> Row | None:
+        """Sets its value under the row's lock; `revoke` goes out with the change, and both are back before COMMIT."""
         await self._lock(key)
         try:
             row, revoked = await asyncio.gather(
@@ -239,8 +208,8 @@ class SteppedTable:
 
 def _shown(answer: object) -> str:
     match answer:
-        case Row(value=value), shared:
-            return f"{value}" if shared else f"{value}, locked"
+        case unlocked, Row(value=value):
+            return f"{value}" if unlocked else f"{value}, locked"
         case Row(value=value):
             return str(value)
         case False:

@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from typer.testing import CliRunner
 
 from app.lab.commands import compare, lab
-from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
 from app.lab.comparison.contestant import CONTESTANTS
+from app.lab.comparison.entrant import PREFIX
 from tests.eventually import eventually
 from tests.lab.commands import command
 from tests.lab.commands.command import with_its_servers

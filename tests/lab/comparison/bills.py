@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 from app.lab.comparison.bill import Bill, Latency
-from app.lab.comparison.compare import Comparison, Plan, Replayed
+from app.lab.comparison.comparison import Comparison, Replayed
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
 from app.lab.comparison.oracle import Verdict
+from app.lab.comparison.plan import Plan
 from app.lab.strategy import Holds
 from app.lab.traces.operation import Kind as OperationKind
 from app.lab.traces.operation import Operation

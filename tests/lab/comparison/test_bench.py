@@ -8,9 +8,11 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import Endpoints
-from app.lab.comparison.bench import PREFIX, Bench, Entrant, open_bench, remove_keys
+from app.lab.comparison.bench import Bench, open_bench, remove_keys
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
-from app.lab.comparison.table import Pool, add_rows
+from app.lab.comparison.entrant import PREFIX, Entrant
+from app.lab.comparison.lab_table import add_rows
+from app.lab.comparison.pool import Pool
 from app.lab.strategy import Holds
 from tests.eventually import eventually
 

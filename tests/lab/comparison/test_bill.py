@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
-from app.lab.comparison.bench import Costs, Judged
+from app.lab.comparison.bench import Judged
 from app.lab.comparison.bill import Latency, make_bill
 from app.lab.comparison.contestant import CONTESTANTS
+from app.lab.comparison.costs import Costs
 from app.lab.comparison.oracle import Verdict
 from app.lab.comparison.replay import Tally
 from app.lab.strategy import Holds

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from app.embedded import Endpoints
 from app.lab.commands import lab
-from app.lab.comparison.bench import PREFIX
-from app.lab.comparison.table import SCHEMA
+from app.lab.comparison.entrant import PREFIX
+from app.lab.comparison.schema import SCHEMA
 from tests.eventually import eventually
 from tests.open_directory import open_directory
 from tests.terminal import terminal

@@ -14,11 +14,15 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import Endpoints
-from app.lab.comparison.bench import PREFIX
-from app.lab.comparison.compare import Comparison, Plan, compare
+from app.lab.comparison.compare import compare
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
-from app.lab.comparison.contestants import NoCache
-from app.lab.comparison.table import SCHEMA, LabError, LabTable, lab_schema
+from app.lab.comparison.entrant import PREFIX
+from app.lab.comparison.lab_error import LabError
+from app.lab.comparison.lab_table import LabTable
+from app.lab.comparison.no_cache import NoCache
+from app.lab.comparison.plan import Plan
+from app.lab.comparison.schema import SCHEMA, lab_schema
 from app.lab.strategy import Strategy, Table
 from app.lab.traces.trace import read_trace
 from app.lab.traces.workload import make

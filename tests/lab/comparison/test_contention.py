@@ -10,9 +10,10 @@ from app.embedded import Endpoints
 from app.lab.comparison import contention
 from app.lab.comparison.contention import DRILLED, RUN, contend
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
-from app.lab.comparison.contestants import Aside, Both, Through
+from app.lab.comparison.lab_table import add_rows
 from app.lab.comparison.oracle import Verdict
-from app.lab.comparison.table import Pool, add_rows
+from app.lab.comparison.pool import Pool
+from app.lab.ours import CacheAside, ReadThrough, WriteThrough
 from app.lab.published import PUBLISHED
 
 FINE = Verdict()
@@ -72,11 +73,11 @@ async def test_told_to_stop_it_ends_with_what_it_has(lab_endpoints: Endpoints, p
     assert set(found.values()) == {FINE}
 
 
-async def _saved_and_not_invalidated(self: Aside | Through, key: str, value: int) -> None:
+async def _saved_and_not_invalidated(self: CacheAside | ReadThrough, key: str, value: int) -> None:
     await self._table.save(key, value)
 
 
-async def _invalidated_and_then_saved(self: Aside | Through, key: str, value: int) -> None:
+async def _invalidated_and_then_saved(self: CacheAside | ReadThrough, key: str, value: int) -> None:
     row = await self._table.load(key)
     assert row is not None
     await self._cache.invalidate(key, row.version)
@@ -86,16 +87,16 @@ async def _invalidated_and_then_saved(self: Aside | Through, key: str, value: in
 @pytest.mark.parametrize(
     ("kind", "name", "write"),
     [
-        (Aside, "cache-aside", _saved_and_not_invalidated),
-        (Through, "read-through", _invalidated_and_then_saved),
-        pytest.param(Aside, "cache-aside", _invalidated_and_then_saved, marks=pytest.mark.prove),
-        pytest.param(Through, "read-through", _saved_and_not_invalidated, marks=pytest.mark.prove),
+        (CacheAside, "cache-aside", _saved_and_not_invalidated),
+        (ReadThrough, "read-through", _invalidated_and_then_saved),
+        pytest.param(CacheAside, "cache-aside", _invalidated_and_then_saved, marks=pytest.mark.prove),
+        pytest.param(ReadThrough, "read-through", _saved_and_not_invalidated, marks=pytest.mark.prove),
     ],
 )
 async def test_whoever_forgets_to_invalidate_or_does_it_too_early_is_accused(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, write: object
 ) -> None:
-    monkeypatch.setattr(kind, "_write", write)
+    monkeypatch.setattr(kind, "write", write)
     found = await drilled(lab_endpoints, pool, named(name, "no cache"))
     assert found[name].stale > 0
     assert found["no cache"] == FINE
@@ -105,13 +106,13 @@ async def test_a_write_through_that_acknowledges_before_its_commit_is_accused(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: set[asyncio.Task[None]] = set()
-    right = Both.write
+    right = WriteThrough.write
 
-    async def write(self: Both, key: str, value: int) -> None:
+    async def write(self: WriteThrough, key: str, value: int) -> None:
         tasks.add(asyncio.create_task(right(self, key, value)))
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(Both, "write", write)
+    monkeypatch.setattr(WriteThrough, "write", write)
     found = await drilled(lab_endpoints, pool, named("write-through"))
     await asyncio.gather(*tasks, return_exceptions=True)
     assert found["write-through"].stale > 0

@@ -13,9 +13,11 @@ from app.caching.write_behind import gathering
 from app.embedded import Endpoints
 from app.lab.comparison import crash
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
-from app.lab.comparison.crash import DRILLED, RUN, Killed, take_over, write_and_die
+from app.lab.comparison.crash import DRILLED, RUN, take_over, write_and_die
+from app.lab.comparison.killed import Killed
+from app.lab.comparison.lab_table import add_rows
 from app.lab.comparison.oracle import Verdict
-from app.lab.comparison.table import Pool, add_rows
+from app.lab.comparison.pool import Pool
 from app.page_views import store
 from tests.eventually import PATIENCE
 
@@ -105,7 +107,7 @@ async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "app.lab.comparison.crash",
+        crash.WRITER,
         lab_endpoints.redis_url,
         lab_endpoints.database_url,
         "300",

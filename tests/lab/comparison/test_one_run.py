@@ -15,13 +15,15 @@ from redis.asyncio import Redis
 
 from app.embedded import Endpoints
 from app.lab.comparison import crash
-from app.lab.comparison.bench import PREFIX
 from app.lab.comparison.bill import Bill
-from app.lab.comparison.compare import Comparison, Plan, compare
+from app.lab.comparison.compare import compare
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import CONTESTANTS, Kind
-from app.lab.comparison.crash import Killed
+from app.lab.comparison.entrant import PREFIX
+from app.lab.comparison.killed import Killed
 from app.lab.comparison.oracle import Verdict
-from app.lab.comparison.table import SCHEMA
+from app.lab.comparison.plan import Plan
+from app.lab.comparison.schema import SCHEMA
 from app.lab.published import PUBLISHED
 from app.lab.traces.operation import Kind as OperationKind
 from app.lab.traces.trace import Trace

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from app.lab.comparison.journal import Noted
 from app.lab.comparison.oracle import Oracle, Verdict
-from app.lab.comparison.table import Noted
 from app.lab.strategy import Holds
 
 CLOCK = (0.0, 0.0)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from app.lab.comparison.claims import COLUMNS, TABLE_OF_FOUR
-from app.lab.comparison.compare import Plan
 from app.lab.comparison.page import page
+from app.lab.comparison.plan import Plan
 from tests.lab.comparison.bills import compared
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from app.lab.comparison.claims import COLUMNS
-from app.lab.comparison.compare import Comparison, Plan
+from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.contestant import CONTESTANTS
+from app.lab.comparison.plan import Plan
 from app.lab.comparison.terminal import cells, duration, heading, notes, show
 from tests.lab.comparison.bills import compared
 

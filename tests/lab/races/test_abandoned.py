@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from app.embedded import Endpoints
 from app.lab.races.abandoned import remove_abandoned
-from app.lab.races.stepped_table import schema
+from app.lab.races.schema import schema
 
 
 async def test_what_a_killed_exploration_has_left_is_removed_and_what_is_used_stays(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 import pytest
@@ -12,15 +13,12 @@ from redis.asyncio import Redis
 from app.caching import Batch, Revoke
 from app.embedded import Endpoints
 from app.lab.anomaly import Anomaly
-from app.lab.races.cases import CASES, Actor, Case, Deed
-from app.lab.races.explorer import Progress, Result, explore
-from app.lab.races.stepped_strategies import (
-    Number,
-    SteppedCacheAside,
-    SteppedReadThrough,
-    SteppedWriteBehind,
-    SteppedWriteThrough,
-)
+from app.lab.ours import CacheAside, Entry, ReadThrough, WriteThrough
+from app.lab.races.cases import CASES, Actor, Case, Deed, Make
+from app.lab.races.explorer import explore
+from app.lab.races.relayed import Relayed
+from app.lab.races.search import Progress, Result
+from app.lab.races.stepped_write_behind import SteppedWriteBehind
 
 LONG = timedelta(minutes=5)
 
@@ -66,14 +64,14 @@ async def test_a_seed_takes_the_same_turns_each_time(name: str, endpoints: Endpo
 # What is broken on purpose.
 
 
-class ForgetsToInvalidate(SteppedCacheAside):
+class ForgetsToInvalidate(CacheAside):
     """Its writes leave the cache as it is."""
 
     async def write(self, key: str, value: int) -> None:
         await self._table.save(key, value)
 
 
-class InvalidatesBeforeItWrites(SteppedReadThrough):
+class InvalidatesBeforeItWrites(ReadThrough):
     """A reader loads the old row between the two."""
 
     async def write(self, key: str, value: int) -> None:
@@ -81,24 +79,24 @@ class InvalidatesBeforeItWrites(SteppedReadThrough):
         await self._table.save(key, value)
 
 
-class DoesNotRevoke(SteppedWriteThrough):
+class DoesNotRevoke(WriteThrough):
     """Its writes leave value and lease to the readers."""
 
-    async def _save(self, key: str, value: int, revoke: Revoke) -> Number | None:
+    async def _save(self, key: str, value: int, revoke: Revoke) -> Entry | None:
         async def nothing() -> None:
             return None
 
         row = await self._table.save_locked(key, value, nothing)
-        return None if row is None else Number(value=row.value, version=row.version)
+        return None if row is None else Entry(value=row.value, version=row.version)
 
 
-class WritesWithoutTheLock(SteppedWriteThrough):
+class WritesWithoutTheLock(WriteThrough):
     """Two of them take the value away, and then write in any order."""
 
-    async def _save(self, key: str, value: int, revoke: Revoke) -> Number | None:
+    async def _save(self, key: str, value: int, revoke: Revoke) -> Entry | None:
         await revoke()
         row = await self._table.save(key, value)
-        return None if row is None else Number(value=row.value, version=row.version)
+        return None if row is None else Entry(value=row.value, version=row.version)
 
 
 class HasNoLedger(SteppedWriteBehind):
@@ -118,15 +116,15 @@ OTHER_WRITER, FLUSHER = Actor("other writer", (Deed.WRITE,)), Actor("flusher", (
 @pytest.mark.parametrize(
     ("ours", "make", "actors", "anomaly"),
     [
-        ("cache-aside", ForgetsToInvalidate, (READER, WRITER), Anomaly.STALE),
-        ("read-through", InvalidatesBeforeItWrites, (READER, WRITER), Anomaly.STALE),
-        ("write-through", DoesNotRevoke, (READER, WRITER), Anomaly.STALE),
-        ("write-through", WritesWithoutTheLock, (WRITER, OTHER_WRITER, READER), Anomaly.STALE),
+        ("cache-aside", partial(Relayed, ForgetsToInvalidate), (READER, WRITER), Anomaly.STALE),
+        ("read-through", partial(Relayed, InvalidatesBeforeItWrites), (READER, WRITER), Anomaly.STALE),
+        ("write-through", partial(Relayed, DoesNotRevoke), (READER, WRITER), Anomaly.STALE),
+        ("write-through", partial(Relayed, WritesWithoutTheLock), (WRITER, OTHER_WRITER, READER), Anomaly.STALE),
         ("write-behind", HasNoLedger, (WRITER, FLUSHER), Anomaly.DOUBLED),
     ],
 )
 async def test_a_strategy_that_was_broken_on_purpose_is_found_out(
-    ours: str, make: type, actors: tuple[Actor, ...], anomaly: Anomaly, endpoints: Endpoints
+    ours: str, make: Make, actors: tuple[Actor, ...], anomaly: Anomaly, endpoints: Endpoints
 ) -> None:
     whole = case(ours)
     broken = replace(whole, make=make, actors=actors, shows=frozenset({anomaly}))

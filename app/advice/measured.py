@@ -1,0 +1,67 @@
+"""The best strategy by measurement: the simplest and freshest among those that are nearly as cheap as the cheapest."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from app.advice.choice import Choice
+from app.advice.needs import Loss, Needs, meets
+
+WORTH = 1.5
+"""The simpler and fresher strategy may cost so many times the least. Measured with the lab, cache-aside took 2.3 times
+as long as a TTL alone at 4 reads to a write, 1.5 times at 9, and as long at 19: the article's line at 10 is right."""
+
+
+class Measured(Protocol):
+    """What a strategy was measured to do."""
+
+    @property
+    def name(self) -> str:
+        """A `Choice`, or anything else."""
+
+    @property
+    def stale_reads(self) -> int:
+        """Reads that began after a newer write was answered."""
+
+    @property
+    def longest_stale(self) -> timedelta:
+        """The longest time between the two."""
+
+    @property
+    def lost(self) -> int:
+        """Writes that were acknowledged, and are not in the database in the end."""
+
+    @property
+    def doubled(self) -> int:
+        """Writes that are there more than once."""
+
+    @property
+    def cost(self) -> float:
+        """The less the better, in any unit, the same for all: the mean latency of all operations, say."""
+
+
+M = TypeVar("M", bound=Measured)
+
+
+def pick(needs: Needs, bills: Iterable[M]) -> M | None:
+    """The best by measurement among the strategies that satisfy the needs; None where no bill does.
+
+    A bill counts by its name. One that is no `Choice`, such as that of no cache, does not count. The simplest and
+    freshest wins that costs no more than WORTH times the least; Choice is in that order.
+    """
+    fits = [bill for bill in bills if bill.name in meets(needs) and _kept(needs, bill)]
+    if not fits:
+        return None
+    least = min(bill.cost for bill in fits)
+    simplest = list(Choice)
+    return min(
+        (bill for bill in fits if bill.cost <= least * WORTH), key=lambda bill: simplest.index(Choice(bill.name))
+    )
+
+
+def _kept(needs: Needs, bill: Measured) -> bool:
+    if (bill.lost or bill.doubled) and needs.loss is not Loss.NOTHING:
+        return False
+    if not bill.stale_reads or needs.stale is None:
+        return True
+    return bill.longest_stale <= needs.stale

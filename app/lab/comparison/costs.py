@@ -1,0 +1,44 @@
+"""What one contestant, or the relay, has used of both stores so far."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from app.lab.comparison.traffic import Traffic
+
+WRITING: ContextVar[bool] = ContextVar("WRITING", default=False)
+"""Whether a statement belongs to a write: some of the published strategies read before they write."""
+
+
+@dataclass(slots=True)
+class Costs:
+    """Statements, and traffic with Redis. `asked` is how many keys reads have asked the database for."""
+
+    traffic: Traffic = field(default_factory=Traffic)
+    reads: int = 0
+    writes: int = 0
+    asked: int = 0
+
+    def count(self, keys: int | None) -> None:
+        """A statement of `LabTable`: it asked for so many keys, or, with None, it wrote."""
+        if keys is None:
+            self.writes += 1
+        else:
+            self.reads += 1
+            self.ask(keys)
+
+    def ask(self, keys: int) -> None:
+        """The database is asked for so many keys."""
+        if not WRITING.get():
+            self.asked += keys
+
+    def count_read(self, resource: str) -> None:
+        """A statement that reads, of `app.database`."""
+        self.reads += 1
+
+    def count_write(self, resource: str) -> None:
+        """A statement that writes, of `app.database`."""
+        self.writes += 1
+
+    def reset(self) -> None:
+        """From now on it is billed."""
+        self.traffic.round_trips = self.traffic.bytes = self.reads = self.writes = self.asked = 0

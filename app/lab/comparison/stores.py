@@ -1,0 +1,53 @@
+"""The two stores of a bench: clients are opened as the service opens them, and each is counted on a bill."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from app.caching import Breaker, RedisClock, open_redis
+from app.database import Database, open_database
+from app.embedded import Endpoints
+from app.lab.comparison.traffic import Traffic
+
+TIMEOUT = timedelta(seconds=10)
+"""Generous: a busy machine must not look like a fault."""
+
+
+class Stores:
+    """Opens clients, which are closed with `stack`. All of Redis' share one clock and one breaker."""
+
+    def __init__(self, endpoints: Endpoints, stack: AsyncExitStack, connections: int) -> None:
+        self.endpoints, self.connections = endpoints, connections
+        self.clock, self.breaker = RedisClock(), Breaker(loads=connections)
+        self._stack = stack
+
+    async def redis(
+        self, traffic: Traffic | None = None, most: int | None = None, *, waits: timedelta = timedelta(0)
+    ) -> Redis:
+        """A client with at most so many connections, on the bill of `traffic`. Some of its calls wait for `waits`."""
+        client = await self._stack.enter_async_context(
+            open_redis(
+                self.endpoints.redis_url,
+                timeout=TIMEOUT + waits,
+                connections=most or self.connections,
+                clock=self.clock,
+                breaker=self.breaker,
+            )
+        )
+        if traffic is not None:
+            traffic.meter(client)
+        return client
+
+    async def database(self, most: int, counted: Callable[[str], None], url: str | None = None) -> Database:
+        """At most so many connections, by `url` or as all others. `counted` is called for each statement."""
+        return await self._stack.enter_async_context(
+            open_database(
+                url or self.endpoints.database_url,
+                connections=most,
+                timeout=TIMEOUT,
+                within=TIMEOUT,
+                counted=counted,
+            )
+        )

@@ -1,0 +1,89 @@
+"""A strategy of ours as one process runs it, and two parts of the service in a few lines.
+
+    carry     a poll of the relay: it invalidates what the outbox has, until Redis was told of every change
+    settled   how a write waits for the relay when its own invalidation has failed
+
+Redis is believed throughout. That nobody believes a Redis which was not told is the relay's promise, and is tested with
+the relay.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+from redis.asyncio import Redis
+
+from app.caching import Breaker, Cache, CacheUnavailable, Lifetimes, RedisClock, Region
+from app.caching.moment import NEVER
+from app.lab.ours import Entry, EntryRegion, MakeOfValues
+from app.lab.races.stepped_table import SteppedTable
+from app.lab.strategy import Holds, Strategy
+
+
+@runtime_checkable
+class Carrying(Strategy, Protocol):
+    """A strategy whose invalidations a relay repeats."""
+
+    async def carry(self) -> None:
+        """A poll of the relay."""
+
+
+class Relayed:
+    """A strategy of values: `make` makes it over a region of its own and the table."""
+
+    holds = Holds.VALUES
+
+    def __init__(self, make: MakeOfValues, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
+        self._table, self._region = table, _region(redis, table, prefix, ttl)
+        self._strategy = make(self._region, table)
+
+    async def read(self, key: str) -> int | None:
+        """As the strategy does."""
+        return await self._strategy.read(key)
+
+    async def write(self, key: str, value: int) -> None:
+        """As the strategy does."""
+        await self._strategy.write(key, value)
+
+    async def carry(self) -> None:
+        """Invalidates what the outbox has."""
+        changes = await self._table.undone()
+        for change in changes:
+            await self._region.try_invalidate(change.key, change.version)
+        if changes:
+            await self._table.done(changes)
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """As the strategy does."""
+        return self._strategy.running()
+
+
+def trusting() -> Breaker:
+    """A breaker that believes Redis for ever."""
+    breaker = Breaker(loads=8)
+    breaker.reachable = True
+    breaker.close(breaker.losses, NEVER)
+    return breaker
+
+
+def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> EntryRegion:
+    region: EntryRegion
+
+    async def settled(key: str) -> None:
+        # The relay of another process carries the change: as often as it takes.
+        while True:
+            try:
+                row = await table.load(key)
+                await region.try_invalidate(key, row.version if row else 0)
+                return
+            except (CacheUnavailable, OSError):
+                continue
+
+    region = Region(
+        Cache(redis, RedisClock(), trusting()),
+        prefix,
+        Entry,
+        lifetimes=Lifetimes(fresh=ttl, stale=timedelta(0), absent=ttl),
+        settled=settled,
+    )
+    return region

@@ -1,0 +1,44 @@
+"""The schema of an exploration: the tables of one number under each key, which are gone afterwards.
+
+    rows        key, value, version
+    outbox      each change of a row, written in its transaction, for the relay
+    applied     the ledger of batches that were counted
+
+Its owner holds an advisory lock, so that `abandoned.py` can find the schemas of explorations that were killed.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+PREFIX = "fourways_races_"
+"""So begin the names of their schemas."""
+LOCK = 0x72616365
+"""The first half of the advisory lock of a schema's owner: "race" in ASCII. The second is the hash of the name."""
+
+TABLES = """
+CREATE SEQUENCE versions START 2;
+CREATE TABLE rows (key text PRIMARY KEY, value bigint NOT NULL, version bigint NOT NULL);
+CREATE TABLE outbox (id bigserial PRIMARY KEY, key text NOT NULL, version bigint NOT NULL, done bool NOT NULL);
+CREATE TABLE applied (batch text PRIMARY KEY);
+"""
+
+
+@asynccontextmanager
+async def schema(database_url: str) -> AsyncIterator[str]:
+    """The name of a schema with the tables, until the block ends."""
+    name = f"{PREFIX}{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCK, name)
+        await connection.execute(f"CREATE SCHEMA {name}")
+        try:
+            await connection.execute(f"SET search_path TO {name}")
+            await connection.execute(TABLES)
+            yield name
+        finally:
+            await connection.execute(f"DROP SCHEMA {name} CASCADE")
+    finally:
+        await connection.close()

@@ -1,0 +1,44 @@
+"""Our write-behind, as one process runs it over a table whose statements are steps.
+
+    load    the rows, and which batches the table's ledger has
+    flush   counts batches that are new to the ledger
+
+What can go wrong: an answer of the table is lost. The library hears of it as of a database that is away.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from app import caching
+from app.caching import Batch, Cache, Cap, Flusher, Pending, RedisClock, Standing, Target, TargetUnavailable
+from app.lab.ours import WriteBehind
+from app.lab.races.relayed import trusting
+from app.lab.races.stepped_table import SteppedTable
+
+
+class SteppedWriteBehind(WriteBehind):
+    """Write-behind, and the flusher that carries it. A counter does not end: `ttl` is not asked for."""
+
+    def __init__(self, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
+        self._table = table
+        cache, target = Cache(redis, RedisClock(), trusting()), Target(self._load, self._apply, self._salvage)
+        counters = caching.WriteBehind(cache, prefix, target, cap=Cap(entries=1000, bytes=2**20))
+        flusher = Flusher(cache, prefix, target, amount=1, interval=timedelta(0))
+        super().__init__(counters, flusher)
+
+    async def _load(self, keys: Sequence[str], batches: Sequence[str]) -> Standing:
+        try:
+            return Standing(*await self._table.standing(keys, batches))
+        except OSError as error:
+            raise TargetUnavailable(str(error)) from error
+
+    async def _apply(self, batches: Sequence[Batch]) -> int:
+        try:
+            return await self._table.apply({batch.id: batch.amounts for batch in batches})
+        except OSError as error:
+            raise TargetUnavailable(str(error)) from error
+
+    async def _salvage(self, entry: Pending, reason: str, deliveries: int) -> tuple[int, int]:
+        raise AssertionError(f"Nothing here is refused: {reason}")
