@@ -27,7 +27,8 @@ class RedisWire(Wire):
     def __init__(self, redis_url: str) -> None:
         self._redis_url, self._parts = redis_url, urlsplit(redis_url)
         super().__init__(_upstream(redis_url), "redis.sock")
-        scripts = [each for each in files("app.caching.scripts").iterdir() if each.name.endswith(".lua")]
+        folders = (files("app.caching.scripts"), files("app.caching.write_behind.scripts"))
+        scripts = [each for folder in folders for each in folder.iterdir() if each.name.endswith(".lua")]
         self._sources = {Path(each.name).stem.upper(): each.read_bytes() for each in scripts}
         self._names = {hashlib.sha1(source).hexdigest().encode(): name for name, source in self._sources.items()}
 
