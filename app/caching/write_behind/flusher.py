@@ -96,7 +96,7 @@ class Flusher:
     @property
     def trouble(self) -> Exception | None:
         """Why it flushes nothing, or not all, round after round; None, when it does."""
-        return self._repeating.trouble or self._aside.trouble
+        return self._repeating.trouble or self._gathering.trouble or self._aside.trouble
 
     async def _repeat(self) -> timedelta:
         await self.round()

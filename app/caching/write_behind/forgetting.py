@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 
 from ..breaker import Breaker
+from ..errors import CacheUnavailable
 from .pending import Pending
 from .scripts import run, script
 from .shard import GROUP, Shard
+from .streams import is_no_stream
 
 
 class Forgetting:
@@ -31,7 +33,11 @@ class Forgetting:
         for shard in self._shards:
             of_shard = [entry for entry in entries if entry.shard == shard]
             if of_shard:
-                amounts.append(await self._forget(shard, of_shard))
+                try:
+                    amounts.append(await self._forget(shard, of_shard))
+                except CacheUnavailable as error:
+                    if not is_no_stream(error.__cause__):
+                        raise  # Else its entries are gone, and those of the others are forgotten all the same.
         return amounts
 
     async def _forget(self, shard: Shard, entries: Sequence[Pending]) -> int:

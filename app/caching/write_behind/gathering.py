@@ -24,6 +24,7 @@ from ..observing import Flow, ObserveFlow
 from .pending import Pending
 from .scripts import script
 from .shard import COUNT, GROUP, Shard
+from .streams import Streams, is_no_stream
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,15 @@ class Gathering:
     ) -> None:
         self._redis, self._amount, self._interval = redis, amount, interval
         self._stopping, self._observe = stopping, observe
-        self.shards = {shard.stream: shard for shard in shards}
+        self._streams = Streams(redis, shards)
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._begin, self._retire = script(redis, "begin"), script(redis, "retire")
         self._claimed = self._kept = 0.0
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why not all streams are read."""
+        return self._streams.trouble
 
     async def gather(self, held: list[Pending], aside: Collection[Pending] = ()) -> None:
         """Adds to `held`, which is empty, what is to be flushed next; `aside` is what this one has besides."""
@@ -83,20 +89,24 @@ class Gathering:
 
     async def read(self, block: float) -> list[Pending]:
         """New entries, as soon as there are any."""
+        shards = self._streams.readable
+        if not shards:
+            await asyncio.sleep(block)
+            return []
         try:
             answer = await self._redis.xreadgroup(
                 GROUP,
                 self.consumer,
-                dict.fromkeys(self.shards, ">"),
+                dict.fromkeys(shards, ">"),
                 count=MOST_AT_ONCE // COUNT,
                 # When it is to stop, it does not wait for what may come.
                 block=None if self._stopping() else max(1, int(block * 1000)),
             )
         except ResponseError as error:
-            await self._made_anew(error)
+            await self._mend(error)
             return []
         return [
-            Pending.read(self.shards[stream.decode()], id_.decode(), fields)
+            Pending.read(shards[stream.decode()], id_.decode(), fields)
             for stream, entries in _streams(answer)
             for id_, fields in entries
         ]
@@ -117,12 +127,12 @@ class Gathering:
     async def retire(self, *, own: bool) -> None:
         """Removes consumers that have died, or this one, if they hold nothing."""
         args = [GROUP, round(RETIRED / timedelta(milliseconds=1)), self.consumer if own else ""]
-        for stream in self.shards:
+        for stream in self._streams.readable:
             await self._retire(keys=[stream], args=args)
 
     async def create_groups(self) -> None:
         """Begins to read each stream, where nobody has."""
-        for shard in self.shards.values():
+        for shard in self._streams.readable.values():
             await self._begin(keys=[shard.stream, shard.epoch], args=[GROUP, secrets.token_hex(8)])
 
     def _enough(self, held: Collection[Pending]) -> bool:
@@ -132,48 +142,48 @@ class Gathering:
         """Lets nobody claim what stands aside: each who did would wait for it in turn."""
         if not aside or time.monotonic() - self._kept < ABANDONED.total_seconds() / 4:
             return
-        for stream in self.shards:
+        for stream in self._streams.readable:
             if ids := [one.id for one in aside if one.shard.stream == stream]:
                 claim = cast("Callable[..., Awaitable[Any]]", self._redis.xclaim)
                 try:
                     await claim(stream, GROUP, self.consumer, 0, ids, justid=True)
                 except ResponseError as error:
-                    await self._made_anew(error)
+                    await self._mend(error)
         self._kept = time.monotonic()
 
     async def _claim_all(self, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
         """Holds what consumers have left unacknowledged for long. It is looked for now and then."""
         if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
             return
-        for stream in self.shards:
+        if self._streams.trouble is not None:
+            await self._streams.look()
+        for shard in self._streams.readable.values():
             try:
-                await self._claim(stream, held, known)
+                await self._claim(shard, held, known)
             except ResponseError as error:
-                await self._made_anew(error)
+                await self._mend(error)
             if self._enough(held):
                 return  # There may be more.
         await self.retire(own=False)
         self._claimed = time.monotonic()
 
-    async def _claim(self, stream: str, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
+    async def _claim(self, shard: Shard, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
         cursor: Any = "0-0"
         while not self._enough(held):
             # Redis 7 answers a third part: ids that are gone from the stream, and pending no more.
             cursor, entries, *deleted = await self._redis.xautoclaim(
-                stream,
+                shard.stream,
                 GROUP,
                 self.consumer,
                 min_idle_time=int(ABANDONED.total_seconds() * 1000),
                 start_id=cursor,
                 count=MOST_AT_ONCE // COUNT,
             )
-            there = [
-                Pending.read(self.shards[stream], one[0].decode(), one[1]) for one in entries if one[0] is not None
-            ]
+            there = [Pending.read(shard, one[0].decode(), one[1]) for one in entries if one[0] is not None]
             held += [one for one in there if (one.shard, one.id) not in known]
             self._gone(sum(map(len, deleted)))
             if len(there) < len(entries):  # Redis 6.2 answers (None, None) for them, and has made them ours.
-                await self._acknowledge_gone(stream)
+                await self._acknowledge_gone(shard.stream)
             if cursor in (b"0-0", "0-0"):
                 return
 
@@ -194,11 +204,12 @@ class Gathering:
             logger.warning("%d entries were removed from the stream before they were flushed.", count)
             self._observe(Flow.GONE, count)
 
-    async def _made_anew(self, error: ResponseError) -> None:
-        """Makes the groups again, if that is what was wrong."""
-        if not str(error).startswith("NOGROUP"):
+    async def _mend(self, error: ResponseError) -> None:
+        """Makes the groups again, or leaves out a stream that is none, if that is what was wrong."""
+        if str(error).startswith("NOGROUP"):
+            await self.create_groups()
+        elif not (is_no_stream(error) and await self._streams.look()):
             raise error
-        await self.create_groups()
 
 
 def _streams(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:

@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from ..cache import Cache
-from ..errors import BacklogFull, CacheError, TotalOverflow
+from ..errors import BacklogFull, CacheError, CacheUnavailable, TotalOverflow
 from ..observing import Flow, ObserveFlow
 from ..repeating import Repeating
 from .batch import Batch
@@ -35,6 +35,7 @@ from .batch_id import ulid_time
 from .receipt import NOWHERE, Receipt
 from .scripts import run, script
 from .shard import Shard
+from .streams import is_no_stream
 from .target import Load, Standing
 
 logger = logging.getLogger(__name__)
@@ -137,19 +138,21 @@ class Receipts:
     async def check(self, young: timedelta = YOUNG) -> None:
         """Looks once for what Redis has lost. Raises CacheUnavailable, TargetUnavailable and BacklogFull."""
         await self._ask_again()
-        full: BacklogFull | None = None
+        failed: CacheError | None = None
         for shard, receipts in self._receipts.items():
             due = [one for one in receipts.values() if one.accepted_at <= time.monotonic() - young.total_seconds()]
             try:
                 for start in range(0, len(due), CHUNK):
                     if not await self._look_for(shard, due[start : start + CHUNK]):
                         break  # These wait, and so do those that came after them.
-            except BacklogFull as error:
-                full = error  # The other shards' are looked after all the same.
+            except (BacklogFull, CacheUnavailable) as error:
+                if isinstance(error, CacheUnavailable) and not is_no_stream(error.__cause__):
+                    raise
+                failed = error  # The other shards' are looked after all the same.
         while self._kept and self._kept[0].batch is None:
             self._kept.popleft()
-        if full is not None:
-            raise full
+        if failed is not None:
+            raise failed
 
     async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
         """Whether any of them has left the stream."""

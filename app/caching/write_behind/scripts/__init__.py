@@ -64,7 +64,8 @@ async def run_all(
                 again.append(place)
         waiting = again
     for place in waiting:
-        answers[place] = CacheUnavailable(f"{why}.")
+        error, answers[place] = answers[place], CacheUnavailable(f"{why}.")
+        answers[place].__cause__ = error if isinstance(error, BaseException) else None
     return answers
 
 
