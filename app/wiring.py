@@ -9,10 +9,11 @@ In `open_resources` each has a line in two tables: how long its values live, and
 store.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -35,7 +36,7 @@ from app.caching.lease import K
 from app.caching.reading import V
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
-from app.coherence.relay import Relay
+from app.coherence.relay import Forget, Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database
@@ -81,33 +82,47 @@ class Resources:
 @asynccontextmanager
 async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
     """Opens the resources of `settings`, which names both stores, and closes them in the reverse order."""
-    async with open_stores(settings, metrics) as stores:
+    async with open_stores(settings, metrics) as stores, AsyncExitStack() as running:
         cache, database, background = stores.cache, stores.database, stores.background
         settling, stale = Settling(Outbox(database)), settings.stale_for
+        caches: dict[str, Forget] = {}
+        regions: list[Region[Any, Any]] = []
 
         def region(
-            table: str, type_: type[V], fresh: timedelta, stale: timedelta, observe: Observe = metrics.observe
+            table: str,
+            key: Callable[[str], K],
+            type_: type[V],
+            fresh: timedelta,
+            stale: timedelta,
+            observe: Observe = metrics.observe,
         ) -> Region[K, V]:
+            """The values of a table. The relay invalidates what its triggers report."""
+
             async def settled(key: K) -> None:
                 await settling.wait(table, str(key))
 
+            async def invalidate(text: str, version: int) -> None:
+                await values.try_invalidate(key(text), version)
+
             lifetimes = Lifetimes(fresh, stale, settings.absent_ttl)
-            return Region(cache, table, type_, lifetimes=lifetimes, settled=settled, observe=observe)
+            values: Region[K, V] = Region(cache, table, type_, lifetimes=lifetimes, settled=settled, observe=observe)
+            regions.append(values)
+            caches[table] = invalidate
+            return values
 
         def observe_stock(_table: str, event: Event, took: timedelta, times: int) -> None:
             metrics.observe("inventory", event, took, times)  # By the resource, as its queries are counted.
 
         # Who acts on a number of pieces may not be served an old one, also when a load fails.
-        user_values: Region[int, User] = region("users", User, settings.users_ttl, stale)
-        product_values: Region[str, Product] = region("products", Product, settings.products_ttl, stale)
-        stock_values: Region[str, Stock] = region("stock", Stock, settings.inventory_ttl, NEVER, observe_stock)
+        user_values = region("users", int, User, settings.users_ttl, stale)
+        product_values = region("products", str, Product, settings.products_ttl, stale)
+        stock_values = region("stock", str, Stock, settings.inventory_ttl, NEVER, observe_stock)
 
-        user_store, product_store = UserStore(database), ProductStore(database)
+        product_store, page_view_store = ProductStore(database), PageViewStore(database)
         stock_store = StockStore(database, metrics.observe_lock_wait)
-        page_view_store = PageViewStore(database)
         counters = target(page_view_store, flushed=PageViewStore(background))
 
-        users = Users(CacheAside(user_values), user_store)
+        users = Users(CacheAside(user_values), UserStore(database))
         products = Products(ReadThrough(product_values, products_from(product_store)), product_store)
         inventory = WriteThrough(stock_values, load=stock_from(stock_store), save=stock_store.save)
         page_views = WriteBehind(cache, "views", counters, cap=_cap(settings), observe=metrics.observe_flow)
@@ -123,50 +138,39 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         )
         parking = Parking(background, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
 
-        async def invalidate_user(key: str, version: int) -> None:
-            await user_values.try_invalidate(int(key), version)
-
         async def forget_page(page: str, version: int) -> None:
             await page_views.forget(page)  # A dead letter was counted, past the stream.
 
         record = Record(cache.redis, f"{settings.prefix}epoch", cache.clock)
         relay = Relay(
             Outbox(background),
-            {
-                "users": invalidate_user,
-                "products": product_values.try_invalidate,
-                "stock": stock_values.try_invalidate,
-                "page_views": forget_page,
-            },
+            caches | {"page_views": forget_page},
             succession=Succession(Epochs(background), record, cache.redis, cache.breaker, database),
             breaker=cache.breaker,
             counted=metrics.count_relayed,
             refused=metrics.count_refused_change,
         )
-        async with (
-            user_values,
-            product_values,
-            stock_values,
-            page_views,
-            relay.running(),
-            flusher,
-            parking.running(),
-        ):
-            yield Resources(
-                settings=settings,
-                metrics=metrics,
-                redis=cache.redis,
-                database=database,
-                breaker=cache.breaker,
-                relay=relay,
-                users=users,
-                products=products,
-                inventory=inventory,
-                page_views=page_views,
-                page_view_store=page_view_store,
-                flusher=flusher,
-                parking=parking,
-            )
+        for values in regions:
+            await running.enter_async_context(values)
+        await running.enter_async_context(page_views)
+        await running.enter_async_context(relay.running())
+        await running.enter_async_context(flusher)
+        await running.enter_async_context(parking.running())
+        yield Resources(
+            settings=settings,
+            metrics=metrics,
+            redis=cache.redis,
+            database=database,
+            breaker=cache.breaker,
+            relay=relay,
+            users=users,
+            products=products,
+            inventory=inventory,
+            page_views=page_views,
+            page_view_store=page_view_store,
+            flusher=flusher,
+            parking=parking,
+        )
 
 
 def _cap(settings: Settings) -> Cap:

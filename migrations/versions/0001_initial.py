@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from app.coherence.triggers import cacheable
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -148,18 +150,8 @@ def upgrade() -> None:
     for function in ("set_version", "record_change"):
         op.execute(PINNED.format(function=function))
     for table, column in VERSIONED.items():
-        op.execute(
-            f"CREATE TRIGGER set_version BEFORE INSERT OR UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION set_version()"
-        )
-        op.execute(
-            f"CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON {table} "
-            f"FOR EACH ROW EXECUTE FUNCTION record_change('{column}')"
-        )
-        op.execute(
-            f"CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate()"
-        )
+        for statement in cacheable(table, column):
+            op.execute(statement)
 
 
 def downgrade() -> None:
