@@ -34,6 +34,20 @@ ELSEWHERE = {
     ("CONTRIBUTING.md", "With a fault proxy"): (
         "tests/outages/test_rot.py::test_a_fill_that_comes_after_a_write_was_answered_is_not_kept"
     ),
+    **{
+        ("docs/add-a-resource.md", step): (
+            "tests/test_add_a_resource.py::test_a_fifth_resource_is_added_by_the_page_and_is_coherent"
+        )
+        for step in (
+            "1. The model",
+            "2. The store",
+            "3. The service",
+            "4. The migration",
+            "5. The router",
+            "6. The wiring",
+            "7. The proof",
+        )
+    },
     ("docs/adopt.md", "Cache-aside on a table of your own"): (
         "tests/caching/test_copied.py::test_the_program_of_the_docs_runs_with_three_packages"
     ),
