@@ -115,7 +115,7 @@ def clock() -> RedisClock:
 @pytest.fixture
 def breaker() -> Breaker:
     """It trusts Redis for ever: nobody runs a relay that would renew the trust."""
-    breaker = Breaker(loads=4)
+    breaker = Breaker()
     breaker.reachable = True
     breaker.close(breaker.losses, NEVER)
     return breaker

@@ -11,6 +11,7 @@ what the strategies share is in `region.py` (keys, leases, versions), `single_fl
 """
 
 from .breaker import SETTLED, Breaker
+from .bulkhead import Bulkhead
 from .cache import Cache, open_cache
 from .cache_aside import CacheAside
 from .clock import RedisClock
@@ -50,6 +51,7 @@ __all__ = [
     "Batch",
     "Behind",
     "Breaker",
+    "Bulkhead",
     "Cache",
     "CacheAside",
     "CacheError",

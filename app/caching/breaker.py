@@ -1,9 +1,10 @@
-"""Whether this process may believe what stands in Redis, and how many reads may pass by it when it may not.
+"""Whether this process may believe what stands in Redis.
 
     closed    Redis is asked, and believed: a relay has found out within the last `TRUST` that Redis was told of every
               change that was committed until then
     lapsed    nobody has found that out for so long: a reader waits a moment for news
     open      Redis does not answer, or it is another one than before: reads go to the database, a few at a time
+              (`bulkhead.py`)
 
 Trust is a lease. It ends by itself, on every instance, also on one that stands still, whose machine was paused, or
 that nobody can reach:
@@ -12,7 +13,7 @@ that nobody can reach:
     B can, and still holds the old value                B's relay carries A's change, or B's trust ends after `TRUST`
     A answers after `SETTLED`: whoever reads then asks the database, or a Redis that knows of the change
 
-(Leases as a bound on staleness: Gray and Cheriton, SOSP 1989. Breaker and bulkhead: Nygard, "Release It!".)
+(Leases as a bound on staleness: Gray and Cheriton, SOSP 1989. Breaker: Nygard, "Release It!".)
 
 A Redis that restarts may have lost its last second, and a replica that took over some more: values come back that were
 invalidated. A name may come to lead to another Redis, while connections to the old one live on. So each new connection
@@ -28,8 +29,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from . import moment
-from .errors import REDIS_DOWN, AnotherRun, CacheUnavailable, Overloaded
+from .errors import REDIS_DOWN, AnotherRun, CacheUnavailable
 from .moment import LONG_AGO, Moment
 from .words import said, unavailable
 
@@ -54,17 +54,15 @@ and has news after some ms; who waits costs nothing meanwhile, and who asked the
 FAILURES, FAILING = 3, timedelta(milliseconds=100)
 """So many calls, and for so long, have to fail without one that succeeds until the breaker opens. A few connections may
 break by themselves, at one moment, and Redis answers all the same."""
-TURN = timedelta(milliseconds=500)
-"""So long a reader waits for its turn to pass by the cache."""
 
 
 class Breaker:
-    """What this process believes of Redis. At most `loads` reads pass by it at the same time.
+    """What this process believes of Redis.
 
     `changed` is told each time whether it is open now. It starts open: a relay has to close it.
     """
 
-    def __init__(self, *, loads: int, changed: Callable[[bool], None] = lambda is_open: None) -> None:
+    def __init__(self, *, changed: Callable[[bool], None] = lambda is_open: None) -> None:
         self.run: str | None = None
         """Which run of Redis was met last."""
         self.epoch: str | None = None
@@ -93,7 +91,6 @@ class Breaker:
         self._failures = 0
         self._failing_since = 0.0
         self._news = asyncio.Event()
-        self._turns = asyncio.Semaphore(loads)
         self._changed = changed
 
     @property
@@ -129,18 +126,6 @@ class Breaker:
             raise CacheUnavailable("Nobody knows whether Redis was told of the last changes.") from None
         if self.is_open:
             raise CacheUnavailable(f"Redis is not asked: {self.why}.")
-
-    @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
-        """A turn to pass by the cache. Raises Overloaded when it does not come."""
-        try:
-            await asyncio.wait_for(self._turns.acquire(), TURN.total_seconds())
-        except TimeoutError:
-            raise Overloaded("Too many reads ask the database already, past the cache.") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
 
     def open(self, why: str) -> None:
         """Nothing in Redis is believed any more, until a relay closes the breaker."""

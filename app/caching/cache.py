@@ -13,12 +13,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from redis.asyncio import Redis
 
 from .breaker import Breaker
+from .bulkhead import Bulkhead
 from .clock import RedisClock
 from .connection import open_redis
 from .observing import Event, Observe
@@ -43,6 +44,7 @@ class Cache:
     prefix: str = ""
     observe: Observe = _nobody
     renewal: Renewal | None = None
+    bulkhead: Bulkhead = field(default_factory=Bulkhead)
 
 
 @asynccontextmanager
@@ -63,7 +65,7 @@ async def open_cache(
     At most `bypassing` reads ask the database at the same time while Redis may not be believed. `observe` is told what
     happens in the regions, and `changed` whether Redis is bypassed now. `relayed` says that a relay renews the trust.
     """
-    clock, breaker = RedisClock(), Breaker(loads=bypassing, changed=changed)
+    clock, breaker = RedisClock(), Breaker(changed=changed)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(
             open_redis(
@@ -82,7 +84,7 @@ async def open_cache(
         else:
             renewal = Renewal(redis, breaker)
             await stack.enter_async_context(renewal.running())
-        yield Cache(redis, clock, breaker, prefix, observe, renewal)
+        yield Cache(redis, clock, breaker, prefix, observe, renewal, Bulkhead(bypassing))
 
 
 def _warn(breaker: Breaker) -> None:

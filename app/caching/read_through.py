@@ -70,7 +70,7 @@ class ReadThrough(Invalidating[K, V]):
         return [reading or next(loaded) for reading in found]
 
     async def _bypass(self, keys: Sequence[K]) -> list[Reading[V] | Unreadable]:
-        async with self._region.breaker.passing():
+        async with self._region.bulkhead.turn():
             rows = await each(map(self._load.ask, keys))
         for _row in rows:
             self._region.report(Event.BYPASSED)

@@ -63,7 +63,7 @@ class Region(Background, Generic[K, V]):
             raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
         self._redis, self._name, self._type, self._clock = redis, name, type_, clock
         self._observe, self._prefix, self._renewal = observe or cache.observe, cache.prefix + name, cache.renewal
-        self._settled, self.breaker, self._lifetimes = settled, breaker, lifetimes
+        self._settled, self.breaker, self.bulkhead, self._lifetimes = settled, breaker, cache.bulkhead, lifetimes
         self._stamp, self._asking = Stamp(type_, breaker), Asking(name, breaker, lambda: self.report(Event.UNAVAILABLE))
         self._ask = self._asking.ask
         self._fill, self._invalidate = script(redis, "fill"), script(redis, "invalidate")

@@ -205,7 +205,7 @@ class SingleFlight(Generic[K, V]):
     async def _pass(self, key: K, load: Load[K, V]) -> V | Locked[V] | None:
         async with AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(self._region.breaker.passing())
+                await stack.enter_async_context(self._region.bulkhead.turn())
             finally:
                 self._bypasses.pop(key)
             return await load(key)

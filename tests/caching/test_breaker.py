@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from app.caching import Breaker, CacheAside, CacheUnavailable, Outcome, Overloaded, Region, moment, open_redis
+from app.caching import Breaker, CacheAside, CacheUnavailable, Outcome, Region, moment, open_redis
 from app.caching import breaker as breakers
 from app.caching.lease import Lease
 from app.caching.moment import Moment
@@ -27,7 +27,7 @@ def long_ago() -> Moment:
 
 
 async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     assert breaker.is_open
     assert not breaker.closed
     with pytest.raises(CacheUnavailable, match="nobody has looked yet"):
@@ -36,10 +36,10 @@ async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
 
 async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "NEWS", NEVER)
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     assert not breaker.closed
     assert not breaker.is_open
@@ -48,7 +48,7 @@ async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_trust_counts_from_when_the_relay_began() -> None:
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
     breaker.close(breaker.losses, long_ago())
@@ -62,7 +62,7 @@ async def test_trust_ends_although_the_clock_that_does_not_stop_for_sleep_stood_
     B's machine goes on, and somebody sets its time of day
     R on B would hit the old value: the other clock has hardly moved
     """
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
     monkeypatch.setattr(moment, "wall", lambda: time.time() + 7200)
@@ -70,14 +70,14 @@ async def test_trust_ends_although_the_clock_that_does_not_stop_for_sleep_stood_
 
 
 async def test_a_step_back_of_the_time_of_day_does_not_prolong_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     monkeypatch.setattr(moment, "wall", lambda: time.time() - 7200)
     assert not breaker.closed
 
 
 async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None:
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, moment.NEVER)
     assert breaker.verified
     breaker.renew(moment.NEVER)
@@ -88,7 +88,7 @@ async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None
 
 async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> None:
     """A look begins, and Postgres is silent · meanwhile Redis is found to answer, again and again · the look fails"""
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     breaker.renew(moment.NEVER)
     breaker.renew(long_ago())
@@ -96,7 +96,7 @@ async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> Non
 
 
 async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     readers = [asyncio.create_task(breaker.believed()) for _ in range(3)]
     await asyncio.wait(readers, timeout=0)
@@ -107,7 +107,7 @@ async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
 
 async def test_a_reader_who_waits_for_news_hears_of_bad_news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "NEWS", timedelta(hours=1))
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     reader = asyncio.create_task(breaker.believed())
     await asyncio.wait({reader}, timeout=0)
@@ -121,7 +121,7 @@ async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monk
     the relay comes to the end of a poll that began longer than TRUST ago
     """
     monkeypatch.setattr(breakers, "NEWS", timedelta(milliseconds=50))
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     reader = asyncio.create_task(breaker.believed())
     await asyncio.wait({reader}, timeout=0)
@@ -133,7 +133,7 @@ async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monk
 
 async def test_what_was_found_out_before_trust_was_lost_does_not_bring_it_back() -> None:
     """The relay begins its poll · Redis restarts, and a connection finds it out · the relay ends its poll"""
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     breaker.close(breaker.losses, moment.NEVER)
     losses = breaker.losses
     breaker.open("it has restarted")
@@ -176,7 +176,7 @@ async def test_another_run_of_redis_opens_it_and_what_was_asked_is_not_asked(bre
 
 async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> None:
     said: list[bool] = []
-    breaker = Breaker(loads=1, changed=said.append)
+    breaker = Breaker(changed=said.append)
     breaker.open("it does not answer")
     for _ in range(3):
         breaker.close(breaker.losses, moment.NEVER)
@@ -220,30 +220,6 @@ async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believe
     answer.set()
     with pytest.raises(CacheUnavailable, match="Redis is not believed for things: it has restarted"):
         await reader
-
-
-async def test_no_more_reads_pass_than_there_are_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakers, "TURN", NEVER)
-    breaker = Breaker(loads=2)
-    async with breaker.passing(), breaker.passing():
-        with pytest.raises(Overloaded, match="Too many reads ask the database already"):
-            async with breaker.passing():
-                raise AssertionError
-    async with breaker.passing(), breaker.passing():
-        pass
-
-
-async def test_a_read_that_fails_gives_its_turn_back(
-    breaker: Breaker, region: Region[int, Thing], source: Source
-) -> None:
-    breaker.open("it does not answer")
-    source.error = OSError("The database is away.")
-    cache = CacheAside(region)
-    for _ in range(10):
-        with pytest.raises(OSError, match="away"):
-            await cache.get(1, source.get)
-    source.error, source.rows[1] = None, OLD
-    assert (await cache.get(1, source.get)).value == OLD
 
 
 async def test_a_hot_key_costs_one_query_for_each_turn(

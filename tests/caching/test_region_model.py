@@ -419,7 +419,7 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
     """Two regions as of two processes: they share Redis and nothing else."""
 
     async def opened(stack: AsyncExitStack) -> tuple[Redis, Region[int, Thing]]:
-        clock, breaker = RedisClock(), Breaker(loads=1)
+        clock, breaker = RedisClock(), Breaker()
         redis = await stack.enter_async_context(
             open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, breaker=breaker)
         )

@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.caching import breaker as breakers
+from app.caching import bulkhead
 from app.embedded import Endpoints
 from app.main import create_app
 from app.settings import Settings
@@ -66,7 +66,7 @@ async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_
                 created = await client.post("/products", json={"sku": "CUP", "name": "Cup", "price": "6.20"})
                 assert created.status_code == 201
             print(f"Told after {took:.2f} s.")
-            assert took < breakers.TURN.total_seconds() + 5
+            assert took < bulkhead.TURN.total_seconds() + 5
             answers = [await reader for reader in readers]
             assert Counter(answer.status_code for answer in answers) == {200: 4, 503: READERS - 4}
             assert (await client.get(f"/users/{users[-1]}")).status_code == 200
@@ -80,7 +80,7 @@ async def test_a_reader_who_waits_for_a_turn_gets_what_was_written_meanwhile(
     R1 waits for a turn                 W commits the new row, and answers
                                         R2 joins R1
     """
-    monkeypatch.setattr(breakers, "TURN", timedelta(hours=1))
+    monkeypatch.setattr(bulkhead, "TURN", timedelta(hours=1))
     a = await new_instance()
     await a.believes()
     a.redis.refuse()

@@ -117,7 +117,7 @@ async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
     Redis is killed, and starts with the old value
     R asks: redis-py connects again, without a word and without an error, and would hit the old value
     """
-    breaker = Breaker(loads=1)
+    breaker = Breaker()
     async with (
         open_redis(
             past.url, timeout=timedelta(seconds=10), connections=2, clock=(clock := RedisClock()), breaker=breaker

@@ -30,7 +30,7 @@ class Regions:
         """A region whose keys in Redis begin with `name`, and its rows with `prefix`. An old number is kept for
         `stale`, to be served when a load fails."""
         self._regions[prefix] = region = Region(
-            Cache(redis, self._stores.clock, self._stores.breaker),
+            Cache(redis, self._stores.clock, self._stores.breaker, bulkhead=self._stores.bulkhead),
             name,
             Entry,
             lifetimes=Lifetimes(fresh=self._ttl, stale=stale, absent=ABSENT),

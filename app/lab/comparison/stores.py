@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, RedisClock, open_redis
+from app.caching import Breaker, Bulkhead, RedisClock, open_redis
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.lab.comparison.traffic import Traffic
@@ -20,7 +20,7 @@ class Stores:
 
     def __init__(self, endpoints: Endpoints, stack: AsyncExitStack, connections: int) -> None:
         self.endpoints, self.connections = endpoints, connections
-        self.clock, self.breaker = RedisClock(), Breaker(loads=connections)
+        self.clock, self.breaker, self.bulkhead = RedisClock(), Breaker(), Bulkhead(connections)
         self._stack = stack
 
     async def redis(

@@ -60,7 +60,7 @@ class Relayed:
 
 def trusting() -> Breaker:
     """A breaker that believes Redis for ever."""
-    breaker = Breaker(loads=8)
+    breaker = Breaker()
     breaker.reachable = True
     breaker.close(breaker.losses, NEVER)
     return breaker
