@@ -262,7 +262,8 @@ async def test_a_page_whose_row_is_damaged_holds_up_no_other(
 async def test_a_pass_ends_however_many_pages_are_slow(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes down to one of them at least, and what it has not tried comes first in the next one."""
+    """It comes down to one of them at least, and what it has not tried comes first in the next one. Else the slow ones,
+    which come first by name, would be tried for ever. (On a busy machine a page that is not slow may take too long.)"""
     monkeypatch.setattr(salvage, "ALL", timedelta(0))
     monkeypatch.setattr(PageViewStore, "_apply_at_once", _too_long)
     await sql.execute(STUCK.format(does="PERFORM pg_sleep(100)").replace("= 'stuck'", "LIKE 'stuck%'") + TRIGGER)
@@ -272,7 +273,7 @@ async def test_a_pass_ends_however_many_pages_are_slow(
     while await stored(sql, "zebra") == 0:
         await parked.settle()
         passes += 1
-    assert passes <= 6
+    assert passes <= 20
     assert await waiting(sql) == pages
     assert await sql.fetchval("SELECT count(*) FROM parked_views WHERE tries = 1") >= 3
 
