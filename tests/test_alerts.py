@@ -3,8 +3,7 @@
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,10 +19,10 @@ from app.caching.write_behind.batch_id import ulid
 from app.caching.write_behind.gathering import ABANDONED
 from app.caching.write_behind.shard import COUNT, GROUP, Shard, number, shards
 from app.coherence.relay import POLL
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.redis_wire import RedisWire
+from tests.in_process import application
 from tests.service import REPOSITORY, free_port
 
 FILE = REPOSITORY / "docs" / "alerts.yml"
@@ -136,17 +135,6 @@ def firing(before: str, after: str) -> set[str]:
     return {
         alert.removeprefix("Fourways") for alert, rule in RULES.items() if Query(rule["expr"], before, after).result()
     }
-
-
-@asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        yield client
 
 
 @pytest.fixture

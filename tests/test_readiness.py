@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.embedded import Endpoints
-from app.main import create_app
 from app.schema import Schema, migrate
 from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
@@ -29,6 +28,7 @@ from tests.faults.redis_wire import RedisWire
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
+from tests.in_process import application
 from tests.service import free_port
 
 PASSWORD, NEW_PASSWORD = "hunter2", "correct-horse"
@@ -69,18 +69,13 @@ class Stage:
         redis_timeout: float = 0.5,
     ) -> AsyncIterator[httpx.AsyncClient]:
         """A client of the application, here on these stores or on others. `ready` says that it first has to be that."""
-        app = create_app(
-            Settings(
-                _env_file=None,
-                redis_url=redis_url or self.stores.redis_url,
-                database_url=database_url or self.stores.database_url,
-                redis_timeout=timedelta(seconds=redis_timeout),
-            )
+        settings = Settings(
+            _env_file=None,
+            redis_url=redis_url or self.stores.redis_url,
+            database_url=database_url or self.stores.database_url,
+            redis_timeout=timedelta(seconds=redis_timeout),
         )
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-        ):
+        async with application(settings) as client:
             if ready:
                 await is_ready(client)
             yield client

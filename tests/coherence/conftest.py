@@ -1,6 +1,6 @@
 """Instances of the service, each behind wires of its own to the same stores."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from app.caching import Breaker, CacheUnavailable, Outcome, Record, RedisClock
 from app.coherence.epochs import Epochs
-from app.coherence.relay import Relay
+from app.coherence.outbox import Outbox
+from app.coherence.relay import Forget, Relay
 from app.coherence.succession import Succession
 from app.database import Database
 from app.embedded import Endpoints
@@ -57,6 +58,27 @@ async def joined(relay: Relay) -> None:
         return True
 
     await eventually(polled)
+
+
+NewRelay = Callable[[Forget], Awaitable[Relay]]
+
+
+@pytest.fixture
+def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisClock) -> NewRelay:
+    """Makes relays that nobody runs: the test polls. Each has met Redis already."""
+
+    async def new(forget: Forget) -> Relay:
+        relay = Relay(
+            Outbox(database),
+            {"products": forget},
+            succession=succession(database, redis, clock, breaker),
+            breaker=breaker,
+            counted=lambda changes, failures: None,
+        )
+        await joined(relay)
+        return relay
+
+    return new
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections import Counter
 from datetime import timedelta
 
 import asyncpg
-import httpx
 import pytest
 
 from app.caching import bulkhead
@@ -15,6 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.coherence.conftest import NewInstance
 from tests.faults.redis_wire import RedisWire
+from tests.in_process import client_of
 
 READERS = 40
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted"
@@ -42,12 +42,7 @@ async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_
             database_connections=8,
             database_timeout=timedelta(seconds=60),
         )
-        app = create_app(settings)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
-        ):
+        async with client_of(create_app(settings)) as client:
             async with sql.transaction():
                 await sql.execute("LOCK TABLE users")
                 began = time.monotonic()

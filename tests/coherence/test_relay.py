@@ -1,7 +1,6 @@
 """Whoever writes, the caches learn of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import asyncpg
@@ -12,13 +11,11 @@ from redis.asyncio import Redis
 
 from app.caching import Breaker, CacheUnavailable, RedisClock
 from app.coherence.outbox import Outbox
-from app.coherence.relay import Forget, Relay
+from app.coherence.relay import Relay
 from app.database import Database, open_database
 from app.embedded import Endpoints
-from tests.coherence.conftest import joined, succession
+from tests.coherence.conftest import UNDONE, NewRelay, succession
 from tests.eventually import eventually
-
-UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
 
 
 class Told:
@@ -38,27 +35,6 @@ class Told:
 def told() -> Told:
     """A cache that answers."""
     return Told()
-
-
-NewRelay = Callable[[Forget], Awaitable[Relay]]
-
-
-@pytest.fixture
-def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisClock) -> NewRelay:
-    """Makes relays that nobody runs: the test polls. Each has met Redis already."""
-
-    async def new(forget: Forget) -> Relay:
-        relay = Relay(
-            Outbox(database),
-            {"products": forget},
-            succession=succession(database, redis, clock, breaker),
-            breaker=breaker,
-            counted=lambda changes, failures: None,
-        )
-        await joined(relay)
-        return relay
-
-    return new
 
 
 @pytest.fixture

@@ -14,13 +14,10 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import SETTLED, Breaker, Outcome, RedisClock
+from app.caching import SETTLED, Breaker, Outcome
 from app.coherence import relay as relays
-from app.coherence.outbox import Outbox
-from app.coherence.relay import Relay
-from app.database import Database
 from app.embedded import Endpoints
-from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, joined, succession
+from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, NewRelay
 from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed
@@ -241,21 +238,14 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
 
 
 async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
-    redis: Redis, breaker: Breaker, database: Database, clock: RedisClock, sql: asyncpg.Connection
+    new_relay: NewRelay, breaker: Breaker, sql: asyncpg.Connection
 ) -> None:
     """Somebody changes rows all the time: whenever one is carried, there is another one. The outbox is never empty."""
 
     async def forget(key: str, version: int) -> None:
         await sql.execute("UPDATE products SET price = '7'")
 
-    relay = Relay(
-        Outbox(database),
-        {"products": forget},
-        succession=succession(database, redis, clock, breaker),
-        breaker=breaker,
-        counted=lambda changes, failures: None,
-    )
-    await joined(relay)
+    relay = await new_relay(forget)
     breaker.open("the test says so")
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
     assert await asyncio.wait_for(relay.poll(), PATIENCE / 4) == 1

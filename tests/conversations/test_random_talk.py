@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import asyncpg
-import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
@@ -18,6 +17,7 @@ from app.speed import direct_way
 from tests.conversations.conversation import asks, conversation, in_chunks
 from tests.conversations.talk import ASKS, COUNTED, Talk, Told, made_up, whole_way
 from tests.eventually import eventually
+from tests.in_process import client_of
 from tests.keep_alive import Answer
 from tests.service import REPOSITORY, Service
 
@@ -40,12 +40,7 @@ async def whole(
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com') ON CONFLICT DO NOTHING")
     await sql.close()
     settings = Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url)
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
-    ):
+    async with client_of(create_app(settings)) as client:
         await client.post("/products", json={"sku": "KETTLE-1", "name": "Kettle", "price": "1"})
         await client.put("/inventory/KETTLE-1", json={"quantity": 30})
         yield await whole_way(client)

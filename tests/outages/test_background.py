@@ -11,10 +11,10 @@ import pytest
 from app.coherence.epochs import Look
 from app.coherence.succession import Succession
 from app.embedded import Endpoints
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
+from tests.in_process import application
 from tests.outages.instance import fresh_stores
 
 OUTBOX = r"\bFROM outbox\b"
@@ -122,13 +122,10 @@ async def _defective_relay(client: httpx.AsyncClient) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _application(redis_url: str, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(
-        Settings(_env_file=None, redis_url=redis_url, database_url=database_url, database_timeout=timedelta(seconds=60))
+    settings = Settings(
+        _env_file=None, redis_url=redis_url, database_url=database_url, database_timeout=timedelta(seconds=60)
     )
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings) as client:
         await eventually(lambda: _says(client, 200, "ready", "relay", "ok"))
         yield client
 

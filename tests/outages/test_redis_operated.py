@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from datetime import timedelta
 
 import asyncpg
-import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -16,9 +15,9 @@ from app.caching import open_redis
 from app.embedded import Endpoints
 from app.embedded.home import make_home
 from app.embedded.redis_server import SOCKET, RedisServer
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
+from tests.in_process import application
 from tests.open_directory import open_directory
 from tests.outages.instance import Instance, Pair, fresh_stores, is_carried, running, two_running
 from tests.outages.load import LONGEST, Load
@@ -149,11 +148,8 @@ async def test_a_redis_that_may_lose_views_is_told_from_the_start(
     right = str((await redis.config_get(setting))[setting])
     await redis.config_set(setting, wrong)
     try:
-        app = create_app(Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url))
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-        ):
+        settings = Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url)
+        async with application(settings) as client:
             started = await client.get("/health/ready")
         answers = [(started.status_code, started.json()), *[await instance.readiness() for instance in pair]]
     finally:

@@ -1,9 +1,10 @@
 """Products over a real Redis and a real Postgres: the cache loads itself, and no race brings an old row back."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
+import pytest
 from redis.asyncio import Redis
 
 from app.caching import Breaker, Cache, Lifetimes, Outcome, ReadThrough, RedisClock, Region
@@ -19,14 +20,27 @@ CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
 POT = NewProduct(sku="POT", name="Pot", price="24.50")
 
 
+@pytest.fixture
+def store(database: Database) -> ProductStore:
+    """The store."""
+    return ProductStore(database)
+
+
+@pytest.fixture
+async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Region[str, Product]]:
+    """The region of products."""
+    cache = Cache(redis, clock, breaker)
+    async with Region[str, Product](cache, "products", Product, lifetimes=LIFETIMES, settled=settled) as region:
+        yield region
+
+
 async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
-    redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
+    store: ProductStore, region: Region[str, Product]
 ) -> None:
     """R misses CUP and POT, reads both, and stalls
                                         W changes CUP's price, commits, invalidates, and answers
     R fills both: CUP's fill must be refused, POT's must not
     """
-    store = ProductStore(database)
     loaded, go = asyncio.Event(), asyncio.Event()
 
     async def slow(skus: Sequence[str]) -> dict[str, Product]:
@@ -35,46 +49,31 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
         await go.wait()
         return rows
 
-    async with Region[str, Product](
-        Cache(redis, clock, breaker),
-        "products",
-        Product,
-        lifetimes=LIFETIMES,
-        settled=settled,
-    ) as region:
-        products = Products(ReadThrough(region, load=slow), store)
-        cup, pot = await products.create(CUP), await products.create(POT)
-        reader = asyncio.create_task(products.get_many(["CUP", "POT"]))
-        await loaded.wait()
+    products = Products(ReadThrough(region, load=slow), store)
+    cup, pot = await products.create(CUP), await products.create(POT)
+    reader = asyncio.create_task(products.get_many(["CUP", "POT"]))
+    await loaded.wait()
 
-        changed = await products.change("CUP", {"price": "7.00"}, None)
+    changed = await products.change("CUP", {"price": "7.00"}, None)
 
-        go.set()
-        found = readings(await reader)
-        assert [reading.version for reading in found] == [cup.version, pot.version]
-        assert [reading.stored for reading in found] == [False, True]
-        assert (await products.get("CUP")).version == changed.version
-        assert (await products.get("POT")).version == pot.version
+    go.set()
+    found = readings(await reader)
+    assert [reading.version for reading in found] == [cup.version, pot.version]
+    assert [reading.stored for reading in found] == [False, True]
+    assert (await products.get("CUP")).version == changed.version
+    assert (await products.get("POT")).version == pot.version
 
 
 async def test_what_is_no_sku_spoils_no_question_that_is_asked_with_it(
-    redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
+    store: ProductStore, region: Region[str, Product]
 ) -> None:
     """Redis' client cannot send the one, and Postgres cannot read the other."""
-    store = ProductStore(database)
     await store.insert(CUP)
 
     async def load(skus: Sequence[str]) -> dict[str, Product]:
         return {sku: row for sku, row in (await store.get_many(skus)).items() if isinstance(row, Product)}
 
-    async with Region[str, Product](
-        Cache(redis, clock, breaker),
-        "products",
-        Product,
-        lifetimes=LIFETIMES,
-        settled=settled,
-    ) as region:
-        products = Products(ReadThrough(region, load=load), store)
-        answers = await asyncio.gather(*map(products.get, ["CUP", "\ud800", "a\0b", "POT"]), return_exceptions=True)
-        assert [isinstance(answer, ValueError) for answer in answers] == [False, True, True, False]
-        assert (await products.get("CUP")).outcome is Outcome.HIT
+    products = Products(ReadThrough(region, load=load), store)
+    answers = await asyncio.gather(*map(products.get, ["CUP", "\ud800", "a\0b", "POT"]), return_exceptions=True)
+    assert [isinstance(answer, ValueError) for answer in answers] == [False, True, True, False]
+    assert (await products.get("CUP")).outcome is Outcome.HIT

@@ -2,19 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
+from tests.in_process import application
 from tests.routers.conftest import Contents, contents
 from tests.service import free_port
 
@@ -41,17 +38,6 @@ MALFORMED = [
     '"\x01"',
     'x"7"',
 ]
-
-
-@asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings."""
-    app: FastAPI = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        yield client
 
 
 async def tagged(sql: asyncpg.Connection, version: int) -> str:

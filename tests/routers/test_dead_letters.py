@@ -10,10 +10,10 @@ import asyncpg
 import httpx
 from redis.asyncio import Redis
 
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
+from tests.in_process import application
 from tests.service import free_port
 
 LETTERS = "/write-behind/dead-letters"
@@ -22,17 +22,6 @@ OUTBOX = r"\bFROM outbox\b"
 ADDS = r"^\s*INSERT INTO page_views"
 LONG_AGO = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 REFUSED = 'new row for relation "page_views" violates check constraint "refused"'
-
-
-@asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an instance with these settings."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        yield client
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from app.embedded import Endpoints
 from app.main import create_app
 from app.routers.hosts import MOST_KNOWN, Hosts
 from app.settings import Settings
+from tests.in_process import client_of
 from tests.routers.conftest import waiting
 from tests.routers.wire import exchange
 from tests.service import FOURWAYS, serving
@@ -24,10 +25,7 @@ NAMES = ("shop.example", "*.internal.example")
 async def called(settings: Settings, *names: str, **more: object) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that may be called by these names."""
     app = create_app(settings.model_copy(update={"allowed_hosts": names, **more}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
-    ):
+    async with client_of(app, raises=True, base_url="http://localhost") as client:
         yield client
 
 

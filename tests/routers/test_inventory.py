@@ -1,8 +1,6 @@
 """Inventory over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -10,10 +8,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
+from tests.in_process import application
 from tests.outages.instance import all_told
 from tests.routers.conftest import Contents, contents
 from tests.routers.test_products import SKUS
@@ -21,17 +19,6 @@ from tests.service import Service, free_port
 
 LARGEST = 2**53 - 1
 LOCK = "SELECT pg_advisory_xact_lock(stock_lock($1))"
-
-
-@asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        yield client
 
 
 async def put(client: httpx.AsyncClient, sku: str, quantity: int, **headers: str) -> httpx.Response:

@@ -19,9 +19,9 @@ from app.caching.write_behind.batch_id import ulid
 from app.caching.write_behind.shard import Shard, number
 from app.demo import add_demo_data
 from app.embedded import Endpoints
-from app.main import create_app
 from app.settings import Settings
 from tests.eventually import eventually
+from tests.in_process import application
 from tests.routers.conftest import Contents
 from tests.service import free_port
 
@@ -219,11 +219,7 @@ FIELDS = [
 
 async def test_what_waits_for_the_database_is_told_in_views(settings: Settings) -> None:
     settings = settings.model_copy(update={"flush_interval": timedelta(hours=1), "flush_views": 1_000_000})
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings) as client:
         await client.post("/page-views/home", json={"count": 40})
         await client.post("/page-views", json={"views": [{"page": "news"}, {"page": "docs", "count": 2}]})
         await eventually(lambda: _has_a_flusher(client))
@@ -279,11 +275,7 @@ async def test_what_cannot_be_decoded_is_counted_as_a_dead_letter(client: httpx.
 @pytest.mark.parametrize("path", ["/write-behind", "/strategies"])
 async def test_what_waits_is_told_while_postgres_is_away(settings: Settings, path: str) -> None:
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
-    app = create_app(settings.model_copy(update={"database_url": nowhere}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings.model_copy(update={"database_url": nowhere})) as client:
         await client.post("/page-views/home", json={"count": 40})
         await eventually(lambda: _has_a_flusher(client))
         told = (await client.get(path)).json()
@@ -294,11 +286,7 @@ async def test_what_waits_is_told_while_postgres_is_away(settings: Settings, pat
 
 
 async def test_what_waits_cannot_be_told_without_redis(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}"}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}"})) as client:
         answer = await client.get("/write-behind")
         assert (answer.status_code, answer.json()["type"]) == (503, "cache-unavailable")
         assert answer.headers["retry-after"] == "1"
@@ -313,11 +301,8 @@ LATER = timedelta(hours=1)
 @asynccontextmanager
 async def holding_back(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application whose flusher carries nothing before the end."""
-    app = create_app(settings.model_copy(update={"flush_interval": LATER, "flush_views": 1_000_000_000}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    settings = settings.model_copy(update={"flush_interval": LATER, "flush_views": 1_000_000_000})
+    async with application(settings) as client:
         yield client
 
 
@@ -537,11 +522,7 @@ async def test_a_process_is_alive_whatever_its_stores_do(settings: Settings) -> 
             "database_url": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres",
         }
     )
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings) as client:
         alive = await client.get("/health/live")
         assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
         for path in ("/", "/docs", "/openapi.json", "/strategies", "/metrics"):

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
@@ -13,10 +11,10 @@ from redis.asyncio import Redis
 
 from app.caching.write_behind.batch_id import ulid
 from app.caching.write_behind.shard import number, shards
-from app.main import create_app
 from app.settings import Settings
 from tests.caching.write_behind.views import HOME
 from tests.eventually import eventually
+from tests.in_process import application
 from tests.routers.conftest import waiting
 from tests.routers.wire import exchange, request
 from tests.service import Service, free_port
@@ -68,17 +66,6 @@ PAGES = [
     "é" * 1024,
     "😀" * 512,
 ]
-
-
-@asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
-        yield client
 
 
 @pytest.fixture

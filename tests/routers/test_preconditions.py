@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from app.embedded import Endpoints
-from app.main import create_app
 from app.settings import Settings
 from tests.faults.postgres_wire import PostgresWire
+from tests.in_process import application
 from tests.routers.conftest import Contents, contents
 
 ROWS = ["/users/1", "/products/KETTLE-1", "/inventory/KETTLE-1"]
@@ -157,21 +157,19 @@ async def test_an_adjustment_compares_the_version_where_it_is_made(
     somebody writes in SQL, past the lock: version 6
     the UPDATE arrives: it was told of version 5 only
     """
-    async with PostgresWire(endpoints.database_url) as wire:
-        app = create_app(settings.model_copy(update={"database_url": wire.url}))
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
-        ):
-            headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1")}
-            async with wire.holding("^UPDATE stock") as held:
-                adjusting = asyncio.create_task(
-                    client.post("/inventory/KETTLE-1/adjustments", json={"delta": -2}, headers=headers)
-                )
-                await held.arrived.wait()
-                await sql.execute("UPDATE stock SET quantity = 5")
-                held.release()
-                answer = await adjusting
+    async with (
+        PostgresWire(endpoints.database_url) as wire,
+        application(settings.model_copy(update={"database_url": wire.url})) as client,
+    ):
+        headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1")}
+        async with wire.holding("^UPDATE stock") as held:
+            adjusting = asyncio.create_task(
+                client.post("/inventory/KETTLE-1/adjustments", json={"delta": -2}, headers=headers)
+            )
+            await held.arrived.wait()
+            await sql.execute("UPDATE stock SET quantity = 5")
+            held.release()
+            answer = await adjusting
     assert (answer.status_code, answer.json()["type"]) == (412, "precondition-failed")
     assert await sql.fetchval("SELECT quantity FROM stock") == 5
 

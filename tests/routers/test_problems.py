@@ -8,9 +8,9 @@ import pytest
 from fastapi import FastAPI
 
 from app.errors import DatabaseUnavailable
-from app.main import create_app
 from app.routers.problems import STATUSES
 from app.settings import Settings
+from tests.in_process import application
 from tests.routers.conftest import Contents
 from tests.service import free_port
 
@@ -241,11 +241,7 @@ async def test_without_the_database_a_client_is_told_when_to_come_back(
     settings: Settings, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     settings = settings.model_copy(update={"database_url": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"})
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings) as client:
         answer = await client.request(method, path, json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert problem(answer)["type"] == "database-unavailable"

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from app.embedded import Endpoints
-from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
 from tests.eventually import eventually
@@ -19,6 +18,7 @@ from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
+from tests.in_process import application
 from tests.routers.conftest import Contents, contents
 
 PATHS = ("/users/1001", "/products/CUP", "/inventory/CUP")
@@ -39,16 +39,12 @@ SELECT n + 1, 'ffffffffffffffff', run, history FROM epochs ORDER BY n DESC LIMIT
 
 
 @asynccontextmanager
-async def application(redis_url: str, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def application_on(redis_url: str, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application with these stores."""
     settings = Settings(
         _env_file=None, redis_url=redis_url, database_url=database_url, database_timeout=timedelta(seconds=20)
     )
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with application(settings) as client:
         yield client
 
 
@@ -98,7 +94,7 @@ async def test_a_tag_from_before_a_restore_names_nothing_after_it(
     pg_restore, and each row is changed in SQL: it is version 5 again, with other content
     the client has 5: he would hear that nothing has changed, and would overwrite what he has not seen
     """
-    async with application(own.redis_url, own.database_url) as client:
+    async with application_on(own.redis_url, own.database_url) as client:
         await filled(client)
         dump = await dumped(own.database_url)
         await client.patch("/users/1001", json={"name": "Bo"})
@@ -154,7 +150,7 @@ async def test_a_change_compares_the_epoch_where_it_is_made(
     """
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(PostgresWire(own.database_url))
-        client = await stack.enter_async_context(application(own.redis_url, wire.url))
+        client = await stack.enter_async_context(application_on(own.redis_url, wire.url))
         await filled(client)
         tag = (await tags(client))[row(path)]
         sql = await asyncpg.connect(own.database_url)

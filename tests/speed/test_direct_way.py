@@ -1,7 +1,6 @@
 """What is answered directly, and what goes the whole way, is answered alike."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -19,6 +18,7 @@ from app.routers import users
 from app.routers.resources import AllResources
 from app.settings import Settings
 from app.speed.direct_way import WAYS, DirectWay, direct
+from tests.in_process import client_of
 
 WHOLE = {"If-None-Match": '"0"'}
 """No version is 0, so this header only sends a read the whole way."""
@@ -151,10 +151,7 @@ async def test_an_error_that_nobody_expected_reaches_the_server_which_logs_it(
 async def test_a_middleware_that_is_added_is_around_the_direct_way(settings: Settings, whole: list[str]) -> None:
     app = create_app(settings)
     app.add_middleware(CORSMiddleware, allow_origins=["https://example.org"])
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fourways") as client,
-    ):
+    async with client_of(app) as client:
         answer = await client.get("/users/9999", headers={"Origin": "https://example.org"})
     assert whole == []
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (404, "https://example.org")
@@ -178,17 +175,6 @@ async def test_a_router_with_a_login_goes_the_whole_way() -> None:
     assert asked == ["/users/1"]
 
 
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that a reader has changed."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://fourways") as client,
-    ):
-        yield client
-
-
 async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
     """Somebody adds `GET /products/cheapest` above `GET /products/{sku}`."""
 
@@ -198,7 +184,7 @@ async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
     app = create_app(settings)
     app.add_api_route("/products/cheapest", cheapest)
     app.router.routes.insert(0, app.router.routes.pop())
-    async with serving(app) as client:
+    async with client_of(app) as client:
         direct, whole = [await client.get("/products/cheapest", headers=each) for each in ({}, WHOLE)]
     assert told(direct) == told(whole)
     assert direct.json() == {"sku": "CUP-1"}
@@ -213,7 +199,7 @@ async def test_an_application_in_front_is_asked_first(settings: Settings) -> Non
     app = create_app(settings)
     app.mount("/users", other)
     app.router.routes.insert(0, app.router.routes.pop())
-    async with serving(app) as client:
+    async with client_of(app) as client:
         assert [(await client.get("/users/1", headers=each)).text for each in ({}, WHOLE)] == ["Another one."] * 2
 
 
@@ -226,7 +212,7 @@ async def test_a_login_with_which_a_router_is_included_is_asked_for(settings: Se
     app = create_app(settings)
     app.router.routes[:] = [route for route in app.router.routes if route not in users.router.routes]
     app.include_router(users.router, dependencies=[Depends(login)])
-    async with serving(app) as client:
+    async with client_of(app) as client:
         assert [(await client.get("/users/1", headers=each)).status_code for each in ({}, WHOLE)] == [401, 401]
 
 
@@ -261,7 +247,7 @@ async def test_a_route_that_matches_otherwise_is_asked_first(settings: Settings)
 
     app = create_app(settings)
     app.router.routes.insert(0, Versioned("/users/second", second, methods=["GET"]))
-    async with serving(app) as client:
+    async with client_of(app) as client:
         answers = [await client.get("/users/1", headers={"Version": version}) for version in ("2", "1")]
     assert [answer.json() == "The second version." for answer in answers] == [True, False]
 
@@ -292,7 +278,7 @@ async def test_a_middleware_learns_which_route_it_was(settings: Settings) -> Non
 
     app = create_app(settings)
     app.add_middleware(Counting)
-    async with serving(app) as client:
+    async with client_of(app) as client:
         for headers in ({}, WHOLE):
             await client.get("/users/1", headers=headers)
     assert seen == [("/users/{user_id}", {"user_id": "1"})] * 2
@@ -308,7 +294,7 @@ async def test_a_handler_learns_which_key_it_was(settings: Settings) -> None:
     async def fail(key: str) -> None:
         raise HTTPException(418)
 
-    async with serving(app) as client:
+    async with client_of(app) as client:
         app.state.resources.products.get = fail
         direct, whole = [await client.get("/products/SKU", headers=each) for each in ({}, WHOLE)]
     assert direct.text == "SKU"
@@ -325,7 +311,7 @@ async def test_a_handler_of_500_hears_the_same_on_both_ways(settings: Settings) 
     async def fail(key: str) -> None:
         raise HTTPException(500, "Somebody said so.")
 
-    async with serving(app) as client:
+    async with client_of(app) as client:
         app.state.resources.products.get = fail
         direct, whole = [await client.get("/products/SKU", headers=each) for each in ({}, WHOLE)]
     assert told(direct) == told(whole)
