@@ -71,7 +71,7 @@ def advise_(
     With a trace or a workload, the alternatives are played on it, and the bill is shown beside the tree's answer.
     """
     if (reads is None) != (writes is None):
-        raise typer.BadParameter("--reads and --writes are told together.")
+        raise typer.BadParameter("--reads and --writes go together.")
     if [reads, trace, workload, metrics].count(None) != 3:
         raise typer.BadParameter("Name the traffic: --reads and --writes, a --trace, a --workload, or --metrics.")
     if metrics is not None:

@@ -111,8 +111,8 @@ def races_(
 ) -> None:
     """Explore in which orders a strategy goes wrong: every published defect as a timeline, and ours without one.
 
-    The exit code is 0 when all is as told: what was published fails, what was repaired and ours pass. Nothing of the
-    service's own data is touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    The exit code is 0 when all is as expected: what was published fails, what was repaired and ours pass. The service's
+    own data is not touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
     """
     cases = _chosen(case or [])
     with Interruption() as interruption, bar() as progress:
@@ -143,7 +143,7 @@ def races_(
         raise typer.Exit(INTERRUPTED)
     if surprises:
         raise typer.Exit(1)
-    complaints.print("All is as told: what was published fails, and what was repaired and ours pass.")
+    complaints.print("All is as expected: what was published fails, and what was repaired and ours pass.")
 
 
 def _chosen(names: Sequence[str]) -> Sequence[Case]:
