@@ -1,7 +1,7 @@
 """What the lab runs: a way to read and to write one number under a key, with Redis and a table behind it.
 
 A strategy of values sets the number it is given; each write of a run brings another one, so a value says which write
-it is from. A strategy of counts adds one. Of both, the oracle can tell what is stale, lost or doubled.
+it is from. A strategy of counts adds one. Of both, the oracle sees what is stale, lost or doubled.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class Strategy(Protocol):
         """Sets it, or adds one. When this returns, the write is acknowledged."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """What works behind the calls, while the block lasts. At its end, what was acknowledged is carried on."""
+        """What works behind the calls, while the block lasts. At its end, the table has what was acknowledged."""
 
 
 Make = Callable[[Redis, Table, str, timedelta], Strategy]

@@ -3,7 +3,7 @@
     needs      --stale, --loss, --counts; of the running service's resources they are known
     traffic    --reads and --writes, a --trace, a --workload, or the service's --metrics
 
-What can go wrong: needs or traffic that were not told, or not understood. Nothing is ever switched.
+What can go wrong: needs or traffic are missing, or not understood. Nothing is ever switched.
 """
 
 import json
@@ -35,7 +35,7 @@ from app.routers.strategies import STRATEGIES, Advised, advised
 
 REQUESTS, WARM_UP = 2_000, 500
 LONGEST = 10 * 365 * 86_400
-"""Seconds. Who can wait for longer can wait for any time."""
+"""Seconds. Data that may be older may have any age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def advise_(
     With a trace or a workload, the alternatives are played on it, and the bill is shown beside the tree's answer.
     """
     if (reads is None) != (writes is None):
-        raise typer.BadParameter("--reads and --writes are told together.")
+        raise typer.BadParameter("--reads and --writes go together.")
     if [reads, trace, workload, metrics].count(None) != 3:
         raise typer.BadParameter("Name the traffic: --reads and --writes, a --trace, a --workload, or --metrics.")
     if metrics is not None:
@@ -193,8 +193,8 @@ def _tell_bill(advice: Advice, needs: Needs, billed: Billed) -> None:
         )
     console.print(table)
     console.print(f"\n{_differ(advice, billed)}")
-    if told := without_a_cache(billed):
-        console.print(told)
+    if remark := without_a_cache(billed):
+        console.print(remark)
 
 
 def _as_json(needs: Needs, traffic: Traffic, advice: Advice, billed: Billed | None) -> dict[str, object]:

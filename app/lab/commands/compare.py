@@ -123,7 +123,7 @@ def compare_(
 
 
 def _try_out(path: Path) -> None:
-    """Whoever waits for a page for a minute shall know before whether it can be written."""
+    """Before a comparison of a minute, a user should know whether its page can be written."""
     if not path.parent.is_dir():
         raise typer.BadParameter(f"There is no directory {path.parent} for {path.name}.")
     new = not path.exists()

@@ -40,7 +40,7 @@ TIMEOUT = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """What came of a case, and whether that is as it was told."""
+    """What came of a case, and whether it was expected."""
 
     result: Result
 
@@ -57,7 +57,7 @@ class Race:
 
     @property
     def surprise(self) -> str | None:
-        """What is otherwise than was told, in a sentence."""
+        """What was not expected, in a sentence."""
         result = self.result
         if not result.schedules:
             return f"{self.name} had no time for a single schedule."
@@ -111,14 +111,14 @@ def races_(
 ) -> None:
     """Explore in which orders a strategy goes wrong: every published defect as a timeline, and ours without one.
 
-    The exit code is 0 when all is as told: what was published fails, what was repaired and ours pass. Nothing of the
-    service's own data is touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    The exit code is 0 when all is as expected: what was published fails, what was repaired and ours pass. The service's
+    own data is not touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
     """
     cases = _chosen(case or [])
     with Interruption() as interruption, bar() as progress:
         try:
             races = _explore(
-                cases, timedelta(seconds=seconds), schedules, seed, interruption, progress, tell=not as_json
+                cases, timedelta(seconds=seconds), schedules, seed, interruption, progress, show=not as_json
             )
         except (OSError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             progress.stop()
@@ -143,7 +143,7 @@ def races_(
         raise typer.Exit(INTERRUPTED)
     if surprises:
         raise typer.Exit(1)
-    complaints.print("All is as told: what was published fails, and what was repaired and ours pass.")
+    complaints.print("All is as expected: what was published fails, and what was repaired and ours pass.")
 
 
 def _chosen(names: Sequence[str]) -> Sequence[Case]:
@@ -162,7 +162,7 @@ def _explore(
     interruption: Interruption,
     bar: Bar,
     *,
-    tell: bool,
+    show: bool,
 ) -> list[Race]:
     """Those that were explored, in the order of the cases: fewer than there are when a signal came."""
     races: list[Race] = []
@@ -198,8 +198,8 @@ def _explore(
                     await asyncio.wait({exploring})
                     return
                 races.append(Race(exploring.result()))
-                if tell:
-                    _tell(races[-1])
+                if show:
+                    _show(races[-1])
             stopped.cancel()
 
     interruption.defer()
@@ -208,7 +208,7 @@ def _explore(
     return races
 
 
-def _tell(race: Race) -> None:
+def _show(race: Race) -> None:
     result, published = race.result, race.published
     if not result.failures:
         console.print(f"{race.name}: {result.schedules:,} schedules passed.\n")

@@ -2,7 +2,7 @@
 
     R loads the old row, and its answer is long on its way
                                                 W writes the new row, invalidates, and is acknowledged
-    R fills the cache with the old row          … unless something tells it that it is late
+    R fills the cache with the old row          … unless something stops it
 
 On a quiet machine such a moment comes seldom, and a short replay may miss it. Here a wire (`wire.py`) makes it. First
 this very race is set up for each contestant: the answer to R is held back until W has been acknowledged. Then all of
@@ -52,7 +52,7 @@ async def contend(
     stop: asyncio.Event,
     progress: Callable[[int], object],
 ) -> dict[str, Verdict]:
-    """What goes wrong with each. `endpoints` names the lab's schema; `progress` is told of operations played."""
+    """What goes wrong with each. `endpoints` names the lab's schema; `progress` hears of played operations."""
     chance = random.Random(seed)
     rounds = [
         [
@@ -117,7 +117,7 @@ async def _race(player: Player, weather: _Weather, stop: asyncio.Event) -> None:
         weather.held.clear()
         weather.holding = True
         slow = asyncio.create_task(player.closed(reads, RACED, stop))
-        # Whoever need not ask the database is answered instead.
+        # A read that need not ask the database is answered instead.
         held = asyncio.create_task(weather.held.wait())
         await asyncio.wait({slow, held}, return_when=asyncio.FIRST_COMPLETED)
         held.cancel()

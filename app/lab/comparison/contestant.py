@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, by name."""
+"""The contestants of a comparison, by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A way to cache. `about` is a line for a person; `copy`, whether to copy it; `make` is None for what
-    `entrant.py` makes."""
+    """A way to cache. `about` is a line for a person; `copy` says whether to copy it; `make` is None where
+    `entrant.py` makes the strategy."""
 
     name: str
     kind: Kind
@@ -30,7 +30,7 @@ class Contestant:
 
     @property
     def later(self) -> bool:
-        """Whether the database gets what is written after it was acknowledged."""
+        """Whether a write is acknowledged before the database has it."""
         return self.name.startswith("write-behind")
 
 

@@ -21,7 +21,7 @@ from app.page_views.target import target
 class CountedViews(WriteBehind):
     """Write-behind over page views. Its pages begin with `prefix`.
 
-    `waiting_redis` is the flusher's own; `asked` is told how many totals each load asked for.
+    `waiting_redis` is the flusher's own; `asked` hears how many totals each load asks for.
     """
 
     def __init__(

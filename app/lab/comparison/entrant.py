@@ -1,6 +1,6 @@
 """An entrant: a contestant with its strategy, on a corner of both stores of its own.
 
-<run>/<contestant>/<key>                    a row in Postgres; `run` tells the replay from the drills
+<run>/<contestant>/<key>                    a row in Postgres; `run` is the replay, or a drill
 fourways_lab:<run>:<contestant>…            what it keeps in Redis
 """
 

@@ -16,7 +16,7 @@ from app.lab.strategy import Row
 class LabTable:
     """The rows of one contestant, whose keys begin with `prefix`; `cached` says whether they have an outbox.
 
-    `count` is told of each statement: how many keys it asked for, None for a write. Raises DatabaseUnavailable.
+    `count` hears of each statement: how many keys it asks for, None for a write. Raises DatabaseUnavailable.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class LabTable:
 
     async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
         """Sets them one after the other, in one transaction."""
-        self._count(None)  # Before the transaction: who waits for this to set out shall not wait for its first answer.
+        self._count(
+            None
+        )  # Before the transaction: the crash drill waits for this to set out, and not for its first answer.
         async with available(), self._pool.acquire() as connection, connection.transaction():
             for place, (key, value) in enumerate(values):
                 if place:

@@ -8,8 +8,8 @@ write whether it was lost or counted twice.
         W writes 7, and is acknowledged                      R begins, and is answered 6: stale, since that
                                                              acknowledgement
 
-A read that began earlier may be answered either: nobody could tell. So nothing that is told here depends on who was
-quick. (Herlihy and Wing, "Linearizability", TOPLAS 1990: the order that counts is that of what does not overlap.)
+A read that began earlier may be answered either: both are right. So no verdict depends on which of them was quick.
+(Herlihy and Wing, "Linearizability", TOPLAS 1990: the order that counts is that of what does not overlap.)
 
 What can go wrong: the journal's clock is the database's. A value counts as uncommitted only if it was read before the
 database can have had it, whichever way the two clocks differ.
@@ -82,7 +82,7 @@ class Oracle:
         self.histories: dict[str, History] = {}
 
     def begin(self, key: str, value: int, at: float) -> Write:
-        """A write begins, in seconds of `time.monotonic`. Who acknowledges it sets that time in the answer."""
+        """A write begins, in seconds of `time.monotonic`. Its caller sets in the answer when it was acknowledged."""
         write = Write(value, at)
         self._of(key).writes.append(write)
         return write
@@ -161,7 +161,7 @@ def _judge_values(
             stale += 1
             longest = max(longest, read.began - old)
     acknowledged = [write for write in history.writes if write.acknowledged < NEVER]
-    # Only who writes later may merge: of all others the database has each value, if only for a moment.
+    # Only a strategy that writes later may merge: of all others the database has each value, if only for a moment.
     lost = sum(1 for write in acknowledged if write.began > last or not (later or write.value in places))
     return Verdict(stale, timedelta(seconds=longest), uncommitted, lost, _returned(each.value for each in noted))
 

@@ -33,8 +33,8 @@ class Deed(Enum):
 
     READ = auto()
     WRITE = auto()
-    FLUSH = auto()  # A pass from Redis to the database.
-    CARRY = auto()  # A poll of the outbox.
+    FLUSH = auto()  # A pass of the flusher, from Redis to the database.
+    POLL = auto()  # A poll of the relay, which reads the outbox.
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ OTHER_READER, OTHER_WRITER = Actor("other reader", (Deed.READ, Deed.READ)), Acto
 FLUSHER = Actor("flusher", (Deed.FLUSH, Deed.FLUSH))
 ONE_FLUSH = Actor("sync", (Deed.FLUSH,))
 OTHER_FLUSHER = Actor("other flusher", (Deed.FLUSH,))
-RELAY = Actor("relay", (Deed.CARRY,))
+RELAY = Actor("relay", (Deed.POLL,))
 
 ACTORS = {
     "cache-aside, as published": (READER, WRITER),

@@ -1,7 +1,7 @@
 """The director of one schedule: whenever nothing moves, it decides who goes next.
 
     given     the first choices are given: they repeat the beginning of another schedule
-    rule      then whoever has begun goes on, and another one goes only when that one waits or ends
+    rule      then a process that has begun goes on, and another one goes only when it waits or ends
     dice      or chance decides from there on
 
 What can go wrong: somebody waits for ever. Then the schedule is given up.
@@ -21,7 +21,7 @@ MOST_FAULTS = 2
 SOON = 0.1
 """A timer that is due within so many seconds is a poll, and somebody may be late for it."""
 POLLS = 3
-"""Whoever has polled so often in vain waits for a lease, and it ends."""
+"""A process that has polled so often in vain waits for a lease, and the lease ends."""
 IN_VAIN = 12
 STEPS = 300
 AGAIN = 0.6

@@ -2,7 +2,7 @@
 
     explore     opens the stores, and searches (`search.py`) on a stage (`stage.py`), in a thread
 
-The thread has an event loop of its own, whose time passes only when it is told to: a poll costs nothing, and one seed
+The thread has an event loop of its own, whose time passes only on command: a poll costs nothing, and one seed
 takes the same turns each time. A search that is bounded by `budget` may end sooner on a slower machine; one that is
 bounded by `most` is the same everywhere.
 

@@ -1,8 +1,8 @@
-"""The gate before every call to Redis and to the database: whoever comes parks, until it is decided who goes next.
+"""The gate before every call to Redis and to the database: each call parks, until it is decided which goes next.
 
     open        setting up and looking: calls pass
     watched     each call parks; it is let through, or carried out and its answer lost, or its process dies before it
-    over        the schedule has ended: whoever comes is cancelled
+    over        the schedule has ended: each call is cancelled
 
 What can go wrong: a call past the gate is no step, and nobody can order it.
 """
@@ -71,7 +71,7 @@ class Gate:
         return self._under_way > 0
 
     def say(self, actor: int | None, text: str) -> None:
-        """Keeps a line for the timeline. Who has died says nothing."""
+        """Keeps a line for the timeline. A dead process says nothing."""
         if self.phase is Phase.WATCHED and actor not in self.crashed:
             self.lines.append(Line(actor, text))
 
@@ -99,7 +99,7 @@ class Gate:
             begin()
         place = len(self.lines)
         self.say(actor, text)
-        answer = await self.pass_by(actor, call)
+        answer = await self.bypass(actor, call)
         if passage is Passage.ANSWER_LOST:
             self.lines[place] = Line(actor, f"{text} ✗ the answer is lost")
             raise lost()
@@ -107,7 +107,7 @@ class Gate:
             self.lines[place] = Line(actor, f"{text} → {shown}")
         return answer
 
-    async def pass_by(self, actor: int, call: Callable[[], Awaitable[T]]) -> T:
+    async def bypass(self, actor: int, call: Callable[[], Awaitable[T]]) -> T:
         """Makes a call that concerns nobody else, at once."""
         if self.phase is not Phase.OPEN:
             await self._alive(actor)

@@ -1,4 +1,4 @@
-"""An event loop that says when nothing moves any more, and whose time passes only when it is told.
+"""An event loop that says when nothing moves any more, and whose time passes only on command.
 
     idle        no callback is ready, and nobody waits for a socket: every task waits for a timer, or for a decision
     advance     the time goes on, and what is due wakes
@@ -16,18 +16,18 @@ from collections.abc import Callable
 
 
 class IdleSelector(selectors.DefaultSelector):
-    """Asked for the next event when no callback is ready, it tells that to whoever waits for it, unless it is busy."""
+    """The loop asks it for the next event when no callback is ready: it reports that it is idle, unless it is busy."""
 
     def __init__(self) -> None:
         super().__init__()
         self.busy: Callable[[], bool] = lambda: False
-        self.told: Callable[[float | None], None] | None = None
+        self.report: Callable[[float | None], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """As any selector's. The loop asks with a timeout of 0 while callbacks are ready."""
-        if self.told is not None and (timeout is None or timeout > 0) and not self.busy():
-            told, self.told = self.told, None
-            told(timeout)
+        if self.report is not None and (timeout is None or timeout > 0) and not self.busy():
+            report, self.report = self.report, None
+            report(timeout)
             timeout = 0
         return super().select(timeout)
 
@@ -61,5 +61,5 @@ class IdleLoop(asyncio.SelectorEventLoop):
         """Returns when nothing moves, and `busy` says that nobody waits for a socket. Answers in how many seconds the
         next timer is due, None when there is none."""
         waiting: asyncio.Future[float | None] = self.create_future()
-        self._idle_selector.busy, self._idle_selector.told = busy, waiting.set_result
+        self._idle_selector.busy, self._idle_selector.report = busy, waiting.set_result
         return await waiting

@@ -1,7 +1,7 @@
 """A process of a case: a strategy and a table, each on connections of its own, and what an actor does with them.
 
 live    the deeds of an actor, one after the other; a deed that fails is in doubt, and the next one begins
-look    at the end: everything is carried to the database, and both stores are read
+look    at the end: everything is relayed and flushed, and both stores are read
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import cast
 from app.lab.published import Flushing
 from app.lab.races.cases import KEY, Actor, Deed
 from app.lab.races.gate import Gate
-from app.lab.races.relayed import Carrying
+from app.lab.races.relayed import Polling
 from app.lab.races.stepped_table import SteppedTable
 from app.lab.races.witness import Witness
 from app.lab.strategy import Strategy
 
 PASSES = 50
-"""So many passes of a flusher are enough to carry everything."""
+"""So many passes of a flusher are enough to flush everything."""
 
 
 @dataclass(slots=True)
@@ -45,9 +45,9 @@ class Process:
                 return  # Its deadlines pass all the same; nobody is there to do more.
 
     async def look(self, *, behind: bool) -> None:
-        """Carries everything, also what is written `behind`, and then reads both stores."""
-        if isinstance(self.strategy, Carrying):
-            await self.strategy.carry()
+        """Relays everything, flushes what is written `behind`, and then reads both stores."""
+        if isinstance(self.strategy, Polling):
+            await self.strategy.poll()
         if behind:
             in_vain = 0
             for _pass in range(PASSES):
@@ -72,8 +72,8 @@ class Process:
                 self.witness.acknowledges(value)
             case Deed.FLUSH:
                 await cast("Flushing", self.strategy).flush()
-            case Deed.CARRY:
-                await cast("Carrying", self.strategy).carry()
+            case Deed.POLL:
+                await cast("Polling", self.strategy).poll()
 
     def _begin(self) -> None:
         self.floor = self.witness.floor

@@ -1,10 +1,10 @@
 """A strategy of ours as one process runs it, and two parts of the service in a few lines.
 
-    carry     a poll of the relay: it invalidates what the outbox has, until Redis was told of every change
+    poll      a poll of the relay: it invalidates the changes that the outbox has
     settled   how a write waits for the relay when its own invalidation has failed
 
-Redis is believed throughout. That nobody believes a Redis which was not told is the relay's promise, and is tested with
-the relay.
+Redis is believed throughout. That nobody believes a Redis which has missed an invalidation is the relay's promise, and
+is tested with the relay.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -21,10 +21,10 @@ from app.lab.strategy import Holds, Strategy
 
 
 @runtime_checkable
-class Carrying(Strategy, Protocol):
+class Polling(Strategy, Protocol):
     """A strategy whose invalidations a relay repeats."""
 
-    async def carry(self) -> None:
+    async def poll(self) -> None:
         """A poll of the relay."""
 
 
@@ -45,7 +45,7 @@ class Relayed:
         """As the strategy does."""
         await self._strategy.write(key, value)
 
-    async def carry(self) -> None:
+    async def poll(self) -> None:
         """Invalidates what the outbox has."""
         changes = await self._table.undone()
         for change in changes:
@@ -70,7 +70,7 @@ def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> E
     region: EntryRegion
 
     async def settled(key: str) -> None:
-        # The relay of another process carries the change: as often as it takes.
+        # The relay of another process invalidates: it tries as often as it takes.
         while True:
             try:
                 row = await table.load(key)

@@ -23,8 +23,8 @@ SHARD = re.compile(r"\{(\d)\}")
 
 class SteppedRedis(Redis):
     """The client of one actor. `names` are the scripts' names by their digests. Of keys with a number in braces only
-    those of `shard` are steps: the others are touched by one actor at a time. `used` is told all keys that it names: to
-    look for them later would be to look through a whole Redis, which may be somebody's."""
+    those of `shard` are steps: the others are touched by one actor at a time. `used` gets all keys that it names: a
+    search for them later would go through a whole Redis, which may be somebody's."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class SteppedRedis(Redis):
             return await super(SteppedRedis, self).execute_command(*sent, **options)  # type: ignore[no-untyped-call]
 
         if self._concerns_nobody(sent):
-            return await self._gate.pass_by(self._actor, send)
+            return await self._gate.bypass(self._actor, send)
         return await self._gate.step(
             self._actor,
             self._text(sent),
@@ -78,7 +78,7 @@ def _without_waiting(args: tuple[Any, ...]) -> tuple[Any, ...]:
         place = args.index(b"BLOCK")
         return args[:place] + args[place + 2 :]
     if args[0] == "XAUTOCLAIM":
-        # Whoever holds an entry may have stalled for as long as it takes.
+        # A flusher that holds an entry may have stalled for as long as it takes.
         return (*args[:4], 0, *args[5:])
     return args
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 CHANGE = """
 WITH changed AS (
   UPDATE rows SET value = {value}, version = nextval('versions') WHERE key = $1 RETURNING key, value, version
-), told AS (INSERT INTO outbox (key, version, done) SELECT key, version, false FROM changed)
+), recorded AS (INSERT INTO outbox (key, version, done) SELECT key, version, false FROM changed)
 SELECT value, version FROM changed
 """
 SAVE, ADD = CHANGE.format(value="$2"), CHANGE.format(value="value + $2")
@@ -47,7 +47,7 @@ class Change:
 
 
 class SteppedTable:
-    """The table as one actor sees it. `commits` is told each value that was committed, and its version."""
+    """The table as one actor sees it. `commits` hears of each value that was committed, and its version."""
 
     def __init__(
         self, connection: asyncpg.Connection, gate: Gate, actor: int, commits: Callable[[int, int], None]
@@ -122,7 +122,7 @@ class SteppedTable:
         return row
 
     async def undone(self) -> list[Change]:
-        """The changes that nobody has carried yet, the oldest first."""
+        """The changes that no relay has invalidated yet, the oldest first."""
 
         async def undone() -> list[Change]:
             rows = await self._connection.fetch("SELECT id, key, version FROM outbox WHERE NOT done ORDER BY id")
@@ -131,7 +131,7 @@ class SteppedTable:
         return await self._step("SELECT from the outbox", undone)
 
     async def done(self, changes: Sequence[Change]) -> None:
-        """They were carried."""
+        """They were invalidated."""
         ids = [change.id for change in changes]
 
         async def done() -> None:
@@ -187,7 +187,7 @@ class SteppedTable:
             while not await self._step("BEGIN, lock the row", lock):
                 await self._gate.unlocked()
         except ConnectionError:
-            await self._gate.pass_by(self._actor, self.roll_back)  # Postgres sees that the connection is broken.
+            await self._gate.bypass(self._actor, self.roll_back)  # Postgres sees that the connection is broken.
             raise
 
     async def _load(self, key: str) -> Row | None:

@@ -19,7 +19,7 @@ from app.lab.races.stepped_table import SteppedTable
 
 
 class SteppedWriteBehind(WriteBehind):
-    """Write-behind, and the flusher that carries it. A counter does not end: `ttl` is not asked for."""
+    """Write-behind, and its flusher. A counter does not end: `ttl` is not asked for."""
 
     def __init__(self, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
         self._table = table

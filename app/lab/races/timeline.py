@@ -1,4 +1,4 @@
-"""A schedule as people tell a race: a column for each process, and time runs down.
+"""A schedule as people draw a race: a column for each process, and time runs down.
 
 reader                          writer
 GET k → nothing

@@ -1,7 +1,7 @@
 """The turns of a schedule: what may happen next.
 
-Whoever has begun goes on until it waits or ends. To let another one go before is a preemption. A process that dies, an
-answer that is lost, and leases that end are faults.
+A process that has begun goes on until it waits or ends. To let another one go first is a preemption. A process that
+dies, an answer that is lost, and leases that end are faults.
 """
 
 from dataclasses import dataclass

@@ -66,7 +66,7 @@ class Witness:
             )
 
     def ends(self, database: int, read: int | None) -> None:
-        """All is over, and everything was carried: what the database has, and what a read answers."""
+        """All is over, and everything was flushed: what the database has, and what a read answers."""
         read = read or 0
         if self.holds is Holds.COUNTS:
             if database < self._acknowledged:

@@ -131,7 +131,7 @@ async def test_the_running_service_is_advised_by_resource(three_workers: Service
     ("arguments", "complaint"),
     [
         ((), "Name the traffic: --reads and --writes, a --trace, a --workload, or --metrics."),
-        (("--reads", "1"), "--reads and --writes are told together."),
+        (("--reads", "1"), "--reads and --writes go together."),
         (("--reads", "1", "--writes", "1", "--workload", "ycsb-a"), "Name the traffic:"),
         (("--reads", "1", "--writes", "1"), "Say what the data must have: --stale SECONDS, any or never"),
         (("--reads", "-1", "--writes", "1"), "should be greater than or equal to 0"),

@@ -37,7 +37,7 @@ def test_what_was_published_is_told_as_a_timeline_and_what_passed_in_a_line() ->
     assert re.search(r"cache-aside, as published +published +\d+ .* fails: stale", printed)
     assert re.search(r"write-behind, dirty keys compared +repaired +50 .* passed", printed)
     assert re.search(r"cache-aside +ours +50 .* passed", printed)
-    assert "All is as told" in complaints
+    assert "All is as expected" in complaints
 
 
 @pytest.mark.parametrize("schedules", [80, pytest.param(200, marks=pytest.mark.prove)])
