@@ -24,7 +24,7 @@ from app.settings import Settings
 from tests.caching.views import new_ledger
 from tests.home import Home
 from tests.open_directory import open_directory
-from tests.service import Service, serving
+from tests.service import FORKING, Service, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -182,5 +182,5 @@ def home() -> Iterator[Home]:
 @pytest.fixture
 async def three_workers(endpoints: Endpoints) -> AsyncIterator[Service]:
     """The application as three worker processes behind one port."""
-    async with serving(endpoints.redis_url, endpoints.database_url, workers=3) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=3) as service:
         yield service
