@@ -73,14 +73,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 @contextmanager
 def settled_garbage() -> Iterator[None]:
-    """Tells the collector that what is there now will stay, and to look less often for what comes: most of its work at
-    a request was to walk through the application's own modules."""
-    thresholds = gc.get_threshold()
+    """Tells the collector that what is there now will stay. How often it looks for what comes is said in `app`."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
     yield
-    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 
