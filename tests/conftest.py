@@ -22,6 +22,7 @@ from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
 from tests.caching.views import new_ledger
+from tests.faults.stores import Stores
 from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import FORKING, Service, serving
@@ -63,6 +64,14 @@ def short_reads() -> Iterator[None]:
     is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.caching.gathering.BLOCK", timedelta(milliseconds=20))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def template() -> Iterator[None]:
+    """Tests with stores of their own begin with a copy of a cluster that was made once."""
+    with open_directory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stores, "template", directory / "data")
         yield
 
 
