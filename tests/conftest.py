@@ -22,9 +22,10 @@ from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
 from tests.caching.write_behind.views import new_ledger
+from tests.faults.stores import Stores
 from tests.home import Home
 from tests.open_directory import open_directory
-from tests.service import Service, serving
+from tests.service import FORKING, Service, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,6 +64,14 @@ def short_reads() -> Iterator[None]:
     is made for each test, and each would wait a fifth of a second. Those in processes of their own wait so long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.caching.write_behind.gathering.BLOCK", timedelta(milliseconds=20))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def template() -> Iterator[None]:
+    """Tests with stores of their own begin with a copy of a cluster that was made once."""
+    with open_directory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stores, "template", directory / "data")
         yield
 
 
@@ -182,5 +191,5 @@ def home() -> Iterator[Home]:
 @pytest.fixture
 async def three_workers(endpoints: Endpoints) -> AsyncIterator[Service]:
     """The application as three worker processes behind one port."""
-    async with serving(endpoints.redis_url, endpoints.database_url, workers=3) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=3) as service:
         yield service

@@ -22,7 +22,7 @@ class ProcessTree:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve: those that uvicorn supervises, or else uvicorn itself."""
-        return [process for process in self.alive() if "spawn_main" in _command(process)] or [self.processes[0]]
+        return [process for process in self.alive() if _serves(process)] or [self.processes[0]]
 
     def servers(self) -> Counter[str]:
         """How many there are of each embedded server; the processes that Postgres forks do not count."""
@@ -44,6 +44,14 @@ class ProcessTree:
             return not self.alive()
 
         return await eventually(none_is_left)
+
+
+def _serves(process: psutil.Process) -> bool:
+    """Whether it is a worker: a Python of its own, or forked by one that forks them all (`forking.py`)."""
+    try:
+        return "spawn_main" in _command(process) or "forkserver" in _command(process.parent())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -16,9 +16,11 @@ import httpx
 from tests.eventually import PATIENCE, eventually
 
 REPOSITORY = Path(__file__).parent.parent
-UVICORN = ("-m", "uvicorn", "app.main:app", "--no-access-log", "--log-level", "warning")
+QUIETLY = ("app.main:app", "--no-access-log", "--log-level", "warning")
+UVICORN = ("-m", "uvicorn", *QUIETLY)
+FORKING = ("-m", "tests.forking", *QUIETLY)
 FOURWAYS = ("-m", "app", "serve")
-"""Two ways to run it. Both are told their port by the environment."""
+"""Three ways to run it. All are told their port by the environment."""
 
 
 @dataclass(frozen=True, slots=True)

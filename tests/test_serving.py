@@ -19,7 +19,7 @@ from tests.fresh_database import fresh_database
 from tests.keep_alive import Answer, KeepAlive
 from tests.open_directory import open_directory
 from tests.process_tree import ProcessTree
-from tests.service import Service, free_port, serving
+from tests.service import FORKING, Service, free_port, serving
 from tests.terminal import terminal
 
 CROWD = 500
@@ -40,7 +40,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 @pytest.fixture
 async def watched(endpoints: Endpoints, wire: PostgresWire) -> AsyncIterator[Service]:
     """Three workers, whose statements pass the wire."""
-    async with serving(endpoints.redis_url, wire.url, workers=3, **PATIENT) as service:
+    async with serving(endpoints.redis_url, wire.url, command=FORKING, workers=3, **PATIENT) as service:
         yield service
 
 

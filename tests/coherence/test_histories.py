@@ -210,8 +210,14 @@ async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
             await b.users.get(ada)
         with pytest.raises(DatabaseUnavailable, match="old primary"):
             await b.rename(ada, "Eve")
-        with pytest.raises(CacheError, match="old primary"):
-            await b.resources.page_views.add("home", 1)
+
+        async def is_told_why() -> bool:
+            with pytest.raises(CacheError) as refused:
+                await b.resources.page_views.add("home", 1)
+            # Where there is more to do than the machine can, trust lapses for a moment, and that is the reason then.
+            return "old primary" in str(refused.value)
+
+        await eventually(is_told_why)
         await answers(a, ada, "Ada King", "CUP", 20)
         b.postgres.move_to(address)
         b.postgres.cut()

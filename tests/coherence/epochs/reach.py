@@ -9,9 +9,7 @@ TRUST, SETTLED = 1, 2
 
 
 def with_instance(world: World, i: int, **changes: object) -> World:
-    instances = list(world.instances)
-    instances[i] = instances[i]._replace(**changes)  # type: ignore[arg-type]
-    return world._replace(instances=tuple(instances))
+    return put(world, i, world.instances[i]._replace(**changes))  # type: ignore[arg-type]
 
 
 def with_poll(world: World, i: int, **changes: object) -> World:

@@ -5,7 +5,8 @@ kept: two states that differ by the hour alone are one. Random tokens are small 
 stands nowhere, so that a state that comes again is seen to come again.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 TIMELINES = ((1, 1), (1, 2), (2, 1))
 """System and timeline of each history: the first Postgres, a promoted standby of it, a restored dump."""
@@ -133,6 +134,25 @@ class World(NamedTuple):
     saved: tuple[Redis, ...] = ()
     excused: tuple[int, ...] = ()
     """Since Redis silently went back: 1 has not polled, 2 has, 3 all have, 0 has polled again."""
+
+
+def _replacing(kind: type[tuple[Any, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[Any, ...]]:
+    """`_replace` of these records: Python's own asks for each field whether it is replaced, and an exploration
+    replaces one or two of thirty, millions of times."""
+    places = {field: place for place, field in enumerate(fields)}
+    new = tuple.__new__
+
+    def replace(record: tuple[Any, ...], /, **changes: Any) -> tuple[Any, ...]:
+        values = list(record)
+        for field, value in changes.items():
+            values[places[field]] = value
+        return new(kind, values)
+
+    return replace
+
+
+for record in (Redis, Postgres, Poll, Request, Instance, World):
+    record._replace = _replacing(record, record._fields)  # type: ignore[assignment, method-assign]
 
 
 def unused(world: World, kind: str) -> int:

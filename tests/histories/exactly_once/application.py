@@ -28,7 +28,7 @@ class Connection(Keyed):
 
 
 class Application:
-    """`uvicorn` with some workers, on an address that stays."""
+    """`uvicorn` with some workers (`tests.forking`), on an address that stays."""
 
     def __init__(
         self, redis_url: str, database_url: str, settings: Mapping[str, str], *, app: str, workers: int
@@ -76,7 +76,7 @@ class Application:
     async def start(self) -> None:
         """Starts it, and does not wait for it."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "uvicorn", self._app, "--port", str(self._port), "--workers", str(self.workers),
+            sys.executable, "-m", "tests.forking", self._app, "--port", str(self._port), "--workers", str(self.workers),
             "--no-access-log", "--log-level", "error",
             cwd=REPOSITORY, env=self._environment,
         )  # fmt: skip
@@ -96,6 +96,7 @@ class Application:
     async def killed(self, worker: psutil.Process) -> None:
         """`kill -9` of one, which its supervisor replaces; returns when there are as many as before."""
         worker.kill()
+        await ProcessTree((worker,)).gone()
         await eventually(self._is_complete)
 
     def processes(self) -> list[psutil.Process]:

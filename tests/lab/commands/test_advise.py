@@ -75,7 +75,7 @@ def test_of_a_trace_the_alternatives_are_measured(trace: Path) -> None:
         (None, "By the bill none of them is to be had"),
     ],
 )
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("played_once")
 def test_it_says_whether_the_tree_and_the_bill_differ(
     trace: Path, best: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

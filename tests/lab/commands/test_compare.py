@@ -32,7 +32,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return command.run("compare", *arguments)
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("played_once")
 def test_the_table_names_every_strategy_and_what_each_column_tests() -> None:
     code, printed, _complaints = run(*SMALL)
     assert code == 0
@@ -206,7 +206,7 @@ def test_to_try_whether_a_page_can_be_written_changes_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Only Linux has a disk that is always full.")
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("played_once")
 def test_a_disk_that_is_full_takes_the_page_and_not_the_table() -> None:
     code, printed, complaints = run(*SMALL, "--html", "/dev/full")
     assert code == 1
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_takes_the_page_and_not_the_table() -> None:
     assert "write-behind, dirty keys" in printed
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("played_once")
 def test_the_page_is_utf_8_whatever_the_machine_prefers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(io, "text_encoding", lambda encoding, level=2: encoding or "latin-1")
     assert run(*SMALL, "--html", str(tmp_path / "page.html"))[0] == 0
@@ -237,7 +237,7 @@ def test_in_a_file_a_complaint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.stderr == "/nowhere/trace cannot be read: No such file or directory.\n"
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("played_once")
 def test_a_terminal_without_a_letter_for_a_quotation_mark_gets_the_table() -> None:
     result = CliRunner(charset="latin-1").invoke(lab, ["compare", *SMALL])
     assert (result.exit_code, result.exception) == (0, None)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from app.embedded import Endpoints
-from app.lab.commands import lab
+from app.lab.commands import compare, lab
+from app.lab.comparison.contestant import CONTESTANTS
 from app.lab.comparison.entrant import PREFIX
 from app.lab.comparison.schema import SCHEMA
 from tests.eventually import eventually
@@ -31,6 +33,13 @@ def stores(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the tests' own stores."""
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
+
+
+@pytest.fixture
+def few(stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that looks at the trace needs not all who play it. All of them are in `../commands/test_compare.py`."""
+    named = [contestant for contestant in CONTESTANTS if contestant.name in ("no cache", "write-behind")]
+    monkeypatch.setattr(compare, "play", partial(compare.play, contestants=named))
 
 
 @pytest.fixture
@@ -53,7 +62,7 @@ def told(path: Path, *arguments: str) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("few")
 def test_mixed_line_ends_are_one_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_bytes(b"op,key\nget,a\r\nset,b\rget,b\n\r\nset,a")
@@ -83,7 +92,7 @@ def test_a_zero_byte_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert "zero byte" in complaints
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("few")
 def test_json_tells_what_was_passed_over_and_what_was_counted(tmp_path: Path) -> None:
     request = '203.0.113.9 - - [01/Jul/1995:00:00:01 -0400] "{} /a HTTP/1.0" 200 6245\n'
     trace = tmp_path / "access.log"
@@ -92,7 +101,7 @@ def test_json_tells_what_was_passed_over_and_what_was_counted(tmp_path: Path) ->
     assert (answer["trace"]["skipped"], answer["trace"]["exact"], answer["trace"]["whole"]) == (3, True, True)
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("few")
 def test_of_a_long_trace_all_is_counted_and_the_first_part_is_played(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv.gz"
     with gzip.open(trace, "wt", compresslevel=1) as file:
@@ -103,7 +112,7 @@ def test_of_a_long_trace_all_is_counted_and_the_first_part_is_played(tmp_path: P
     assert answer["replayed"]["operations"] == 40
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("few")
 def test_gzip_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = gzip.compress(b"op,key\n" + b"get,a\nset,b\n" * 20)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
@@ -113,7 +122,7 @@ def test_gzip_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> N
     assert (answer["trace"]["reads"], answer["trace"]["writes"]) == (20, 20)
 
 
-@pytest.mark.usefixtures("stores")
+@pytest.mark.usefixtures("few")
 def test_an_open_loop_says_its_rate(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text("op,key\n" + "get,a\nset,b\n" * 20)
