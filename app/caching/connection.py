@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import hiredis
+from redis import DriverInfo
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
@@ -123,6 +124,7 @@ async def open_redis(
         protocol=2,
         parser_class=Parser,
         redis_connect_func=connected,
+        driver_info=DriverInfo(),  # Else each connection would look into redis-py's package for its version.
     )
     pool.breaker = breaker
     redis = Redis.from_pool(pool)
