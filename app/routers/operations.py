@@ -233,10 +233,7 @@ async def metrics(resources: AllResources) -> Response:
             "views_backlog_bytes": ("How many bytes those take in Redis, at least.", backlog.bytes),
             "views_backlog_oldest_seconds": ("How long the oldest of them waits.", oldest.total_seconds()),
             "views_backlog_fill": ("How full the fullest shard is; at 1 it takes nothing more.", backlog.fill),
-            "views_keys_bytes": (
-                "How many bytes the idempotency keys of the last day take in Redis.",
-                backlog.record_bytes,
-            ),
+            "views_keys_bytes": ("How many bytes the records of idempotency keys take in Redis.", backlog.record_bytes),
             "views_keys_fill": ("How full the fullest shard is of those; at 1 it takes no more.", backlog.record_fill),
             "views_at_risk": ("Those of them that a crash of Redis' machine could lose now.", backlog.young),
         }
