@@ -18,10 +18,10 @@ from fastapi.responses import JSONResponse
 from app.connections import Connections
 from app.flow import Flow
 from app.lingering import Lingering
-from app.no_request import ENDING, FULL, NO_HTTP, NO_METHOD, NO_TUNNEL, NO_VERSION
+from app.no_request import ENDING, FULL, NO_HTTP, NO_TUNNEL, NO_VERSION
 from app.refusing import Refusing
 from app.request_head import too_long
-from app.request_line import is_request_line, origin_form
+from app.request_line import origin_form
 from app.speed.one_write import Joined
 from app.turns import AT_ONCE
 from app.upgrade import without_upgrade
@@ -124,8 +124,6 @@ class HttpConnection(Refusing):
             self._ignore_upgrade()
             if rest := data[upgrade.args[0] :]:
                 self._parse(rest)
-        except httptools.HttpParserInvalidMethodError:
-            self._refuse(NO_METHOD if is_request_line(data) else NO_HTTP)
         except httptools.HttpParserError:
             self._refuse(NO_HTTP)
         if self._unfinished:

@@ -11,7 +11,6 @@ ENDING = problem(
     headers={"Retry-After": "1"},
 )
 NO_HTTP = problem(400, "unreadable", "The request cannot be read as HTTP.")
-NO_METHOD = problem(501, "not-implemented", "The method of the request is unknown here.")
 NO_VERSION = problem(505, "http-version-not-supported", "HTTP/1.1 is spoken here, and not that version.")
 TOO_SLOW = problem(408, "request-timeout", "The request did not come to its end in time.")
 NO_TUNNEL = problem(

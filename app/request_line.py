@@ -9,13 +9,7 @@ is forgotten; but where a request has to be refused for its Hosts, for there is 
 
 import re
 
-LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[0-9]\r?\n")
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-
-
-def is_request_line(data: bytes) -> bool:
-    """Whether `data` begins with a line as HTTP/1.x has it. If no parser reads it, then its method is unknown."""
-    return LINE.match(data) is not None
 
 
 def origin_form(target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> bytes | None:

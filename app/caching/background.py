@@ -16,13 +16,14 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.closing = False
+        self.is_open = self.closing = False
 
     async def __aenter__(self) -> Self:
+        self.is_open, self.closing = True, False
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self.closing = True
+        self.is_open, self.closing = False, True
         while self._tasks:
             await asyncio.wait(self._tasks)
 

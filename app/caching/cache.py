@@ -45,6 +45,15 @@ class Cache:
     observe: Observe = _nobody
     renewal: Renewal | None = None
     bulkhead: Bulkhead = field(default_factory=Bulkhead)
+    names: dict[str, str] = field(default_factory=dict)
+    """What is kept under which name."""
+
+    def claim(self, name: str, kind: str) -> str:
+        """What begins the names of a kind of things in Redis. Values and counters of one name would overwrite each
+        other. Raises ValueError for the second kind."""
+        if self.names.setdefault(name, kind) != kind:
+            raise ValueError(f"{name} is the name of {self.names[name]} already: choose another one for {kind}.")
+        return self.prefix + name
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ What can go wrong: the write raises, and has committed all the same, as when its
 nothing is invalidated here. A relay invalidates it; without one, call `invalidate` when the outcome is known.
 """
 
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from .lease import K
 from .reading import V
 from .region import Region
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -32,7 +34,8 @@ class Invalidating(Generic[K, V]):
         there, and a row that was renamed has two keys. Both halves run to their end, also when the caller goes away
         between them.
 
-        Raises what `save` raises; and without a relay NotInvalidated, which has the result: the write is committed.
+        Raises what `save` raises; and NotInvalidated, which has the result, when the write is committed and Redis could
+        not be told (without a relay), or `changed` does not say of what.
         """
         return await self._region.finish(self._write(save, changed))
 
@@ -43,13 +46,20 @@ class Invalidating(Generic[K, V]):
 
     async def _write(self, save: Coroutine[Any, Any, T], changed: Callable[[T], Mapping[K, int]]) -> T:
         result = await save
-        failed: NotInvalidated | None = None
-        for key, version in changed(result).items():
-            try:
-                await self.invalidate(key, version)
-            except NotInvalidated as error:  # The other keys are invalidated all the same.
-                failed = error
-        if failed is not None:
-            failed.result = result
-            raise failed
-        return result
+        failed: Exception | None = None
+        try:
+            for key, version in changed(result).items():
+                try:
+                    await self.invalidate(key, version)
+                except (NotInvalidated, ValueError, TypeError) as error:  # The other keys are invalidated all the same.
+                    failed = error
+        except Exception as error:  # noqa: BLE001  # Whatever `changed` raises: the write is committed by now.
+            failed = error
+        if failed is None:
+            return result
+        if not isinstance(failed, NotInvalidated):
+            logger.error("A write is committed, and not all that it changed was invalidated: %r", failed)
+            cause, failed = failed, NotInvalidated(f"The write is committed, and not invalidated: {failed!r}.")
+            failed.__cause__ = cause
+        failed.result = result
+        raise failed

@@ -62,10 +62,10 @@ class Region(Background, Generic[K, V]):
         if settled is None and cache.renewal is None:
             raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
         self._redis, self._name, self._type, self._clock = redis, name, type_, clock
-        self._observe, self._prefix, self._renewal = observe or cache.observe, cache.prefix + name, cache.renewal
-        self._settled, self.breaker, self.bulkhead, self._lifetimes = settled, breaker, cache.bulkhead, lifetimes
+        self._observe, self._prefix = observe or cache.observe, cache.claim(name, "values")
+        self._settled, self._renewal, self._lifetimes = settled, cache.renewal, lifetimes
         self._stamp, self._asking = Stamp(type_, breaker), Asking(name, breaker, lambda: self.report(Event.UNAVAILABLE))
-        self._ask = self._asking.ask
+        self.breaker, self.bulkhead, self._ask = breaker, cache.bulkhead, self._asking.ask
         self._fill, self._invalidate = script(redis, "fill"), script(redis, "invalidate")
         self._release, self._revoke = script(redis, "release"), script(redis, "revoke")
         self._gets = Batching(self._get_all, self.start, self._count_hits)

@@ -50,7 +50,8 @@ class Repeating:
             await self.stop()
 
     def start(self) -> None:
-        """Begins to repeat."""
+        """Begins to repeat, also after an end."""
+        self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def stop(self) -> None:

@@ -29,6 +29,9 @@ class Stamp(Generic[V]):
                 f"{type_.__name__} has no field `version`. Give it an int that the database raises with each change of "
                 "the row."
             )
+        field = getattr(type_, "model_fields", {}).get("version")
+        if field is not None and field.annotation is not int:
+            raise TypeError(f"The version of {type_.__name__} is {field.annotation}: it must be an int.")
         self._type, self._breaker = type_, breaker
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema_of_all_lives = hashlib.sha256((FORMAT + schema).encode())

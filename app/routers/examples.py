@@ -39,7 +39,7 @@ EXAMPLES = {
         "User 7 cannot be read: its created_at is no time of the years 1 to 9999.",
     ),
     501: (
-        "The method is unknown, or the body comes in another transfer coding than chunks.",
+        "The body comes in another transfer coding than chunks.",
         "not-implemented",
         "Of transfer codings only chunked is known here, and not gzip.",
     ),

@@ -1,6 +1,7 @@
 """A write that cannot forget to invalidate."""
 
 import asyncio
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -101,3 +102,29 @@ async def test_without_a_relay_the_error_has_the_result_and_all_keys_are_owed(
         assert opened.renewal is not None
         assert opened.renewal.owed == 2
         wire.heal()
+
+
+@pytest.mark.parametrize("mistake", ["changed fails", "one version is none"])
+async def test_a_mistake_in_what_was_changed_is_raised_with_the_result(
+    region: Region[int, Thing], source: Source, caplog: pytest.LogCaptureFixture, mistake: str
+) -> None:
+    """The write is committed: it must not look as if it were not, and the other keys are invalidated."""
+    cache = CacheAside(region)
+    source.rows[2] = OLD
+    await cache.get(2, source.get)
+
+    async def update() -> Thing:
+        source.rows[2] = NEW
+        return NEW
+
+    def changed(row: Thing) -> dict[int, int]:
+        if mistake == "changed fails":
+            raise AttributeError("A row has no such field.")
+        return {1: cast("int", "abc"), 2: row.version}
+
+    with pytest.raises(NotInvalidated, match="The write is committed, and not invalidated") as raised:
+        await cache.write(update(), changed)
+    assert raised.value.result == NEW
+    assert "A write is committed, and not all that it changed was invalidated" in caplog.text
+    if mistake != "changed fails":
+        assert (await cache.get(2, source.get)).value == NEW

@@ -114,26 +114,6 @@ async def test_a_client_of_the_first_version_is_answered_and_left(careful: Servi
         assert (answer.status, answer.headers["connection"], await client.rest()) == (200, "close", b"")
 
 
-@pytest.mark.parametrize(
-    ("line", "answer"),
-    [
-        (b"BREW /pot-1 HTTP/1.1", (501, "The method of the request is unknown here.")),
-        (b"get /users/1 HTTP/1.1", (501, "The method of the request is unknown here.")),
-        (b"BREW /pot-1 HTTP/2.0", (400, NO_HTTP)),
-        (b"BREW /pot-1", (400, NO_HTTP)),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", (400, NO_HTTP)),
-    ],
-)
-async def test_a_method_that_nobody_knows_is_told_from_what_is_no_http(
-    service: Service, line: bytes, answer: tuple[int, str]
-) -> None:
-    """Behind an answer that is due before it, too."""
-    async with conversation(service) as client:
-        await client.say(b"GET /health/live HTTP/1.1\r\n%b\r\n" % LOCALHOST + line + b"\r\n%b\r\n" % LOCALHOST)
-        (first,) = await client.answers(1)
-        assert (first.status, await client.refusal()) == (200, answer)
-
-
 async def test_white_space_around_a_host_is_none_of_it(careful: Service) -> None:
     async with conversation(careful) as client:
         await client.say(b"GET /health/live HTTP/1.1\r\nHost:\t localhost\t \r\n\r\n")

@@ -1,15 +1,22 @@
 """The backlog: what waits for the database, as Redis counts it."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from ..cache import Cache
-from .acceptance import Cap
+from ..errors import CacheUnavailable
+from .acceptance import CAP, Cap
 from .scripts import run, script
 from .shard import COUNT, GROUP, Shard
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,23 @@ class Waiting:
             record_bytes=sum(map(int, records)),
             record_fill=max(map(int, records)) / max(1, cap.records // COUNT),
         )
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Says in the log, after `PATIENCE`, when there is no flusher, in this process or another one."""
+        task = asyncio.create_task(self._look_for_flushers())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _look_for_flushers(self) -> None:
+        await asyncio.sleep(PATIENCE.total_seconds())
+        with suppress(CacheUnavailable):
+            if not (await self.look(CAP, None)).flushers:
+                name = self._shards[0].name
+                logger.warning("Nobody flushes %s, so what is accepted stays in Redis. Is a Flusher running?", name)
 
 
 def _question(shard: Shard, since: str | int, life: str | None) -> tuple[list[str], list[str | int]]:

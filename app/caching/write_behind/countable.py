@@ -17,21 +17,25 @@ def check(key: str, amount: int, idempotency_key: str | None) -> None:
     if not 1 <= amount <= LARGEST:
         raise ValueError(f"{amount:,} cannot be added: an amount must be 1 to {LARGEST:,}.")
     check_key(key)
-    if idempotency_key is not None and (not idempotency_key or " " in idempotency_key or not _is_text(idempotency_key)):
+    if idempotency_key is not None and (not _is_text(idempotency_key) or " " in idempotency_key):
         raise ValueError(
-            f"{idempotency_key[:100]!r} is no idempotency key: it must be text without blanks, and not empty."
+            f"{_cut(idempotency_key)} is no idempotency key: it must be text without blanks, and not empty."
         )
 
 
 def check_key(key: str) -> None:
     """Raises ValueError for what cannot be a key."""
-    if not key or not _is_text(key):
-        raise ValueError(f"{key[:100]!r} is no key: it must be text, and not empty.")
+    if not _is_text(key):
+        raise ValueError(f"{_cut(key)} is no key: it must be text, and not empty.")
 
 
-def _is_text(words: str) -> bool:
-    """Whether a database could keep it: no NUL, and no half of a pair, which is no UTF-8."""
+def _is_text(words: object) -> bool:
+    """Whether a database could keep it: not empty, no NUL, and no half of a pair, which is no UTF-8."""
     try:
-        return b"\0" not in words.encode()
+        return isinstance(words, str) and bool(words) and b"\0" not in words.encode()
     except UnicodeEncodeError:
         return False
+
+
+def _cut(words: object) -> str:
+    return repr(words[:100] if isinstance(words, str) else words)

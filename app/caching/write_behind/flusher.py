@@ -32,7 +32,7 @@ from .gathering import MOST_AT_ONCE, Gathering
 from .pending import Pending
 from .set_aside import Aside, SetAside
 from .shard import shards
-from .target import Target
+from .target import Target, only
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ class Flusher:
         interval: timedelta = INTERVAL,
         observe: ObserveFlow = unobserved,
     ) -> None:
-        self._flush, self._breaker, self._observe = target.flush, cache.breaker, observe
+        self._flush, self._breaker, self._observe = only(target.flush, Refused), cache.breaker, observe
         self._repeating = Repeating("flusher", self._repeat, lambda: observe(Flow.FAILURES, 1))
-        some, redis = shards(cache.prefix + name), redis or cache.redis
+        some, redis = shards(cache.claim(name, "counters")), redis or cache.redis
         self._gathering = Gathering(
             redis, some, amount=amount, interval=interval, stopping=lambda: self._repeating.stopping, observe=observe
         )
         self._forgetting = Forgetting(redis, some, cache.breaker)
-        self._dead_letters = DeadLetters(target.salvage, self._gathering, observe)
+        self._dead_letters = DeadLetters(only(target.salvage), self._gathering, observe)
         self._held: list[Pending] = []
         self._aside = SetAside()
         self._counted = self._dead = 0
@@ -204,6 +204,7 @@ class Flusher:
 
     async def _rescue(self, entry: Pending, reason: str) -> int:
         rows, dead = await self._dead_letters.keep(entry, reason)
+        await self._forgetting.forget_totals(entry)
         self._note(rows)
         return dead
 

@@ -24,7 +24,7 @@ class Forgetting:
 
     def __init__(self, redis: Redis, shards: Sequence[Shard], breaker: Breaker) -> None:
         self._shards, self._breaker = shards, breaker
-        self._acknowledge = script(redis, "acknowledge")
+        self._acknowledge, self._forget_totals = script(redis, "acknowledge"), script(redis, "forget")
 
     async def forget(self, entries: Sequence[Pending]) -> list[int]:
         """Answers the amount of the entries that were there, for each shard that had some. Each entry leaves the stream
@@ -39,6 +39,17 @@ class Forgetting:
                     if not is_no_stream(error.__cause__):
                         raise  # Else its entries are gone, and those of the others are forgotten all the same.
         return amounts
+
+    async def forget_totals(self, entry: Pending) -> None:
+        """Forgets the totals of the keys of an entry that was salvaged: what became dead letters is in none of them any
+        more. That also when it was salvaged before, by a process that died then. Raises CacheUnavailable."""
+        shard, keys = entry.shard, list(entry.batch.amounts) if entry.batch else []
+        args = [secrets.token_hex(8)]
+
+        def question(life: str | None) -> tuple[list[str | bytes], list[str]]:
+            return [shard.epoch, *(_total(shard, key, life) for key in keys)], args
+
+        await run(self._forget_totals, question, self._breaker, drains=True)
 
     async def _forget(self, shard: Shard, entries: Sequence[Pending]) -> int:
         args: list[str | int] = [GROUP, secrets.token_hex(8)]

@@ -62,7 +62,12 @@ class GroupCommit:
     def ask(
         self, key: str, amount: int, idempotency_key: str | None, *, many: bool = False
     ) -> "asyncio.Future[int | None]":
-        """The key's total, when the addition was accepted, perhaps as one of `many` of its call."""
+        """The key's total, when the addition was accepted, perhaps as one of `many` of its call.
+
+        Raises CacheUnavailable before and after the `async with`: nobody would look after it, and its end, which waits
+        for what was asked, would never come."""
+        if not self._background.is_open:
+            raise CacheUnavailable("Nothing is accepted outside of the `async with` of these counters.")
         total: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._waiting[self._shards[number(key)]].append(Addition(key, amount, idempotency_key, total, many))
         if not self._under_way:

@@ -84,7 +84,7 @@ class Receipts:
         finally:
             try:
                 await self.check(young=timedelta(0))
-            except CacheError as error:
+            except Exception as error:  # noqa: BLE001  # Whatever `load` raises: the others have to stop, too.
                 logger.warning("At the end nobody knows what has become of an amount of %d: %s", self.amount, error)
 
     @property

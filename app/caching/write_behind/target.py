@@ -9,12 +9,15 @@ there.
 
 What can go wrong: each of them raises `TargetUnavailable` when the database is away; flush and salvage raise `NotDone`
 when it is there and has not done it; flush raises `Refused` when the database refuses something of what it was given.
+Whatever else flush and salvage raise counts as `NotDone`. Each call needs a deadline: one that hangs holds up the rest.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
 
+from ..errors import CacheError, NotDone, TargetUnavailable
 from .batch import Batch
 from .pending import Pending
 
@@ -46,6 +49,31 @@ Salvage = Callable[[Pending, str, int], Awaitable[tuple[int, int]]]
 """Adds what can be added of one entry, and keeps the rest as dead letters, with the reason and how often it was tried:
 in one transaction, once. Answers how many rows it wrote, and which amount became dead letters. Raises
 TargetUnavailable and NotDone."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def only(call: Callable[P, Awaitable[R]], *errors: type[CacheError]) -> Callable[P, Awaitable[R]]:
+    """The call, which raises only these errors, and NotDone in place of any other one:
+
+    flush raises KeyError for one of the keys, whatever else is in the batches
+    the flusher tries again and again, and nothing is flushed any more
+    as NotDone, the entry is found by halves, and stands aside
+    """
+
+    known: tuple[type[CacheError], ...] = (TargetUnavailable, NotDone, *errors)
+
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await call(*args, **kwargs)
+        except known:
+            raise
+        except Exception as error:
+            raise NotDone(f"The target has raised {error!r}.") from error
+
+    return guarded
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Totals:
         for key, (total, waits) in zip(keys, found, strict=True):
             if total is None:
                 pending = zip(waits[::2], waits[1::2], strict=True)
-                base = standing.amounts.get(key, 0)
+                base = int(standing.amounts.get(key, 0))
                 base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
                 # Under the names of the life in which it was seen: a Redis that has restarted meanwhile may have lost
                 # some of it, or has it once more, and nobody asks that life's totals any more.

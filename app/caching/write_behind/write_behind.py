@@ -37,7 +37,7 @@ class WriteBehind:
     def __init__(
         self, cache: Cache, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
     ) -> None:
-        some, clock, self._observe = shards(cache.prefix + name), BatchClock(cache.clock), observe
+        some, clock, self._observe = shards(cache.claim(name, "counters")), BatchClock(cache.clock), observe
         load, self._background, self._open = clock.learning(target.load), Background(), AsyncExitStack()
         self.receipts = Receipts(cache, some, load, observe)
         self._acceptance = Acceptance(cache, cap, clock, self.receipts)
@@ -49,6 +49,7 @@ class WriteBehind:
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self.receipts.running())
         await self._open.enter_async_context(self._background)
+        await self._open.enter_async_context(self._waiting.watched())
         return self
 
     async def __aexit__(self, *error: object) -> None:

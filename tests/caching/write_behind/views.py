@@ -39,7 +39,7 @@ FROM (SELECT page, views FROM page_views UNION ALL SELECT page, delta FROM parke
 HOME = Shard("views", number("home"))
 
 
-class Lost(Exception):
+class Lost(BaseException):
     """A process died, or its link did."""
 
 
@@ -76,7 +76,9 @@ class Views:
     def another(self, clock: RedisClock | None = None) -> Self:
         """Another process, with the same stores, and perhaps another copy of Redis' clock."""
         redis, waiting, own, breaker, database = self._stores
-        return type(self)(redis, waiting, clock or own, breaker, database)
+        other = type(self)(redis, waiting, clock or own, breaker, database)
+        other.counters._background.is_open = True
+        return other
 
     def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
         """Another flusher: another process."""
