@@ -22,6 +22,7 @@ from app.main import create_app
 from app.schema import migrate
 from app.settings import Settings
 from tests.caching.write_behind.views import new_ledger
+from tests.eventually import eventually
 from tests.faults.stores import Stores
 from tests.home import Home
 from tests.open_directory import open_directory
@@ -111,8 +112,13 @@ async def empty(endpoints: Endpoints) -> None:
 
 @pytest.fixture
 def settings(endpoints: Endpoints) -> Settings:
-    """Settings that name the servers, and nothing else."""
-    return Settings(_env_file=None, redis_url=endpoints.redis_url, database_url=endpoints.database_url)
+    """Settings that name the servers, with the patience that a busy machine needs, and nothing else."""
+    return Settings(
+        _env_file=None,
+        redis_url=endpoints.redis_url,
+        database_url=endpoints.database_url,
+        database_timeout=timedelta(seconds=10),
+    )
 
 
 @pytest.fixture
@@ -167,9 +173,14 @@ async def ledger(sql: asyncpg.Connection) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The application in this process, with its lifespan begun."""
+    """The application in this process, which has begun, and believes its Redis: a busy machine takes a while."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
+
+        async def believes() -> bool:
+            return bool(app.state.resources.breaker.closed)
+
+        await eventually(believes)
         yield app
 
 

@@ -14,9 +14,11 @@ same beat, and is not noticed.
 """
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -31,6 +33,8 @@ T = TypeVar("T")
 VOID = "void "
 """Begins what stands in place of an epoch, in a Redis that went back to it."""
 NONE = "-"
+LATE = timedelta(seconds=2)
+"""So long after its answer was given up, a beat may still come to stand in the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Record:
         self._instance = f"beat:{secrets.token_hex(8)}"
         self._beats = {NONE}
         """What may stand there: more than one when an answer was lost."""
+        self._late: dict[str, float] = {}
+        """Beats whose answer was lost, and since when: Redis may carry them out yet, behind later ones."""
         self._telling = NONE
         self._past: deque[str] = deque(maxlen=100)
         """The tellings that were seen before the present one: after FLUSHALL a Redis is told anew."""
@@ -70,12 +76,17 @@ class Record:
 
     async def beat(self, epoch: str | None, position: int) -> Seen:
         """Looks, sets the clock, and leaves a beat while the record is of `epoch`. Raises what redis-py raises."""
-        new = secrets.token_hex(8)
+        new, now = secrets.token_hex(8), time.monotonic()
         before, self._beats = self._beats, self._beats | {new}
-        known = [self._telling, " ".join(before), " ".join(self._past)]
-        seconds, micros, left, went_back, *found = await self._beat(
-            keys=[self._name], args=[epoch or "", self._instance, new, position, *known]
-        )
+        self._late = {beat: since for beat, since in self._late.items() if now - since < LATE.total_seconds()}
+        known = [self._telling, " ".join(before | self._late.keys()), " ".join(self._past)]
+        try:
+            seconds, micros, left, went_back, *found = await self._beat(
+                keys=[self._name], args=[epoch or "", self._instance, new, position, *known]
+            )
+        except REDIS_DOWN:
+            self._late[new] = time.monotonic()
+            raise
         self._clock.set(int(seconds) * 1000 + int(micros) / 1000)
         words = [None if one is None else one.decode() for one in found]
         token, deployment, history, told, claim, claims_for, telling, beat = words

@@ -1,7 +1,7 @@
 """What stands in Redis is late, foreign, or of no row at all: over HTTP, through two processes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import asyncpg
@@ -90,8 +90,18 @@ async def test_five_hundred_readers_of_a_cold_stock_cost_one_query_in_all_proces
     (path,) = (await made(pair[0].connection, "cold", 1)).stocks
     # What a relay has yet to tell of its creation would void the load, and another reader would load again.
     await all_told([instance.postgres for instance in pair], sql)
-    assert await redis.delete("stock:{cold-0}") == 1
-    before = [instance.postgres.count(LOADS["inventory"]) for instance in pair]
+    while True:
+        await redis.delete("stock:{cold-0}")
+        before = [instance.postgres.count(LOADS["inventory"]) for instance in pair]
+        answers = await _stampede(pair, path)
+        assert {(answer.status, answer.json()["quantity"]) for answer in answers} == {(200, PIECES)}
+        # On a busy machine trust may lapse in the middle, and then reads bypass Redis, as they have to.
+        if not any("fwd=bypass" in answer.headers["cache-status"] for answer in answers):
+            break
+    assert sum(instance.postgres.count(LOADS["inventory"]) for instance in pair) - sum(before) == 1
+
+
+async def _stampede(pair: Pair, path: str) -> Sequence[Answer]:
     connections = [await Keyed.to(pair[number % 2].service.url) for number in range(CROWD)]
     one, other = pair
     # The query is held until the last reader has asked, so none comes late.
@@ -108,8 +118,7 @@ async def test_five_hundred_readers_of_a_cold_stock_cost_one_query_in_all_proces
         answers = await asyncio.wait_for(asyncio.gather(*(each.answer() for each in connections)), PATIENCE)
     for connection in connections:
         await connection.close()
-    assert {(answer.status, answer.json()["quantity"]) for answer in answers} == {(200, PIECES)}
-    assert sum(instance.postgres.count(LOADS["inventory"]) for instance in pair) - sum(before) == 1
+    return answers
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
