@@ -133,5 +133,7 @@ async def test_its_keys_are_removed_and_no_others(bench: Bench, redis: Redis, en
     await of(bench, "cache-aside").strategy.read("a")
     assert [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
     await remove_keys(endpoints.redis_url)
-    assert [key async for key in redis.scan_iter(match=f"{PREFIX}*")] == []
+    left = [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
+    # The flusher of our write-behind runs, and may have begun its streams anew by now.
+    assert [key for key in left if b":write-behind:{" not in key] == []
     assert await redis.get("users:{1}") == b"theirs"

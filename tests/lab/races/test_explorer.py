@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Batch, Revoke
+from app.caching import Batch, Revoke, TargetUnavailable
 from app.embedded import Endpoints
 from app.lab.anomaly import Anomaly
 from app.lab.ours import CacheAside, Entry, ReadThrough, WriteThrough
@@ -103,9 +103,12 @@ class HasNoLedger(SteppedWriteBehind):
     """What is carried twice counts twice."""
 
     async def _apply(self, batches: Sequence[Batch]) -> int:
-        for batch in batches:
-            for key, delta in batch.amounts.items():
-                await self._table.add(key, delta)
+        try:
+            for batch in batches:
+                for key, delta in batch.amounts.items():
+                    await self._table.add(key, delta)
+        except OSError as error:
+            raise TargetUnavailable(str(error)) from error
         return len(batches)
 
 
