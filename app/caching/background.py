@@ -19,13 +19,17 @@ class Background:
         self.is_open = self.closing = False
 
     async def __aenter__(self) -> Self:
-        self.is_open, self.closing = True, False
+        self.open()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self.is_open, self.closing = False, True
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def open(self) -> None:
+        """It takes tasks now."""
+        self.is_open, self.closing = True, False
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Does work to its end, also when whoever asked for it goes away."""

@@ -25,6 +25,8 @@ class SteppedWriteBehind(WriteBehind):
         self._table = table
         cache, target = Cache(redis, RedisClock(), trusting()), Target(self._load, self._apply, self._salvage)
         counters = caching.WriteBehind(cache, prefix, target, cap=Cap(entries=1000, bytes=2**20))
+        # Without the receipts that its `async with` starts: what Redis loses is no subject of the races.
+        counters._background.open()
         flusher = Flusher(cache, prefix, target, amount=1, interval=timedelta(0))
         super().__init__(counters, flusher)
 

@@ -77,7 +77,7 @@ class Views:
         """Another process, with the same stores, and perhaps another copy of Redis' clock."""
         redis, waiting, own, breaker, database = self._stores
         other = type(self)(redis, waiting, clock or own, breaker, database)
-        other.counters._background.is_open = True
+        other.counters._background.open()
         return other
 
     def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
