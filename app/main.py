@@ -9,11 +9,12 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from app.caching import CacheUnavailable
 from app.embedded import embedded_servers
 from app.log_lines import speak_as_one
 from app.metrics import Metrics
@@ -81,6 +82,9 @@ async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
 
 async def _report(resources: Resources) -> None:
     """Says at the start what an operator should know, and would ask readiness for only when it is too late."""
+    with suppress(CacheUnavailable):  # Readiness says why.
+        # Many that begin at once stand still, and trust lapses for a moment: as a reader does, wait for news.
+        await resources.breaker.believed()
     for part, says in (await readiness(resources)).parts.items():
         if says not in (OK, Schema.CURRENT):
             logger.warning("Not as it should be: %s: %s", part, says)

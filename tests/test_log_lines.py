@@ -1,12 +1,21 @@
-"""How a line of the log begins."""
+"""How a line of the log begins, and what is said at the start."""
 
 import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from app import main
+from app.caching.breaker import TRUST
 from app.embedded import Endpoints
+from app.metrics import Metrics
+from app.settings import Settings
+from app.wiring import Resources, open_resources
 from tests.eventually import eventually
 from tests.home import Home
+from tests.in_process import application
 from tests.service import free_port
 from tests.terminal import terminal
 
@@ -37,3 +46,21 @@ async def test_every_line_says_when_how_grave_and_who_in_each_process(
         lines = [line for line in lines if line not in ("", "Stopped.")]
     assert len(lines) >= processes
     assert [line for line in lines if not LINE.fullmatch(line)] == []
+
+
+async def test_a_start_that_stands_still_for_a_moment_is_no_cause_for_alarm(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The relay finds out that Redis knows everything · the process stands still, and trust lapses · it reports"""
+
+    @asynccontextmanager
+    async def stands_still(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
+        async with open_resources(settings, metrics) as resources:
+            time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process stands still.
+            assert not resources.breaker.closed
+            yield resources
+
+    monkeypatch.setattr(main, "open_resources", stands_still)
+    async with application(settings):
+        pass
+    assert [line for line in caplog.messages if "breaker" in line] == []
