@@ -24,9 +24,10 @@ from app.settings import Settings
 from tests.caching.write_behind.views import new_ledger
 from tests.eventually import eventually
 from tests.faults.stores import Stores
+from tests.fork_server import ForkServer
 from tests.home import Home
 from tests.open_directory import open_directory
-from tests.service import FORKING, Service, serving
+from tests.service import Service, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +49,13 @@ def signals_are_heard() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server(signals_are_heard: None) -> Iterator[None]:
+    """Programs that the tests start need not import what others have imported."""
+    with ForkServer.running():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -202,5 +210,5 @@ def home() -> Iterator[Home]:
 @pytest.fixture
 async def three_workers(endpoints: Endpoints) -> AsyncIterator[Service]:
     """The application as three worker processes behind one port."""
-    async with serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=3) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=3) as service:
         yield service

@@ -43,4 +43,4 @@ async def kill(service: Service) -> None:
     for process in tree.alive():
         process.kill()
     await tree.gone()
-    await service.process.wait()
+    await service.ended()

@@ -47,11 +47,8 @@ class ProcessTree:
 
 
 def _serves(process: psutil.Process) -> bool:
-    """Whether it is a worker: a Python of its own, or forked by one that forks them all (`forking.py`)."""
-    try:
-        return "spawn_main" in _command(process) or "forkserver" in _command(process.parent())
-    except psutil.NoSuchProcess:
-        return False
+    """Whether it is a worker, which multiprocessing has spawned, or the fork server has forked in its place."""
+    return "spawn_main" in (_name(process) + _command(process))
 
 
 def _runs(process: psutil.Process) -> bool:

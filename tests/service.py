@@ -1,7 +1,6 @@
 """The application as it is run: uvicorn in processes of its own, spoken to over HTTP."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -9,18 +8,17 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
 from tests.eventually import PATIENCE, eventually
+from tests.fork_server import REPOSITORY as REPOSITORY
+from tests.fork_server import Started, start
 
-REPOSITORY = Path(__file__).parent.parent
 QUIETLY = ("app.main:app", "--no-access-log", "--log-level", "warning")
 UVICORN = ("-m", "uvicorn", *QUIETLY)
-FORKING = ("-m", "tests.forking", *QUIETLY)
 FOURWAYS = ("-m", "app", "serve")
-"""Three ways to run it. All are told their port by the environment."""
+"""Two ways to run it. Both read their port from the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +26,17 @@ class Service:
     """A running application."""
 
     url: str
-    process: asyncio.subprocess.Process
+    process: Started
 
     def client(self, connections: int = 100) -> httpx.AsyncClient:
         """A client of it, to be used in an `async with`."""
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         # It speaks no TLS: to read the certificates of all the world would take longer than most tests.
         return httpx.AsyncClient(base_url=self.url, limits=limits, timeout=PATIENCE, verify=False)
+
+    async def ended(self) -> int:
+        """Returns when the process has ended, with its exit code."""
+        return await asyncio.to_thread(self.process.wait, PATIENCE)
 
 
 def free_port() -> int:
@@ -55,19 +57,14 @@ async def serving(
     port = str(free_port())
     stores = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
     environment = {**os.environ, **stores, "PORT": port, "UVICORN_PORT": port, **settings}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--workers", str(workers),
-        cwd=REPOSITORY, env=environment,
-        stdout=asyncio.subprocess.DEVNULL,  # What to try, which nobody reads here. Complaints go to stderr.
-    )  # fmt: skip
+    process = start([sys.executable, *command, "--workers", str(workers)], environment, screen=None, session=False)
+    service = Service(f"http://127.0.0.1:{port}", process)
     try:
-        service = Service(f"http://127.0.0.1:{port}", process)
         await ready(service)
         yield service
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        await service.ended()
 
 
 async def ready(service: Service) -> None:
@@ -76,8 +73,8 @@ async def ready(service: Service) -> None:
         await eventually(lambda: _is_ready(client, service.process))
 
 
-async def _is_ready(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> bool:
-    assert process.returncode is None, f"The service ended with {process.returncode}."
+async def _is_ready(client: httpx.AsyncClient, process: Started) -> bool:
+    assert process.poll() is None, f"The service ended with {process.returncode}."
     try:
         return bool((await client.get("/health/ready")).json()["status"] == "ready")
     except httpx.TransportError:

@@ -4,23 +4,21 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.eventually import PATIENCE, eventually
+from tests.fork_server import PROGRAMS, Started, start
 from tests.process_tree import ProcessTree
 
-PROGRAMS = Path(sys.executable).parent
-REPOSITORY = Path(__file__).parent.parent
 OURS = ("FOURWAYS_", "REDIS_URL", "DATABASE_URL", "PORT", "PROMETHEUS_")
 
 
 class Terminal:
     """One running command."""
 
-    def __init__(self, process: subprocess.Popen[bytes], screen: Path) -> None:
+    def __init__(self, process: Started, screen: Path) -> None:
         self._process, self._screen = process, screen
 
     @property
@@ -79,14 +77,11 @@ async def terminal(screen: Path, *command: str, **environment: str) -> AsyncIter
     """Runs a program of our environment with these variables; it is ended with the block. `screen` is a file."""
     inherited: dict[str, str] = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     with screen.open("wb") as output:
-        process = subprocess.Popen(  # noqa: ASYNC220  # it blocks for a millisecond, and its signals and exit are plain
-            [PROGRAMS / command[0], *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd=REPOSITORY,
-            env={**inherited, "COLUMNS": "200", **environment},
+        process = start(
+            [str(PROGRAMS / command[0]), *command[1:]],
+            {**inherited, "COLUMNS": "200", **environment},
+            screen=output,
+            session=True,
         )
     running = Terminal(process, screen)
     try:

@@ -19,7 +19,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.keyed import HUNG_UP, Keyed, keyed, kill
 from tests.process_tree import ProcessTree
-from tests.service import FORKING, Service, serving
+from tests.service import Service, serving
 
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
 STREAMS = [f"views:{{{shard}}}" for shard in range(4)]
@@ -127,7 +127,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
     before: int,
 ) -> None:
     async with (
-        serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=2, **PATIENT) as service,
+        serving(endpoints.redis_url, endpoints.database_url, workers=2, **PATIENT) as service,
         _load(service, visitors),
     ):
         await eventually(lambda: _have(visitors, before))
@@ -155,7 +155,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_
     attempt: int,
     before: int,
 ) -> None:
-    async with serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=3, **PATIENT) as service:
+    async with serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT) as service:
         async with _load(service, visitors):
             await eventually(lambda: _have(visitors, before))
             worker = _busiest(service)
@@ -189,7 +189,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
         await eventually(lambda: _have(visitors, before))
         began = time.monotonic()
         service.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(service.process.wait(), PATIENCE)
+        await service.ended()
         stopping = time.monotonic() - began
     assert await _pending(redis) == 0, "A process that was asked to stop leaves nothing half carried."
     waiting = [await redis.xlen(stream) for stream in STREAMS]
@@ -282,7 +282,7 @@ async def test_fifty_buyers_of_thirty_pieces_get_thirty(endpoints: Endpoints, sq
     # As many connections to Postgres as buyers may come to one worker: who waits for the row holds one.
     roomy = {"FOURWAYS_DATABASE_CONNECTIONS": "25"}
     async with (
-        serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=3, **PATIENT, **roomy) as service,
+        serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT, **roomy) as service,
         _spread(service, 50) as connections,
     ):
         assert (await connections[0].ask("/inventory/TICKET", method="PUT", body={"quantity": 30})).status == 201

@@ -11,6 +11,7 @@ import pytest
 from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
+from tests.fork_server import ForkServer
 from tests.fresh_database import fresh_database
 from tests.home import Home
 from tests.keep_alive import Answer, KeepAlive
@@ -19,6 +20,12 @@ from tests.terminal import Terminal, terminal
 
 SANE = 15.0
 """Seconds within which Ctrl-C must have stopped everything, on a busy machine."""
+
+
+@pytest.fixture(autouse=True)
+def new_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command here is a Python that begins by itself."""
+    monkeypatch.setattr(ForkServer, "current", None)
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])

@@ -19,7 +19,7 @@ from tests.fresh_database import fresh_database
 from tests.keep_alive import Answer, KeepAlive
 from tests.open_directory import open_directory
 from tests.process_tree import ProcessTree
-from tests.service import FORKING, Service, free_port, serving
+from tests.service import Service, free_port, serving
 from tests.terminal import terminal
 
 CROWD = 500
@@ -40,7 +40,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 @pytest.fixture
 async def watched(endpoints: Endpoints, wire: PostgresWire) -> AsyncIterator[Service]:
     """Three workers, whose statements pass the wire."""
-    async with serving(endpoints.redis_url, wire.url, command=FORKING, workers=3, **PATIENT) as service:
+    async with serving(endpoints.redis_url, wire.url, workers=3, **PATIENT) as service:
         yield service
 
 
@@ -134,7 +134,7 @@ async def test_what_was_asked_before_sigterm_is_answered(
             answers = [await connection.answer() for connection in connections]
         assert {answer.status for answer in answers} == {200}
         # Uvicorn passes the signal on to itself once all is in order; its supervisor does not.
-        assert await asyncio.wait_for(service.process.wait(), PATIENCE) == (-signal.SIGTERM if processes == 1 else 0)
+        assert await service.ended() == (-signal.SIGTERM if processes == 1 else 0)
         await tree.gone()
 
 
@@ -169,7 +169,7 @@ async def test_sigterm_under_load_cuts_no_answer_short(workers: Service) -> None
         await eventually(is_busy)
         workers.process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(loads, PATIENCE)
-    assert await asyncio.wait_for(workers.process.wait(), PATIENCE) == 0
+    assert await workers.ended() == 0
     await tree.gone()
 
 
@@ -200,7 +200,7 @@ async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
         uvicorn.send(number)
         assert await uvicorn.code() == 0
         await tree.gone()
-        assert "Traceback" not in uvicorn.screen
+        assert "Traceback" not in uvicorn.screen, uvicorn.screen
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -212,7 +212,7 @@ async def test_uvicorn_names_a_wrong_setting_and_does_not_try_again(tmp_path: Pa
         code = await uvicorn.code()
     sentence = "FOURWAYS_USERS_TTL is 'abc': it must be a number of seconds."
     assert 1 <= uvicorn.screen.count(sentence) <= int(workers)
-    assert "Traceback" not in uvicorn.screen
+    assert "Traceback" not in uvicorn.screen, uvicorn.screen
     assert code == (3 if workers == "1" else 0)  # Of its supervisor uvicorn has no other code.
 
 

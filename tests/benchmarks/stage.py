@@ -6,8 +6,8 @@
 With one processor there is nothing to divide, and the figures are worth less.
 """
 
-import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,7 +24,8 @@ from app.speed.settled_garbage import settled_garbage
 from app.wiring import Resources, open_resources
 from tests.benchmarks.measurement import WrongAnswer
 from tests.eventually import eventually
-from tests.service import FOURWAYS, REPOSITORY, Service, free_port, serving
+from tests.fork_server import Started, start
+from tests.service import FOURWAYS, Service, free_port, serving
 
 HOUR = "3600"
 
@@ -125,16 +126,19 @@ async def peer(stage: Stage, module: str, **environment: str) -> AsyncIterator[S
     """A service of `peers/`, run in the same way."""
     stage.report(f"starting {module}")
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "uvicorn", f"tests.benchmarks.peers.{module}:app", "--port", str(port),
-        "--no-access-log", "--log-level", "warning",
-        cwd=REPOSITORY,
-        env={
+    process = start(
+        [
+            sys.executable, "-m", "uvicorn", f"tests.benchmarks.peers.{module}:app", "--port", str(port),
+            "--no-access-log", "--log-level", "warning",
+        ],
+        {
             **os.environ,
             "REDIS_URL": stage.endpoints.redis_url,
             "DATABASE_URL": stage.endpoints.database_url,
             **environment,
         },
+        screen=None,
+        session=False,
     )  # fmt: skip
     running = Service(f"http://127.0.0.1:{port}", process)
     try:
@@ -142,13 +146,12 @@ async def peer(stage: Stage, module: str, **environment: str) -> AsyncIterator[S
             await eventually(lambda: _answers(client, process))
         yield Server(running.url, psutil.Process(process.pid))
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        process.send_signal(signal.SIGTERM)
+        await running.ended()
 
 
-async def _answers(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> bool:
-    if process.returncode is not None:
+async def _answers(client: httpx.AsyncClient, process: Started) -> bool:
+    if process.poll() is not None:
         raise WrongAnswer("A peer ended by itself.")
     try:
         await client.get("/")

@@ -22,7 +22,7 @@ import pytest
 
 from app.embedded import Endpoints
 from tests.keyed import HUNG_UP, Keyed, keyed, kill
-from tests.service import FORKING, REPOSITORY, Service, serving
+from tests.service import REPOSITORY, Service, serving
 
 DATA = REPOSITORY.parent / "shared" / "data"
 ORDERS = DATA / "orders_online_retail_2010_12__2011_04.csv.gz"
@@ -104,7 +104,7 @@ async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_k
 
     began = time.monotonic()
     async with (
-        serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=WORKERS, **PATIENT) as service,
+        serving(endpoints.redis_url, endpoints.database_url, workers=WORKERS, **PATIENT) as service,
         keyed(service, LANES) as connections,
     ):
         openings = iter(opening.items())
@@ -115,7 +115,7 @@ async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_k
     done = await sql.fetchval("SELECT count(*) FROM stock_adjustments")
 
     async with (
-        serving(endpoints.redis_url, endpoints.database_url, command=FORKING, workers=WORKERS, **PATIENT) as service,
+        serving(endpoints.redis_url, endpoints.database_url, workers=WORKERS, **PATIENT) as service,
         keyed(service, LANES) as connections,
     ):
         await asyncio.gather(*map(shop.repeat_the_last, connections, range(LANES)))

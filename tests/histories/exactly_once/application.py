@@ -1,7 +1,6 @@
 """The application in processes of its own that can be killed one by one or all at once, and started again in the same
 place: its clients know one address."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -12,10 +11,11 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from tests.eventually import PATIENCE, eventually
+from tests.eventually import eventually
+from tests.fork_server import start
 from tests.keyed import HUNG_UP, Keyed, kill
 from tests.process_tree import ProcessTree
-from tests.service import REPOSITORY, Service, free_port, ready
+from tests.service import Service, free_port, ready
 
 
 class Connection(Keyed):
@@ -28,7 +28,7 @@ class Connection(Keyed):
 
 
 class Application:
-    """`uvicorn` with some workers (`tests.forking`), on an address that stays."""
+    """`uvicorn` with some workers, on an address that stays."""
 
     def __init__(
         self, redis_url: str, database_url: str, settings: Mapping[str, str], *, app: str, workers: int
@@ -75,19 +75,24 @@ class Application:
 
     async def start(self) -> None:
         """Starts it, and does not wait for it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.forking", self._app, "--port", str(self._port), "--workers", str(self.workers),
-            "--no-access-log", "--log-level", "error",
-            cwd=REPOSITORY, env=self._environment,
-        )  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            self._app,
+            "--port",
+            str(self._port),
+            "--workers",
+            str(self.workers),
+        ]
+        quietly = ["--no-access-log", "--log-level", "error"]
+        process = start([*command, *quietly], self._environment, screen=None, session=False)
         self._service = Service(self.url, process)
 
     async def stop(self) -> None:
         """SIGTERM, and an end in order, if it still runs."""
-        process = self.service.process
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        self.service.process.send_signal(signal.SIGTERM)
+        await self.service.ended()
 
     async def kill(self) -> None:
         """`kill -9` of all its processes."""

@@ -27,7 +27,7 @@ from tests.histories.linearizability.http_target import HttpTarget
 from tests.histories.linearizability.operation import Answer, Kind, Operation
 from tests.histories.linearizability.recorder import Recorder
 from tests.process_tree import ProcessTree
-from tests.service import FORKING, Service, serving
+from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
 """The fewest seeds that strike with each fault of the stores and of the workers."""
@@ -45,7 +45,7 @@ HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
 @pytest.fixture(scope="module")
 async def service(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Service]:
     """It reaches its stores through wires only."""
-    async with serving(redis_wire.url, postgres_wire.url, command=FORKING, workers=WORKERS, **HASTY) as service:
+    async with serving(redis_wire.url, postgres_wire.url, workers=WORKERS, **HASTY) as service:
         yield service
 
 

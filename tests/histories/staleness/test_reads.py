@@ -22,7 +22,7 @@ from tests.faults.stores import Stores
 from tests.histories.staleness.ledger import Ledger
 from tests.keep_alive import Answer, KeepAlive
 from tests.keyed import HUNG_UP
-from tests.service import FORKING, Service, serving
+from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
 """The fewest seeds that strike with each fault of the stores and of the workers."""
@@ -45,7 +45,7 @@ ENOUGH = 500
 @pytest.fixture(scope="module")
 async def service(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Service]:
     """It reaches its stores through wires only."""
-    async with serving(redis_wire.url, postgres_wire.url, command=FORKING, workers=3, **HASTY) as service:
+    async with serving(redis_wire.url, postgres_wire.url, workers=3, **HASTY) as service:
         yield service
 
 
