@@ -161,7 +161,7 @@ def start(
                 command, stdin=nothing, stdout=output, stderr=screen and subprocess.STDOUT,
                 start_new_session=session, cwd=REPOSITORY, env=environment,
             )  # fmt: skip
-        errors = sys.stderr.fileno() if screen is None else screen.fileno()
+        errors = 2 if screen is None else screen.fileno()
         return ForkServer.current.start(
             program, environment, [nothing.fileno(), output.fileno(), errors], session=session
         )

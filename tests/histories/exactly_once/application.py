@@ -60,8 +60,8 @@ class Application:
     ) -> AsyncIterator["Application"]:
         """One that is ready; stopped by SIGTERM at the end. `settings` are environment variables."""
         application = cls(redis_url, database_url, settings, app=app, workers=workers)
+        await application.start()
         try:
-            await application.start()
             await ready(application.service)
             yield application
         finally:
