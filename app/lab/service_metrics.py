@@ -16,7 +16,7 @@ from app.routers.strategies import CACHED
 PATIENCE = 10.0
 """Timeout, in seconds."""
 LARGEST = 2**24
-"""Most bytes read of an answer."""
+"""The most bytes read of an answer."""
 
 
 class MetricsError(FourwaysError):

@@ -66,7 +66,7 @@ def advise_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
-    """Say which strategy it should be, why, and how sure that is. It never switches anything.
+    """Say which strategy to choose, why, and how sure the advice is. It never switches anything.
 
     With a trace or a workload, the alternatives are played on it, and the bill is shown beside the tree's answer.
     """

@@ -67,7 +67,7 @@ def compare_(
 ) -> None:
     """Play one trace against no cache, the four strategies, and the published variants, and print the bill.
 
-    Nothing of the service's own data is touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    It does not touch the service's own data. Without REDIS_URL and DATABASE_URL, it starts both stores itself.
     """
     if (trace is None) == (workload is None):
         raise typer.BadParameter("Name a --trace or a --workload.")

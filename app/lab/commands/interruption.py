@@ -42,8 +42,8 @@ class Interruption:
         """From now on a signal waits for `telling`. Raises KeyboardInterrupt for a signal that has already come."""
         self._deferred = True
         if self._asked:
-            # Python prints and drops what a signal handler raises during garbage collection or the end of a weak
-            # reference.
+            # Python prints and drops what a signal handler raises during garbage collection or in a weak reference's
+            # callback.
             raise KeyboardInterrupt
 
     @contextmanager

@@ -111,8 +111,8 @@ def races_(
 ) -> None:
     """Explore in which orders a strategy goes wrong: every published defect as a timeline, and ours without one.
 
-    The exit code is 0 when all is as expected: what was published fails, what was repaired and ours pass. The service's
-    own data is not touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    The exit code is 0 when all is as expected: the published variants fail, and the repaired ones and ours pass. The
+    command does not touch the service's own data. Without REDIS_URL and DATABASE_URL, it starts both stores itself.
     """
     cases = _chosen(case or [])
     with Interruption() as interruption, bar() as progress:

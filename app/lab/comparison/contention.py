@@ -112,7 +112,7 @@ class _Weather:
 async def _race(player: Player, weather: _Weather, stop: asyncio.Event) -> None:
     """Sets up the race above. It is repeated when a held answer arrives before the write is acknowledged, as on a busy
     machine."""
-    # Opens connections and prepares statements first. Otherwise the first answers to be held would be those to that.
+    # Opens connections and prepares statements first. Otherwise the first answers held back would be theirs.
     for kind in (Kind.READ, Kind.WRITE):
         await player.closed([Operation(kind, f"warm-{place}") for place in range(2 * RACED)], 2 * RACED, stop)
     for try_ in range(TRIES):

@@ -10,7 +10,7 @@ queue, that is before the database has the batch. For ours, which does so last, 
 from dataclasses import dataclass
 
 LATENCY = 0.04
-"""Delay to the database, and again back, in seconds."""
+"""Delay to the database, and the same back, in seconds."""
 NEVER = 3600.0
 """Delay of bytes that never arrive, in seconds."""
 

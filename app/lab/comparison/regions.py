@@ -1,6 +1,6 @@
 """What our strategies of values keep in Redis: a region per contestant, and what the shared relay invalidates in them.
 
-<run>/<contestant>/<key>    the outbox' name of a row: by its prefix, the relay finds the region
+<run>/<contestant>/<key>    the outbox's name for a row: the relay finds the region by its prefix
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ from app.lab.ours import Entry, EntryRegion
 STALE = timedelta(minutes=10)
 ABSENT = timedelta(seconds=30)
 RESOURCE = "entries"
-"""The outbox' name of the table."""
+"""The outbox's name for the table."""
 
 
 class Regions:

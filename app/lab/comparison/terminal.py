@@ -18,9 +18,9 @@ WIDE = 180
 PARTS = (0, 3, 8, len(COLUMNS))
 """Where the bill is split on a narrower screen: how long, how much work, what went wrong."""
 MANY = 999.5
-"""In milliseconds: from here on three digits are too few."""
+"""In milliseconds: from here on, three digits are too few."""
 UNLIKE = 0.1
-"""The largest unreported difference between the share of reads of what was played and that of the whole trace."""
+"""The largest difference between the played and the whole trace's share of reads that needs no note."""
 
 
 def cells(bill: Bill) -> list[str]:

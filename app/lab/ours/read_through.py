@@ -1,6 +1,6 @@
 """Read-through, as products are cached: the cache knows how to read the table.
 
-read    from the cache, which loads: many misses become one query
+read    from the cache, which loads on a miss: many misses become one query
 write   into the table, then invalidates
 """
 

@@ -34,11 +34,11 @@ class ConcurrentWritesCaught:
         self._redis, self._table, self._prefix, self._ttl = redis, table, prefix, ttl
 
     async def read(self, key: str) -> int | None:
-        """Reads from the cache, else from the table and fills the cache."""
+        """Reads the cache; on a miss, loads the row and fills the cache."""
         return await get_or_load(self._redis, f"{self._prefix}:{key}", self._ttl, self._table, key)
 
     async def write(self, key: str, value: int) -> None:
-        """Writes to both, or to the table and deletes from the cache."""
+        """Writes to both stores; if the cache write fails, deletes the entry."""
         await asyncio.gather(self._table.save(key, value), self._set_or_delete(f"{self._prefix}:{key}", value))
 
     async def _set_or_delete(self, name: str, value: int) -> None:

@@ -45,7 +45,7 @@ class DirtyKeys:
         self._redis, self._table, self._prefix, self._interval = redis, table, prefix, interval
 
     async def read(self, key: str) -> int | None:
-        """Reads from Redis, else from the table and fills Redis."""
+        """Reads Redis; on a miss, loads the row and fills Redis."""
         counter = await self._redis.get(f"{self._prefix}:{key}")
         return await self._begin(key) if counter is None else int(counter)
 

@@ -47,7 +47,7 @@ class DirtyKeysCompared:
         self._add, self._clear = redis.register_script(ADD), redis.register_script(CLEAR)
 
     async def read(self, key: str) -> int | None:
-        """Reads from Redis, else from the table and fills Redis unless another caller was quicker."""
+        """Reads Redis; on a miss, loads the row and fills Redis unless another caller was quicker."""
         counter = await self._redis.get(f"{self._prefix}:{key}")
         return await self._begin(key) if counter is None else int(counter)
 

@@ -53,7 +53,7 @@ class ListQueue:
         self._redis, self._table, self._prefix, self._ttl, self._interval = redis, table, prefix, ttl, interval
 
     async def read(self, key: str) -> int | None:
-        """Reads from the cache, else from the table and fills the cache."""
+        """Reads the cache; on a miss, loads the row and fills the cache."""
         return await get_or_load(self._redis, f"{self._prefix}:{key}", self._ttl, self._table, key)
 
     async def write(self, key: str, value: int) -> None:

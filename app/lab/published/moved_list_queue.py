@@ -53,7 +53,7 @@ class MovedListQueue:
         self._write = redis.register_script(WRITE)
 
     async def read(self, key: str) -> int | None:
-        """Reads from the cache, else from the table and fills the cache unless a writer was quicker."""
+        """Reads the cache; on a miss, loads the row and fills the cache unless a writer was quicker."""
         name = f"{self._prefix}:{key}"
         cached = await self._redis.get(name)
         if cached is not None:

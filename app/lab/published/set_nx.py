@@ -42,7 +42,7 @@ class SetNx:
         self._redis, self._table, self._prefix, self._ttl, self._pause = redis, table, prefix, ttl, pause
 
     async def read(self, key: str) -> int | None:
-        """Reads from the cache, else from the table, with the lock or without it."""
+        """Reads the cache; on a miss, loads the row and fills the cache, with the lock or without it."""
         name, lock = f"{self._prefix}:{key}", f"{self._prefix}:lock:{key}"
         cached = await self._redis.get(name)
         if cached is not None:

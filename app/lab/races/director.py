@@ -85,7 +85,8 @@ class Director:
             options.append((Choice(Turn.WAIT), 1))
         if self._faults < MOST_FAULTS:
             options += [(Choice(Turn.LOSE, call.actor, call.number), prices[call] + 1) for call in calls]
-            # A process that never moves again may as well have died at once; one that has not begun cannot die.
+            # Only the running process may die: one that never moves again may as well have died at once, and one that
+            # has not begun is not there.
             if goes_on:
                 options.append((Choice(Turn.DIE, self._last), 1))
             if not self._lapsed and any(line.text.startswith(("lookup", "revoke")) for line in self._gate.lines):

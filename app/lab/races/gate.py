@@ -34,7 +34,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parked:
-    """A call that waits at the gate: the `number`-th of its actor."""
+    """A call that waits at the gate: its actor's `number`-th."""
 
     actor: int
     number: int

@@ -23,7 +23,7 @@ from app.lab.races.turn import Choice
 SYSTEMATIC = 0.8
 """The share of the budget for the levels, when they are not exhausted earlier."""
 ATTEMPTS = 3
-"""How often a schedule is run that does not repeat itself."""
+"""The number of attempts for a schedule that does not repeat itself."""
 
 
 @dataclass(frozen=True, slots=True)
