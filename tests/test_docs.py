@@ -58,7 +58,7 @@ ELSEWHERE = {
         "tests/lab/commands/test_compare.py::test_the_table_names_every_strategy_and_what_each_column_tests"
     ),
     ("docs/lab.md", "Explore the races"): (
-        "tests/lab/commands/test_races.py::test_what_was_published_is_told_as_a_timeline_and_what_passed_in_a_line"
+        "tests/lab/commands/test_races.py::test_a_failure_is_shown_as_a_timeline_and_a_pass_as_one_line"
     ),
     ("docs/lab.md", "Ask for advice"): "tests/lab/commands/test_advise.py::test_the_flags_are_the_needs",
     ("docs/operate.md", "On your own servers"): (

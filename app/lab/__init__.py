@@ -1,1 +1,1 @@
-"""The lab: your traffic, through every strategy, on a real Redis and a real Postgres, with the bill."""
+"""The lab: plays your traffic through every strategy, on a real Redis and a real Postgres, and presents the bill."""

@@ -1,4 +1,4 @@
-"""Who is billed for an advice: no cache at all, our four, and the TTL alone, kept for as long as the needs allow."""
+"""The contestants billed for an advice: no cache, our four, and TTL only with the longest TTL that the needs allow."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +12,13 @@ from app.lab.published import TtlOnly
 from app.lab.strategy import Strategy, Table
 
 SLACK = timedelta(seconds=1)
-"""An entry is as old as its load took when its TTL begins. Redis is told it in whole seconds, so this is the least."""
+"""Subtracted from the allowed staleness: an entry's TTL begins when its load ends, so the entry is already as old as
+the load took. The published code passes the TTL in whole seconds, so one second is the least."""
 NO_CACHE = "no cache"
 
 
 def alternatives(needs: Needs) -> Sequence[Contestant]:
-    """The contestants. Where the needs leave no use for a TTL alone, it is billed with the TTL of the others."""
+    """Returns the contestants. Where the needs rule out TTL only, it is billed with the TTL of the others."""
 
     def ttl_only(redis: Redis, table: Table, prefix: str, ttl: timedelta) -> Strategy:
         if needs.stale is not None and needs.stale >= SHORTEST:

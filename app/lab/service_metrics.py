@@ -1,6 +1,6 @@
-"""The traffic of a running service, from its /metrics: of each resource, since it started, all workers together.
+"""Reads the traffic of a running service from its /metrics: by resource, since the start, summed over all workers.
 
-What can go wrong: `MetricsError`, where nobody answers, or somebody else.
+What can go wrong: `MetricsError`, when nothing answers there, or another program does.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,18 @@ from app.errors import FourwaysError
 from app.routers.strategies import CACHED
 
 PATIENCE = 10.0
-"""Seconds."""
+"""Timeout, in seconds."""
 LARGEST = 2**24
-"""Bytes that are read of an answer."""
+"""The most bytes read of an answer."""
 
 
 class MetricsError(FourwaysError):
-    """There is no traffic to be read there."""
+    """No traffic can be read at this address."""
 
 
 def read_metrics(url: str) -> Mapping[str, Traffic]:
-    """By resource, as `/users`. `url` is the whole address, http://127.0.0.1:8000/metrics. Raises MetricsError."""
+    """Returns the traffic by resource, as `/users`. `url` is the whole address, http://127.0.0.1:8000/metrics. Raises
+    MetricsError."""
     if not _is_address(url):
         raise MetricsError(f"{url!r} is no address of /metrics, such as http://127.0.0.1:8000/metrics.")
     try:
@@ -50,9 +51,9 @@ def _is_address(url: str) -> bool:
 
 
 def parse_metrics(text: str) -> Mapping[str, Traffic]:
-    """The same, of the text. Raises ValueError where it is another program's."""
-    # Not above: the library decides when it is imported whether workers count together, and those that the command line
-    # has spawned import this file before `app/metrics.py` has told it.
+    """Returns the same from the text. Raises ValueError when the text is another program's."""
+    # Imported here, not at the top: on import the library decides whether to count across workers. The workers that the
+    # command line spawns import this file before `app/metrics.py` has configured that.
     from prometheus_client.parser import text_string_to_metric_families
 
     reads = dict.fromkeys(CACHED, 0)
@@ -67,7 +68,7 @@ def parse_metrics(text: str) -> Mapping[str, Traffic]:
                 writes[resource] += count
             elif sample.name in ("fourways_views_read_total", "fourways_views_accepted_total"):
                 views[sample.name] = count
-    if not views:  # It has them from its start on.
+    if not views:  # Fourways exposes them from its start.
         raise ValueError("There are no counters of Fourways.")
     traffic = {f"/{name}": Traffic(reads[name], writes[name]) for name in CACHED}
     of_views = Traffic(views["fourways_views_read_total"], views["fourways_views_accepted_total"])

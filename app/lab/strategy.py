@@ -1,7 +1,7 @@
-"""What the lab runs: a way to read and to write one number under a key, with Redis and a table behind it.
+"""What the lab runs: a strategy that reads and writes one number under a key, over Redis and a table.
 
-A strategy of values sets the number it is given; each write of a run brings another one, so a value says which write
-it is from. A strategy of counts adds one. Of both, the oracle sees what is stale, lost or doubled.
+A strategy of values stores the number it is given. Each write of a run has a different number, so a value identifies
+the write it came from. A strategy of counts adds one. For both, the oracle detects what is stale, lost or doubled.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,22 +30,22 @@ class Row:
 
 
 class Table(Protocol):
-    """The lab's table in Postgres. Each call is one statement, but for `save_each`, and committed when it returns."""
+    """The lab's table in Postgres. Each call except `save_each` is one statement, and is committed when it returns."""
 
     async def load(self, key: str) -> Row | None:
-        """The row of `key`."""
+        """Returns the row of `key`."""
 
     async def save(self, key: str, value: int) -> Row | None:
-        """Sets its value, and answers the new row; None when there is none."""
+        """Sets its value and returns the new row; None when there is none."""
 
     async def add(self, key: str, count: int) -> Row | None:
-        """Adds to its value, and answers the new row; None when there is none."""
+        """Adds to its value and returns the new row; None when there is none."""
 
     async def save_many(self, values: dict[str, int]) -> None:
         """Sets many values in one transaction."""
 
     async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
-        """The same with a statement for each, one after the other; a key may come more than once."""
+        """Does the same with one statement each, in order; a key may occur more than once."""
 
 
 class Strategy(Protocol):
@@ -54,14 +54,14 @@ class Strategy(Protocol):
     holds: Holds
 
     async def read(self, key: str) -> int | None:
-        """The number under `key`; None when there is no such row."""
+        """Returns the number under `key`; None when there is no such row."""
 
     async def write(self, key: str, value: int) -> None:
-        """Sets it, or adds one. When this returns, the write is acknowledged."""
+        """Sets the number, or adds one. The write is acknowledged when this returns."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """What works behind the calls, while the block lasts. At its end, the table has what was acknowledged."""
+        """Runs the background work while the block lasts. At its end, the table has all that was acknowledged."""
 
 
 Make = Callable[[Redis, Table, str, timedelta], Strategy]
-"""Makes a strategy over a Redis, a table, a prefix for its keys, and the time that an entry lives."""
+"""Makes a strategy from a Redis, a table, a key prefix and the TTL of an entry."""

@@ -1,6 +1,6 @@
 """The command: `python -m tests.benchmarks`, with `--only`, `--quick`, `--output` and `--publish`.
 
-It starts a Redis and a Postgres of its own, and stops them at the end, also after Ctrl-C. It needs the extra `bench`.
+It starts its own Redis and Postgres, and stops them at the end, even after Ctrl-C. It needs the extra `bench`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ QUESTIONS = (
 )
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
-console.width = max(console.width, 120)  # Where nobody watches, it would be 80.
+console.width = max(console.width, 120)  # Without a terminal it would be 80.
 commands = typer.Typer(add_completion=False)
 
 
@@ -52,12 +52,12 @@ def benchmarks(
         Path | None, typer.Option("--publish", help="A document whose tables and charts are replaced, too.")
     ] = None,
 ) -> None:
-    """Runs the questions one after the other."""
+    """Runs the questions one after another."""
     names = only or list(QUESTIONS)
     unknown = [name for name in names if name not in QUESTIONS]
     if unknown:
         raise typer.BadParameter(f"There is no question {unknown[0]}: choose from {', '.join(QUESTIONS)}.")
-    # A parent may have told us to ignore it, as a shell does with what runs in the background.
+    # A parent may have set it to be ignored, as a shell does for background jobs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -103,12 +103,12 @@ def _measured(names: Sequence[str], quick: bool) -> Sequence[Result]:
 
 @contextmanager
 def _servers() -> Iterator[Endpoints]:
-    """A Redis and a migrated Postgres, on the processors of the others.
+    """Starts a Redis and a migrated Postgres, on the processors that are not measured.
 
-    They are not interrupted while they start or stop: nothing shall be left behind.
+    They are not interrupted while they start or stop, so that nothing is left behind.
     """
     with tempfile.TemporaryDirectory(prefix="fourways-bench-", ignore_cleanup_errors=True) as name:
-        # As root, Postgres is another user, who has to get in.
+        # As root, Postgres runs as another user, who needs access.
         directory = Path(name)
         directory.chmod(0o755)
         servers = embedded_servers(directory)
@@ -124,7 +124,7 @@ def _servers() -> Iterator[Endpoints]:
 
 @contextmanager
 def _uninterrupted(*, for_good: bool = False) -> Iterator[None]:
-    """Puts Ctrl-C and SIGTERM off until the block ends, or forgets them."""
+    """Postpones Ctrl-C and SIGTERM until the block ends, or discards them."""
     asked = False
 
     def remember(number: int, frame: FrameType | None) -> None:
@@ -142,7 +142,7 @@ def _uninterrupted(*, for_good: bool = False) -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # As Ctrl-C does: the event loop, where one runs, has a handler of its own for that.
+    # Does what Ctrl-C does: a running event loop has its own handler for that.
     signal.raise_signal(signal.SIGINT)
 
 

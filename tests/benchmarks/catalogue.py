@@ -21,7 +21,7 @@ RETURNING sku, name, description, price, version, created_at, updated_at
 
 
 async def fill(endpoints: Endpoints) -> Mapping[str, bytes]:
-    """Empties both stores, adds the products, and answers the JSON of each, by sku."""
+    """Empties both stores, adds the products, and returns the JSON of each, by sku."""
     await empty(endpoints)
     connection = await asyncpg.connect(endpoints.database_url)
     rows = [Product.model_validate(dict(row)) for row in await connection.fetch(FILL, PRODUCTS)]
@@ -33,5 +33,5 @@ async def fill(endpoints: Endpoints) -> Mapping[str, bytes]:
 
 
 def asks(products: Mapping[str, bytes], *, path: str = "/products", head: str = "") -> list[Ask]:
-    """A read of each product."""
+    """Returns a read of each product."""
     return [Ask(f"{path}/{sku}", payload.decode(), head=head) for sku, payload in products.items()]

@@ -1,7 +1,6 @@
-"""What becomes of it as it grows: the cost of a hit with one key and with very many, the bytes of an entry in Redis,
-and how long a start takes.
+"""Growth: the cost of a hit with one key and with very many, the bytes of an entry in Redis, and the time of a start.
 
-Each number of keys has a database of its own in Redis, so that all can be measured in turns.
+Each number of keys has its own database in Redis, so that all can be measured in turns.
 """
 
 import time
@@ -25,14 +24,14 @@ HOUR = timedelta(hours=1)
 FEW = (1, 1_000)
 AT_ONCE = 500
 ASKED = 50_000
-"""So many of the keys are asked for, spread over all."""
+"""How many of the keys are read, spread over all."""
 ALLOWANCE = 200
 START = timedelta(seconds=1.5)
 DESCRIPTION = "Enamel, red. Whistles. " * 10
 
 
 class Thing(BaseModel):
-    """Some 300 bytes."""
+    """A value of some 300 bytes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,34 +42,34 @@ class Thing(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache over a database of its own in Redis."""
+    """A cache over its own database in Redis."""
 
     redis: Redis
     things: ReadThrough[str, Thing]
 
     async def memory(self) -> int:
-        """The bytes that Redis uses, in all its databases."""
+        """Returns the bytes that Redis uses, in all its databases."""
         return int((await self.redis.info("memory"))["used_memory"])
 
     async def fill(self, keys: Sequence[str], stage: Stage) -> None:
-        """Has all keys in the cache."""
+        """Puts all keys into the cache."""
         for start in range(0, len(keys), AT_ONCE):
             stage.report(f"filling {len(keys):,} keys: {start:,}")
             await self.things.get_many(keys[start : start + AT_ONCE])
 
 
 def thing(key: str) -> Thing:
-    """What the database would answer."""
+    """Returns what the database would return."""
     return Thing(name=f"Thing {key}", description=DESCRIPTION, version=int(key))
 
 
 async def load(keys: Sequence[str]) -> dict[str, Thing]:
-    """A database that costs nothing."""
+    """Stands in for a database that costs nothing."""
     return {key: thing(key) for key in keys}
 
 
 async def measure(stage: Stage) -> Result:
-    """One key, a thousand, and very many, in turns; then some starts."""
+    """Measures one key, a thousand, and very many, in turns; then some starts."""
     await empty(stage.endpoints)
     variants, payload, beyond = [], 0.0, 0.0
     async with AsyncExitStack() as stack:
@@ -141,7 +140,7 @@ def _variant(stage: Stage, cache: Cache, keys: Sequence[str], name: str) -> Vari
 
 
 async def _start(stage: Stage) -> float:
-    """Seconds from the command to the first answer that says that it is ready."""
+    """Returns the seconds from the command to the first answer that reports readiness."""
     first, others = processors()
     with on([*first, *others]):
         began = time.perf_counter()

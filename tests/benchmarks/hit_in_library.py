@@ -1,6 +1,6 @@
 """What a hit costs in the library, without HTTP: one call beside redis-py's GET, cashews and aiocache.
 
-The first four answer bytes, the others objects: what they decode is part of the price.
+The first four return bytes, the others objects: what they decode is part of the price.
 """
 
 import json
@@ -26,13 +26,13 @@ CASHEWS_DECODED, AIOCACHE, OURS_DECODED = "cashews, decoded", "aiocache, decoded
 
 
 async def measure(stage: Stage) -> Result:
-    """64 tasks, and one."""
+    """Measures with 64 tasks, and with one."""
     products = await fill(stage.endpoints)
     skus = list(products)
     rows: dict[str, object] = {sku: json.loads(payload) for sku, payload in products.items()}
     models = {sku: Product.model_validate_json(payload) for sku, payload in products.items()}
     cashews = cache_at(stage.endpoints.redis_url)
-    # Its own constructor knows no unix socket.
+    # Its own constructor does not support a unix socket.
     aiocache = RedisCache()
     aiocache.client = Redis.from_url(stage.endpoints.redis_url)
     loads = 0

@@ -1,4 +1,4 @@
-"""What a hit costs over HTTP: `GET /products/{sku}`, through all of the service, beside a bare route."""
+"""What a hit costs over HTTP: `GET /products/{sku}`, through the whole service, beside a bare route."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ BASE, CASHEWS, MODEL, OURS = "FastAPI + GET", "cashews", "cashews, response_mode
 
 
 async def measure(stage: Stage) -> Result:
-    """64 connections for throughput, 16 for latency."""
+    """Measures throughput with 64 connections, latency with 16."""
     products = await fill(stage.endpoints)
     async with peer(stage, "plain") as plain, peer(stage, "with_cashews") as cashews, service(stage) as ours:
         hits = asks(products)
@@ -73,7 +73,7 @@ async def measure(stage: Stage) -> Result:
 
 
 async def ask_each(server: Server, asks: list[Ask]) -> None:
-    """Each request once, over a few connections: afterwards all are hits."""
+    """Sends each request once, over a few connections: afterwards all are hits."""
 
     async def some(these: list[Ask]) -> None:
         connection = await KeepAlive.to(server.url)
@@ -87,7 +87,7 @@ async def ask_each(server: Server, asks: list[Ask]) -> None:
 
 
 async def ask(server: Server, path: str) -> bytes:
-    """The body of one answer."""
+    """Returns the body of one answer."""
     connection = await KeepAlive.to(server.url)
     answer = await connection.ask(path)
     await connection.close()

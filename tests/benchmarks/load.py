@@ -1,10 +1,10 @@
-"""HTTP load from a process of its own: keep-alive connections that ask, wait for the answer, check it, and ask again.
+"""HTTP load from a separate process: keep-alive connections that send a request, check its answer, and repeat.
 
     await drive(server, asks, connections=64, turn=…)      one turn
     python -m tests.benchmarks.load                        the process: a plan on stdin, its figures on stdout
 
 Each answer is checked whole: status, body, and a word of the head. Where wrk is installed, it makes the load
-(`wrk.py`): it costs less, and so it measures more of the server.
+(`wrk.py`): it costs less, and so measures more of the server.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ WARM_UP = timedelta(milliseconds=200)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, and what its answer must be: this status, `head` somewhere in the head, and a body that begins with
-    `body`, and is no longer, unless it is `open`."""
+    """A request and its expected answer: this status, `head` somewhere in the head, and a body that begins with `body`,
+    and has nothing after that unless it is `open`."""
 
     path: str
     body: str
@@ -45,7 +45,7 @@ class Ask:
     open: bool = False
 
     def request(self, host: str) -> bytes:
-        """The bytes to send."""
+        """Returns the bytes to send."""
         lines = f"{self.method} {self.path} HTTP/1.1\r\nhost: {host}\r\n"
         if self.content:
             lines += "content-type: application/json\r\n"
@@ -55,8 +55,8 @@ class Ask:
 
 
 async def drive(server: "Server", asks: Sequence[Ask], *, connections: int, turn: timedelta) -> Sample:
-    """Asks in turns, for so long, and answers what came of it. Raises WrongAnswer."""
-    # Here, for the process that asks needs nothing of this: it would import the whole application.
+    """Sends the requests in turns for the duration of `turn`, and returns the figures. Raises WrongAnswer."""
+    # Imported here: the load process needs nothing of this, and it would import the whole application.
     from tests.benchmarks import wrk
     from tests.benchmarks.stage import on, processors
     from tests.service import REPOSITORY
@@ -87,7 +87,7 @@ async def drive(server: "Server", asks: Sequence[Ask], *, connections: int, turn
     if process.returncode:
         raise WrongAnswer(complaint.decode().strip().splitlines()[-1])
     said: dict[str, float] = json.loads(figures)
-    # The processor time is of all answers, those of the warm-up included: it is brought to those that count.
+    # The processor time is that of all answers, including the warm-up: it is scaled to the counted ones.
     cpu = (server.cpu() - before) * (said["counted"] / said["all"])
     return Sample(
         int(said["counted"]),
@@ -99,7 +99,7 @@ async def drive(server: "Server", asks: Sequence[Ask], *, connections: int, turn
 
 
 class Asking(asyncio.Protocol):
-    """One connection: it has one request under way at a time."""
+    """One connection, with one request in flight at a time."""
 
     def __init__(self, load: "Load", place: int) -> None:
         self._load, self._place = load, place
@@ -141,7 +141,7 @@ class Asking(asyncio.Protocol):
         self._load.end(f"The server has hung up: {error}.")
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         if self._transport is not None:
             self._transport.close()
 
@@ -163,11 +163,11 @@ class Load:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def count(self, sent: float) -> bool:
-        """An answer has come, and was right. Answers whether to go on."""
+        """Counts a right answer, and returns whether to go on."""
         now = time.perf_counter()
         self._all += 1
         if now >= self._end:
-            if not self._took:  # The turn was shorter than one answer took: it lasts until then.
+            if not self._took:  # The turn was shorter than one answer: it lasts until the answer.
                 self._took.append(now - sent)
                 self._turn = now - self._begin
             self.end("")
@@ -182,7 +182,7 @@ class Load:
             self._ended.set_result(why)
 
     async def run(self) -> dict[str, float]:
-        """Asks until the time is over. Raises WrongAnswer."""
+        """Sends requests until the time is over. Raises WrongAnswer."""
         loop, random_ = asyncio.get_running_loop(), random.Random(1)
         asking = [
             (

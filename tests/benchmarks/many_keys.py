@@ -16,7 +16,7 @@ ONE, MANY, PEER = "1 key", f"{KEYS} keys", f"FastAPI + MGET, {KEYS} keys"
 
 
 async def measure(stage: Stage) -> Result:
-    """64 connections."""
+    """Measures with 64 connections."""
     products = await fill(stage.endpoints)
     async with service(stage) as ours, peer(stage, "plain") as plain:
         await ask_each(ours, asks(products))
@@ -48,7 +48,7 @@ async def measure(stage: Stage) -> Result:
 
 
 def _many(products: Mapping[str, bytes]) -> list[Ask]:
-    """Requests for many products each, drawn at random, the same ones each time."""
+    """Returns requests for many products each, drawn at random, the same ones each time."""
     draw, skus = random.Random(3), list(products)
     chosen = [draw.sample(skus, KEYS) for _ in range(REQUESTS)]
     return [

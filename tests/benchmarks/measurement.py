@@ -1,7 +1,7 @@
 """Samples, taken in turns, and the ratios between them.
 
 round 1   A B C
-round 2   A B C      a ratio is computed inside one round, so that what slows the machine slows both sides of it
+round 2   A B C      a ratio is computed within one round, so that what slows the machine slows both sides of it
 round 3   A B C
 """
 
@@ -15,12 +15,12 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class WrongAnswer(Exception):
-    """A variant answered something else than the others, or not at all: its figures are worth nothing."""
+    """A variant gave a different answer from the others, or none: its figures are worth nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one turn of one variant did. `cpu` is what the process that serves has used for `done`."""
+    """What one turn of one variant did. `cpu` is the processor time that the serving process used for `done`."""
 
     done: int
     took: timedelta
@@ -30,7 +30,7 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """How many were done in a second."""
+        """How many were done per second."""
         return self.done / self.took.total_seconds()
 
     @property
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way of doing it. `measure` takes one turn."""
+    """One way of doing it. `measure` runs one turn."""
 
     name: str
     measure: Callable[[], Awaitable[Sample]]
@@ -52,23 +52,23 @@ Value = Callable[[Sample], float | timedelta | None]
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The samples of each variant, one a round."""
+    """The samples of each variant, one per round."""
 
     samples: Mapping[str, Sequence[Sample]]
 
     def values(self, name: str, value: Value) -> tuple[float, ...]:
-        """One value of each round; a duration in milliseconds. Empty where it was not measured."""
+        """Returns one value per round; durations in milliseconds. Empty when it was not measured."""
         found = [value(sample) for sample in self.samples[name]]
         return tuple(each / MILLISECOND if isinstance(each, timedelta) else each for each in found if each is not None)
 
     def ratio(self, name: str, base: str, value: Value = lambda sample: sample.rate) -> tuple[float, ...]:
-        """The value of one variant by that of another one, of each round."""
+        """Returns the value of one variant divided by that of another, for each round."""
         return tuple(a / b for a, b in zip(self.values(name, value), self.values(base, value), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio, or another figure, that was aimed at. `values` are one of each round."""
+    """A ratio or another figure that is aimed at. `values` has one per round."""
 
     text: str
     values: Sequence[float]
@@ -77,7 +77,7 @@ class Goal:
 
     @property
     def reached(self) -> bool:
-        """Whether the median is where it shall be."""
+        """Whether the median meets the bound."""
         middle = median(self.values)
         return middle <= self.bound if self.at_most else middle >= self.bound
 
@@ -93,7 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a chart, and the values of which it shows the median, the least and the largest."""
+    """One bar of a chart; it shows the median, the least and the largest of the values."""
 
     label: str
     values: Sequence[float]
@@ -109,7 +109,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out for one question."""
+    """The result for one question."""
 
     name: str
     question: str
@@ -120,13 +120,13 @@ class Result:
 
 
 async def interleave(variants: Sequence[Variant], rounds: int, report: Callable[[str], None]) -> Rounds:
-    """Measures each variant once in each round. Whoever is first in a round is not always first after a pause: the
-    rounds follow each other at once. One more round before them warms up, and does not count."""
+    """Measures each variant once in each round. The rounds follow each other at once, so that the first variant of a
+    round does not always come after a pause. One more round before them warms up, and does not count."""
     samples: dict[str, list[Sample]] = {variant.name: [] for variant in variants}
     for number in range(rounds + 1):
         for variant in variants:
             report(f"{f'round {number} of {rounds}' if number else 'warm-up'}: {variant.name}")
-            gc.collect()  # What one variant leaves behind is not the next one's to clear away.
+            gc.collect()  # No variant should pay for the garbage of the one before it.
             sample = await variant.measure()
             if number:
                 samples[variant.name].append(sample)
@@ -134,7 +134,8 @@ async def interleave(variants: Sequence[Variant], rounds: int, report: Callable[
 
 
 def compared(title: str, rounds: Rounds, base: str, *, unit: str = "1/s") -> Table:
-    """A row for each variant: how much it does, what that costs, and how long one takes, beside `base`."""
+    """Returns a table with a row for each variant: how much it does, what that costs, and how long one takes, beside
+    `base`."""
     rows = []
     for name in rounds.samples:
         cpu = rounds.values(name, lambda sample: sample.cpu_each)
@@ -158,10 +159,10 @@ def compared(title: str, rounds: Rounds, base: str, *, unit: str = "1/s") -> Tab
 
 
 def rates(title: str, rounds: Rounds) -> Chart:
-    """A bar for each variant: how many a second."""
+    """Returns a chart with a bar for each variant: how many per second."""
     return Chart(title, [Bar(name, rounds.values(name, lambda sample: sample.rate)) for name in rounds.samples])
 
 
 def spread(values: Sequence[float]) -> str:
-    """The least, the median and the largest of some values."""
+    """Formats the least, the median and the largest of some values."""
     return " / ".join(f"{value:.2f}" for value in (min(values), median(values), max(values))) if values else ""

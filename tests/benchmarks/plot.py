@@ -1,6 +1,6 @@
 """A chart as SVG: one bar for each variant, its median, and a line from its least to its largest value.
 
-Written by hand, so that it needs nothing, and reads as well on a dark page as on a light one.
+It is written by hand, so it has no dependencies, and it is as readable on a dark page as on a light one.
 """
 
 from html import escape
@@ -23,7 +23,7 @@ text {{ fill: #24292f }} .bar {{ fill: #7a9cc6 }} .ours {{ fill: #d1495b }} line
 
 
 def svg(chart: Chart) -> str:
-    """The chart as the text of a file."""
+    """Returns the chart as the text of a file."""
     longest = max(max(bar.values) for bar in chart.bars) or 1.0
     height = TOP + ROW * len(chart.bars)
     rows = [_row(bar, TOP + ROW * place, longest) for place, bar in enumerate(chart.bars)]

@@ -1,6 +1,6 @@
-"""What becomes of the figures: tables on the terminal, JSON and charts in a directory, and tables in a document.
+"""The output of the figures: tables on the terminal, JSON and charts in a directory, and tables in a document.
 
-In the document each question has its place, between two comments that bear its name; all other text stays as it is.
+In the document each question has a place between two comments with its name; all other text stays as it is.
 """
 
 import json
@@ -27,7 +27,7 @@ PACKAGES = ("fastapi", "uvicorn", "uvloop", "redis", "hiredis", "asyncpg", "sqla
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where it was measured, and with what."""
+    """The machine and the software of a measurement."""
 
     processor: str
     processors: int
@@ -37,7 +37,7 @@ class Machine:
 
     @classmethod
     def this(cls, load: str) -> "Machine":
-        """The one that this runs on; `load` says who made it."""
+        """Returns this machine; `load` names what made the load."""
         found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         return cls(
             found[1] if found else platform.machine(),
@@ -76,7 +76,7 @@ def keep(directory: Path, machine: Machine, results: Sequence[Result]) -> None:
 
 
 def publish(document: Path, machine: Machine, results: Sequence[Result]) -> None:
-    """Puts tables into the places of a document, and charts into the directory of its name, beside it."""
+    """Puts tables into the places of a document, and charts into the directory of the same name beside it."""
     _draw(document.with_suffix(""), results)
     text = document.read_text()
     for name, content in [

@@ -1,7 +1,7 @@
-"""Where the measurements happen: the servers, who may use which processor, how long and how often.
+"""Where the measurements happen: the servers, the division of processors, how long and how often.
 
     first processor    what is measured: this process, and the services that it starts
-    the others         Redis, Postgres, and whoever makes the load
+    the others         Redis, Postgres, and the load generator
 
 With one processor there is nothing to divide, and the figures are worth less.
 """
@@ -37,9 +37,9 @@ class Size:
     rounds: int
     turn: timedelta
     keys: int
-    """Of the largest cache."""
+    """The keys of the largest cache."""
     batch: int
-    """Rows of a batch import."""
+    """The rows of a batch import."""
 
 
 FULL = Size(rounds=5, turn=timedelta(seconds=2), keys=1_000_000, batch=2_000)
@@ -48,7 +48,7 @@ QUICK = Size(rounds=3, turn=timedelta(seconds=1), keys=20_000, batch=300)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a measurement is given. `report` is told what goes on."""
+    """The input of a measurement. `report` is called with what is going on."""
 
     endpoints: Endpoints
     size: Size
@@ -57,26 +57,26 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A service that runs, and the process that serves."""
+    """A running service, and the process that serves."""
 
     url: str
     process: psutil.Process
 
     def cpu(self) -> timedelta:
-        """The processor time that it has used, in user and in system mode."""
+        """Returns the processor time that it has used, in user and in system mode."""
         times = self.process.cpu_times()
         return timedelta(seconds=times.user + times.system)
 
 
 def processors() -> tuple[Sequence[int], Sequence[int]]:
-    """Those for what is measured, and those for all others."""
+    """Returns the processors for what is measured, and those for everything else."""
     first, *others = sorted(os.sched_getaffinity(0))
     return [first], others or [first]
 
 
 @contextmanager
 def on(processors: Sequence[int]) -> Iterator[None]:
-    """Whatever is started in this block runs on these processors."""
+    """Runs whatever is started in this block on these processors."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     try:
@@ -86,7 +86,7 @@ def on(processors: Sequence[int]) -> Iterator[None]:
 
 
 def settings(endpoints: Endpoints) -> Settings:
-    """The application's own, but that nothing becomes stale in the middle of a measurement."""
+    """Returns the application's own settings, except that nothing becomes stale during a measurement."""
     return Settings(
         _env_file=None,
         redis_url=endpoints.redis_url,
@@ -98,8 +98,8 @@ def settings(endpoints: Endpoints) -> Settings:
 
 @asynccontextmanager
 async def library(stage: Stage) -> AsyncIterator[Resources]:
-    """What the application opens, in this process, and believing Redis: its parts without HTTP. The garbage collector
-    is settled as in the application, for the peers in this process, too."""
+    """Opens what the application opens, in this process, with Redis trusted: its parts without HTTP. The garbage
+    collector is settled as in the application, for the peers in this process, too."""
     with settled_garbage():
         async with open_resources(settings(stage.endpoints), Metrics()) as resources:
 
@@ -112,7 +112,7 @@ async def library(stage: Stage) -> AsyncIterator[Resources]:
 
 @asynccontextmanager
 async def service(stage: Stage, command: Sequence[str] = FOURWAYS, **environment: str) -> AsyncIterator[Server]:
-    """The application, as `fourways serve` runs it, or another command."""
+    """Runs the application, as `fourways serve` does, or another command."""
     stage.report("starting the service")
     redis_url, database_url = stage.endpoints.redis_url, stage.endpoints.database_url
     lifetimes = {"FOURWAYS_PRODUCTS_TTL": HOUR, "FOURWAYS_INVENTORY_TTL": HOUR}
@@ -123,7 +123,7 @@ async def service(stage: Stage, command: Sequence[str] = FOURWAYS, **environment
 
 @asynccontextmanager
 async def peer(stage: Stage, module: str, **environment: str) -> AsyncIterator[Server]:
-    """A service of `peers/`, run in the same way."""
+    """Runs a service of `peers/` in the same way."""
     stage.report(f"starting {module}")
     port = free_port()
     process = start(

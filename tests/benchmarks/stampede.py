@@ -35,7 +35,7 @@ QUESTION = "How many loads do 500 readers of a cold key cause, and how long do t
 READERS, PROCESSES = 500, 4
 LOAD = timedelta(milliseconds=120)
 AHEAD = timedelta(milliseconds=100)
-"""All processes begin at one moment, which is so far away when they are told."""
+"""The time between the instruction and the moment at which all processes begin together."""
 OURS = "fourways"
 SCHEMES: Mapping[str, str] = {
     OURS: "ours",
@@ -46,7 +46,7 @@ SCHEMES: Mapping[str, str] = {
 
 
 async def measure(stage: Stage) -> Result:
-    """All schemes in turns, a new key each time."""
+    """Measures all schemes in turns, with a new key each time."""
     await empty(stage.endpoints)
     loads: dict[str, list[int]] = {name: [] for name in SCHEMES}
     stampedes = 0
@@ -67,7 +67,7 @@ async def measure(stage: Stage) -> Result:
         variants = [variant(name, scheme) for name, scheme in SCHEMES.items()]
         rounds = await interleave(variants, stage.size.rounds, stage.report)
     waits = {name: rounds.values(name, lambda sample: sample.p99) for name in SCHEMES}
-    # What the warm-up had to load counts as well: the number of loads is not a matter of speed.
+    # The loads of the warm-up count, too: the number of loads does not depend on speed.
     return Result(
         "stampede",
         QUESTION,
@@ -108,7 +108,7 @@ async def _readers(stage: Stage) -> AsyncIterator[Sequence[asyncio.subprocess.Pr
     async with AsyncExitStack() as stack:
         processes = []
         for _ in range(PROCESSES):
-            with on([*first, *others]):  # They are more than one processor serves.
+            with on([*first, *others]):  # One processor could not serve all of them.
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "tests.benchmarks.stampede_reader",
                     stage.endpoints.redis_url, stage.endpoints.database_url, str(LOAD.total_seconds()),

@@ -1,9 +1,9 @@
-"""One process of a stampede: it gets a scheme, a key and a moment on stdin, and answers how long its readers waited.
+"""One process of a stampede: it reads a scheme, a key and a moment from stdin, and prints how long its readers waited.
 
 ours           this library's read-through
-cashews        its decorator, which protects one process by itself
-cashews_lock   with `lock=True`, which protects all
-setnx          SETNX; who has it not, waits 50 ms, looks again, and then asks the database: the usual recipe
+cashews        its decorator, which protects only within one process
+cashews_lock   with `lock=True`, which protects across processes
+setnx          SETNX; without the lock a reader waits 50 ms, checks again, and then loads: the usual recipe
 """
 
 import asyncio
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 
 class Row(BaseModel):
-    """What is loaded."""
+    """The row that is loaded."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,19 +36,19 @@ class Row(BaseModel):
 
 
 class Source:
-    """The database, and how often it was asked."""
+    """The database, and how often it was queried."""
 
     def __init__(self, pool: asyncpg.Pool, seconds: float) -> None:
         self._pool, self._seconds = pool, seconds
         self.loads = 0
 
     async def load(self, key: str) -> str:
-        """A query that takes its time."""
+        """Runs a query that takes its time."""
         self.loads += 1
         return str(await self._pool.fetchval("SELECT $1::text FROM pg_sleep($2)", key, self._seconds))
 
     async def load_many(self, keys: Sequence[str]) -> dict[str, Row]:
-        """The same, for our cache."""
+        """Loads rows in the same way, for our cache."""
         return {key: Row(name=await self.load(key), version=1) for key in keys}
 
 
@@ -56,7 +56,7 @@ Read = Callable[[str], Awaitable[str]]
 
 
 def with_cashews(url: str, source: Source, *, lock: bool) -> Read:
-    """Its decorator."""
+    """Reads with cashews' decorator."""
 
     @cached(cache_at(url), "lock:{key}" if lock else "plain:{key}", lock=lock)
     async def read(key: str) -> str:
@@ -66,7 +66,7 @@ def with_cashews(url: str, source: Source, *, lock: bool) -> Read:
 
 
 def with_setnx(redis: Redis, source: Source) -> Read:
-    """As the recipe has it."""
+    """Reads as the recipe does."""
 
     async def read(key: str) -> str:
         name, lock = f"setnx:{key}", f"setnx-lock:{key}"
@@ -88,7 +88,7 @@ def with_setnx(redis: Redis, source: Source) -> Read:
 
 
 def with_ours(cache: ReadThrough[str, Row]) -> Read:
-    """The library."""
+    """Reads with the library."""
 
     async def read(key: str) -> str:
         row = (await cache.get(key)).value
@@ -98,11 +98,11 @@ def with_ours(cache: ReadThrough[str, Row]) -> Read:
 
 
 async def run(redis_url: str, database_url: str, seconds: float) -> None:
-    """Answers until stdin ends."""
+    """Answers questions until stdin ends."""
     async with (
         asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool,
         open_cache(redis_url, timeout=timedelta(seconds=5)) as cache,
-        # As many connections as there are readers: what is measured is the scheme.
+        # As many connections as readers: only the scheme is measured.
         Redis.from_url(redis_url, max_connections=500) as plain,
         Region[str, Row](cache, "stampede", Row, lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR)) as region,
     ):
@@ -113,8 +113,8 @@ async def run(redis_url: str, database_url: str, seconds: float) -> None:
             "cashews_lock": with_cashews(redis_url, source, lock=True),
             "setnx": with_setnx(plain, source),
         }
-        # As the service does when it begins: else all four walk through all that was imported, in the same stampede,
-        # and whichever scheme it hits waits for a tenth of a second.
+        # As the service does at its start. Otherwise the garbage collectors of all four processes scan all imported
+        # objects during the same stampede, and the scheme that it hits waits for a tenth of a second.
         gc.collect()
         gc.freeze()
         print("ready", flush=True)

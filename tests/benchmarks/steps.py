@@ -22,7 +22,7 @@ STEPS = {
 
 
 async def measure(stage: Stage) -> Result:
-    """64 connections, one process each."""
+    """Measures with 64 connections, one process each."""
     products = await fill(stage.endpoints)
     async with AsyncExitStack() as stack:
 

@@ -20,9 +20,10 @@ async def hammer(
     tasks: int,
     turn: timedelta,
 ) -> Sample:
-    """Calls with the arguments in turns, for so long. Raises WrongAnswer unless each answer `is_right`.
+    """Calls with the arguments in turns, for the duration of `turn`. Raises WrongAnswer unless each answer `is_right`.
 
-    What is called is not wrapped, and the check is one plain call: a coroutine more would cost the fastest a tenth.
+    The called function is not wrapped, and the check is one plain call: one more coroutine would cost the fastest
+    variant a tenth.
     """
     done = 0
     cpu, began = time.process_time(), time.perf_counter()
@@ -46,7 +47,8 @@ async def hammer(
 async def one_by_one(
     call: Callable[[T], Awaitable[None]], arguments: Sequence[T], *, turn: timedelta | None = None
 ) -> Sample:
-    """Calls with the arguments one after the other, for so long, or once each, and says how long a call takes."""
+    """Calls with the arguments one after another, for the duration of `turn`, or once each, and measures how long a
+    call takes."""
     took: list[float] = []
     cpu, began = time.process_time(), time.perf_counter()
     while turn is None or time.perf_counter() - began < turn.total_seconds():

@@ -1,4 +1,4 @@
-"""The benchmarks still run, and find the answers right. No figure is looked at: this is no place to measure."""
+"""The benchmarks still run, and get right answers. No figure is checked: this is no place to measure."""
 
 from datetime import timedelta
 from importlib import import_module
@@ -14,7 +14,7 @@ from tests.benchmarks.stage import Size, Stage
 SMALLEST = Size(rounds=1, turn=timedelta(milliseconds=200), keys=100, batch=10)
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated close")  # cashews closes its client in an old way.
+@pytest.mark.filterwarnings("ignore:Call to deprecated close")  # cashews closes its client in a deprecated way.
 @pytest.mark.parametrize("question", ["hit_in_library", "many_keys"])
 async def test_a_question_gets_its_figures(question: str, endpoints: Endpoints) -> None:
     """Each goal has a figure for each round, and there is something to draw."""
@@ -30,7 +30,7 @@ async def test_a_question_gets_its_figures(question: str, endpoints: Endpoints) 
 
 
 def test_a_ratio_is_taken_inside_a_round() -> None:
-    """The machine was twice as slow in the second round, and both sides of the ratio with it."""
+    """The machine was twice as slow in the second round, on both sides of the ratio."""
 
     def sample(done: int) -> Sample:
         return Sample(done, timedelta(seconds=1))
@@ -47,5 +47,5 @@ def test_a_goal_is_reached_by_the_median() -> None:
 
 
 def test_a_label_cannot_break_a_chart() -> None:
-    """It is text, whatever is in it."""
+    """It stays text, whatever is in it."""
     assert "a &lt; b" in svg(Chart("a chart", [Bar("a < b", [1.0])]))

@@ -1,8 +1,8 @@
-"""How fast page views are taken on, while the flusher of the same process carries them to Postgres.
+"""How fast page views are accepted, while the flusher of the same process flushes them to Postgres.
 
 In the library beside redis-py's INCRBY and MULTI, over HTTP beside MULTI and an upsert in Postgres, and by the thousand
-in one call. After each turn the views are counted where they have arrived: none is lost, and in the library, where we
-know of each, none is there twice.
+in one call. After each turn the views that have arrived are counted: none is lost, and in the library, where each view
+is known, none is counted twice.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ CALLERS = 4
 
 
 async def measure(stage: Stage) -> Result:
-    """64 tasks, 64 connections, and 4 connections that send a thousand views with each call."""
+    """Measures with 64 tasks, with 64 connections, and with 4 connections that send a thousand views in each call."""
     in_library = await _in_library(stage)
     over_http = await _over_http(stage)
     in_batches = await _in_batches(stage)
@@ -137,7 +137,7 @@ async def _over_http(stage: Stage) -> Rounds:
             async def turn() -> Sample:
                 before = await counted()
                 sample = await drive(server, asks, connections=64, turn=stage.size.turn)
-                # Those of the warm-up come on top.
+                # Those of the warm-up are counted in addition.
                 await arrived(counted, before + sample.done)
                 return sample
 
@@ -179,13 +179,13 @@ async def _in_batches(stage: Stage) -> Rounds:
 
 
 async def warm(resources: Resources, viewed: Sequence[str]) -> None:
-    """Has the totals in the cache, as those of pages that are viewed are."""
+    """Puts the totals into the cache, as those of viewed pages are."""
     for page in dict.fromkeys(viewed):
         await resources.page_views.get(page)
 
 
 async def _warm_over_http(server: Server, viewed: Sequence[str]) -> None:
-    """The same, in a service."""
+    """Does the same in a service."""
     distinct = list(dict.fromkeys(viewed))
 
     async def some(these: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ async def _warm_over_http(server: Server, viewed: Sequence[str]) -> None:
 
 
 async def arrived(counted: Callable[[], Awaitable[int]], least: int) -> int:
-    """Returns when all views have arrived that were taken on, and no more come, with how many there are."""
+    """Returns how many views there are, when all accepted ones have arrived, and no more come."""
     seen = -1
 
     async def all_of_them() -> bool:

@@ -1,9 +1,9 @@
 """How fast page views reach Postgres: while they come, and when many wait.
 
-while they come     64 tasks take views on, and the flusher of the same process carries them; what still waits at the
-                    end of a turn was not drained in it
-when many wait      nobody may write to the table until a turn's views wait; then they are let through
-the usual loop      one UPDATE and one XACK for each entry of a stream
+while they come     64 tasks send views, and the flusher of the same process flushes them; what still waits at the end
+                    of a turn was not drained in it
+when many wait      the table is locked until a turn's views wait; then they are let through
+the usual loop      one UPDATE and one XACK for each stream entry
 """
 
 import asyncio
@@ -43,7 +43,7 @@ LOOK = timedelta(milliseconds=10)
 
 
 async def measure(stage: Stage) -> Result:
-    """Accepted and drained in the same turns; a backlog, and the usual loop."""
+    """Measures accepted and drained views in the same turns; then a backlog, and the usual loop."""
     await empty(stage.endpoints)
     viewed = pages.views(100_000)
     drained: dict[str, list[float]] = {EVERYSEC: [], ALWAYS: []}
@@ -58,7 +58,7 @@ async def measure(stage: Stage) -> Result:
             async def turn() -> Sample:
                 await redis.config_set("appendfsync", fsync)
                 before = await pages.counted(stage.endpoints)
-                # Taken on, and the total is known.
+                # Accepted, and the total is known.
                 sample = await hammer(add, viewed, lambda _, views: bool(views), tasks=64, turn=stage.size.turn)
                 in_time = await pages.counted(stage.endpoints) - before
                 began = time.perf_counter()
@@ -84,7 +84,7 @@ async def measure(stage: Stage) -> Result:
         [
             name,
             f"{median(coming.values(name, lambda sample: sample.rate)):,.0f}",
-            # The warm-up is the first.
+            # The first one is the warm-up.
             spread(drained[name][1:]),
             f"{median(behind[name][1:]):.0f}",
         ]
@@ -121,8 +121,8 @@ async def _all_there(stage: Stage, views: int) -> None:
 
 
 async def _drain(stage: Stage, resources: Resources, viewed: list[str]) -> Sample:
-    """Has a turn's views wait, and lets them through. The time is from the last look that saw none to the first that
-    saw all."""
+    """Lets a turn's views pile up, then lets them through. The time is from the last poll that saw none to the first
+    that saw all."""
 
     def add(page: str) -> Awaitable[int | None]:
         return resources.page_views.add(page, 1)
@@ -152,7 +152,7 @@ async def _drain(stage: Stage, resources: Resources, viewed: list[str]) -> Sampl
 
 
 async def _usual_loop(stage: Stage, redis: Redis, viewed: list[str]) -> Sample:
-    """The loop that write-behind on a stream is usually shown with."""
+    """Runs the loop with which write-behind on a stream is usually shown."""
     connection = await asyncpg.connect(stage.endpoints.database_url)
     await connection.execute("CREATE TABLE IF NOT EXISTS looped (page text PRIMARY KEY, views bigint NOT NULL)")
     await connection.execute("TRUNCATE looped")

@@ -1,6 +1,6 @@
-"""What a write through the cache costs, step by step, and what is said of that elsewhere, put to the test.
+"""What a write through the cache costs, step by step, and a test of claims made elsewhere about it.
 
-Each step is one client that writes again and again; the figure is the median of what a write takes.
+Each step is one client that writes again and again; the figure is the median time of a write.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ INCREMENT = "UPDATE stock SET quantity = quantity + 1 WHERE sku = $1 RETURNING q
 
 
 async def measure(stage: Stage) -> Result:
-    """The steps, an import, and cold and warm reads."""
+    """Measures the steps, an import, and cold and warm reads."""
     products = await fill(stage.endpoints)
     connection = await asyncpg.connect(stage.endpoints.database_url)
     await connection.executemany("INSERT INTO stock (sku, quantity) VALUES ($1, 1)", [(sku,) for sku in SKUS])
@@ -94,7 +94,7 @@ def _milliseconds(rounds: Rounds, name: str) -> tuple[float, ...]:
 
 async def _steps(stage: Stage, resources: Resources, connection: asyncpg.Connection, redis: Redis) -> Rounds:
     async def nothing() -> None:
-        """In place of `revoke`."""
+        """Stands in for `revoke`."""
 
     store = StockStore(resources.database)
     async with Region[str, Stock](
@@ -162,7 +162,7 @@ async def _steps(stage: Stage, resources: Resources, connection: asyncpg.Connect
 
 
 async def _imports(stage: Stage, connection: asyncpg.Connection, redis: Redis) -> Rounds:
-    """Many rows, changed one by one or at once, with or without their values in the cache."""
+    """Changes many rows one by one or in one statement, with or without setting their values in the cache."""
     skus = [f"IMPORT-{number}" for number in range(stage.size.batch)]
     await connection.executemany("INSERT INTO stock (sku, quantity) VALUES ($1, 1)", [(sku,) for sku in skus])
 
@@ -202,7 +202,7 @@ async def _imports(stage: Stage, connection: asyncpg.Connection, redis: Redis) -
 
 
 async def _reads(stage: Stage, resources: Resources, redis: Redis, products: Mapping[str, bytes]) -> Rounds:
-    """The same rows, from the database through the cache, and from the cache."""
+    """Reads the same rows from the database through the cache, and from the cache."""
     skus = list(products)[:300]
 
     def variant(name: str, outcome: Outcome) -> Variant:

@@ -1,4 +1,4 @@
--- Asks in turns what the file names that is given behind `--`, checks each answer, and prints the figures as JSON.
+-- Sends the requests of the file named after `--` in turns, checks each answer, and prints the figures as JSON.
 local threads = {}
 
 function setup(thread) table.insert(threads, thread) end
@@ -9,7 +9,7 @@ function init(args)
   for i, ask in ipairs(plan.requests) do
     local headers = {}
     if ask[3] ~= '' then headers['content-type'] = 'application/json' end
-    -- It adds the length itself, where there is a body, be it an empty one.
+    -- wrk adds the length itself when there is a body, even an empty one.
     raw[i] = wrk.format(ask[1], ask[2], headers, ask[1] ~= 'GET' and ask[3] or nil)
   end
 end

@@ -1,7 +1,7 @@
 """HTTP load from wrk, where it is installed: https://github.com/wg/wrk.
 
-It checks status and length of each answer, by `wrk.lua`; that an answer is the right one of that length is left to the
-generator of our own (`load.py`). wrk knows whole seconds only.
+It checks status and length of each answer, by `wrk.lua`. Only our own generator (`load.py`) checks the content. wrk
+counts in whole seconds.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ SCRIPT = Path(__file__).with_suffix(".lua")
 
 
 def program() -> str | None:
-    """Where wrk is, None where it is not installed."""
+    """Returns the path of wrk; None when it is not installed."""
     return shutil.which("wrk")
 
 
 async def drive(program: str, server: Server, asks: "Sequence[Ask]", *, connections: int, turn: timedelta) -> Sample:
-    """Asks in turns, for so long, and answers what came of it. Raises WrongAnswer."""
+    """Sends the requests in turns for the duration of `turn`, and returns the figures. Raises WrongAnswer."""
     seconds = max(1, math.ceil(turn.total_seconds()))
     with tempfile.TemporaryDirectory(prefix="fourways-wrk-") as directory:
         requests = Path(directory) / "requests.lua"
@@ -66,12 +66,13 @@ async def drive(program: str, server: Server, asks: "Sequence[Ask]", *, connecti
 
 
 def _as_lua(asks: "Sequence[Ask]") -> str:
-    """A table of requests, and which lengths a body may have: wrk does not say to which request an answer belongs."""
+    """Returns a Lua table of the requests and the allowed body lengths: wrk does not say to which request an answer
+    belongs."""
     statuses = {ask.status for ask in asks}
     lengths = sorted({len(ask.body.encode()) for ask in asks})
     if len(statuses) != 1:
         raise ValueError("wrk can only be told of one status.")
-    # An open body goes on with a number.
+    # An open body ends with a number.
     longest = lengths[-1] + (24 if any(ask.open for ask in asks) else 0)
     requests = ",\n".join(
         f"{{{json.dumps(ask.method)}, {json.dumps(ask.path)}, {_quoted(ask.content)}}}" for ask in asks
@@ -82,5 +83,5 @@ def _as_lua(asks: "Sequence[Ask]") -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON's escapes are Lua's, but for those of letters beyond ASCII.
+    # JSON's escapes are Lua's, except those of characters beyond ASCII.
     return json.dumps(text, ensure_ascii=False)

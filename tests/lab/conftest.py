@@ -11,7 +11,7 @@ from app.lab.comparison.schema import lab_schema
 
 @pytest.fixture
 async def lab_endpoints(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
-    """Both stores, with the lab's schema; it is gone at the end."""
+    """Both stores, with the lab's schema, which is dropped at the end."""
     async with lab_schema(endpoints.database_url) as database_url:
         yield Endpoints(endpoints.redis_url, database_url)
 

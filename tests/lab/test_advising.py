@@ -1,8 +1,8 @@
-"""What is advised is the best by the measured bill, for workloads with stated needs.
+"""The advised strategy is the best by the measured bill, for workloads with stated needs.
 
-A bill is what the real stores were asked for, and not how long they took: of that a busy machine says anything. So does
-it of how many clients share a round trip, and there is one. The tree is not asked what is best: the test looks for it
-in the bill. The longer form takes the time as well, of eight clients.
+A bill is what the real stores were asked for, not how long they took: times vary on a busy machine. So does the number
+of clients that share a round trip, so there is one client. The test finds the best strategy in the bill, without asking
+the tree. The longer form also compares times, with eight clients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ from app.lab.traces.workload import make
 NEVER, SECOND, MINUTE = timedelta(0), timedelta(seconds=1), timedelta(minutes=1)
 REQUESTS, WARM_UP, KEYS = 450, 150, 50
 FULL = 2
-"""So many times as many of each has the longer form."""
+"""The factor by which the longer form is larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What one of each costs; a round trip to Redis is 1."""
+    """The cost of each statement; a round trip to Redis costs 1."""
 
     database_read: float
     database_write: float
 
     def cost(self, bill: Bill) -> float:
-        """The whole bill."""
+        """Returns the cost of a whole bill."""
         asked = bill.database_reads * self.database_read + bill.database_writes * self.database_write
         return asked + bill.redis_round_trips
 
@@ -47,10 +47,10 @@ WEIGHTS = [
     Weights(20, 25),  # A database far away.
 ]
 ENOUGH = 1.5
-"""An advice is right that costs at most so many times the best: the simpler strategy is worth as much."""
+"""An advice is right if it costs at most this many times the best: a simpler strategy is worth as much."""
 
 CASES = [
-    # A workload, its share of reads where it is not its own, and what its data must have.
+    # A workload, its share of reads where it is not the default, and the needs of its data.
     ("catalogue", None, Needs(MINUTE, Loss.DASHBOARD)),
     ("catalogue", None, Needs(NEVER, Loss.NOTHING)),
     ("catalogue", None, Needs(NEVER, Loss.NOTHING, counts=True)),
@@ -78,8 +78,8 @@ def _workload(name: str, reads: float | None, times: int = 1) -> Trace:
 
 
 async def _bills(endpoints: Endpoints, trace: Trace, times: int, *, clients: int = 1) -> Mapping[str, Bill]:
-    """Of the real comparison, by name."""
-    # With the TTL for data that may be of any age: the shortest of the needs is longer than the replay.
+    """Returns the bills of the real comparison, by name."""
+    # The TTL is that for data of any age: even the shortest staleness in the needs is longer than the replay.
     contestants = alternatives(Needs(None, Loss.NOTHING))
     plan = Plan(clients=clients, warm_up=WARM_UP * times, drills=False)
     comparison = await compare(endpoints, trace, plan, contestants=contestants)
@@ -87,15 +87,15 @@ async def _bills(endpoints: Endpoints, trace: Trace, times: int, *, clients: int
 
 
 def _fits(needs: Needs, bill: Bill) -> bool:
-    """Whether it may be used at all: by what was measured, and by what no replay measures."""
+    """Returns whether the strategy may be used at all, by what was measured, and by what no replay measures."""
     if bill.name == NO_CACHE or bill.lost or bill.doubled:
         return False
-    if bill.name == Choice.WRITE_BEHIND:  # It adds, and what it has taken on is in Redis alone.
+    if bill.name == Choice.WRITE_BEHIND:  # It adds, and what it has accepted is only in Redis.
         return needs.counts and needs.loss is not Loss.REVENUE
-    if bill.name == Choice.TTL_ONLY:  # As old as its TTL, sooner or later.
+    if bill.name == Choice.TTL_ONLY:  # Sooner or later an answer is as old as the TTL.
         return needs.stale is None or needs.stale >= SECOND
     if bill.name in (Choice.CACHE_ASIDE, Choice.READ_THROUGH) and needs.stale == NEVER:
-        # Two readers may disagree while a write is under way, and money depends on it.
+        # Two readers may disagree while a write is in flight, and money depends on it.
         return needs.loss is not Loss.REVENUE
     return needs.stale is None or bill.longest_stale <= needs.stale
 
@@ -112,10 +112,10 @@ def _same(names: Sequence[tuple[str, float | None, Needs]]) -> Mapping[tuple[str
 
 
 BY_WORKLOAD = _same(CASES)
-"""So that each is played once."""
+"""Grouped so that each workload is played once."""
 
 
-def test_there_are_enough_of_them_and_each_strategy_is_the_answer_to_some() -> None:
+def test_there_are_enough_cases_and_each_strategy_is_advised_in_some() -> None:
     assert len({(name, reads, needs) for name, reads, needs in CASES}) >= 12
     answers = set()
     for name, reads, needs in CASES:
@@ -129,7 +129,7 @@ def test_there_are_enough_of_them_and_each_strategy_is_the_answer_to_some() -> N
 @pytest.mark.parametrize(
     ("workload", "of_all"), BY_WORKLOAD.items(), ids=[f"{name} {reads or ''}" for name, reads in BY_WORKLOAD]
 )
-async def test_what_is_advised_is_the_best_of_the_measured_bills_that_meet_the_needs(
+async def test_the_advised_strategy_has_the_best_measured_bill_that_meets_the_needs(
     workload: tuple[str, float | None], of_all: list[Needs], endpoints: Endpoints, times: int
 ) -> None:
     trace = _workload(*workload, times)
@@ -147,10 +147,10 @@ async def test_what_is_advised_is_the_best_of_the_measured_bills_that_meet_the_n
 @pytest.mark.parametrize(
     ("workload", "of_all"), BY_WORKLOAD.items(), ids=[f"{name} {reads or ''}" for name, reads in BY_WORKLOAD]
 )
-async def test_nor_does_anything_that_meets_the_needs_take_half_the_time_of_what_is_advised(
+async def test_no_strategy_that_meets_the_needs_is_twice_as_fast_as_the_advised_one(
     workload: tuple[str, float | None], of_all: list[Needs], endpoints: Endpoints
 ) -> None:
-    """What a machine takes once says little, and so the median of five comparisons counts."""
+    """A single measurement says little, so the median of five comparisons counts."""
     trace = _workload(*workload, FULL)
     rounds = [await _bills(endpoints, trace, FULL, clients=8) for _round in range(5)]
     bills = rounds[0]

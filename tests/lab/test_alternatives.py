@@ -1,4 +1,4 @@
-"""Who is billed for an advice."""
+"""The alternatives that are billed for an advice."""
 
 from datetime import timedelta
 
@@ -15,13 +15,13 @@ from app.lab.comparison.pool import Pool
 LONG = timedelta(minutes=5)
 
 
-def test_ours_the_ttl_alone_and_no_cache_are_billed() -> None:
+def test_ours_ttl_only_and_no_cache_are_billed() -> None:
     names = {contestant.name for contestant in alternatives(Needs(None, Loss.NOTHING))}
     assert names == {NO_CACHE, *Choice}
 
 
 @pytest.mark.parametrize(("stale", "lives"), [(None, 300), (0, 300), (1, 1), (60, 59), (3_600, 300)])
-async def test_a_ttl_alone_is_no_longer_than_the_needs_allow(
+async def test_the_ttl_of_ttl_only_is_no_longer_than_the_needs_allow(
     stale: float | None, lives: int, pool: Pool, redis: Redis, lab_endpoints: Endpoints
 ) -> None:
     needs = Needs(None if stale is None else timedelta(seconds=stale), Loss.NOTHING)

@@ -28,7 +28,7 @@ fourways_views_accepted_total 600.0
 """
 
 
-def test_reads_are_the_outcomes_and_writes_what_was_committed_or_taken_on() -> None:
+def test_reads_are_cache_outcomes_and_writes_are_commits_or_accepted_views() -> None:
     assert parse_metrics(OURS) == {
         "/users": Traffic(90, 4),
         "/products": Traffic(0, 0),
@@ -37,7 +37,7 @@ def test_reads_are_the_outcomes_and_writes_what_was_committed_or_taken_on() -> N
     }
 
 
-async def test_a_service_that_has_just_begun_has_no_traffic(client: httpx.AsyncClient) -> None:
+async def test_a_service_that_has_just_started_has_no_traffic(client: httpx.AsyncClient) -> None:
     assert set(parse_metrics((await client.get("/metrics")).text).values()) == {Traffic(0, 0)}
 
 
@@ -53,8 +53,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             )
         )
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # so it is called there
-        """It is no news."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name in the base class
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -76,13 +76,13 @@ def another() -> Iterator[str]:
         ("/none", "does not answer: Not Found."),
     ],
 )
-def test_what_is_not_a_service_of_ours_is_told(another: str, path: str, sentence: str) -> None:
+def test_an_answer_of_another_program_is_an_error(another: str, path: str, sentence: str) -> None:
     with pytest.raises(MetricsError, match=sentence):
         read_metrics(another + path)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/metrics", "file:///etc/hostname", ""])
-def test_what_is_no_address_is_told(url: str) -> None:
+def test_a_url_that_is_no_metrics_address_is_an_error(url: str) -> None:
     with pytest.raises(MetricsError, match="is no address of /metrics"):
         read_metrics(url)
 
@@ -104,7 +104,7 @@ def no_http() -> Iterator[str]:
         thread.join()
 
 
-def test_what_speaks_no_http_is_told(no_http: str) -> None:
+def test_a_program_that_does_not_speak_http_is_an_error(no_http: str) -> None:
     with pytest.raises(MetricsError, match="does not answer as HTTP does"):
         read_metrics(no_http)
 
@@ -112,11 +112,11 @@ def test_what_speaks_no_http_is_told(no_http: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://[::1", "http:///metrics", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://a b/metrics"]
 )
-def test_a_broken_address_is_told(url: str) -> None:
+def test_a_malformed_address_is_an_error(url: str) -> None:
     with pytest.raises(MetricsError, match="is no address"):
         read_metrics(url)
 
 
-def test_counters_without_end_are_no_counters_of_ours(another: str) -> None:
+def test_an_infinite_counter_is_an_error(another: str) -> None:
     with pytest.raises(MetricsError, match="not as Fourways does"):
         read_metrics(f"{another}/endless")

@@ -1,4 +1,4 @@
-"""`fourways lab`: your traffic, through every strategy; the races; and which strategy it should be."""
+"""`fourways lab`: your traffic through every strategy; the races; and which strategy to choose."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ lab = typer.Typer(
 
 @lab.callback()
 def _prepare() -> None:
-    # A terminal of another encoding has no letter for an arrow: better a question mark than no table after a minute.
+    # A terminal of another encoding cannot print an arrow: better a question mark than no table after a minute.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

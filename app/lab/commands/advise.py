@@ -1,9 +1,9 @@
-"""`fourways lab advise`: which strategy it should be, by the article's tree and, where there is a trace, by the bill.
+"""`fourways lab advise`: which strategy to choose, by the article's tree and, given a trace, by the bill.
 
-    needs      --stale, --loss, --counts; of the running service's resources they are known
+    needs      --stale, --loss, --counts; those of the running service's resources are known
     traffic    --reads and --writes, a --trace, a --workload, or the service's --metrics
 
-What can go wrong: needs or traffic are missing, or not understood. Nothing is ever switched.
+What can go wrong: needs or traffic are missing or not understood. It never switches a strategy.
 """
 
 import json
@@ -35,12 +35,12 @@ from app.routers.strategies import STRATEGIES, Advised, advised
 
 REQUESTS, WARM_UP = 2_000, 500
 LONGEST = 10 * 365 * 86_400
-"""Seconds. Data that may be older may have any age."""
+"""In seconds. Data that may be older than this may have any age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """The alternatives as they were measured, and the best of them; None where none that meets the needs was."""
+    """The alternatives as measured, and the best of them; None when no measured alternative meets the needs."""
 
     comparison: Comparison
     best: Bill | None
@@ -66,7 +66,7 @@ def advise_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
-    """Say which strategy it should be, why, and how sure that is. It never switches anything.
+    """Say which strategy to choose, why, and how sure the advice is. It never switches anything.
 
     With a trace or a workload, the alternatives are played on it, and the bill is shown beside the tree's answer.
     """
@@ -126,7 +126,8 @@ def _trace(path: Path | None, workload: str | None, bar: Progress) -> Trace:
 
 
 def _bill(trace: Trace, needs: Needs, interruption: Interruption, bar: Progress) -> Billed:
-    """Played without drills: those provoke what the advice knows already. A quarter of a short trace warms up."""
+    """Plays the alternatives without drills: those provoke what the advice already knows. A quarter of a short trace
+    warms up."""
     plan = Plan(warm_up=min(WARM_UP, len(trace.operations) // 4), drills=False)
     comparison = play(trace, plan, interruption, bar, alternatives(needs))
     return Billed(comparison, pick(needs, comparison.bills) if comparison.complete else None)
@@ -146,7 +147,7 @@ def _differ(advice: Advice, billed: Billed) -> str:
 
 
 def without_a_cache(billed: Billed) -> str:
-    """What to make of it, where no cache at all was the fastest of all; else nothing."""
+    """Returns a remark when no cache at all was the fastest; else nothing."""
     plain = next((bill for bill in billed.comparison.bills if bill.name == NO_CACHE), None)
     if plain is None or billed.best is None or plain.cost >= billed.best.cost:
         return ""

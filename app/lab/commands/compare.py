@@ -67,7 +67,7 @@ def compare_(
 ) -> None:
     """Play one trace against no cache, the four strategies, and the published variants, and print the bill.
 
-    Nothing of the service's own data is touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    It does not touch the service's own data. Without REDIS_URL and DATABASE_URL, it starts both stores itself.
     """
     if (trace is None) == (workload is None):
         raise typer.BadParameter("Name a --trace or a --workload.")
@@ -123,7 +123,7 @@ def compare_(
 
 
 def _try_out(path: Path) -> None:
-    """Before a comparison of a minute, a user should know whether its page can be written."""
+    """Checks that the page can be written, before a comparison that takes a minute."""
     if not path.parent.is_dir():
         raise typer.BadParameter(f"There is no directory {path.parent} for {path.name}.")
     new = not path.exists()
@@ -136,7 +136,7 @@ def _try_out(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> bool:
-    """Whether the page was written. If not, what was measured is printed all the same."""
+    """Writes the page, and returns whether that succeeded. If not, the measurements are printed all the same."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -147,7 +147,7 @@ def _write(path: Path, text: str) -> bool:
 
 
 def read(path: Path, most: int, bar: Progress, *, views: bool = False) -> Trace:
-    """The trace at `path`, and on the bar how far its file was read. Raises TraceError."""
+    """Reads the trace at `path`, and shows its progress on the bar. Raises TraceError."""
     task = bar.add_task("reading the trace", total=None)
 
     def progress(done: int, total: int | None) -> None:
@@ -166,9 +166,9 @@ def play(
     bar: Progress,
     contestants: Sequence[Contestant] = CONTESTANTS,
 ) -> Comparison:
-    """The trace against all of them, on the stores that are configured or on its own. Raises LabError.
+    """Plays the trace against all contestants, on the configured stores or on its own. Raises LabError.
 
-    From here on a signal ends it gently: what was started is stopped, and what was measured is the answer.
+    From here on a signal ends it gently: what was started is stopped, and what was measured is returned.
     """
     task = bar.add_task("starting the stores", total=None)
 

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, and the end of the terminal. Before anything is started they end the command at once; later they set
 an event.
 
-What was started is stopped on the way out, and what was found until then is told, if somebody is there to read it.
+What was started is stopped on the way out, and what was found so far is reported, if somebody is there to read it.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Self
 import typer
 
 INTERRUPTED = 130
-"""What a shell expects of a command that Ctrl-C has ended."""
+"""The exit code that a shell expects of a command ended by Ctrl-C."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """In its block, these signals are heard by it; the last one not under `nohup`, which ignores it."""
+    """Handles these signals in its block; SIGHUP not under `nohup`, which ignores it."""
 
     def __init__(self) -> None:
         self._deferred = self._asked = False
@@ -39,10 +39,11 @@ class Interruption:
             raise typer.Exit(INTERRUPTED)
 
     def defer(self) -> None:
-        """From now on it waits for `telling`. Raises KeyboardInterrupt for a signal that has come."""
+        """From now on a signal waits for `telling`. Raises KeyboardInterrupt for a signal that has already come."""
         self._deferred = True
         if self._asked:
-            # Python prints and drops what is raised while it collects garbage, or ends a weak reference.
+            # Python prints and drops what a signal handler raises during garbage collection or in a weak reference's
+            # callback.
             raise KeyboardInterrupt
 
     @contextmanager

@@ -1,10 +1,10 @@
-"""`fourways lab races`: each case in every order that there is time for, on a real Redis and a real Postgres.
+"""`fourways lab races`: each case in all the orders that time allows, on a real Redis and a real Postgres.
 
     a published variant    the shortest schedules that show its defect, as timelines
     repaired, and ours     how many schedules passed
 
-What can go wrong: a store that does not answer. A machine that is too slow for the time shows fewer schedules, and
-perhaps not every defect: then it says so, and fails.
+What can go wrong: a store does not answer. A machine that is too slow for the time explores fewer schedules, and may
+miss a defect: then the command says so, and fails.
 """
 
 import asyncio
@@ -40,24 +40,24 @@ TIMEOUT = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """What came of a case, and whether it was expected."""
+    """The result of a case, and whether it was expected."""
 
     result: Result
 
     @property
     def name(self) -> str:
-        """The case's."""
+        """The case's name."""
         return self.result.case.name
 
     @property
     def published(self) -> Published | None:
-        """The variant that it is about; None for ours."""
+        """The variant of the case; None for ours."""
         case = self.result.case
         return None if case.ours else next(each for each in PUBLISHED.values() if each.make is case.make)
 
     @property
     def surprise(self) -> str | None:
-        """What was not expected, in a sentence."""
+        """The unexpected part of the result, in a sentence."""
         result = self.result
         if not result.schedules:
             return f"{self.name} had no time for a single schedule."
@@ -69,13 +69,13 @@ class Race:
 
     @property
     def verdict(self) -> str:
-        """In a few words."""
+        """The verdict, in a few words."""
         if self.result.failures:
             return f"fails: {', '.join(sorted(self.result.failures))}"
         return "passed" if self.surprise is None else "not shown"
 
     def as_json(self) -> dict[str, object]:
-        """Names in snake_case."""
+        """Returns the race with names in snake_case."""
         result, published = self.result, self.published
         return {
             "name": self.name,
@@ -111,8 +111,8 @@ def races_(
 ) -> None:
     """Explore in which orders a strategy goes wrong: every published defect as a timeline, and ours without one.
 
-    The exit code is 0 when all is as expected: what was published fails, what was repaired and ours pass. The service's
-    own data is not touched. Without REDIS_URL and DATABASE_URL, both stores are started for it.
+    The exit code is 0 when all is as expected: the published variants fail, and the repaired ones and ours pass. The
+    command does not touch the service's own data. Without REDIS_URL and DATABASE_URL, it starts both stores itself.
     """
     cases = _chosen(case or [])
     with Interruption() as interruption, bar() as progress:
@@ -164,7 +164,7 @@ def _explore(
     *,
     show: bool,
 ) -> list[Race]:
-    """Those that were explored, in the order of the cases: fewer than there are when a signal came."""
+    """Returns the explored races, in the order of the cases: fewer than there are cases when a signal came."""
     races: list[Race] = []
     task = bar.add_task("starting the stores", total=None)
 
@@ -216,7 +216,7 @@ def _show(race: Race) -> None:
     console.print(f"{race.name}: {'' if published is None else published.defect}", style="bold")
     for failure in sorted(result.failures.values(), key=lambda failure: failure.size):
         console.print()
-        # A timeline is as wide as it is: folded, its columns would be none.
+        # A timeline keeps its width: folding would destroy its columns.
         console.print(str(failure), soft_wrap=True)
     console.print()
 

@@ -1,15 +1,15 @@
-"""Where the lab's commands write: answers to standard output, and what else is to be told to standard error."""
+"""Where the lab's commands write: results to standard output, all other messages to standard error."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-# Without markup and emoji: a path or a value may contain what looks like it.
+# Without markup and emoji: a path or a value may contain what looks like them.
 console = Console(highlight=False, markup=False, emoji=False)
 complaints = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 
 def bar() -> Progress:
-    """How far a command is, with the time left. It is gone when it ends."""
+    """Returns a progress bar with the time left. It disappears when it ends."""
     return Progress(
         TextColumn("{task.description:36}"),
         BarColumn(),
@@ -19,6 +19,6 @@ def bar() -> Progress:
         TimeRemainingColumn(),
         console=complaints,
         transient=True,
-        # In a file it would be a blank line, and nothing else.
+        # In a file it would only be a blank line.
         disable=not complaints.is_terminal,
     )

@@ -1,4 +1,4 @@
-"""The stores that a command of the lab uses: those that are configured, or else a pair of its own."""
+"""The stores that a lab command uses: the configured ones, or else its own pair."""
 
 import os
 import shutil
@@ -15,9 +15,9 @@ PREFIX = "fourways-lab-"
 
 @contextmanager
 def stores() -> Iterator[Endpoints]:
-    """Both addresses. What was started is stopped at the end, and its data removed.
+    """Yields both addresses. What was started is stopped at the end, and its data removed.
 
-    Raises SettingsError, and EmbeddedError when they cannot be started.
+    Raises SettingsError, and EmbeddedError when the stores cannot be started.
     """
     settings = read_settings()
     if settings.redis_url is not None and settings.database_url is not None:
@@ -25,22 +25,22 @@ def stores() -> Iterator[Endpoints]:
         return
     _sweep()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as directory:
-        # As root, Postgres runs as another user, who has to get in.
+        # As root, Postgres runs as another user, who needs access.
         Path(directory).chmod(0o755)
         with embedded_servers(Path(directory)) as endpoints:
             yield endpoints
 
 
 def _sweep() -> None:
-    """Stops what a lab has left running that was killed, and removes it."""
+    """Stops and removes the servers that a killed lab has left running."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             os.kill(int(left.name.removeprefix(PREFIX).split("-")[0]), 0)
         except ProcessLookupError:
             if not left.is_symlink():
-                # What another lab is clearing up at this moment, or what does not stop, is left: it needs its place.
+                # A directory that another lab is cleaning up now, or whose servers do not stop, is kept: it is in use.
                 with suppress(EmbeddedError):
-                    with embedded_servers(left):  # To run servers where some are running is to adopt them.
+                    with embedded_servers(left):  # Running servers where some already run adopts these.
                         pass
                     shutil.rmtree(left, ignore_errors=True)
         except (ValueError, OverflowError, PermissionError):

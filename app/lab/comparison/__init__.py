@@ -1,1 +1,1 @@
-"""One trace, played against each strategy in turns, and the bill."""
+"""Plays one trace against each strategy in turns, and makes the bill."""

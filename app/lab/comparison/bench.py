@@ -1,9 +1,9 @@
-"""The stage: both stores, opened as the service opens them, and every contestant on a corner of its own.
+"""The bench: both stores, opened as the service opens them, and every contestant in its own corner of them.
 
-Our strategies share one breaker and one relay, as the resources of the service do. What the relay does is counted by
-itself: it costs the same, however many strategies live on it.
+Our strategies share one breaker and one relay, as the service's resources do. The relay's work is counted separately:
+it costs the same however many strategies share it.
 
-What can go wrong: a store that does not answer, `DatabaseUnavailable` or `LabError`.
+What can go wrong: a store does not answer: `DatabaseUnavailable` or `LabError`.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, what the database has at the end of each key that was written, and how many rows it wrote for that."""
+    """A verdict, the database's final value of each written key, and how many rows it wrote for them."""
 
     verdict: Verdict
     finals: dict[str, int]
@@ -47,31 +47,31 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The entrants of one run, and what belongs to none of them."""
+    """The entrants of one run, and what they share."""
 
     entrants: Sequence[Entrant]
     pool: Pool
     redis: Redis
-    """The lab's own: its traffic is not billed."""
+    """The lab's own client: its traffic is not billed."""
     relay: Costs
     breaker: Breaker
     connections: int
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Runs what works behind the strategies while the block lasts. At its end, everything that was acknowledged is
-        in the database."""
+        """Runs the strategies' background work while the block lasts. At its end, the database has all that was
+        acknowledged."""
         async with AsyncExitStack() as stack:
             for entrant in self.entrants:
                 await stack.enter_async_context(_running(entrant))
-            # Connections are made before anybody is billed.
+            # Connections are opened before the billing begins.
             await asyncio.gather(
                 *(entrant.redis.ping() for entrant in self.entrants for _each in range(self.connections))
             )
             yield
 
     async def judge(self, entrant: Entrant, oracle: Oracle, clock: tuple[float, float]) -> Judged:
-        """What was wrong, when everything has settled; `clock` is an answer of `database_clock`."""
+        """Returns what was wrong, after everything has settled; `clock` is a result of `database_clock`."""
         journal = await read_journal(self.pool, entrant.prefix)
         finals = {key: noted[-1].value for key, noted in journal.items()}
         return Judged(oracle.judge(journal, finals, clock), finals, sum(map(len, journal.values())))
@@ -87,8 +87,8 @@ async def open_bench(
     connections: int = 16,
     flushed_url: str | None = None,
 ) -> AsyncIterator[Bench]:
-    """Opens both stores, makes the strategies of the contestants, and runs the relay. `endpoints` names the lab's
-    schema; `flushed_url` is another way to the same database, for the flusher of our write-behind."""
+    """Opens both stores, makes the contestants' strategies, and runs the relay. `endpoints` names the lab's schema;
+    `flushed_url` is another address of the same database, for the flusher of our write-behind."""
     async with AsyncExitStack() as stack:
         stores, relayed = Stores(endpoints, stack, connections), Costs()
         own = await stores.redis(most=4)
@@ -123,12 +123,12 @@ async def _running(entrant: Entrant) -> AsyncIterator[None]:
         async with entrant.strategy.running():
             yield
     except Exception:
-        # A published flusher may end on its own error: that is a finding, and no reason to tear the others down.
+        # A published flusher may end with its own error: that is a finding, and no reason to stop the others.
         logger.exception("What works behind %s has failed.", entrant.contestant.name)
 
 
 async def remove_keys(redis_url: str) -> int:
-    """Removes everything that the lab has kept in Redis, and answers how many keys that were."""
+    """Removes all of the lab's keys from Redis and returns how many there were."""
     removed = 0
     async with open_redis(redis_url, timeout=TIMEOUT, connections=1) as redis:
         some: list[bytes] = []

@@ -25,27 +25,28 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Latency":
-        """The nearest-rank percentiles: each is a time that was measured."""
+        """Returns the nearest-rank percentiles: each is a measured time."""
         if not seconds:
             return cls()
         ranked = sorted(seconds)
 
         def of_1000(took: int) -> timedelta:
-            """What so many of a thousand took at most. In integers: 0.07 of 100 is more than 7 in floats."""
+            """Returns the time within which `took` of 1,000 operations ended. In integers: as floats, 0.07 of 100 is
+            more than 7."""
             return timedelta(seconds=ranked[-(-took * len(ranked) // 1000) - 1])
 
         return cls(timedelta(seconds=sum(ranked) / len(ranked)), of_1000(500), of_1000(990), of_1000(999))
 
     def as_json(self) -> dict[str, float | None]:
-        """In milliseconds."""
+        """Returns them in milliseconds."""
         named = {"mean": self.mean, "p50": self.p50, "p99": self.p99, "p999": self.p999}
         return {name: None if took is None else round(took / MILLISECOND, 3) for name, took in named.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One contestant's. The replay is what was asked for. The two drills provoke what a quiet run may hide; each is
-    None where it was not run."""
+    """The bill of one contestant. The replay is what was asked for. The two drills provoke what a quiet run may hide;
+    each is None if it was not run."""
 
     contestant: Contestant
     holds: Holds
@@ -54,7 +55,7 @@ class Bill:
     errors: int
     first_error: str
     hit_ratio: float | None
-    """The share of reads for which the database was not asked; None without reads."""
+    """The share of reads that did not reach the database; None without reads."""
     database_reads: int
     database_writes: int
     redis_round_trips: int
@@ -62,31 +63,31 @@ class Bill:
     read_latency: Latency
     write_latency: Latency
     coalescing: float | None
-    """Acknowledged writes for each row that was written; None where none was."""
+    """Acknowledged writes per written row; None when no row was written."""
     replay: Verdict
     contention: Verdict | None = None
     crash: Verdict | None = None
     finals: dict[str, int] = field(default_factory=dict)
-    """What the database has at the end of each key that was written."""
+    """The database's final value of each written key."""
 
     @property
     def name(self) -> str:
-        """The contestant's."""
+        """The contestant's name."""
         return self.contestant.name
 
     @property
     def whole(self) -> Verdict:
-        """The replay and both drills together."""
+        """The verdict of the replay and both drills together."""
         return self.replay + (self.contention or Verdict()) + (self.crash or Verdict())
 
     @property
     def stale_reads(self) -> int:
-        """Of the replay and the drills, as the three below."""
+        """Stale reads in the replay and the drills, as for the three properties below."""
         return self.whole.stale
 
     @property
     def longest_stale(self) -> timedelta:
-        """How old the oldest answer was."""
+        """The age of the oldest answer."""
         return self.whole.longest_stale
 
     @property
@@ -96,19 +97,20 @@ class Bill:
 
     @property
     def doubled(self) -> int:
-        """Writes that it has more than once: counts added again, values that came back over a newer one."""
+        """Writes that the database has more than once: counts added twice, values that came back over a newer one."""
         return self.whole.doubled
 
     @property
     def cost(self) -> float:
-        """The mean time of an operation of this mix, in milliseconds: what is left to compare among the correct."""
+        """The mean time of an operation in this mix, in milliseconds: the remaining criterion among the correct
+        ones."""
         means = [(self.read_latency.mean, self.reads), (self.write_latency.mean, self.writes)]
         played = sum(count for mean, count in means if mean is not None)
         spent = sum(mean / MILLISECOND * count for mean, count in means if mean is not None)
         return spent / played if played else 0.0
 
     def as_json(self) -> dict[str, object]:
-        """Durations in milliseconds."""
+        """Returns the bill, with durations in milliseconds."""
         whole = self.whole
         return {
             "name": self.name,

@@ -1,7 +1,7 @@
-"""What the comparison's columns mean, which published claim each tests, and the published table of four.
+"""The meaning of the comparison's columns, the published claim that each tests, and the published table of four.
 
 The claims are those of "Redis Caching Strategies: Cache-Aside, Read-Through, Write-Behind, and When Each One Actually
-Makes Sense", and of "Write-Behind (Write-Back) Caching Pattern". What stands in quotation marks is theirs.
+Makes Sense", and of "Write-Behind (Write-Back) Caching Pattern". Text in quotation marks is quoted from them.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its `title`, what it is, and the `claim` that it tests."""
+    """A column: its `title`, its meaning, and the `claim` that it tests."""
 
     title: str
     meaning: str
@@ -102,4 +102,5 @@ PUBLISHED_AS = {
     "write-through": "write-through, concurrent",
     "write-behind": "write-behind, list",
 }
-"""Whose measured values stand beside the words. The published read-through asks and fills as its cache-aside does."""
+"""The contestant whose measured values appear beside the words. The published read-through queries and fills as the
+published cache-aside does."""

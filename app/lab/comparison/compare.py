@@ -1,13 +1,13 @@
 """The comparison: one trace, every strategy, the same minutes, the bill.
 
     a process writes to all, and is killed · the trace, slice by slice, each slice by every strategy in turn · few keys
-    under contention · new instances take over from the killed one · the bill
+    under contention · new instances take over from the killed process · the bill
 
-The strategies take turns within the trace, so that a busy moment of the machine hits all of them alike; each slice
-begins with another one. Each has keys and rows of its own. What the lab remembers is hidden from the garbage collector
-of this process, which would stop one of them for a fifth of a second to look at it.
+The strategies take turns within the trace, so that a busy moment of the machine affects all of them alike; each slice
+starts with a different one. Each has its own keys and rows. The lab's own objects are hidden from this process' garbage
+collector, which would otherwise stop one strategy for a fifth of a second to scan them.
 
-What can go wrong: `LabError`, `DatabaseUnavailable`. When it is interrupted, it answers what was measured so far.
+What can go wrong: `LabError`, `DatabaseUnavailable`. An interrupted comparison returns what was measured so far.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ from app.lab.traces.trace import Trace
 
 SLICES = 8
 BREATH = 1.0
-"""A slice of an open loop lasts so many seconds at least: a shorter one would never build a queue."""
+"""Minimum duration of an open loop's slice, in seconds: a shorter one would never build a queue."""
 
 Progress = Callable[[str, int, int], object]
-"""Hears what is being done, and how many operations of how many are done."""
+"""Called with the current activity, the number of finished operations, and their total."""
 
 
 async def compare(
@@ -81,7 +81,8 @@ class _Comparing:
         began = time.monotonic()
         if "," in urlsplit(endpoints.database_url).netloc:
             raise LabError("DATABASE_URL names several hosts, and the lab's wire leads to one: name the primary alone.")
-        # The owner of the schema owns the keys: before that they may belong to another comparison, which still runs.
+        # The schema's owner owns the keys. Before the schema is ours, they may belong to another comparison that still
+        # runs.
         async with lab_schema(endpoints.database_url) as database_url:
             await remove_keys(endpoints.redis_url)  # What a killed process has left behind.
             try:
@@ -99,7 +100,7 @@ class _Comparing:
         if plan.drills and not self._stop.is_set():
             self._report("killing a writer", 0)
             killed = await crash.write_and_die(endpoints, self._contestants, plan.ttl, self._stop)
-        # Half of the latency in each direction is the whole of it for each round trip.
+        # Half of the latency in each direction adds up to all of it per round trip.
         if plan.db_latency:
             async with wire(endpoints.database_url, lambda: plan.db_latency.total_seconds() / 2) as late:
                 await self._replay(Endpoints(endpoints.redis_url, late))
@@ -145,7 +146,7 @@ class _Comparing:
                     player.entrant.costs.reset()
                 await self._play(players, self._operations[plan.warm_up :])
             again = await database_clock(bench.pool)
-            # Between the two looks either clock may have drifted.
+            # Either clock may have drifted between the two measurements.
             wrong = max(clock[1], again[1]) + abs(again[0] - clock[0])
             for player in players:
                 self._comparison.bills.append(await self._bill(bench, player, ((clock[0] + again[0]) / 2, wrong)))
@@ -181,7 +182,7 @@ class _Comparing:
 
 @contextmanager
 def _out_of_sight() -> Iterator[None]:
-    """In the block, the garbage collector looks only at objects that were made in it."""
+    """In the block, the garbage collector scans only objects that were created in it."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The answer of a comparison: a bill for each contestant, for one trace and one plan."""
+"""The result of a comparison: a bill for each contestant, for one trace and one plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Replayed:
 
     @classmethod
     def of(cls, operations: Sequence[Operation]) -> "Replayed":
-        """What these operations are."""
+        """Counts these operations."""
         reads = sum(1 for operation in operations if operation.kind is Kind.READ)
         keys = len({operation.key for operation in operations})
         return cls(len(operations), reads, len(operations) - reads, keys)
@@ -41,7 +41,7 @@ class Comparison:
     complete: bool = False
 
     def as_json(self) -> dict[str, object]:
-        """Durations in milliseconds, names in snake_case."""
+        """Returns the result, with durations in milliseconds and names in snake_case."""
         plan, replayed = self.plan, self.replayed
         return {
             "trace": {

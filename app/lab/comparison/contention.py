@@ -1,12 +1,12 @@
-"""A drill: few keys, many clients, and a database whose answers take now longer, now shorter.
+"""A drill: few keys, many clients, and a database whose latency varies.
 
-    R loads the old row, and its answer is long on its way
+    R loads the old row, and its answer is slow to arrive
                                                 W writes the new row, invalidates, and is acknowledged
     R fills the cache with the old row          … unless something stops it
 
-On a quiet machine such a moment comes seldom, and a short replay may miss it. Here a wire (`wire.py`) makes it. First
-this very race is set up for each contestant: the answer to R is held back until W has been acknowledged. Then all of
-them are played at random, while bytes are now and then 30 ms on their way. Nothing is lost or changed.
+On a quiet machine such a moment is rare, and a short replay may miss it. Here a wire (`wire.py`) makes it happen. First
+this very race is set up for each contestant: the answer to R is held back until W has been acknowledged. Then all
+contestants are played at random, while bytes now and then take 30 ms. Nothing is lost or changed.
 """
 
 import asyncio
@@ -26,21 +26,23 @@ from app.lab.traces.operation import Kind, Operation
 RUN = "contention"
 ROUNDS, KEYS, OPERATIONS, CLIENTS = 9, 2, 64, 8
 AT_ONCE = 3
-"""Contestants that have their turn at the same time."""
+"""Contestants that play at the same time."""
 USUAL, STALLED, SELDOM = 0.001, 0.03, 1 / 8
-"""Seconds that bytes are on their way in one direction: usually, and in one case of eight, as when a packet is lost."""
+"""Delay of bytes in one direction, in seconds: the usual one, and the one of a stall (one case in eight), as when a
+packet is lost."""
 
 TRIES, RACED = 4, 4
-"""How often the race is set up at most, until it was one; and with how many keys at once."""
+"""How often the race is set up at most until it happens, and with how many keys at the same time."""
 HELD, SETTLED = 0.12, 0.02
-"""Seconds that answers are held back, and that pass after the first of them before the writers begin."""
+"""In seconds: how long answers are held back, and the time between the first held answer and the start of the
+writers."""
 
 DRILLED = [
     *(f"{round_}-{place}" for round_ in range(ROUNDS) for place in range(KEYS)),
     *(f"warm-{place}" for place in range(2 * RACED)),
     *(f"race-{try_}-{place}" for try_ in range(TRIES) for place in range(RACED)),
 ]
-"""The keys of the drill. Each round and each try has its own: they are cold when it begins."""
+"""The keys of the drill. Each round and each try has its own, so they are cold when it begins."""
 
 
 async def contend(
@@ -52,7 +54,8 @@ async def contend(
     stop: asyncio.Event,
     progress: Callable[[int], object],
 ) -> dict[str, Verdict]:
-    """What goes wrong with each. `endpoints` names the lab's schema; `progress` hears of played operations."""
+    """Returns what goes wrong with each. `endpoints` names the lab's schema; `progress` is called with the number of
+    played operations."""
     chance = random.Random(seed)
     rounds = [
         [
@@ -89,7 +92,7 @@ async def contend(
 
 
 class _Weather:
-    """How long bytes are on their way. It is `rough` when some are stalled, by chance."""
+    """The delay of bytes. It is `rough` when some are stalled at random."""
 
     def __init__(self, chance: random.Random) -> None:
         self.rough = self.holding = False
@@ -107,8 +110,9 @@ class _Weather:
 
 
 async def _race(player: Player, weather: _Weather, stop: asyncio.Event) -> None:
-    """Sets up the race above. On a busy machine a held answer may come before the write is acknowledged: once more."""
-    # Connections are opened, and their statements prepared: else the first answers that are held are those to that.
+    """Sets up the race above. It is repeated when a held answer arrives before the write is acknowledged, as on a busy
+    machine."""
+    # Opens connections and prepares statements first. Otherwise the first answers held back would be theirs.
     for kind in (Kind.READ, Kind.WRITE):
         await player.closed([Operation(kind, f"warm-{place}") for place in range(2 * RACED)], 2 * RACED, stop)
     for try_ in range(TRIES):
@@ -117,11 +121,11 @@ async def _race(player: Player, weather: _Weather, stop: asyncio.Event) -> None:
         weather.held.clear()
         weather.holding = True
         slow = asyncio.create_task(player.closed(reads, RACED, stop))
-        # A read that need not ask the database is answered instead.
+        # A read that needs no database is answered at once instead.
         held = asyncio.create_task(weather.held.wait())
         await asyncio.wait({slow, held}, return_when=asyncio.FIRST_COMPLETED)
         held.cancel()
-        await asyncio.sleep(SETTLED)  # The relay asks, too, and the first answer may have been for it.
+        await asyncio.sleep(SETTLED)  # The relay queries the database, too: the first held answer may be the relay's.
         weather.holding = False
         await player.closed([Operation(Kind.WRITE, key) for key in keys], RACED, stop)
         raced = not slow.done()

@@ -9,7 +9,7 @@ from app.lab.strategy import Make
 
 
 class Kind(StrEnum):
-    """Where a contestant comes from."""
+    """The origin of a contestant."""
 
     NONE = "no cache"
     OURS = "ours"
@@ -19,8 +19,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A way to cache. `about` is a line for a person; `copy` says whether to copy it; `make` is None where
-    `entrant.py` makes the strategy."""
+    """A way to cache. `about` is a line for a person; `copy` says whether to copy it; `make` is None when `entrant.py`
+    makes the strategy."""
 
     name: str
     kind: Kind

@@ -11,7 +11,7 @@ WRITING: ContextVar[bool] = ContextVar("WRITING", default=False)
 
 @dataclass(slots=True)
 class Costs:
-    """Statements, and traffic with Redis. `asked` is how many keys reads have asked the database for."""
+    """Statements, and traffic with Redis. `asked` is the number of keys that reads have requested from the database."""
 
     traffic: Traffic = field(default_factory=Traffic)
     reads: int = 0
@@ -19,7 +19,7 @@ class Costs:
     asked: int = 0
 
     def count(self, keys: int | None) -> None:
-        """A statement of `LabTable`: it asked for so many keys, or, with None, it wrote."""
+        """Counts a statement of `LabTable`: one that requested `keys` keys, or a write when `keys` is None."""
         if keys is None:
             self.writes += 1
         else:
@@ -27,18 +27,18 @@ class Costs:
             self.ask(keys)
 
     def ask(self, keys: int) -> None:
-        """The database is asked for so many keys."""
+        """Counts keys that are requested from the database, unless a write requests them."""
         if not WRITING.get():
             self.asked += keys
 
     def count_read(self, resource: str) -> None:
-        """A statement that reads, of `app.database`."""
+        """Counts a reading statement of `app.database`."""
         self.reads += 1
 
     def count_write(self, resource: str) -> None:
-        """A statement that writes, of `app.database`."""
+        """Counts a writing statement of `app.database`."""
         self.writes += 1
 
     def reset(self) -> None:
-        """From now on it is billed."""
+        """Starts the billing from zero."""
         self.traffic.round_trips = self.traffic.bytes = self.reads = self.writes = self.asked = 0

@@ -21,7 +21,7 @@ from app.page_views.target import target
 class CountedViews(WriteBehind):
     """Write-behind over page views. Its pages begin with `prefix`.
 
-    `waiting_redis` is the flusher's own; `asked` hears how many totals each load asks for.
+    `waiting_redis` is the flusher's own; `asked` is called with the number of totals in each load.
     """
 
     def __init__(
@@ -49,6 +49,6 @@ class CountedViews(WriteBehind):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The strategy and its flusher, and what that could not count at once."""
+        """Runs the strategy and its flusher, and retries what the flusher could not count at once."""
         async with super().running(), self._parking.running():
             yield

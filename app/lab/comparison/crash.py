@@ -1,14 +1,14 @@
-"""A drill: the process that caches is killed (SIGKILL) in the middle of its writes, and another one takes over.
+"""A drill: the caching process is killed (SIGKILL) in the middle of its writes, and another one takes over.
 
-    child     writes to every strategy, each key once, and says what was acknowledged (`crash_writer.py`)
-    cut       nothing that it sends to the database from now on arrives, or comes back (`cut.py`)
-    kill -9   a batch that it had in its hands is gone with it
-    parent    later: a new instance of each strategy runs until nothing moves any more, and then reads and counts
+    child     writes to every strategy, each key once, and reports what was acknowledged (`crash_writer.py`)
+    cut       from now on nothing that it sends to the database arrives, or no answer comes back (`cut.py`)
+    kill -9   a batch in its memory is lost with it
+    parent    later: a new instance of each strategy runs until nothing changes any more, and then reads and counts
 
-The new instances come at the very end of a comparison: what a dead flusher held is claimed when it has been still for
-ten seconds, which pass during the replay.
+The new instances come at the very end of a comparison: what a dead flusher held is reclaimed after ten idle seconds,
+which pass during the replay.
 
-What can go wrong: `LabError` when the child ends by itself, with what it has said.
+What can go wrong: `LabError` when the child ends by itself, with the child's error output.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ MOST = 1_000
 DRILLED = [f"{place:03}" for place in range(MOST)]
 """The keys of the drill."""
 ENOUGH = 40
-"""Each contestant has so many acknowledged writes before the cut."""
+"""The number of acknowledged writes that each contestant has before the cut."""
 LOOKED_AT = 40
-"""So many keys are read at the end, of those that were written last."""
+"""How many keys are read at the end, the last written ones."""
 PATIENCE = timedelta(seconds=30)
 ABANDONED = timedelta(seconds=11)
-"""So long after the kill, what a dead flusher held may be claimed (`app.caching.write_behind.gathering`)."""
+"""The delay after the kill until what a dead flusher held may be reclaimed (`app.caching.write_behind.gathering`)."""
 STILL = timedelta(seconds=1.5)
-"""When nothing has come to the database for so long, everything has settled."""
+"""When nothing has reached the database for this long, everything has settled."""
 
 
 async def write_and_die(
@@ -81,14 +81,14 @@ async def write_and_die(
                 while await line() != CUT:
                     continue
         except TimeoutError:
-            pass  # One of them accepts no writes any more; those that were acknowledged are judged.
+            pass  # A contestant accepts no more writes; the acknowledged ones are judged.
         finally:
             early.cancel()
         with suppress(ProcessLookupError):
             child.kill()
         killed.at = time.monotonic()
         for rest in (await out.read()).decode().splitlines(keepends=True):
-            if rest.endswith("\n"):  # The last one may have been cut off.
+            if rest.endswith("\n"):  # The last line may be truncated.
                 killed.hear(rest.rstrip("\n"))
         await child.wait()
     return killed
@@ -97,7 +97,7 @@ async def write_and_die(
 async def take_over(
     endpoints: Endpoints, contestants: Sequence[Contestant], ttl: timedelta, killed: Killed, stop: asyncio.Event
 ) -> dict[str, Verdict]:
-    """Runs a new instance of each until nothing moves any more, and judges. Answers nothing when `stop` is set."""
+    """Runs a new instance of each until nothing changes any more, and judges. Returns nothing when `stop` is set."""
     early = killed.at + ABANDONED.total_seconds() - time.monotonic()
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), max(0.0, early))
@@ -133,7 +133,7 @@ async def take_over(
 async def _child(
     endpoints: Endpoints, contestants: Sequence[Contestant], ttl: timedelta
 ) -> AsyncIterator[tuple[Process, "asyncio.Task[str]"]]:
-    # It leaves its wire's socket behind, which goes with this.
+    # The child leaves its wire's socket behind; it is removed together with this directory.
     directory = tempfile.TemporaryDirectory(prefix="fourways-crash-", ignore_cleanup_errors=True)
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -146,7 +146,7 @@ async def _child(
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        # Ctrl-C goes to every process of the terminal's group; this one is ended by us.
+        # Ctrl-C goes to every process of the terminal's group; this one is ended by its parent.
         start_new_session=True,
         limit=2**20,
         env={**os.environ, "TMPDIR": directory.name},
@@ -169,7 +169,7 @@ async def _child(
 
 
 async def _look(entrant: Entrant, oracle: Oracle) -> None:
-    """Reads what was written last. A read that a strategy cannot answer any more is no finding of this drill."""
+    """Reads what was written last. A read that a strategy can no longer answer is no finding of this drill."""
     for place in sorted(oracle.histories)[-LOOKED_AT:]:
         began = time.monotonic()
         with suppress(DatabaseUnavailable, *REDIS_DOWN):

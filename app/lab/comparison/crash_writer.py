@@ -1,12 +1,12 @@
-"""The process that the crash drill kills: it writes to every contestant, and says what was acknowledged.
+"""The process that the crash drill kills: it writes to every contestant, and reports what was acknowledged.
 
     python -m app.lab.comparison.crash_writer REDIS_URL DATABASE_URL TTL CONTESTANT…
 
-It says the lines of `killed.py` on its standard output. The parent's word on its standard input asks for the cut
+It prints the lines of `killed.py` to its standard output. A line from the parent on its standard input asks for the cut
 (`cut.py`).
 
-What can go wrong: its parent dies. Then it ends by itself: else it would hold locks in somebody's database for as long
-as its cut lasts.
+What can go wrong: its parent dies. Then it ends by itself; otherwise it would hold locks in somebody's database for as
+long as its cut lasts.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from app.lab.comparison.wire import wire
 
 WRITERS = 4
 PACE = 0.04
-"""Seconds from one write of a writer to the next: all strategies share the process."""
+"""Seconds between two writes of a writer: all strategies share the process."""
 IN_HANDS = timedelta(seconds=3)
-"""By then each flusher has a batch: a published one that found nothing looks again after a second."""
+"""By then each flusher has a batch: a published one that found nothing tries again after a second."""
 
 
 async def live(endpoints: Endpoints, contestants: Sequence[Contestant], ttl: timedelta) -> None:
@@ -55,7 +55,7 @@ async def live(endpoints: Endpoints, contestants: Sequence[Contestant], ttl: tim
             _cut(cut, bench, word),
             *(_write(entrant, DRILLED[writer::WRITERS]) for entrant in bench.entrants for writer in range(WRITERS)),
         )
-        await asyncio.Event().wait()  # The end comes from outside.
+        await asyncio.Event().wait()  # The parent ends it.
 
 
 async def _write(entrant: Entrant, places: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ async def _write(entrant: Entrant, places: Sequence[str]) -> None:
 
 
 async def _cut(cut: Cut, bench: Bench, word: asyncio.Event) -> None:
-    """Waits for the parent's word, cuts, and says when each flusher has a batch in its hands."""
+    """Waits for the parent's line, cuts, and reports when each flusher has a batch in flight."""
     await word.wait()
     before = {entrant.name: entrant.costs.writes for entrant in bench.entrants if entrant.contestant.make}
     flushers = [entrant for entrant in bench.entrants if entrant.contestant.later and entrant.contestant.make]
@@ -80,12 +80,12 @@ async def _cut(cut: Cut, bench: Bench, word: asyncio.Event) -> None:
                 all(entrant.costs.writes > before[entrant.name] for entrant in flushers) and (cut.committed or not ours)
             ):
                 await asyncio.sleep(0.01)
-    await asyncio.sleep(2 * LATENCY)  # What set out before the cut arrives.
+    await asyncio.sleep(2 * LATENCY)  # What was sent before the cut arrives.
     print(CUT, flush=True)
 
 
 def _listen(loop: asyncio.AbstractEventLoop, word: asyncio.Event) -> None:
-    """Hears the parent's word, and ends when the parent does."""
+    """Waits for the parent's line, and exits when the parent does."""
     while sys.stdin.readline():
         loop.call_soon_threadsafe(word.set)
     os._exit(1)

@@ -7,8 +7,8 @@ from app.lab.comparison.pool import Pool
 
 
 async def database_clock(pool: Pool) -> tuple[float, float]:
-    """How many seconds the database's clock is ahead of this process' `time.monotonic`, and how wrong that may be at
-    most: half of a round trip. (Cristian, "Probabilistic clock synchronization", 1989.)"""
+    """Returns how many seconds the database's clock is ahead of this process' `time.monotonic`, and the largest
+    possible error: half of a round trip. (Cristian, "Probabilistic clock synchronization", 1989.)"""
     best = (0.0, float("inf"))
     async with available(), pool.acquire() as connection:
         for _try in range(8):

@@ -1,7 +1,7 @@
-"""An entrant: a contestant with its strategy, on a corner of both stores of its own.
+"""An entrant: a contestant with its strategy, in its own corner of both stores.
 
 <run>/<contestant>/<key>                    a row in Postgres; `run` is the replay, or a drill
-fourways_lab:<run>:<contestant>…            what it keeps in Redis
+fourways_lab:<run>:<contestant>…            its keys in Redis
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 
 PREFIX = "fourways_lab:"
-"""So begins everything that the lab keeps in Redis."""
+"""The prefix of all keys of the lab in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A contestant on the stage. Its rows begin with `prefix`, and its keys in Redis with `name`."""
+    """A contestant on the bench. Its rows begin with `prefix`, and its keys in Redis with `name`."""
 
     contestant: Contestant
     strategy: Strategy
@@ -61,7 +61,7 @@ class Entrance:
         elif contestant.name == "write-behind":
             strategy = await self._write_behind(redis, name, prefix, costs)
         else:
-            # Nobody may act on an old number, so write-through keeps none to be served when a load fails.
+            # Nobody may act on an old number, so write-through keeps none to serve when a load fails.
             stale = timedelta(0) if contestant.name == "write-through" else STALE
             strategy = OF_VALUES[contestant.name](self._regions.add(redis, name, prefix, stale=stale), table)
         return Entrant(contestant, strategy, redis, prefix, name, costs)
@@ -70,7 +70,7 @@ class Entrance:
         flushed = await self._stores.database(3, costs.count_write, self._flushed_url)
         return CountedViews(
             redis,
-            # The flusher waits for entries.
+            # The flusher blocks until entries arrive.
             await self._stores.redis(costs.traffic, 2, waits=timedelta(seconds=2)),
             name,
             prefix,

@@ -1,4 +1,4 @@
-"""The journal: which values the database had under each key, in their order, and since when."""
+"""The journal: the values that the database had under each key, in order, and since when."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from app.lab.comparison.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A value that the database had, and since when at the earliest, in seconds of its own clock."""
+    """A value that the database had, and the earliest time from which it had it, in seconds of its own clock."""
 
     value: int
     at: float
 
 
 async def read_journal(pool: Pool, prefix: str) -> Mapping[str, list[Noted]]:
-    """What was noted of the keys under `prefix`, in the order in which the database had it."""
+    """Returns the journal of the keys under `prefix`, in the database's order."""
     noted: dict[str, list[Noted]] = {}
     async with available():
         rows = await pool.fetch(

@@ -1,10 +1,10 @@
-"""What a process has said of its writes before it was killed.
+"""What a process reported of its writes before it was killed.
 
     contestant ⇥ place ⇥ began           ⇥ seconds
     contestant ⇥ place ⇥ acknowledged    ⇥ seconds
-    cut                                     each flusher has a batch in its hands
+    cut                                     each flusher has a batch in flight
 
-The lines stand in a pipe, so that nothing that was acknowledged is overlooked.
+The lines are in a pipe, so that no acknowledged write is missed.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Killed:
     at: float = 0.0
 
     def hear(self, line: str) -> None:
-        """A line of the process."""
+        """Reads a line of the process."""
         if line == CUT:
             return
         name, place, what, when = line.split("\t")
@@ -34,5 +34,5 @@ class Killed:
             of_name[place].acknowledged = float(when)
 
     def acknowledged(self, name: str) -> int:
-        """How many writes of this contestant were acknowledged."""
+        """Returns how many writes of this contestant were acknowledged."""
         return sum(1 for write in self.writes.get(name, {}).values() if write.acknowledged < NEVER)

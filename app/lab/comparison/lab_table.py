@@ -16,7 +16,8 @@ from app.lab.strategy import Row
 class LabTable:
     """The rows of one contestant, whose keys begin with `prefix`; `cached` says whether they have an outbox.
 
-    `count` hears of each statement: how many keys it asks for, None for a write. Raises DatabaseUnavailable.
+    `count` is called for each statement, with the number of keys it reads, or None for a write. Raises
+    DatabaseUnavailable.
     """
 
     def __init__(
@@ -40,31 +41,31 @@ class LabTable:
         )
 
     async def load(self, key: str) -> Row | None:
-        """The row of `key`."""
+        """Returns the row of `key`."""
         self._count(1)
         async with available():
             return _row(await self._pool.fetchrow(self._load, self._prefix + key))
 
     async def load_many(self, keys: Sequence[str]) -> dict[str, Row]:
-        """The rows of those of `keys` that exist."""
+        """Returns the rows of those `keys` that exist."""
         self._count(len(keys))
         async with available():
             rows = await self._pool.fetch(self._load_many, [self._prefix + key for key in keys])
         return {row["key"][len(self._prefix) :]: Row(row["value"], row["version"]) for row in rows}
 
     async def load_shared(self, key: str) -> tuple[bool, Row | None]:
-        """Whether the lock of the row could be shared with its writers, and the row."""
+        """Returns whether the row's lock could be shared (no writer held it), and the row."""
         self._count(1)
         async with available():
             (row,) = await self._pool.fetch("SELECT * FROM load_entry($1)", self._prefix + key)
         return bool(row["unlocked"]), None if row["version"] is None else _row(row)
 
     async def save(self, key: str, value: int) -> Row | None:
-        """Sets its value, and answers the new row; None when there is none."""
+        """Sets its value and returns the new row; None when there is none."""
         return await self._change(self._save, key, value)
 
     async def add(self, key: str, count: int) -> Row | None:
-        """Adds to its value, and answers the new row; None when there is none."""
+        """Adds to its value and returns the new row; None when there is none."""
         return await self._change(self._add, key, count)
 
     async def save_many(self, values: dict[str, int]) -> None:
@@ -75,10 +76,10 @@ class LabTable:
             await self._pool.execute(self._save_many, keys, list(values.values()))
 
     async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
-        """Sets them one after the other, in one transaction."""
+        """Sets them in order, in one transaction."""
         self._count(
             None
-        )  # Before the transaction: the crash drill waits for this to set out, and not for its first answer.
+        )  # Before the transaction: the crash drill waits until this is sent, not until its first answer.
         async with available(), self._pool.acquire() as connection, connection.transaction():
             for place, (key, value) in enumerate(values):
                 if place:
@@ -86,7 +87,7 @@ class LabTable:
                 await connection.execute(self._save, self._prefix + key, value)
 
     async def save_locked(self, key: str, value: int, revoke: Revoke) -> Row | None:
-        """As `save`, under the row's lock; `revoke` goes out with it, and both have to come back before COMMIT."""
+        """Saves under the row's lock; `revoke` is sent together with the change, and both must answer before COMMIT."""
         name = self._prefix + key
         self._count(None)
         self._count(None)
@@ -101,7 +102,7 @@ class LabTable:
         return _row(changed)
 
     async def _change(self, statement: str, key: str, value: int) -> Row | None:
-        # One statement is a transaction of its own, without BEGIN and COMMIT.
+        # One statement is its own transaction, without BEGIN and COMMIT.
         self._count(None)
         async with available():
             return _row(await self._pool.fetchrow(statement, self._prefix + key, value))
@@ -112,7 +113,7 @@ def _row(row: Any) -> Row | None:
 
 
 async def add_rows(pool: Pool, prefix: str, keys: Sequence[str], *, cached: bool) -> None:
-    """A row of value 0 for each key under a prefix; `cached` as in `LabTable`."""
+    """Adds a row of value 0 for each key under a prefix; `cached` as in `LabTable`."""
     async with available():
         await pool.execute(
             f"INSERT INTO {'entries' if cached else 'plain_entries'} (key, value, version) "

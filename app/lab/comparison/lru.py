@@ -1,8 +1,8 @@
-"""A cache of exactly N entries, least recently used out first: which keys a Redis of that size would still have.
+"""A cache of exactly N entries that evicts the least recently used: which keys a Redis of that size would still have.
 
-Redis' own `maxmemory-policy allkeys-lru` samples five keys and counts bytes, allocator included: two runs evict other
-keys, and "a cache of 10 % of the keys" cannot be said to it. So the lab keeps the order itself, and deletes in Redis
-what falls out. An independent simulation of the same trace must then have the same hit ratio.
+Redis' own `maxmemory-policy allkeys-lru` samples five keys and counts bytes, allocator included: two runs evict
+different keys, and "a cache of 10 % of the keys" cannot be configured. So the lab keeps the order itself, and deletes
+evicted keys in Redis. An independent simulation of the same trace must then have the same hit ratio.
 """
 
 from collections import OrderedDict
@@ -19,11 +19,11 @@ class Lru:
         return key in self._keys
 
     def touch(self, key: str) -> str | None:
-        """`key` is used now. Answers the key that falls out, if one does."""
+        """Marks `key` as used now and returns the evicted key, if there is one."""
         self._keys[key] = None
         self._keys.move_to_end(key)
         return self._keys.popitem(last=False)[0] if len(self._keys) > self._size else None
 
     def discard(self, key: str) -> None:
-        """`key` is not in the cache any more."""
+        """Removes `key` from the cache."""
         self._keys.pop(key, None)

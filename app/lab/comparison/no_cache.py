@@ -1,4 +1,4 @@
-"""No cache at all: what the others are compared with."""
+"""No cache at all: the baseline of the comparison."""
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
@@ -6,7 +6,7 @@ from app.lab.strategy import Holds, Table
 
 
 class NoCache:
-    """Every read and every write asks the database."""
+    """A strategy whose every read and write goes to the database."""
 
     holds = Holds.VALUES
 
@@ -14,14 +14,14 @@ class NoCache:
         self._table = table
 
     async def read(self, key: str) -> int | None:
-        """The row's value."""
+        """Returns the row's value."""
         row = await self._table.load(key)
         return None if row is None else row.value
 
     async def write(self, key: str, value: int) -> None:
-        """Sets it."""
+        """Sets the row's value."""
         await self._table.save(key, value)
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Nothing works behind it."""
+        """Nothing runs in the background."""
         return nullcontext()

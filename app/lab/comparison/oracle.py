@@ -1,17 +1,17 @@
-"""Knows what was written and committed: so of each read whether it was stale, and by exactly how much, and of each
-write whether it was lost or counted twice.
+"""The oracle knows what was written and committed. So it knows whether each read was stale, and by exactly how much,
+and whether each write was lost or counted twice.
 
-    a value   every write brings another one, so a value that is read names its write. The journal has the order in
-              which the database had them.
-    a count   every write adds one. A read that began after n additions were acknowledged, and answers less, is stale.
+    a value   every write has a different one, so a value that is read identifies its write. The journal has the order
+              in which the database had them.
+    a count   every write adds one. A read that began after n additions were acknowledged, and returns less, is stale.
 
-        W writes 7, and is acknowledged                      R begins, and is answered 6: stale, since that
+        W writes 7, and is acknowledged                      R begins, and gets 6: stale, since that
                                                              acknowledgement
 
-A read that began earlier may be answered either: both are right. So no verdict depends on which of them was quick.
-(Herlihy and Wing, "Linearizability", TOPLAS 1990: the order that counts is that of what does not overlap.)
+A read that began earlier may get either: both are right. So no verdict depends on which of the two was quicker.
+(Herlihy and Wing, "Linearizability", TOPLAS 1990: only the order of operations that do not overlap counts.)
 
-What can go wrong: the journal's clock is the database's. A value counts as uncommitted only if it was read before the
+What can go wrong: the journal uses the database's clock. A value counts as uncommitted only if it was read before the
 database can have had it, whichever way the two clocks differ.
 """
 
@@ -29,7 +29,7 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Write:
-    """A write that began, in seconds of this process' clock, and when it was acknowledged, if it was."""
+    """A write: when it began, in seconds of this process' clock, and when it was acknowledged, if it was."""
 
     value: int
     began: float
@@ -38,7 +38,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a read was answered."""
+    """A read: its answer, and when it began and ended."""
 
     value: int | None
     began: float
@@ -47,7 +47,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was wrong. `longest_stale` is how long ago the newer value had been acknowledged, at most."""
+    """What was wrong. `longest_stale` is the longest time since a newer value had been acknowledged."""
 
     stale: int = 0
     longest_stale: timedelta = timedelta(0)
@@ -67,35 +67,37 @@ class Verdict:
 
 @dataclass(slots=True)
 class History:
-    """What happened to one key; its first value is 0."""
+    """What happened to one key, whose first value is 0."""
 
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
 
 
 class Oracle:
-    """Remembers what was asked and answered of each key, and judges it when all is over."""
+    """Records what each key was asked and answered, and judges it at the end."""
 
     def __init__(self, holds: Holds, *, later: bool = False) -> None:
-        """`later`: a value may be read before the database has it, as long as it will have it, or a newer one."""
+        """With `later`, a value may be read before the database has it, if the database eventually gets it or a newer
+        one."""
         self.holds, self._later = holds, later
         self.histories: dict[str, History] = {}
 
     def begin(self, key: str, value: int, at: float) -> Write:
-        """A write begins, in seconds of `time.monotonic`. Its caller sets in the answer when it was acknowledged."""
+        """Records a write that begins `at`, in seconds of `time.monotonic`. The caller sets in the result when it was
+        acknowledged."""
         write = Write(value, at)
         self._of(key).writes.append(write)
         return write
 
     def read(self, key: str, value: int | None, began: float, ended: float) -> None:
-        """A read was answered `value`."""
+        """Records a read that returned `value`."""
         self._of(key).reads.append(Read(value, began, ended))
 
     def judge(
         self, journal: Mapping[str, Sequence[Noted]], finals: Mapping[str, int], clock: tuple[float, float]
     ) -> Verdict:
-        """What was wrong, when everything has settled. `finals` is what the database has at the end; `clock` is how far
-        its clock is ahead of this process', and how wrong that may be."""
+        """Returns what was wrong, after everything has settled. `finals` is what the database has at the end; `clock`
+        is how far its clock is ahead of this process', and the largest possible error of that."""
         verdict = Verdict()
         for key, history in self.histories.items():
             if self.holds is Holds.COUNTS:
@@ -134,18 +136,18 @@ def _judge_values(
     writes = {write.value: write for write in history.writes}
     ahead, wrong = clock
     values = [0, *(each.value for each in noted)]
-    # What stands in the journal more than once counts from where it stood last: until then somebody may well read it.
+    # A value that is in the journal more than once counts from its last place: until then it may well be read.
     places = {value: place for place, value in enumerate(values)}
     since = {each.value: each.at for each in reversed(noted)}  # The first time that it was there.
-    # From when on everybody knows that the value of a place is old: somebody has acknowledged one of a later place.
+    # The moment from which the value of a place is known to be old: a value of a later place has been acknowledged.
     known = [writes[value].acknowledged if value in writes else NEVER for value in values]
     old_since = [*list(accumulate(reversed(known), min))[-2::-1], NEVER]
-    # What is not in the journal was merged with a later write, or lost. Where it stands in the order is known only of
-    # what it did not overlap with.
+    # A value that is not in the journal was merged with a later write, or lost. Its place in the order is known only
+    # relative to the writes that it did not overlap with.
     unplaced = _Later(write for write in history.writes if write.value not in places)
     all_ = _Later(history.writes)
-    # The last word of the database may be an old one: all that began after that one was acknowledged are lost. What is
-    # merged with a later write on its way is not.
+    # The database's last value may be an old one: then every write that began after its acknowledgement is lost. A
+    # write that was merged with a later one on its way is not lost.
     last = writes[final].acknowledged if final in writes else 0.0
     stale, longest, uncommitted = 0, 0.0, 0
     for read in history.reads:
@@ -161,19 +163,20 @@ def _judge_values(
             stale += 1
             longest = max(longest, read.began - old)
     acknowledged = [write for write in history.writes if write.acknowledged < NEVER]
-    # Only a strategy that writes later may merge: of all others the database has each value, if only for a moment.
+    # Only a strategy that writes later may merge: with all others the database has each value, if only for a moment.
     lost = sum(1 for write in acknowledged if write.began > last or not (later or write.value in places))
     return Verdict(stale, timedelta(seconds=longest), uncommitted, lost, _returned(each.value for each in noted))
 
 
 def _returned(values: Iterable[int]) -> int:
-    """How often a value came back after another one. Twice in a row it is harmless: to set a value is idempotent."""
+    """Counts how often a value came back after another one. Twice in a row is harmless: setting a value is
+    idempotent."""
     in_order = [value for value, _same in groupby(values)]
     return len(in_order) - len(set(in_order))
 
 
 class _Later:
-    """Writes, to be asked when the first of those was acknowledged that began after some moment."""
+    """Writes, indexed by when they began: of those after some moment, it finds the first acknowledgement."""
 
     def __init__(self, writes: Iterable[Write]) -> None:
         in_order = sorted(writes, key=lambda write: write.began)
@@ -181,6 +184,6 @@ class _Later:
         self._known = list(accumulate((write.acknowledged for write in reversed(in_order)), min))[::-1]
 
     def known(self, moment: float) -> float:
-        """When it was acknowledged; `NEVER` when there is none."""
+        """Returns the first acknowledgement of a write that began after `moment`; `NEVER` when there is none."""
         place = bisect_right(self._began, moment)
         return self._known[place] if place < len(self._known) else NEVER

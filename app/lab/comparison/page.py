@@ -1,6 +1,6 @@
-"""The comparison as one page that needs nothing else: no script, no address, its plots are SVG.
+"""The comparison as one self-contained page: no script, no address, and its plots are SVG.
 
-What can go wrong: nothing but the file it is written to. Whatever comes from a trace is escaped.
+What can go wrong: only the file it is written to. Whatever comes from a trace is escaped.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +18,11 @@ from app.lab.strategy import Holds
 
 TEMPLATE = Path(__file__).with_name("page.html")
 ROW, TEXT, BAR, THICK = 38, 14, 20, 11
-"""Pixels of a plot: from row to row, and within a row down to its text and its bar. Across, all is per cent."""
+"""Pixels of a plot: from row to row, and within a row down to its text and its bar. Horizontally, all is per cent."""
 
 
 def page(comparison: Comparison) -> str:
-    """The text of an HTML file."""
+    """Returns the text of an HTML file."""
     bills = comparison.bills
     texts = {
         "title": f"{escape(comparison.trace.name)} through every caching strategy",
@@ -71,7 +71,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _findings(comparison: Comparison) -> list[str]:
-    """What a person in a hurry should know."""
+    """Returns what a person in a hurry should know."""
     bills = comparison.bills
     right = [bill for bill in bills if not _wrong(bill) and not bill.errors and bill.reads + bill.writes]
     wrong = [bill for bill in bills if _wrong(bill)]
@@ -139,7 +139,7 @@ def _ms(took: timedelta | None) -> float:
 
 
 def _plot(rows: Sequence[tuple[Bill, float, float | None, str]], caption: str, *, bad: bool = False) -> str:
-    # The list of what went wrong is too long to stand beside a name on a telephone.
+    # The list of what went wrong is too long to fit beside a name on a phone.
     row, bar = (ROW + TEXT, BAR + TEXT) if bad else (ROW, BAR)
     longest = max((max(value, reach or 0) for _bill, value, reach, _text in rows), default=0) or 1
     drawn = []

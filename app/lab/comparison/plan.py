@@ -10,14 +10,14 @@ class Plan:
 
     clients: int = 8
     rate: float | None = None
-    """Operations a second; None for a closed loop of `clients`."""
+    """Operations per second; None for a closed loop of `clients`."""
     warm_up: int = 0
-    """So many of the first operations are played, and not billed."""
+    """How many of the first operations are played but not billed."""
     cache_size: int | None = None
-    """In entries; None without a limit."""
+    """In entries; None for no limit."""
     ttl: timedelta = timedelta(seconds=300)
     db_latency: timedelta = timedelta(0)
     """To the database and back, added at the wire."""
     seed: int = 1
     drills: bool = True
-    """Whether the two drills are run, which provoke what a quiet run may hide."""
+    """Whether to run the two drills, which provoke what a quiet run may hide."""

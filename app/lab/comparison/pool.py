@@ -1,4 +1,4 @@
-"""Connections to the lab's schema. They are asyncpg's own, so that the strategies are measured and no ORM."""
+"""Connections to the lab's schema. They are asyncpg's own, so that the strategies are measured and not an ORM."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ PATIENCE = timedelta(seconds=30)
 
 @asynccontextmanager
 async def open_pool(database_url: str, connections: int) -> AsyncIterator[Pool]:
-    """At least one connection, at most so many. Raises DatabaseUnavailable."""
+    """Holds a pool of one to `connections` connections open. Raises DatabaseUnavailable."""
     async with (
         available(),
         asyncpg.create_pool(
@@ -24,7 +24,7 @@ async def open_pool(database_url: str, connections: int) -> AsyncIterator[Pool]:
             min_size=1,
             max_size=connections,
             command_timeout=PATIENCE.total_seconds(),
-            # Nothing is left behind on a connection here that would have to be taken back.
+            # Nothing here leaves state on a connection that would have to be reset.
             reset=_kept,
         ) as pool,
     ):

@@ -1,6 +1,6 @@
-"""What our strategies of values keep in Redis: a region for each contestant, and what one relay invalidates in them.
+"""What our strategies of values keep in Redis: a region per contestant, and what the shared relay invalidates in them.
 
-<run>/<contestant>/<key>    so the outbox names a row: by its prefix, the relay finds the region
+<run>/<contestant>/<key>    the outbox's name for a row: the relay finds the region by its prefix
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ from app.lab.ours import Entry, EntryRegion
 STALE = timedelta(minutes=10)
 ABSENT = timedelta(seconds=30)
 RESOURCE = "entries"
-"""So the outbox calls the table."""
+"""The outbox's name for the table."""
 
 
 class Regions:
@@ -27,8 +27,8 @@ class Regions:
         self._regions: dict[str, EntryRegion] = {}
 
     def add(self, redis: Redis, name: str, prefix: str, *, stale: timedelta = STALE) -> EntryRegion:
-        """A region whose keys in Redis begin with `name`, and its rows with `prefix`. An old number is kept for
-        `stale`, to be served when a load fails."""
+        """Adds a region whose keys in Redis begin with `name`, and its rows with `prefix`. An old number is kept for
+        `stale`, to serve when a load fails."""
         self._regions[prefix] = region = Region(
             Cache(redis, self._stores.clock, self._stores.breaker, bulkhead=self._stores.bulkhead),
             name,
@@ -39,9 +39,9 @@ class Regions:
         return region
 
     async def forget(self, key: str, version: int) -> None:
-        """What the relay does with a change of the row `key`."""
+        """Invalidates a change of the row `key`, for the relay."""
         prefix = "/".join(key.split("/", 2)[:2]) + "/"
-        if prefix in self._regions:  # Else it is of another run, whose caches are no more.
+        if prefix in self._regions:  # Otherwise it is from another run, whose caches are gone.
             await self._regions[prefix].try_invalidate(key[len(prefix) :], version)
 
     async def _settled(self, prefix: str, key: str) -> None:

@@ -1,11 +1,11 @@
 """Plays operations against a strategy, and measures each.
 
-    closed loop    `clients` clients, each asks again as soon as it is answered: what the strategy can do
-    open loop      operations come at a fixed rate, answered or not: what its users wait
+    closed loop    `clients` clients, each sends the next operation when the last is answered: what the strategy can do
+    open loop      operations come at a fixed rate, answered or not: how long its users wait
 
-In an open loop the time of an operation counts from when it was due. A closed loop leaves out what would have come
-while it waited, and so shows a stall of a second as one slow operation: that is coordinated omission. (Gil Tene, "How
-NOT to Measure Latency", 2013; Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.)
+In an open loop, the time of an operation counts from when it was due. A closed loop omits the operations that would
+have come while it waited, and so shows a stall of a second as one slow operation: that is coordinated omission. (Gil
+Tene, "How NOT to Measure Latency", 2013; Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.)
 
 What can go wrong: an operation that fails is counted, with its error, and has no latency.
 """
@@ -26,15 +26,15 @@ from app.lab.comparison.lru import Lru
 from app.lab.comparison.oracle import Oracle
 from app.lab.traces.operation import Kind, Operation
 
-# What a Redis with `volatile-lru` would do: what does not end by itself, a counter that is nowhere else, stays.
+# What a Redis with `volatile-lru` would do: a key without a TTL stays, such as a counter that is nowhere else.
 EVICT = "if redis.call('PTTL', KEYS[1]) > 0 then return redis.call('UNLINK', KEYS[1]) end return 0"
 MOST_UNDER_WAY = 1_000
-"""Operations of an open loop that wait at the same time; those after them wait to be sent, on their own time."""
+"""The most operations of an open loop in flight; those after them wait to be sent, and their wait counts."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the operations took, in seconds, and what failed."""
+    """How long the operations took, in seconds, and what failed."""
 
     reads: "array[float]" = field(default_factory=lambda: array("d"))
     writes: "array[float]" = field(default_factory=lambda: array("d"))
@@ -44,7 +44,7 @@ class Tally:
 
 
 class Player:
-    """Plays against one entrant. Each write brings a value that no other has."""
+    """Plays against one entrant. Each write has a different value."""
 
     def __init__(self, entrant: Entrant, bench: Bench, *, cache_size: int | None = None) -> None:
         self.entrant, self.oracle, self.tally = (
@@ -57,7 +57,7 @@ class Player:
         self._value = 0
 
     async def closed(self, operations: Sequence[Operation], clients: int, stop: asyncio.Event) -> int:
-        """Plays them with so many clients, until `stop`. Answers how many were played."""
+        """Plays the operations with `clients` clients, until `stop`, and returns how many were played."""
         waiting = iter(operations)
         played = 0
 
@@ -73,7 +73,7 @@ class Player:
         return played
 
     async def open(self, operations: Iterable[Operation], rate: float, stop: asyncio.Event) -> int:
-        """Plays them at `rate` operations a second, until `stop`. Answers how many were played."""
+        """Plays the operations at `rate` per second, until `stop`, and returns how many were played."""
         began = time.monotonic()
         turns = asyncio.Semaphore(MOST_UNDER_WAY)
 
@@ -98,7 +98,7 @@ class Player:
                 await self._read(operation.key, due)
             else:
                 await self._write(operation.key, due)
-        except Exception as error:  # noqa: BLE001  # Whatever a strategy raises: its user has no answer.
+        except Exception as error:  # noqa: BLE001  # Any error of a strategy: its user has no answer.
             self.tally.errors += 1
             self.tally.first_error = self.tally.first_error or f"{type(error).__name__}: {error}"
 
@@ -123,7 +123,7 @@ class Player:
         self.tally.writes.append(write.acknowledged - due)
         self.tally.acknowledged += 1
         if self._lru is not None:
-            # Some write the cache, some throw the entry away, and some leave it as it is.
+            # Some strategies write to the cache, some delete the entry, and some leave it as it is.
             if await self._redis.exists(self._cached(key)):
                 await self._used(self._lru, key)
             else:

@@ -1,14 +1,14 @@
 """The lab's schema: beside the service's, and never mixed with it.
 
-    fourways_lab        what the migrations make (outbox, ledger, page_views, …), and beside it
+    fourways_lab        what the migrations create (outbox, ledger, page_views, …), and beside it
     entries             key, value, version, updated_at: with the triggers of every cached table; for our strategies
     plain_entries       the same with a version, but without an outbox: for strategies that know of none
-    journal             each (key, value) that was set, in its order, and when: what the oracle judges by
+    journal             each (key, value) that was set, in order, with its time: what the oracle judges by
 
 The journal costs every strategy the same. Its clock is read within the transaction: a value is committed no earlier.
 
-What can go wrong: `LabError` when another comparison runs in the same database. A process that was killed leaves the
-schema behind; the next one removes it.
+What can go wrong: `LabError` when another comparison runs in the same database. A killed process leaves the schema
+behind; the next one removes it.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ END $$;
 
 @asynccontextmanager
 async def lab_schema(database_url: str) -> AsyncIterator[str]:
-    """The address at which the lab's tables are the first to be found; they are gone when the block ends.
+    """Holds the lab's schema open, and drops it at the end. Yields the address at which its tables are found first.
 
     Raises LabError when another comparison has them, and DatabaseUnavailable.
     """

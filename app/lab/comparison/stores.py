@@ -1,4 +1,4 @@
-"""The two stores of a bench: clients are opened as the service opens them, and each is counted on a bill."""
+"""The two stores of a bench: clients are opened as the service opens them, and each is billed."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -16,7 +16,7 @@ TIMEOUT = timedelta(seconds=10)
 
 
 class Stores:
-    """Opens clients, which are closed with `stack`. All of Redis' share one clock and one breaker."""
+    """Opens clients, which are closed with `stack`. All Redis clients share one clock and one breaker."""
 
     def __init__(self, endpoints: Endpoints, stack: AsyncExitStack, connections: int) -> None:
         self.endpoints, self.connections = endpoints, connections
@@ -26,7 +26,8 @@ class Stores:
     async def redis(
         self, traffic: Traffic | None = None, most: int | None = None, *, waits: timedelta = timedelta(0)
     ) -> Redis:
-        """A client with at most so many connections, on the bill of `traffic`. Some of its calls wait for `waits`."""
+        """Opens a client with at most `most` connections, billed to `traffic`. Some of its calls may block for
+        `waits`."""
         client = await self._stack.enter_async_context(
             open_redis(
                 self.endpoints.redis_url,
@@ -41,7 +42,8 @@ class Stores:
         return client
 
     async def database(self, most: int, counted: Callable[[str], None], url: str | None = None) -> Database:
-        """At most so many connections, by `url` or as all others. `counted` is called for each statement."""
+        """Opens at most `most` connections, to `url` or to the default address. `counted` is called for each
+        statement."""
         return await self._stack.enter_async_context(
             open_database(
                 url or self.endpoints.database_url,

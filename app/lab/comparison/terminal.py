@@ -14,17 +14,17 @@ from app.lab.comparison.comparison import Comparison
 from app.lab.comparison.oracle import Verdict
 
 WIDE = 180
-"""Characters that the bill needs to stand on one line."""
+"""Characters that the bill needs to fit on one line."""
 PARTS = (0, 3, 8, len(COLUMNS))
-"""Where it is cut on a narrower screen: how long, how much work, what went wrong."""
+"""Where the bill is split on a narrower screen: how long, how much work, what went wrong."""
 MANY = 999.5
-"""Milliseconds from which on three digits are too few."""
+"""In milliseconds: from here on, three digits are too few."""
 UNLIKE = 0.1
-"""By so much may the share of reads of what was played differ from the whole trace's, before it is told."""
+"""The largest difference between the played and the whole trace's share of reads that needs no note."""
 
 
 def cells(bill: Bill) -> list[str]:
-    """A bill, as the columns of `claims.COLUMNS` have it."""
+    """Returns a bill as the cells of `claims.COLUMNS`."""
     whole = bill.whole
     return [
         "" if bill.hit_ratio is None else f"{bill.hit_ratio:.1%}",
@@ -44,17 +44,17 @@ def cells(bill: Bill) -> list[str]:
 
 
 def stale(verdict: Verdict) -> str:
-    """How many reads, and how old the oldest answer was."""
+    """Says how many reads were stale, and how old the oldest answer was."""
     return f"{verdict.stale:,} ({duration(verdict.longest_stale)})" if verdict.stale else "0"
 
 
 def duration(took: timedelta) -> str:
-    """In ms, or in seconds when there are many."""
+    """Formats a duration in ms, or in seconds when it is long."""
     return f"{took.total_seconds():.1f} s" if took >= timedelta(seconds=1) else f"{took / MILLISECOND:.3g} ms"
 
 
 def heading(comparison: Comparison) -> str:
-    """What was compared, in two sentences."""
+    """Says what was compared, in two sentences."""
     trace, replayed, plan = comparison.trace, comparison.replayed, comparison.plan
     how = (
         f"{plan.clients} clients, each waits for its answer"
@@ -72,7 +72,7 @@ def heading(comparison: Comparison) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What has to be known to read the numbers."""
+    """Returns what a reader has to know to read the numbers."""
     found = [
         "stale, uncommitted, lost and doubled: in the replay, under contention (few keys, a database that stalls now "
         "and then), and after a process was killed with SIGKILL while it wrote."
@@ -110,7 +110,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def interrupted(comparison: Comparison) -> str:
-    """That the numbers are of a part, and of how large a one."""
+    """Says that the numbers are of a part, and how large that is."""
     billed = sum(bill.reads + bill.writes + bill.errors for bill in comparison.bills)
     whole = (comparison.replayed.operations - comparison.plan.warm_up) * len(comparison.bills)
     told = f" Of {whole:,} operations {billed:,} are in it." if whole else ""
@@ -169,7 +169,7 @@ def _report(comparison: Comparison, width: int) -> RenderableType:
 
 
 def _bills(bills: Sequence[Bill], places: range) -> Table:
-    """The columns at these places."""
+    """Returns the columns at these places."""
     table = Table(
         Column("strategy", overflow="fold", min_width=16),
         *(Column(COLUMNS[place].title, justify="right", overflow="fold") for place in places),

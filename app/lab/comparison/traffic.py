@@ -1,9 +1,9 @@
-"""What a strategy says to Redis, and hears from it: counted at its connections, whatever command it was.
+"""The traffic between a strategy and Redis, counted at its connections, whatever the command.
 
-A round trip is one thing sent and waited for; a pipeline or a script is one. Bytes are those of the protocol, both
-directions together, without TCP's and TLS' own.
+A round trip is one thing sent and waited for; a pipeline or a script is one. Bytes are those of the protocol in both
+directions, without TCP's and TLS' own.
 
-What can go wrong: this reaches below redis-py's surface. The tests would tell.
+What can go wrong: this uses redis-py's internals. The tests would fail if those changed.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from redis.asyncio import Redis
 
 @dataclass(slots=True)
 class Traffic:
-    """How much was said so far."""
+    """The traffic so far."""
 
     round_trips: int = 0
     bytes: int = 0
 
     def meter(self, redis: Redis) -> None:
-        """Counts what passes over the connections that this client will make."""
+        """Counts what passes over the connections that this client will open."""
         pool: Any = redis.connection_pool
         pool.connection_class = _metered(pool.connection_class, self)
 

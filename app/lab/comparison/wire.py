@@ -1,11 +1,11 @@
-"""A network in front of Postgres: what passes, in either direction, arrives later than it came.
+"""A network in front of Postgres that delays what passes, in either direction.
 
     the lab  →  Wire, +latency/2  →  Postgres        and back the same way
 
-The embedded Postgres answers over a unix socket in some 100 µs, and a database across a data centre in some ms. What a
-cache is worth depends on that. The delay is put on the bytes, so that each round trip costs it, whatever is asked.
+The embedded Postgres answers over a unix socket in some 100 µs, and a database across a data centre in some ms. The
+value of a cache depends on that. The bytes are delayed, so that each round trip costs it, whatever the statement.
 
-What can go wrong: the wire passes TLS through untouched, so a client that checks the server's name will not like it.
+What can go wrong: the wire passes TLS through untouched, so a client that checks the server's name refuses it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ SOCKET, PORT = ".s.PGSQL.{}", 5432
 CROWD = 256
 
 Latency = Callable[[], float]
-"""How many seconds the next bytes are on their way, in one direction."""
+"""The delay of the next bytes in one direction, in seconds."""
 
 
 @asynccontextmanager
@@ -32,10 +32,11 @@ async def wire(
     back: Latency | None = None,
     hear: Callable[[bytes], object] = lambda data: None,
 ) -> AsyncIterator[str]:
-    """The address of the Postgres at `database_url` (one host, or a directory of a unix socket), through a wire.
+    """Yields an address that leads through a wire to the Postgres at `database_url` (one host, or a directory of a unix
+    socket).
 
-    `latency` is of both directions, or only of the one to Postgres where `back` is given. `hear` is told what a client
-    says, before it sets out. Raises ValueError when the address names several hosts.
+    `latency` is for both directions, or only for the one to Postgres when `back` is given. `hear` is called with what a
+    client sends, before it is passed on. Raises ValueError when the address names several hosts.
     """
     parts = urlsplit(database_url)
     if "," in parts.netloc:
@@ -55,7 +56,7 @@ async def wire(
             else:
                 await loop.create_connection(lambda: server, host, port)
         except OSError:
-            client.close()  # The client learns it as from a Postgres that is away.
+            client.close()  # To the client this looks like a Postgres that is away.
         else:
             client.ready()
 
@@ -77,7 +78,7 @@ async def wire(
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection. What it hears, it has the `other` one say later, in the same order."""
+    """One end of a connection. What it receives, the `other` one sends later, in the same order."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class _End(asyncio.Protocol):
         connect: Callable[["_End"], Coroutine[None, None, None]] | None = None,
         hear: Callable[[bytes], object] = lambda data: None,
     ) -> None:
-        """`connect` makes the way to Postgres for the end of a client, and `hear` is told what that one says."""
+        """`connect` opens the way to Postgres for a client's end, and `hear` is called with what that client sends."""
         self.other: _End | None = None
         self.task: asyncio.Task[None] | None = None
         self._latency, self._ends, self._connect, self._hear = latency, ends, connect, hear
@@ -99,11 +100,11 @@ class _End(asyncio.Protocol):
         self._ends.add(self)
         if self._connect is None:
             self._early = None
-        else:  # Not earlier: when Postgres is away, there must be something to hang up.
+        else:  # Not earlier: when Postgres is away, there must be a transport to close.
             self.task = asyncio.get_running_loop().create_task(self._connect(self))
 
     def ready(self) -> None:
-        """The way is open: what came before sets out now."""
+        """Sends what came before the way to Postgres was open."""
         early, self._early = self._early or [], None
         for data in early:
             self.data_received(data)
@@ -120,12 +121,13 @@ class _End(asyncio.Protocol):
         self._send(None)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
     def _send(self, data: bytes | None) -> None:
-        # One timer for each arrival, and each takes the oldest: bytes never overtake each other, however late some are.
+        # Each arrival has its own timer, and each timer takes the oldest data: bytes never overtake each other, however
+        # late some are.
         self._under_way.append(data)
         asyncio.get_running_loop().call_later(self._latency(), self._arrive)
 

@@ -1,6 +1,6 @@
-"""Our four strategies over a number under a key: the classes of `app/caching/`, as `app/wiring.py` uses them.
+"""Our four strategies over a number under a key: the classes of `app/caching/`, used as in `app/wiring.py`.
 
-The comparison and the races run these same classes, each over a table of its own. `OF_VALUES` are those that keep
+The comparison and the races run the same classes, each over its own table. `OF_VALUES` has the strategies that keep
 values; `WriteBehind` keeps counts.
 """
 
@@ -15,7 +15,7 @@ from app.lab.ours.write_through import WriteThrough
 from app.lab.strategy import Strategy
 
 MakeOfValues = Callable[[EntryRegion, LockingTable], Strategy]
-"""Makes a strategy over a region, and a table with row locks."""
+"""Makes a strategy from a region and a table with row locks."""
 
 OF_VALUES: Mapping[str, MakeOfValues] = {
     "cache-aside": CacheAside,

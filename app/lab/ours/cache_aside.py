@@ -1,7 +1,7 @@
-"""Cache-aside, as users are cached: the cache is told nothing of the table.
+"""Cache-aside, as users are cached: the cache knows nothing of the table.
 
 read    from the cache, else by our own query
-write   into the table, and then the invalidation
+write   into the table, then invalidates
 """
 
 from collections.abc import AsyncIterator
@@ -23,16 +23,16 @@ class CacheAside:
         self._cache = caching.CacheAside(region)
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else by our own query."""
+        """Reads from the cache, else by our own query."""
         return number((await self._cache.get(key, self._query)).value)
 
     async def write(self, key: str, value: int) -> None:
-        """Into the table, and then the invalidation."""
+        """Writes to the table, then invalidates."""
         await self._cache.write(self._table.save(key, value), partial(versions, key))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The loads of readers who have gone."""
+        """Keeps alive the loads whose readers have gone."""
         async with self._region:
             yield
 

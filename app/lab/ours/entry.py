@@ -17,15 +17,15 @@ EntryRegion = Region[str, Entry]
 
 
 def entry(row: Row | None) -> Entry | None:
-    """The entry of a row."""
+    """Returns the entry of a row."""
     return None if row is None else Entry(value=row.value, version=row.version)
 
 
 def number(found: Entry | None) -> int | None:
-    """The number in an entry."""
+    """Returns the number in an entry."""
     return None if found is None else found.value
 
 
 def versions(key: str, row: Row | None) -> dict[str, int]:
-    """What a write has changed: the version of its row, if there is one."""
+    """Returns what a write changed: the version of its row, if there is one."""
     return {} if row is None else {key: row.version}

@@ -1,4 +1,4 @@
-"""A table with what ours need beside single rows: many rows in one query, and the locks of rows."""
+"""A table with what our strategies need beyond single rows: many rows in one query, and row locks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -8,14 +8,14 @@ from app.lab.strategy import Row, Table
 
 
 class LockingTable(Table, Protocol):
-    """The lab's table, for a strategy of ours."""
+    """The lab's table, for our strategies."""
 
     async def load_many(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """The rows of those of `keys` that exist."""
+        """Returns the rows of those `keys` that exist."""
 
     async def load_shared(self, key: str) -> tuple[bool, Row | None]:
-        """Whether the row's lock could be shared with its writers, and the row."""
+        """Returns the row, and whether its lock could be shared (no writer held it)."""
 
     async def save_locked(self, key: str, value: int, revoke: Revoke) -> Row | None:
-        """Sets its value under the row's lock, and answers the new row. `revoke` goes out with the change, and both
-        are back before COMMIT."""
+        """Sets its value under the row's lock and returns the new row. `revoke` is sent together with the change, and
+        both have answered before COMMIT."""

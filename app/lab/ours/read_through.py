@@ -1,7 +1,7 @@
-"""Read-through, as products are cached: the cache is told how to read the table.
+"""Read-through, as products are cached: the cache knows how to read the table.
 
-read    from the cache, which loads itself: many misses are one query
-write   into the table, and then the invalidation
+read    from the cache, which loads on a miss: many misses become one query
+write   into the table, then invalidates
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,16 +24,16 @@ class ReadThrough:
         self._cache = caching.ReadThrough(region, self._load)
 
     async def read(self, key: str) -> int | None:
-        """From the cache, which loads itself."""
+        """Reads from the cache, which loads on a miss."""
         return number((await self._cache.get(key)).value)
 
     async def write(self, key: str, value: int) -> None:
-        """Into the table, and then the invalidation."""
+        """Writes to the table, then invalidates."""
         await self._cache.write(self._table.save(key, value), partial(versions, key))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The loads of readers who have gone."""
+        """Keeps alive the loads whose readers have gone."""
         async with self._region:
             yield
 

@@ -1,8 +1,8 @@
-"""Write-behind, as page views are counted: Redis accepts a count now, and a flusher writes it to the table soon.
+"""Write-behind, as page views are counted: Redis accepts a count at once, and a flusher writes it to the table soon.
 
-read    the total, with what is pending
+read    the total, including what is pending
 write   adds one, in Redis
-flush   a round of the flusher
+flush   one round of the flusher
 """
 
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from app.lab.strategy import Holds
 
 
 class WriteBehind:
-    """Write-behind. In both stores, its keys begin with `prefix`."""
+    """Write-behind. Its keys begin with `prefix` in both stores."""
 
     holds = Holds.COUNTS
 
@@ -22,7 +22,7 @@ class WriteBehind:
         self._counters, self._flusher, self._prefix = counters, flusher, prefix
 
     async def read(self, key: str) -> int | None:
-        """The total, with what is pending."""
+        """Returns the total, including what is pending."""
         return (await self._counters.get(self._prefix + key)).amount
 
     async def write(self, key: str, value: int) -> None:
@@ -30,11 +30,11 @@ class WriteBehind:
         await self._counters.add(self._prefix + key, 1)
 
     async def flush(self) -> int:
-        """A round of the flusher. Answers how many entries it had."""
+        """Runs one round of the flusher and returns how many entries it handled."""
         return await self._flusher.round()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The counters, and the flusher."""
+        """Runs the counters and the flusher."""
         async with self._counters, self._flusher:
             yield

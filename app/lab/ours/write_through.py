@@ -1,6 +1,6 @@
-"""Write-through, as stock is cached: the cache is told how to read the table and how to write it, now.
+"""Write-through, as stock is cached: the cache knows how to read the table and how to write to it at once.
 
-read    from the cache, which loads itself
+read    from the cache, which loads on a miss
 write   into both stores, or into neither
 """
 
@@ -24,16 +24,16 @@ class WriteThrough:
         self._cache: caching.WriteThrough[str, int, Entry] = caching.WriteThrough(region, self._load, self._save)
 
     async def read(self, key: str) -> int | None:
-        """From the cache, which loads itself."""
+        """Reads from the cache, which loads on a miss."""
         return number((await self._cache.get(key)).value)
 
     async def write(self, key: str, value: int) -> None:
-        """Into both stores, or into neither."""
+        """Writes to both stores, or to neither."""
         await self._cache.put(key, value)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The loads and writes of callers who have gone."""
+        """Keeps alive the loads and writes whose callers have gone."""
         async with self._region:
             yield
 

@@ -1,6 +1,6 @@
-"""What was published, as it was published, and beside the write-behind ones their repaired forms.
+"""The published variants, as published, and the repaired forms of the write-behind ones.
 
-They are here to be measured and to be broken. Of each the docstring says whether to copy it, and what is wrong.
+They are here to be measured and broken. Each docstring says whether to copy the variant, and what is wrong with it.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ from app.lab.strategy import Make, Strategy
 
 
 class Flushing(Strategy, Protocol):
-    """A strategy that carries writes to the table later."""
+    """A strategy that flushes writes to the table later."""
 
     async def flush(self) -> int:
-        """One pass of what `running` repeats. Answers how much it carried; 0: nothing is left."""
+        """Runs one pass of what `running` repeats and returns how many writes it flushed; 0 when nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One variant: its `defect` in a line, whether to `copy` it, and which anomalies it `shows`, when it is unlucky."""
+    """One variant: its `defect` in a line, whether to `copy` it, and the anomalies it `shows` when it is unlucky."""
 
     name: str
     defect: str

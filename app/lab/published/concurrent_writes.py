@@ -1,18 +1,18 @@
-"""Write-through by two writes at the same time, as it is published. DO NOT COPY: it answers what was never committed.
+"""Write-through by two concurrent writes, as published. DO NOT COPY: it returns what was never committed.
 
     read    GET · on a miss SELECT, and SETEX
-    write   UPDATE ∥ SETEX, both waited for (`Promise.all`)
+    write   UPDATE ∥ SETEX, awaited together (`Promise.all`)
 
-The defects: the two stores need not take two writers in the same order, and neither waits for the other.
+The defects: the two stores may see two writers in different orders, and neither store waits for the other.
 
     W SETEXes 1                                 R reads 1
-    W's UPDATE fails                            it never was
+    W's UPDATE fails                            1 was never committed
 
     V UPDATEs to 1
     W UPDATEs to 2, SETEXes 2
-    V SETEXes 1                                 the database has 2, and all who read get 1, until the entry ends
+    V SETEXes 1                                 the database has 2; every reader gets 1 until the entry expires
 
-`app.caching.WriteThrough` is what to copy: it takes the old value away, commits, and only then fills.
+Copy `app.caching.WriteThrough` instead: it removes the old value, commits, and only then fills.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from app.lab.strategy import Holds, Table
 
 
 class ConcurrentWrites:
-    """A number under a key, written to both stores at once."""
+    """A number under a key, written to both stores at the same time."""
 
     holds = Holds.VALUES
 
@@ -35,16 +35,16 @@ class ConcurrentWrites:
         self._redis, self._table, self._prefix, self._ttl = redis, table, prefix, ttl
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else from the table, whose answer is kept."""
+        """Reads the cache; on a miss, loads the row and fills the cache."""
         return await get_or_load(self._redis, f"{self._prefix}:{key}", self._ttl, self._table, key)
 
     async def write(self, key: str, value: int) -> None:
-        """Into both. Raises what the first of them raises, while the other goes on."""
+        """Writes to both. Raises what the first to fail raises, while the other goes on."""
         await asyncio.gather(
             self._table.save(key, value), self._redis.set(f"{self._prefix}:{key}", value, ex=self._ttl)
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing works behind the calls."""
+        """Nothing runs in the background."""
         yield

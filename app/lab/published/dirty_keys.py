@@ -1,21 +1,21 @@
-"""Write-behind by dirty flags, as it is published. DO NOT COPY: it loses what comes while it carries.
+"""Write-behind by dirty flags, as published. DO NOT COPY: it loses writes that arrive during a flush.
 
     read    GET · on a miss SELECT, and SET
     write   INCRBY, after a SET of the row where there is no counter yet · set the dirty flag
-    sync    for each dirty key: GET · UPDATE to that number · clear the flag; each second
+    sync    for each dirty key: GET · UPDATE to that number · clear the flag; every second
 
-The defects: the flag is cleared for more than was read, and a SET erases what was counted meanwhile.
+The defects: clearing the flag also covers counts that came after the GET, and a SET erases concurrent counts.
 
     S GETs 1, UPDATEs to 1
-                                                W INCRs to 2, sets the flag (which is set), and is acknowledged
-    S clears the flag                           nobody carries 2
+                                                W INCRs to 2, sets the flag (already set), and is acknowledged
+    S clears the flag                           nobody flushes 2
 
     V SELECTs 0
                                                 W SELECTs 0, SETs 0, INCRs to 1, and is acknowledged
     V SETs 0                                    1 is gone
 
-`dirty_keys_compared.py` beside it repairs both; `app.caching.WriteBehind` is what to copy: it carries additions, and no
-totals, so a Redis that went back in time does not take the database with it.
+`dirty_keys_compared.py` beside it repairs both. Copy `app.caching.WriteBehind` instead: it flushes increments rather
+than totals, so a Redis that went back in time does not set the database back as well.
 """
 
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ from app.lab.strategy import Holds, Table
 
 
 class DirtyKeys:
-    """A counter under a key, which the table gets later. A counter does not end: `ttl` is not asked for."""
+    """A counter under a key, which is flushed to the table later. A counter does not expire: `ttl` is ignored."""
 
     holds = Holds.COUNTS
 
@@ -45,7 +45,7 @@ class DirtyKeys:
         self._redis, self._table, self._prefix, self._interval = redis, table, prefix, interval
 
     async def read(self, key: str) -> int | None:
-        """From Redis, else from the table, whose answer is kept."""
+        """Reads Redis; on a miss, loads the row and fills Redis."""
         counter = await self._redis.get(f"{self._prefix}:{key}")
         return await self._begin(key) if counter is None else int(counter)
 
@@ -57,7 +57,7 @@ class DirtyKeys:
         await self._redis.sadd(f"{self._prefix}:dirty", key)
 
     async def flush(self) -> int:
-        """Carries what is dirty, and answers how many keys that were. Raises what the table raises: the key remains
+        """Flushes what is dirty and returns how many keys that were. Raises what the table raises; the key stays
         marked."""
         dirty = await self._redis.smembers(f"{self._prefix}:dirty")
         for raw in dirty:

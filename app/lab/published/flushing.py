@@ -1,4 +1,4 @@
-"""The loop behind the write-behind variants: a pass, and a pause when there was nothing to carry."""
+"""The loop behind the write-behind variants: a pass, and a pause when there was nothing to flush."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,8 +8,8 @@ from datetime import timedelta
 
 @asynccontextmanager
 async def flushing(flush: Callable[[], Awaitable[int]], interval: timedelta) -> AsyncIterator[None]:
-    """Calls `flush`, which answers how much it carried, while the block lasts; after a pass without anything it waits
-    for `interval`. At the end of the block it carries until nothing is left, and raises what a pass has raised."""
+    """Calls `flush`, which returns how much it flushed, while the block lasts; after an empty pass it waits for
+    `interval`. At the end of the block it flushes until nothing is left, and raises what a pass raised."""
     stop = asyncio.Event()
 
     async def loop() -> None:
@@ -24,7 +24,7 @@ async def flushing(flush: Callable[[], Awaitable[int]], interval: timedelta) -> 
     try:
         yield
     except BaseException:
-        # A block that was left in the middle carries nothing on.
+        # A block that ended with an exception flushes no more.
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise

@@ -1,21 +1,21 @@
-"""Write-behind over a list, repaired. COPY for one flusher, and where the last value of a key is all that counts.
+"""Write-behind over a list, repaired. COPY for one flusher, and where only the last value of a key counts.
 
     read    GET · on a miss SELECT, and SET NX
     write   SETEX and RPUSH to the queue, in one script
-    flush   LMOVE up to 100 to a processing list · one transaction of UPDATEs · take them off the processing list
+    flush   LMOVE up to 100 to a processing list · one transaction of UPDATEs · trim them off the processing list
 
-What `ListQueue` loses is kept: a write leaves Redis when the database has it, and not before.
+It keeps what `ListQueue` loses: a write leaves Redis only when the database has it.
 
-    F LMOVEs 1, and dies                        the next pass begins with the processing list, and carries 1
+    F LMOVEs 1, and dies                        the next pass starts with the processing list, and flushes 1
 
     the database is away                        the writes stay where they are, and so in their order
 
     R SELECTs 0, and stalls
                                                 W SETEXes 1
-    R SETs 0, if nothing is there: 1 is
+    R tries to SET 0 NX, but 1 is there
 
-What is left: a second flusher beside the first needs a list of its own, and who takes over whose is not told here; a
-write that the database refuses holds up all others. `app.caching.WriteBehind` knows an answer to both.
+What is left: a second flusher needs its own list, and nothing here decides which flusher takes over whose; a write that
+the database refuses holds up all others. `app.caching.WriteBehind` solves both.
 """
 
 import json
@@ -36,7 +36,7 @@ WRITE = "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1]) redis.call('RPUSH', 
 
 
 class MovedListQueue:
-    """A number under a key, which the table gets later, and certainly."""
+    """A number under a key, which the table is guaranteed to get later."""
 
     holds = Holds.VALUES
 
@@ -53,7 +53,7 @@ class MovedListQueue:
         self._write = redis.register_script(WRITE)
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else from the table, whose answer is kept where no writer was quicker."""
+        """Reads the cache; on a miss, loads the row and fills the cache unless a writer was quicker."""
         name = f"{self._prefix}:{key}"
         cached = await self._redis.get(name)
         if cached is not None:
@@ -65,13 +65,13 @@ class MovedListQueue:
         return row.value
 
     async def write(self, key: str, value: int) -> None:
-        """Into the cache and into the queue, at once."""
+        """Writes to the cache and to the queue, in one script."""
         item = json.dumps({"key": key, "value": value, "ts": time.time()})
         milliseconds = self._ttl // timedelta(milliseconds=1)
         await self._write(keys=[f"{self._prefix}:{key}", f"{self._prefix}:queue"], args=[milliseconds, value, item])
 
     async def flush(self) -> int:
-        """Carries a batch, and answers how many writes it took off the processing list. Raises what the table raises,
+        """Flushes a batch and returns how many writes it took off the processing list. Raises what the table raises,
         and leaves the batch for the next pass."""
         queue, processing = f"{self._prefix}:queue", f"{self._prefix}:processing"
         there = await self._redis.llen(processing)

@@ -1,18 +1,18 @@
-"""Cache-aside with a lock against the herd, as it is published. DO NOT COPY: it lets the herd pass, and keeps old rows.
+"""Cache-aside with a lock against stampedes, as published. DO NOT COPY: it allows stampedes, and keeps old rows.
 
-    read    GET · on a miss SETNX a lock · who has not got it waits 50 ms, GETs again, and falls through · SELECT,
-            SETEX, DEL the lock
+    read    GET · on a miss SETNX a lock · without the lock, wait 50 ms, GET again, and fall through · SELECT, SETEX,
+            DEL the lock
     write   UPDATE · DEL
 
-The defects: whoever has waited once loads, too; a load of more than 50 ms is made by everybody. Whoever falls through
-deletes a lock that is somebody else's. The lock has no end, for SETNX takes no EX: its holder dies, and every miss
-costs 50 ms and a load from then on. And it does not fence the fill:
+The defects: a reader that has waited once loads, too, so when a load takes more than 50 ms every reader makes it. A
+reader that falls through deletes another reader's lock. The lock never expires, for SETNX takes no EX: when its holder
+dies, every miss costs 50 ms and a load from then on. And it does not fence the fill:
 
     R has the lock, SELECTs 0, and stalls
                                                 W UPDATEs to 1, DELs the value, and is acknowledged
-    R SETEXes 0                                 all who read now get 0, until the entry ends
+    R SETEXes 0                                 every reader gets 0 until the entry expires
 
-`app.caching.CacheAside` is what to copy: its lock is a token that a fill needs, and that an invalidation voids.
+Copy `app.caching.CacheAside` instead: its lock is a token that a fill needs, and that an invalidation voids.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from app.lab.strategy import Holds, Table
 
 
 class SetNx:
-    """A number under a key. Who finds its lock taken waits for `pause`, once."""
+    """A number under a key. A reader that finds the lock taken waits for `pause`, once."""
 
     holds = Holds.VALUES
 
@@ -42,7 +42,7 @@ class SetNx:
         self._redis, self._table, self._prefix, self._ttl, self._pause = redis, table, prefix, ttl, pause
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else from the table: under the lock, or without it."""
+        """Reads the cache; on a miss, loads the row and fills the cache, with the lock or without it."""
         name, lock = f"{self._prefix}:{key}", f"{self._prefix}:lock:{key}"
         cached = await self._redis.get(name)
         if cached is not None:
@@ -63,11 +63,11 @@ class SetNx:
             await self._redis.delete(lock)
 
     async def write(self, key: str, value: int) -> None:
-        """Into the table; the next reader shall fill the cache."""
+        """Writes to the table and deletes the entry; the next reader fills the cache."""
         await self._table.save(key, value)
         await self._redis.delete(f"{self._prefix}:{key}")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing works behind the calls."""
+        """Nothing runs in the background."""
         yield

@@ -1,4 +1,4 @@
-"""Write-behind over a stream, as it is published. DO NOT COPY: what was not acknowledged is never delivered again.
+"""Write-behind over a stream, as published. DO NOT COPY: unacknowledged messages are never delivered again.
 
     read    GET · on a miss SELECT, and SETEX
     write   XADD
@@ -7,13 +7,13 @@
 The article: "unacknowledged messages are redelivered to another consumer". They are not: `>` means new ones, and only
 XAUTOCLAIM, or a read from `0` by the same consumer, brings the others back.
 
-    F XREADGROUPs 1, and dies                   1 stays pending for ever, and the database never gets it
+    F XREADGROUPs 1, and dies                   1 stays pending forever, and the database never gets it
 
-And the sample forgot to write the cache, so a writer does not read what it wrote:
+The sample also forgets to write to the cache, so writers do not read their own writes:
 
-    R reads 0, and keeps it                     W XADDs 1, and is acknowledged; 0 is read until the entry ends
+    R reads 0, and keeps it                     W XADDs 1, and is acknowledged; readers get 0 until the entry expires
 
-`app.caching.Flusher` is what to copy: it claims what was abandoned, and a ledger counts each batch once.
+Copy `app.caching.Flusher` instead: it reclaims abandoned entries, and a ledger counts each batch once.
 """
 
 import json
@@ -39,7 +39,7 @@ MOST = 50
 
 
 class StreamQueue:
-    """A number under a key, which the table gets later."""
+    """A number under a key, which is flushed to the table later."""
 
     holds = Holds.VALUES
 
@@ -57,18 +57,18 @@ class StreamQueue:
         self._begun = False
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else from the table, whose answer is kept."""
+        """Reads the cache; on a miss, loads the row and fills the cache."""
         return await get_or_load(self._redis, f"{self._prefix}:{key}", self._ttl, self._table, key)
 
     async def write(self, key: str, value: int) -> None:
-        """Into the stream."""
+        """Writes to the stream."""
         await self._redis.xadd(
             f"{self._prefix}:stream", {"key": key, "value": json.dumps(value), "ts": str(time.time())}
         )
 
     async def flush(self) -> int:
-        """Carries what is new, and answers how many messages it read. It does not wait for them, as the original does
-        with BLOCK: the pause comes between two passes."""
+        """Flushes new messages and returns how many it read. It does not block for them, as the original does with
+        BLOCK: the pause comes between two passes."""
         stream = f"{self._prefix}:stream"
         if not self._begun:
             try:
@@ -87,7 +87,7 @@ class StreamQueue:
             try:
                 await self._table.save(fields[b"key"].decode(), json.loads(fields[b"value"]))
                 await self._redis.xack(stream, GROUP, message_id)
-            except Exception as error:  # noqa: BLE001  # As it is published: "do not ACK -- it will be retried".
+            except Exception as error:  # noqa: BLE001  # As published: "do not ACK -- it will be retried".
                 logger.info("The message %s failed: %r", message_id, error)
         return len(messages)
 

@@ -3,11 +3,11 @@
     read    GET · on a miss SELECT, and SETEX
     write   UPDATE
 
-It is not wrong, it is stale, and says for how long: nobody has to tell the cache of a write, so no race can be lost.
+It is not wrong but stale, for a stated time: no write has to reach the cache, so no race can be lost.
 
     R reads 0, and keeps it
                                                 W UPDATEs to 1, and is acknowledged
-    R reads 0                                   until the entry ends
+    R reads 0                                   until the entry expires
 """
 
 from collections.abc import AsyncIterator
@@ -29,14 +29,14 @@ class TtlOnly:
         self._redis, self._table, self._prefix, self._ttl = redis, table, prefix, ttl
 
     async def read(self, key: str) -> int | None:
-        """From the cache, else from the table, whose answer is kept."""
+        """Reads the cache; on a miss, loads the row and fills the cache."""
         return await get_or_load(self._redis, f"{self._prefix}:{key}", self._ttl, self._table, key)
 
     async def write(self, key: str, value: int) -> None:
-        """Into the table, and nowhere else."""
+        """Writes to the table only."""
         await self._table.save(key, value)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing works behind the calls."""
+        """Nothing runs in the background."""
         yield

@@ -1,6 +1,6 @@
-"""What is left of explorations that were killed: a schema, and some keys. The next exploration removes it.
+"""The leftovers of killed explorations: a schema, and some keys. The next exploration removes them.
 
-One that still runs holds the lock of its schema, and its keys have the name of a schema that is there.
+A running exploration holds the lock of its schema, and its keys contain the name of an existing schema.
 """
 
 import asyncpg
@@ -10,8 +10,8 @@ from app.lab.races import schema, stepped_redis
 
 
 async def remove_abandoned(redis: Redis, database_url: str) -> None:
-    """Removes it. What is in use at this moment stays. Raises OSError, RedisError and asyncpg's errors."""
-    # The keys before the schemas: those of an exploration that begins now are not among them.
+    """Removes them, except those in use now. Raises OSError, RedisError and asyncpg's errors."""
+    # Lists the keys before the schemas, so that keys of an exploration that begins now are not among them.
     keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{schema.PREFIX}*", count=1000)]
     connection = await asyncpg.connect(database_url)
     try:

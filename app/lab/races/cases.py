@@ -1,7 +1,7 @@
-"""The races to run: for each strategy, a few processes that do as little as it takes to show what can go wrong.
+"""The races to run: for each strategy, a few processes that do just enough to show what can go wrong.
 
-Most defects need two processes, two operations each, and one that stalls at the wrong moment. (Lu et al., "Learning
-from Mistakes", ASPLOS 2008: 96 % of the concurrency bugs that were looked at.)
+Most defects need two processes with two operations each, one of which stalls at the wrong moment. (Lu et al., "Learning
+from Mistakes", ASPLOS 2008: 96 % of the concurrency bugs that were examined.)
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ from app.lab.races.stepped_write_behind import SteppedWriteBehind
 from app.lab.strategy import Holds, Strategy
 
 KEY = "k"
-"""The key that all of them are about."""
+"""The key of all races."""
 
 Make = Callable[[Redis, SteppedTable, str, timedelta], Strategy]
-"""Makes the strategy of one process: over a Redis and a table, with a prefix for its keys, and how long they live."""
+"""Makes the strategy of one process from a Redis, a table, a key prefix and the TTL of an entry."""
 
 
 class Deed(Enum):
@@ -39,7 +39,7 @@ class Deed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A process: its name, and what it does, one after the other."""
+    """A process: its name, and its deeds in order."""
 
     name: str
     deeds: tuple[Deed, ...]
@@ -47,9 +47,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A strategy, the processes that use it, and the anomalies that it shows: none, when it is right.
+    """A strategy, the processes that use it, and the anomalies that it shows; none for a correct one.
 
-    `behind` says that the database gets writes later. `shard` is the only one that counts, of keys that are spread.
+    `behind` says that the database gets writes later. For keys that are spread over shards, `shard` is the one that the
+    race is about.
     """
 
     name: str
@@ -86,11 +87,11 @@ ACTORS = {
 
 
 TWO_COLD = (WRITER_THEN_READER, OTHER_WRITER)
-"""Two writers meet a counter that is not there."""
+"""Two writers that find no counter."""
 
 
 def _published(name: str, suffix: str = "", actors: tuple[Actor, ...] = (), *hidden: Anomaly) -> Case:
-    """The case of a published variant, which does not come to show what is `hidden` there."""
+    """Returns the case of a published variant. The case does not expose the anomalies in `hidden`."""
     published = PUBLISHED[name]
     behind = name.startswith("write-behind")
     holds = Holds.COUNTS if "dirty" in name else Holds.VALUES
@@ -138,4 +139,4 @@ CASES: tuple[Case, ...] = (
         shard=number(KEY),
     ),
 )
-"""The published ones and their repaired forms, and then ours."""
+"""The published variants and their repaired forms, then ours."""

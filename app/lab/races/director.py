@@ -1,10 +1,10 @@
-"""The director of one schedule: whenever nothing moves, it decides who goes next.
+"""The director of one schedule: whenever nothing moves, it decides which call goes next.
 
     given     the first choices are given: they repeat the beginning of another schedule
-    rule      then a process that has begun goes on, and another one goes only when it waits or ends
+    rule      after that, a running process continues, and another one goes only when it waits or ends
     dice      or chance decides from there on
 
-What can go wrong: somebody waits for ever. Then the schedule is given up.
+What can go wrong: a process waits forever. Then the schedule is given up.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from app.lab.races.turn import Choice, Turn
 
 MOST_FAULTS = 2
 SOON = 0.1
-"""A timer that is due within so many seconds is a poll, and somebody may be late for it."""
+"""In seconds. A timer that is due within this time is a poll, and its process may be late for it."""
 POLLS = 3
-"""A process that has polled so often in vain waits for a lease, and the lease ends."""
+"""A process that has polled this often in vain is waiting for a lease, so the leases expire."""
 IN_VAIN = 12
 STEPS = 300
 AGAIN = 0.6
-"""How likely a random schedule lets the same process go on."""
+"""The probability that a random schedule lets the same process continue."""
 FAULT = 0.04
 
 
 class Diverged(Exception):
-    """A schedule did not repeat itself. The library's own deadlines are of real time, seconds long: the machine has
-    stood still meanwhile."""
+    """A schedule did not repeat itself. The library's own deadlines run on real time, seconds long: the machine has
+    stalled meanwhile."""
 
 
 class Director:
@@ -74,7 +74,7 @@ class Director:
         return self._gate.busy
 
     def _options(self, timer: float | None) -> list[tuple[Choice, int]]:
-        """What may happen now, and at what price. The first is what happens by itself."""
+        """Returns what may happen now, with the price of each. The first option is what happens by default."""
         calls = sorted(self._gate.parked, key=lambda call: (call.actor != self._last, call.actor, call.number))
         if not calls:
             return [(Choice(Turn.WAIT), 0)]
@@ -85,7 +85,8 @@ class Director:
             options.append((Choice(Turn.WAIT), 1))
         if self._faults < MOST_FAULTS:
             options += [(Choice(Turn.LOSE, call.actor, call.number), prices[call] + 1) for call in calls]
-            # A process that never moves again may as well have died at once, and one that has not begun is not there.
+            # Only the running process may die: one that never moves again may as well have died at once, and one that
+            # has not begun is not there.
             if goes_on:
                 options.append((Choice(Turn.DIE, self._last), 1))
             if not self._lapsed and any(line.text.startswith(("lookup", "revoke")) for line in self._gate.lines):

@@ -1,12 +1,12 @@
-"""Explores a case: runs it in one order after the other, on real stores, until one fails or none is left to try.
+"""Explores a case: runs one order after another, on real stores, until one fails or none is left to try.
 
     explore     opens the stores, and searches (`search.py`) on a stage (`stage.py`), in a thread
 
-The thread has an event loop of its own, whose time passes only on command: a poll costs nothing, and one seed
-takes the same turns each time. A search that is bounded by `budget` may end sooner on a slower machine; one that is
-bounded by `most` is the same everywhere.
+The thread has its own event loop, whose time passes only on command: a poll costs nothing, and a seed takes the same
+turns each time. A search bounded by `budget` may end earlier on a slower machine; one bounded by `most` is the same
+everywhere.
 
-What can go wrong: a schedule in which somebody waits for ever is given up, and counted.
+What can go wrong: a schedule in which a process waits forever is given up, and counted.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ async def explore(
 ) -> Result:
     """Runs at most `most` schedules of a case, for no longer than `budget`.
 
-    A case that shall fail ends with the level on which everything that it shows was found. `report` is called in this
-    loop after each schedule. Raises OSError, RedisError and asyncpg's errors when a store is not there.
+    A case that should fail ends with the level on which all its anomalies have been found. `report` is called in the
+    caller's loop after each schedule. Raises OSError, RedisError and asyncpg's errors when a store is not available.
     """
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
@@ -82,7 +82,7 @@ async def _explore(case: Case, redis_url: str, database_url: str, search: Search
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library warns of faults, and here they are made on purpose: its warnings are left out."""
+    """Silences the library's warnings of faults: the schedules cause faults on purpose."""
     logger = logging.getLogger("app.caching")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

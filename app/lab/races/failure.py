@@ -9,8 +9,8 @@ from app.lab.races.timeline import timeline
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong, and the `lines` of what everybody did. The schedule has `cost` preemptions and faults, of which
-    `faults` are faults."""
+    """What went wrong, and the `lines` that record what each actor did. The schedule has `cost` preemptions and faults,
+    of which `faults` are faults."""
 
     anomaly: Anomaly
     what: str
@@ -21,7 +21,8 @@ class Failure:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """The smaller of two is the better one to show: a race without a fault says more than one with a fault."""
+        """The sort key: the smaller failure is the better one to show. A race without a fault says more than one with a
+        fault."""
         return self.cost, self.faults, len(self.lines)
 
     def __str__(self) -> str:

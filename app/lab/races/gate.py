@@ -1,10 +1,10 @@
-"""The gate before every call to Redis and to the database: each call parks, until it is decided which goes next.
+"""The gate before every call to Redis and to the database: each call parks until the schedule decides which goes next.
 
-    open        setting up and looking: calls pass
-    watched     each call parks; it is let through, or carried out and its answer lost, or its process dies before it
+    open        during setup and the final check: calls pass
+    watched     each call parks; then it is let through, or carried out with its answer lost, or its process dies first
     over        the schedule has ended: each call is cancelled
 
-What can go wrong: a call past the gate is no step, and nobody can order it.
+What can go wrong: a call that bypasses the gate is no step, so no schedule can order it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Passage(Enum):
-    """What becomes of a call."""
+    """What happens to a call."""
 
     CARRIED_OUT = auto()
     ANSWER_LOST = auto()
@@ -34,7 +34,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parked:
-    """A call that waits before the gate: the `number`-th of its actor."""
+    """A call that waits at the gate: its actor's `number`-th."""
 
     actor: int
     number: int
@@ -44,39 +44,39 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What an actor did; None: what happened to all of them."""
+    """What an actor did; with actor None, what happened to all of them."""
 
     actor: int | None
     text: str
 
 
 class Gate:
-    """The gate of one schedule, and what went through it."""
+    """The gate of one schedule, and a record of what passed it."""
 
     def __init__(self) -> None:
         self.phase = Phase.OPEN
         self.parked: list[Parked] = []
         self.lines: list[Line] = []
         self.begins: dict[int, Callable[[], None]] = {}
-        """What an actor does begins with its first call: until then it might as well not have begun."""
+        """Callbacks for the first call of each actor's deed. Until that call, the deed might as well not have begun."""
         self.crashed: set[int] = set()
-        """Whose process has died."""
+        """The actors whose process has died."""
         self._numbers: Counter[int] = Counter()
         self._under_way = 0
         self._locked_out: list[asyncio.Future[None]] = []
 
     @property
     def busy(self) -> bool:
-        """Whether a store is asked at this moment."""
+        """Whether a call to a store is in flight."""
         return self._under_way > 0
 
     def say(self, actor: int | None, text: str) -> None:
-        """Keeps a line for the timeline. A dead process says nothing."""
+        """Adds a line to the timeline. A dead process adds none."""
         if self.phase is Phase.WATCHED and actor not in self.crashed:
             self.lines.append(Line(actor, text))
 
     def crash(self, actor: int) -> None:
-        """Its process dies before what it was about to do. Nothing of it ever moves again."""
+        """Kills an actor's process before its next call. Nothing of it ever moves again."""
         self.say(actor, "† dies")
         self.crashed.add(actor)
         self.parked = [call for call in self.parked if call.actor != actor]
@@ -90,8 +90,8 @@ class Gate:
         *,
         show: Callable[[T], str] = str,
     ) -> T:
-        """Makes a call when its turn comes. Raises what it raises, and `lost` when its answer is lost. `show` says
-        what was answered."""
+        """Makes a call when its turn comes. Raises what the call raises, and `lost` when its answer is lost. `show`
+        formats the answer."""
         if self.phase is Phase.OPEN:
             return await call()
         passage = await self._turn(actor, text)
@@ -108,7 +108,7 @@ class Gate:
         return answer
 
     async def bypass(self, actor: int, call: Callable[[], Awaitable[T]]) -> T:
-        """Makes a call that concerns nobody else, at once."""
+        """Makes a call at once, because it concerns no other actor."""
         if self.phase is not Phase.OPEN:
             await self._alive(actor)
         self._under_way += 1
@@ -118,13 +118,13 @@ class Gate:
             self._under_way -= 1
 
     async def unlocked(self) -> None:
-        """Returns when somebody has given a lock back."""
+        """Returns when a lock is released."""
         free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._locked_out.append(free)
         await free
 
     def unlock(self) -> None:
-        """Somebody has given a lock back: all that wait for one try again."""
+        """Wakes everything that waits for a lock, after one was released."""
         free, self._locked_out = self._locked_out, []
         for waiting in free:
             if not waiting.done():

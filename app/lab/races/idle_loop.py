@@ -1,12 +1,12 @@
-"""An event loop that says when nothing moves any more, and whose time passes only on command.
+"""An event loop that reports when nothing moves any more, and whose time passes only on command.
 
-    idle        no callback is ready, and nobody waits for a socket: every task waits for a timer, or for a decision
-    advance     the time goes on, and what is due wakes
+    idle        no callback is ready, and no task waits for a socket: every task waits for a timer, or for a decision
+    advance     the time moves on, and what is due wakes
 
-A thousand schedules are then explored without one sleep, and two runs take the same turns. (The event loops of
+A thousand schedules are thus explored without one sleep, and two runs take the same turns. (The event loops of
 deterministic simulation: Zhou et al., "FoundationDB", SIGMOD 2021.)
 
-What can go wrong: a wait for a socket that nobody has declared as `busy` is taken for idleness.
+What can go wrong: a wait for a socket that is not declared as `busy` is mistaken for idleness.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 
 class IdleSelector(selectors.DefaultSelector):
-    """The loop asks it for the next event when no callback is ready: it reports that it is idle, unless it is busy."""
+    """The loop asks it for the next event when no callback is ready. It then reports that it is idle, unless it is
+    busy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +25,7 @@ class IdleSelector(selectors.DefaultSelector):
         self.report: Callable[[float | None], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As any selector's. The loop asks with a timeout of 0 while callbacks are ready."""
+        """Selects as any selector does. The loop calls it with a timeout of 0 while callbacks are ready."""
         if self.report is not None and (timeout is None or timeout > 0) and not self.busy():
             report, self.report = self.report, None
             report(timeout)
@@ -42,24 +43,24 @@ class IdleLoop(asyncio.SelectorEventLoop):
         super().__init__(self._idle_selector)
 
     def time(self) -> float:
-        """Seconds. While the time stands still, always the same."""
+        """Returns the time in seconds, which is constant while the time is stopped."""
         return time.monotonic() + self._ahead if self._stands_at is None else self._stands_at
 
     def stop_time(self) -> None:
-        """From here on the time passes by `advance` only."""
+        """Stops the time: from here on it passes only by `advance`."""
         self._stands_at = self.time()
 
     def start_time(self) -> None:
-        """From here on the time passes by itself again."""
+        """Lets the time pass by itself again."""
         self._ahead, self._stands_at = self.time() - time.monotonic(), None
 
     def advance(self, seconds: float) -> None:
-        """So many seconds pass."""
+        """Advances the time."""
         self._stands_at = self.time() + seconds
 
     async def idle(self, busy: Callable[[], bool]) -> float | None:
-        """Returns when nothing moves, and `busy` says that nobody waits for a socket. Answers in how many seconds the
-        next timer is due, None when there is none."""
+        """Returns when nothing moves and `busy` says that no task waits for a socket. The result is the seconds until
+        the next timer is due, None when there is none."""
         waiting: asyncio.Future[float | None] = self.create_future()
         self._idle_selector.busy, self._idle_selector.report = busy, waiting.set_result
         return await waiting

@@ -1,7 +1,7 @@
-"""A process of a case: a strategy and a table, each on connections of its own, and what an actor does with them.
+"""A process of a case: a strategy and a table, each on its own connections, and what an actor does with them.
 
-live    the deeds of an actor, one after the other; a deed that fails is in doubt, and the next one begins
-look    at the end: everything is relayed and flushed, and both stores are read
+live    the deeds of an actor, in order; a deed that fails is in doubt, and the next one begins
+look    at the end: relays and flushes everything, then reads both stores
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from app.lab.races.witness import Witness
 from app.lab.strategy import Strategy
 
 PASSES = 50
-"""So many passes of a flusher are enough to flush everything."""
+"""The number of passes in which a flusher flushes everything."""
 
 
 @dataclass(slots=True)
 class Process:
-    """The process at a `place` of its case. The `witness` hears what it does."""
+    """The process at a `place` of its case. It reports what it does to the `witness`."""
 
     place: int
     strategy: Strategy
@@ -31,18 +31,18 @@ class Process:
     gate: Gate
     witness: Witness
     floor: int = 0
-    """What a read that begins now must not answer less than, or older than."""
+    """The oldest version, or the lowest count, that a read which begins now may return."""
 
     async def live(self, actor: Actor, values: Iterator[int]) -> None:
-        """Does what the actor does. Each write takes the next of the `values`."""
+        """Carries out the actor's deeds. Each write takes the next of the `values`."""
         for deed in actor.deeds:
             self.floor = 0
             try:
                 await self._do(deed, values)
-            except Exception as error:  # noqa: BLE001  # Whatever it is: the caller would see it.
+            except Exception as error:  # noqa: BLE001  # Any error: the caller would see it.
                 self.gate.say(self.place, f"fails: {type(error).__name__}")
             if self.place in self.gate.crashed:
-                return  # Its deadlines pass all the same; nobody is there to do more.
+                return  # A dead process' deadlines still pass, but nothing is left to act on them.
 
     async def look(self, *, behind: bool) -> None:
         """Relays everything, flushes what is written `behind`, and then reads both stores."""
@@ -52,7 +52,7 @@ class Process:
             in_vain = 0
             for _pass in range(PASSES):
                 in_vain = 0 if await cast("Flushing", self.strategy).flush() else in_vain + 1
-                if in_vain == 2:  # The first pass may only have made what it needs.
+                if in_vain == 2:  # The first pass may only have created the consumer group.
                     break
         row = await self.table.load(KEY)
         self.witness.ends(0 if row is None else row.value, await self.strategy.read(KEY))

@@ -1,9 +1,9 @@
-"""A strategy of ours as one process runs it, and two parts of the service in a few lines.
+"""One of our strategies in one process, with two parts of the service in a few lines.
 
-    poll      a poll of the relay: it invalidates the changes that the outbox has
+    poll      a poll of the relay: it invalidates the changes in the outbox
     settled   how a write waits for the relay when its own invalidation has failed
 
-Redis is believed throughout. That nobody believes a Redis which has missed an invalidation is the relay's promise, and
+Redis is trusted throughout. That no process trusts a Redis which has missed an invalidation is the relay's promise, and
 is tested with the relay.
 """
 
@@ -22,14 +22,14 @@ from app.lab.strategy import Holds, Strategy
 
 @runtime_checkable
 class Polling(Strategy, Protocol):
-    """A strategy whose invalidations a relay repeats."""
+    """A strategy whose invalidations are repeated by a relay."""
 
     async def poll(self) -> None:
-        """A poll of the relay."""
+        """Runs one poll of the relay."""
 
 
 class Relayed:
-    """A strategy of values: `make` makes it over a region of its own and the table."""
+    """A strategy of values: `make` makes it over its own region and the table."""
 
     holds = Holds.VALUES
 
@@ -38,15 +38,15 @@ class Relayed:
         self._strategy = make(self._region, table)
 
     async def read(self, key: str) -> int | None:
-        """As the strategy does."""
+        """Reads as the strategy does."""
         return await self._strategy.read(key)
 
     async def write(self, key: str, value: int) -> None:
-        """As the strategy does."""
+        """Writes as the strategy does."""
         await self._strategy.write(key, value)
 
     async def poll(self) -> None:
-        """Invalidates what the outbox has."""
+        """Invalidates the changes in the outbox."""
         changes = await self._table.undone()
         for change in changes:
             await self._region.try_invalidate(change.key, change.version)
@@ -54,12 +54,12 @@ class Relayed:
             await self._table.done(changes)
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """As the strategy does."""
+        """Runs what the strategy runs."""
         return self._strategy.running()
 
 
 def trusting() -> Breaker:
-    """A breaker that believes Redis for ever."""
+    """Returns a breaker that always trusts Redis."""
     breaker = Breaker()
     breaker.reachable = True
     breaker.close(breaker.losses, NEVER)
@@ -70,7 +70,7 @@ def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> E
     region: EntryRegion
 
     async def settled(key: str) -> None:
-        # The relay of another process invalidates: it tries as often as it takes.
+        # Stands for the relay of another process, which tries until it succeeds.
         while True:
             try:
                 row = await table.load(key)

@@ -1,4 +1,4 @@
-"""A schedule as it was run: every decision in it, and the schedules that decide one of them otherwise."""
+"""A schedule as it was run: all its decisions, and the schedules that decide one of them differently."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from app.lab.races.turn import FAULTS, Choice
 
 @dataclass(slots=True)
 class Point:
-    """A decision: the options and the price of each, what was chosen, and the price of that."""
+    """A decision: the options and their prices, the choice, and its price."""
 
     options: list[tuple[Choice, int]]
     chosen: Choice
@@ -18,7 +18,7 @@ class Point:
 
 @dataclass(slots=True)
 class Schedule:
-    """The first `given` choices were given. `given_up` says that it did not end."""
+    """A schedule whose first `given` choices were given. `given_up` says that it did not end."""
 
     given: int
     points: list[Point] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Schedule:
     given_up: bool = False
 
     def alternatives(self) -> Iterator[tuple[int, tuple[Choice, ...]]]:
-        """The beginnings that differ from this one in their last choice, each with its cost."""
+        """Yields the beginnings that differ from this one in their last choice, each with its cost."""
         cost, chosen = 0, tuple(point.chosen for point in self.points)
         for place, point in enumerate(self.points):
             if place >= self.given:
@@ -37,10 +37,10 @@ class Schedule:
 
     @property
     def cost(self) -> int:
-        """How many preemptions and faults it has."""
+        """The number of its preemptions and faults."""
         return sum(point.price for point in self.points)
 
     @property
     def faults(self) -> int:
-        """How many faults it has."""
+        """The number of its faults."""
         return sum(point.chosen.turn in FAULTS for point in self.points)

@@ -1,10 +1,10 @@
-"""The schema of an exploration: the tables of one number under each key, which are gone afterwards.
+"""The schema of an exploration: the tables for one number under each key. It is dropped afterwards.
 
     rows        key, value, version
-    outbox      each change of a row, written in its transaction, for the relay
-    applied     the ledger of batches that were counted
+    outbox      each change of a row, written in the row's transaction, for the relay
+    applied     the ledger of counted batches
 
-Its owner holds an advisory lock, so that `abandoned.py` can find the schemas of explorations that were killed.
+Its owner holds an advisory lock, so that `abandoned.py` can find the schemas of killed explorations.
 """
 
 import secrets
@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 PREFIX = "fourways_races_"
-"""So begin the names of their schemas."""
+"""The prefix of the schemas' names."""
 LOCK = 0x72616365
-"""The first half of the advisory lock of a schema's owner: "race" in ASCII. The second is the hash of the name."""
+"""The first half of the advisory lock of a schema's owner: "race" in ASCII. The second half is the hash of the name."""
 
 TABLES = """
 CREATE SEQUENCE versions START 2;
@@ -28,7 +28,7 @@ CREATE TABLE applied (batch text PRIMARY KEY);
 
 @asynccontextmanager
 async def schema(database_url: str) -> AsyncIterator[str]:
-    """The name of a schema with the tables, until the block ends."""
+    """Holds a schema with the tables open, and yields its name."""
     name = f"{PREFIX}{secrets.token_hex(4)}"
     connection = await asyncpg.connect(database_url)
     try:

@@ -1,8 +1,8 @@
 """The search for the simplest schedules that fail.
 
-First come the schedules without a preemption or a fault, then those with one, with two, and so on: the first that fails
-is as simple as it can be. What is left of the budget goes to random ones. (Iterative context bounding: Musuvathi et
-al., "Finding and Reproducing Heisenbugs in Concurrent Programs", OSDI 2008.)
+It runs first the schedules without a preemption or fault, then those with one, with two, and so on, so the first that
+fails is as simple as possible. The rest of the budget goes to random schedules. (Iterative context bounding: Musuvathi
+et al., "Finding and Reproducing Heisenbugs in Concurrent Programs", OSDI 2008.)
 """
 
 import random
@@ -21,16 +21,16 @@ from app.lab.races.stage import Stage
 from app.lab.races.turn import Choice
 
 SYSTEMATIC = 0.8
-"""So much of the budget goes to the levels, where they do not end by themselves."""
+"""The share of the budget for the levels, when they are not exhausted earlier."""
 ATTEMPTS = 3
-"""So often a schedule is run that does not repeat itself."""
+"""The number of attempts for a schedule that does not repeat itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a case. All schedules with up to `exhausted` preemptions and faults were run (-1: not even all of
-    those with none); `given_up` is how many of the `schedules` did not end. `failures` has the simplest schedule for
-    each anomaly that was found."""
+    """The outcome of a case. All schedules with up to `exhausted` preemptions and faults were run (-1: not even all of
+    those with none); `given_up` counts those of the `schedules` that did not end. `failures` has the simplest schedule
+    for each anomaly found."""
 
     case: Case
     schedules: int
@@ -41,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a search is: it has run so many schedules of at most `most`, and found so much."""
+    """How far a search is: it has run `schedules` of at most `most`, and has `found` these anomalies."""
 
     schedules: int
     most: int
@@ -49,8 +49,8 @@ class Progress:
 
 
 class Search:
-    """Runs at most `most` schedules of a case, for no longer than `budget` from now on, and until `stop` is set. After
-    each of them it calls `report`."""
+    """Runs at most `most` schedules of a case, for no longer than `budget` from now on, and until `stop` is set. It
+    calls `report` after each of them."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Search:
         self._deadline = time.monotonic() + self._budget
         self._dice = random.Random(seed)
         self._levels: dict[int, list[tuple[Choice, ...]]] = {0: [()]}
-        """For each number of preemptions and faults, the beginnings that are to be tried."""
+        """The beginnings still to be tried, by their number of preemptions and faults."""
         self._failures: dict[Anomaly, Failure] = {}
         self._count = self._given_up = 0
 
     async def run(self, stage: Stage) -> Result:
-        """Searches. A case that shall fail ends with the level on which everything that it shows was found."""
+        """Searches. A case that should fail ends with the level on which all its anomalies have been found."""
         await self._run_levels(stage)
         levels = self._levels
         exhausted = next((cost for cost in sorted(levels) if levels[cost]), max(levels) + 1) - 1
@@ -84,12 +84,12 @@ class Search:
     async def _run_levels(self, stage: Stage) -> None:
         shows, share, level = self._case.shows, 0.0, 0
         while level <= max(self._levels) and not (shows and shows <= set(self._failures)):
-            # Half of what is left for each level, so that a large one leaves something for those that are less simple.
+            # Each level gets half of what is left, so that a large level leaves some budget for the less simple ones.
             share += (SYSTEMATIC - share) / 2
             until = self._count + (self._most * SYSTEMATIC - self._count) / 2
             untried = self._levels.setdefault(level, [])
             while untried and self._goes_on(until, share):
-                # In random order: a level that does not come to its end is sampled everywhere.
+                # In random order, so that a level that is not exhausted is sampled evenly.
                 place = self._dice.randrange(len(untried))
                 untried[place], untried[-1] = untried[-1], untried[place]
                 schedule = await _repeated(stage, untried.pop())

@@ -1,10 +1,10 @@
-"""The stage of one case: its processes, on real stores, and schedule after schedule that they play.
+"""The stage of one case: its processes, on real stores, and the schedules that they play one after another.
 
     prepare     sends the scripts to Redis
-    run         one row in the table, a new process for each actor, the schedule, and a look at both stores
+    run         one row in the table, a new process for each actor, the schedule, and a check of both stores
     clear       removes what is left in Redis
 
-What can go wrong: what `director.py` says.
+What can go wrong: see `director.py`.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ TTL = timedelta(minutes=5)
 
 
 class Stage:
-    """Runs schedules of one case. `stores` are the clients of each actor, and of the process that looks at the end."""
+    """Runs schedules of one case. `stores` are the clients of each actor, and of the process that checks at the end."""
 
     def __init__(self, case: Case, stores: Sequence[tuple[Redis, asyncpg.Connection]], prefix: str) -> None:
         self._case, self._stores, self._prefix = case, stores, prefix
@@ -50,7 +50,7 @@ class Stage:
             source = file.read_bytes()
             self._names[sha1(source).hexdigest()] = file.stem
             await self._redis.script_load(source.decode())
-        # Those of the published variants are as short as a command, and are sent when they are first used.
+        # The scripts of the published variants are as short as a command. A schedule would send them on first use.
         first = self._processes(Witness(self._case.holds, self._case.behind))[0]
         for script in (value for value in vars(first.strategy).values() if hasattr(value, "sha")):
             self._names[script.sha] = "one script"
@@ -63,7 +63,7 @@ class Stage:
             self._used.clear()
 
     async def run(self, given: Sequence[Choice], dice: random.Random | None = None) -> Schedule:
-        """Runs a schedule: as it is given, and from there on by the rule, or by the dice."""
+        """Runs a schedule: first the given choices, then by the rule, or by the dice."""
         await self.clear()
         case, schedule = self._case, Schedule(len(given))
         self._gate = gate = Gate()

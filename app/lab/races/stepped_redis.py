@@ -1,9 +1,9 @@
-"""A Redis client whose every command is a step of a schedule.
+"""A Redis client. Each of its commands is a step of a schedule.
 
-    GET …          parks at the gate, and goes out when its turn comes
-    BLOCK 1000     is left out: what would have been waited for comes in another schedule, or it does not
+    GET …          parks at the gate, and is sent when its turn comes
+    BLOCK 1000     is removed: what the command would wait for comes in another schedule, or never
 
-What can go wrong: pipelines do not come by here.
+What can go wrong: pipelines bypass the gate.
 """
 
 import re
@@ -16,15 +16,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from app.lab.races.gate import Gate
 
 PREFIX = "races:"
-"""So begin the keys of all explorations."""
+"""The prefix of the keys of all explorations."""
 LONGEST = 28
 SHARD = re.compile(r"\{(\d)\}")
 
 
 class SteppedRedis(Redis):
-    """The client of one actor. `names` are the scripts' names by their digests. Of keys with a number in braces only
-    those of `shard` are steps: the others are touched by one actor at a time. `used` gets all keys that it names: a
-    search for them later would go through a whole Redis, which may be somebody's."""
+    """The client of one actor. `names` maps scripts' digests to their names. Of the keys with a number in braces only
+    those of `shard` are steps: the others are touched by one actor at a time. `used` collects all keys that are named:
+    finding them later would mean scanning a whole Redis, which may be somebody's."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ def _without_waiting(args: tuple[Any, ...]) -> tuple[Any, ...]:
         place = args.index(b"BLOCK")
         return args[:place] + args[place + 2 :]
     if args[0] == "XAUTOCLAIM":
-        # A flusher that holds an entry may have stalled for as long as it takes.
+        # The flusher that holds an entry may have stalled for any length of time.
         return (*args[:4], 0, *args[5:])
     return args
 
@@ -98,9 +98,9 @@ def _shown(answer: Any) -> str:
         return str(answer)
     if not answer or answer == [None]:
         return "nothing"
-    if len(answer) == 1 and isinstance(answer[0], bytes):  # Of one key; the JSON is all that is of interest.
+    if len(answer) == 1 and isinstance(answer[0], bytes):  # One key; only the JSON is of interest.
         return _str(answer[0]).split(" ", 6)[-1][:LONGEST]
-    # What lookup says is its second word: the first is the time.
+    # The result of lookup is its second word; the first is the time.
     if len(answer) == 2 and isinstance(answer[1], list) and answer[1] and answer[1][0] in (b"lease", b"wait", b"entry"):
         return _str(answer[1][0])
     return ""

@@ -1,9 +1,9 @@
-"""A table with one number under each key, whose every statement is a step of a schedule.
+"""A table with one number under each key. Each of its statements is a step of a schedule.
 
 A connection stands for a process: one statement at a time, and at most one transaction. `schema.py` has the tables.
 
-What can go wrong: two statements that wait for each other would wait in Postgres, where the gate does not see it. So
-a writer only tries to get the lock of a row, and tries again when somebody has given one back.
+What can go wrong: two statements that wait for each other would wait in Postgres, unseen by the gate. So a writer only
+tries to get a row's lock, and tries again when a lock is released.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Change:
 
 
 class SteppedTable:
-    """The table as one actor sees it. `commits` hears of each value that was committed, and its version."""
+    """The table as one actor sees it. `commits` is called with each committed value and its version."""
 
     def __init__(
         self, connection: asyncpg.Connection, gate: Gate, actor: int, commits: Callable[[int, int], None]
@@ -55,16 +55,16 @@ class SteppedTable:
         self._connection, self._gate, self._actor, self._commits = connection, gate, actor, commits
 
     async def load(self, key: str) -> Row | None:
-        """The row of `key`."""
+        """Returns the row of `key`."""
         return await self._step("SELECT", lambda: self._load(key))
 
     async def load_many(self, keys: Sequence[str]) -> dict[str, Row]:
-        """The rows of those of `keys` that exist. No case has more than one key, so each is a step."""
+        """Returns the rows of those `keys` that exist. No case has more than one key, so each row is one step."""
         rows = {key: await self.load(key) for key in keys}
         return {key: row for key, row in rows.items() if row is not None}
 
     async def load_shared(self, key: str) -> tuple[bool, Row | None]:
-        """Whether the row's lock could be shared with its writers, and the row, which is read after that."""
+        """Returns whether the row's lock could be shared (no writer held it), and the row, which is read after that."""
 
         async def load() -> tuple[bool, Row | None]:
             async with self._connection.transaction():
@@ -74,11 +74,11 @@ class SteppedTable:
         return await self._step("SELECT, sharing the lock", load)
 
     async def save(self, key: str, value: int) -> Row | None:
-        """Sets its value, and answers the new row; None when there is none."""
+        """Sets its value and returns the new row; None when there is none."""
         return await self._step(f"UPDATE to {value}", lambda: self._change(SAVE, key, value))
 
     async def add(self, key: str, count: int) -> Row | None:
-        """Adds to its value, and answers the new row; None when there is none."""
+        """Adds to its value and returns the new row; None when there is none."""
         return await self._step(f"UPDATE by {count}", lambda: self._change(ADD, key, count))
 
     async def save_many(self, values: dict[str, int]) -> None:
@@ -86,7 +86,7 @@ class SteppedTable:
         await self.save_each(list(values.items()))
 
     async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
-        """The same one after the other, in one step: nobody sees what is not committed."""
+        """Sets the values in order, in one step: no other process sees what is not committed."""
 
         async def save() -> None:
             async with self._connection.transaction():
@@ -96,7 +96,8 @@ class SteppedTable:
         await self._step(f"UPDATE to {', '.join(str(value) for _key, value in values)}", save)
 
     async def save_locked(self, key: str, value: int, revoke: Revoke) -> Row | None:
-        """Sets its value under the row's lock; `revoke` goes out with the change, and both are back before COMMIT."""
+        """Sets its value under the row's lock. `revoke` is sent together with the change, and both have answered before
+        COMMIT."""
         await self._lock(key)
         try:
             row, revoked = await asyncio.gather(
@@ -122,7 +123,7 @@ class SteppedTable:
         return row
 
     async def undone(self) -> list[Change]:
-        """The changes that no relay has invalidated yet, the oldest first."""
+        """Returns the changes that no relay has invalidated yet, the oldest first."""
 
         async def undone() -> list[Change]:
             rows = await self._connection.fetch("SELECT id, key, version FROM outbox WHERE NOT done ORDER BY id")
@@ -131,7 +132,7 @@ class SteppedTable:
         return await self._step("SELECT from the outbox", undone)
 
     async def done(self, changes: Sequence[Change]) -> None:
-        """They were invalidated."""
+        """Marks changes as invalidated."""
         ids = [change.id for change in changes]
 
         async def done() -> None:
@@ -140,7 +141,7 @@ class SteppedTable:
         await self._step("UPDATE the outbox", done)
 
     async def apply(self, batches: Mapping[str, Mapping[str, int]]) -> int:
-        """Counts those batches that are new, in one transaction, and answers how many rows that changed."""
+        """Counts the batches that are new, in one transaction, and returns how many rows that changed."""
         each = [(batch, key, delta) for batch, deltas in batches.items() for key, delta in deltas.items()]
 
         async def apply() -> int:
@@ -150,7 +151,7 @@ class SteppedTable:
         return await self._step("count batches that are new", apply)
 
     async def standing(self, keys: Sequence[str], batches: Sequence[str]) -> tuple[dict[str, int], frozenset[str]]:
-        """The values of keys, and which of some batches were counted: from one snapshot."""
+        """Returns the values of keys, and which of the batches were counted, from one snapshot."""
 
         async def standing() -> tuple[dict[str, int], frozenset[str]]:
             async with self._connection.transaction(isolation="repeatable_read"):
@@ -165,12 +166,12 @@ class SteppedTable:
         return await self._step("SELECT with the ledger", standing)
 
     async def reset(self, key: str) -> None:
-        """As before each schedule: one row of value 0, and nothing else."""
+        """Resets the tables before a schedule: one row of value 0, and nothing else."""
         await self._connection.execute("DELETE FROM rows; DELETE FROM outbox; DELETE FROM applied")
         await self._connection.execute("INSERT INTO rows VALUES ($1, 0, 1)", key)
 
     async def roll_back(self) -> None:
-        """Gives up the transaction, if there is one: as Postgres does when the connection of a dead process ends."""
+        """Rolls back the transaction, if there is one, as Postgres does when a dead process' connection ends."""
         if self._connection.is_in_transaction():
             await self._connection.execute("ROLLBACK")
         self._gate.unlock()
@@ -187,7 +188,7 @@ class SteppedTable:
             while not await self._step("BEGIN, lock the row", lock):
                 await self._gate.unlocked()
         except ConnectionError:
-            await self._gate.bypass(self._actor, self.roll_back)  # Postgres sees that the connection is broken.
+            await self._gate.bypass(self._actor, self.roll_back)  # Postgres notices that the connection is broken.
             raise
 
     async def _load(self, key: str) -> Row | None:

@@ -1,9 +1,9 @@
-"""Our write-behind, as one process runs it over a table whose statements are steps.
+"""Our write-behind in one process, over a table whose statements are steps.
 
-    load    the rows, and which batches the table's ledger has
+    load    the rows, and which batches are in the table's ledger
     flush   counts batches that are new to the ledger
 
-What can go wrong: an answer of the table is lost. The library hears of it as of a database that is away.
+What can go wrong: an answer of the table is lost. The library sees that as a database that is away.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from app.lab.races.stepped_table import SteppedTable
 
 
 class SteppedWriteBehind(WriteBehind):
-    """Write-behind, and its flusher. A counter does not end: `ttl` is not asked for."""
+    """Write-behind and its flusher. A counter does not expire: `ttl` is ignored."""
 
     def __init__(self, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
         self._table = table
         cache, target = Cache(redis, RedisClock(), trusting()), Target(self._load, self._apply, self._salvage)
         counters = caching.WriteBehind(cache, prefix, target, cap=Cap(entries=1000, bytes=2**20))
-        # Without the receipts that its `async with` starts: what Redis loses is no subject of the races.
+        # Opened without the receipts that its `async with` starts: the races do not cover data loss in Redis.
         counters._background.open()
         flusher = Flusher(cache, prefix, target, amount=1, interval=timedelta(0))
         super().__init__(counters, flusher)

@@ -1,4 +1,4 @@
-"""A schedule as people draw a race: a column for each process, and time runs down.
+"""A schedule drawn as a race: one column per process, and time runs down.
 
 reader                          writer
 GET k → nothing
@@ -14,8 +14,8 @@ GAP = 2
 
 
 def timeline(names: Sequence[str], lines: Sequence[Line]) -> str:
-    """The lines in columns, `names` above them. Processes that did nothing get no column, and none is wider than what
-    stands in it: a narrow terminal would fold it, and then it would be none."""
+    """Draws the lines in columns, with `names` above them. A process that did nothing gets no column, and no column is
+    wider than its content: a narrow terminal would fold the lines, and the columns would be lost."""
     actors = sorted({line.actor for line in lines if line.actor is not None})
     longest = max((len(line.text) for line in lines if line.actor is not None), default=0)
     needed = max(longest, *(len(names[actor]) for actor in actors)) + GAP if actors else 1

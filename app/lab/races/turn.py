@@ -1,7 +1,7 @@
 """The turns of a schedule: what may happen next.
 
-A process that has begun goes on until it waits or ends. To let another one go first is a preemption. A process that
-dies, an answer that is lost, and leases that end are faults.
+A process that has begun continues until it waits or ends. Letting another one go first is a preemption. The death of a
+process, a lost answer, and the expiry of leases are faults.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Turn(IntEnum):
 
     GO = auto()  # An actor's call is carried out.
     LOSE = auto()  # It is carried out, and its answer is lost.
-    DIE = auto()  # The actor's process dies before it.
+    DIE = auto()  # The actor's process dies before the call.
     WAIT = auto()  # A poll is due.
-    LAPSE = auto()  # The leases end: everybody has stalled for so long.
+    LAPSE = auto()  # The leases expire, as if every process had stalled for that long.
 
 
 FAULTS = frozenset({Turn.LOSE, Turn.DIE, Turn.LAPSE})

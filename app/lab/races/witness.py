@@ -1,10 +1,10 @@
-"""Watches one schedule, and says what is wrong with what was read and with what was left.
+"""Watches one schedule, and finds what is wrong with what was read and with what was left.
 
-    a read that began when a write was acknowledged answers no older number, and none that is not committed
-    in the end the database has what was acknowledged, once, and a read answers what the database has
+    a read returns no number older than one acknowledged before it began, and none that is not committed
+    in the end the database has what was acknowledged, once, and a read returns what the database has
 
-Which of two values is older, the database says; of strategies that write later, the order in which they were written,
-which must not overlap for that. What was in doubt (its answer was lost, its writer died) may count or not.
+The database decides which of two values is older; for strategies that write later, the order of the writes decides, so
+these must not overlap. A write in doubt (its answer was lost, or its writer died) may count or not.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from app.lab.strategy import Holds
 
 @dataclass(slots=True)
 class Witness:
-    """What was begun, committed and acknowledged of one key, whose first number is 0, in version 1."""
+    """What was begun, committed and acknowledged for one key, whose first number is 0, in version 1."""
 
     holds: Holds
     behind: bool
-    """Whether the database gets writes later: then a number that it does not have yet may be read."""
+    """Whether the database gets writes later; then a read may return a number that it does not have yet."""
     found: dict[Anomaly, str] = field(default_factory=dict)
     _places: dict[int, int] = field(default_factory=lambda: {0: 1})
     _begun: int = 0
@@ -27,18 +27,18 @@ class Witness:
     _newest: int = 1
 
     def commits(self, value: int, version: int) -> None:
-        """The database has a value from now on."""
+        """Records that the database has committed a value."""
         if not self.behind:
             self._places[value] = version
 
     def begins(self, value: int) -> None:
-        """A write begins."""
+        """Records that a write has begun."""
         self._begun += 1
         if self.behind:
             self._places[value] = self._begun + 1
 
     def acknowledges(self, value: int) -> None:
-        """A write was acknowledged."""
+        """Records that a write was acknowledged."""
         self._acknowledged += 1
         if value in self._places:
             self._newest = max(self._newest, self._places[value])
@@ -47,11 +47,11 @@ class Witness:
 
     @property
     def floor(self) -> int:
-        """What a read that begins now must not answer less than, or older than."""
+        """The oldest version, or the lowest count, that a read which begins now may return."""
         return self._acknowledged if self.holds is Holds.COUNTS else self._newest
 
     def answers(self, value: int | None, floor: int) -> None:
-        """A read answered `value` that began at `floor`."""
+        """Judges a read that began at `floor` and returned `value`."""
         value = value or 0
         if self.holds is Holds.COUNTS:
             if value < floor:
@@ -66,7 +66,7 @@ class Witness:
             )
 
     def ends(self, database: int, read: int | None) -> None:
-        """All is over, and everything was flushed: what the database has, and what a read answers."""
+        """Judges the end, after everything was flushed: what the database has, and what a read returns."""
         read = read or 0
         if self.holds is Holds.COUNTS:
             if database < self._acknowledged:

@@ -1,1 +1,1 @@
-"""What is played: a trace that was recorded somewhere, or a workload that is made up."""
+"""What is played: a recorded trace, or a made-up workload."""

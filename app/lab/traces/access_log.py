@@ -2,8 +2,8 @@
 
     203.0.113.9 - ada [01/Jul/1995:00:00:01 -0400] "GET /history/apollo/ HTTP/1.0" 200 6245
 
-GET and HEAD read, POST, PUT, PATCH and DELETE write; the key is the path with its query, without a fragment. Clients
-send anything: a line that is no such request is passed over, and counted by who reads the log.
+GET and HEAD read; POST, PUT, PATCH and DELETE write; the key is the path with its query, without a fragment. Clients
+send anything: a line without such a request is skipped, and the caller counts it.
 
 The format: https://httpd.apache.org/docs/2.4/logs.html#accesslog.
 """
@@ -28,12 +28,12 @@ LINE = re.compile(r'\S+ [^\["]*\[([^\]]{20,40})\] "((?:[^"\\]|\\.)*)" \d{3} (?:\
 
 
 def is_log(line: str) -> bool:
-    """Whether this is a line of a log."""
+    """Returns whether this is a line of a log."""
     return LINE.match(line) is not None
 
 
 def read_log(lines: Iterable[str]) -> Iterator[Row | None]:
-    """The requests of a log; None for a line without one that reads or writes."""
+    """Returns the requests of a log; None for a line without one that reads or writes."""
     return map(_read, lines)
 
 
@@ -44,7 +44,7 @@ def _read(line: str) -> Row | None:
     time, request = _seconds(found[1]), found[2]
     method, _, target = request.partition(" ")
     kind = METHODS.get(method)
-    # Without a version it is HTTP/0.9. A path may have blanks that nobody has quoted.
+    # Without a version it is HTTP/0.9. A path may contain unquoted blanks.
     path, _, version = target.rpartition(" ")
     key = (path if version.startswith("HTTP/") else target).partition("#")[0]
     if time is None or kind is None or not key or len(key.encode()) > LONGEST_KEY:
@@ -52,9 +52,9 @@ def _read(line: str) -> Row | None:
     return kind, key, time
 
 
-@lru_cache(maxsize=16)  # Neighbours have the same second.
+@lru_cache(maxsize=16)  # Neighbouring lines have the same second.
 def _seconds(time: str) -> float | None:
-    """Since the epoch, of `01/Jul/1995:00:00:01 -0400`; None where that is no time."""
+    """Returns the seconds since the epoch of `01/Jul/1995:00:00:01 -0400`; None for what is not a time."""
     try:
         parsed = parsedate_tz(time.replace("/", " ").replace(":", " ", 1))
         return None if parsed is None else float(mktime_tz(parsed))

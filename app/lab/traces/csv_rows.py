@@ -4,8 +4,8 @@
     get,user:17,0.25
     set,user:17,0.31
 
-Here t, in seconds, may be left out, and so may the header. The columns of published traces are known, too: LAYOUTS. A
-row that cannot be understood ends the reading with a TraceError: what a program wrote has no errors to pass over.
+Here t (in seconds) is optional, and so is the header. The columns of published traces are known, too: LAYOUTS. A row
+that cannot be understood ends the reading with a TraceError: a file that a program wrote has no errors to skip.
 """
 
 import csv
@@ -29,7 +29,7 @@ KINDS = dict.fromkeys(READS.split(), Kind.READ) | dict.fromkeys(WRITES.split(), 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of one kind of file. It is recognised by those of `key`, `op` and `also`, all together."""
+    """The columns of one kind of file. It is recognised by the columns of `key`, `op` and `also` together."""
 
     name: str
     key: tuple[str, ...]
@@ -38,11 +38,11 @@ class Layout:
     kind: Kind = Kind.READ
     also: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
-    """The columns that may tell the time. The first that is there does."""
+    """The columns that may have the time. The first one present is used."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the header must have."""
+        """The columns that the header must have."""
         return (*self.key, *([self.op] if self.op else []), *self.also)
 
 
@@ -56,14 +56,14 @@ LAYOUTS = (
     Layout("views of pages", key=("page_id",), times=("t",)),
     Layout("look-ups", key=("key",), times=("t",)),
 )
-"""The first that fits is taken."""
+"""The first layout that fits is used."""
 
 
 def read_csv(lines: Iterable[str]) -> Iterator[Row]:
-    """The rows of a CSV file.
+    """Reads the rows of a CSV file.
 
-    Raises TraceError with the number of the line: no columns that are known, an operation that is not, too few columns
-    or too many, a key that is empty or longer than 1,024 bytes, a time that is none, quotes that do not end.
+    Raises TraceError with the line number: for unknown columns, an unknown operation, too few or too many columns, a
+    key that is empty or longer than 1,024 bytes, an invalid time, or quotes that do not end.
     """
     rows = csv.reader(lines, strict=True)
     try:
@@ -96,7 +96,7 @@ def _layout(columns: Sequence[str]) -> Layout:
 
 
 class _Reader:
-    """Reads the rows below one header. What is wrong is a ValueError: the line is known to who called."""
+    """Reads the rows below one header. Errors are ValueErrors: the caller knows the line."""
 
     def __init__(self, columns: Sequence[str], layout: Layout) -> None:
         self._width = len(columns)
@@ -112,7 +112,7 @@ class _Reader:
             hint = "" if len(row) < self._width else " A comma in a key needs quotes around the key."
             raise ValueError(f"there are {len(row)} columns, and {self._width} in the header.{hint}")
         key = row[self._keys[0]] if len(self._keys) == 1 else ":".join(row[column] for column in self._keys)
-        # No letter takes more than four bytes.
+        # No character takes more than four bytes.
         if not key or (len(key) > LONGEST_KEY // 4 and len(key.encode()) > LONGEST_KEY):
             raise ValueError(
                 f"the key {_short(key)} has {len(key.encode()):,} bytes, and 1 to {LONGEST_KEY:,} are allowed."
@@ -133,7 +133,7 @@ class _Reader:
 
 
 def _calendar(text: str) -> float:
-    """Seconds since the epoch, of a date as ISO 8601 writes it; UTC where it does not say."""
+    """Returns the seconds since the epoch of an ISO 8601 date; UTC unless it says otherwise."""
     time = datetime.fromisoformat(text)
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
@@ -148,9 +148,9 @@ SECONDS: dict[str, Callable[[str], float]] = {
     "invoice_date": _calendar,
     "order_date": _calendar,
 }
-"""What a column of this name means, in seconds."""
+"""Converts a column of this name to seconds."""
 
 
 def _short(text: str) -> str:
-    """Somebody else's text, harmless and on one line."""
+    """Returns foreign text, made harmless and put on one line."""
     return repr(text) if len(text) <= 60 else repr(text[:60]) + "…"

@@ -1,9 +1,9 @@
 """The steps of everyday workloads.
 
 points      popular keys are read and written
-sales       calm, and then bursts of orders of a few keys
+sales       calm, and then bursts of orders for a few keys
 batches     every row is written once, in order
-catalogue   hardly any write
+catalogue   hardly any writes
 """
 
 import math
@@ -14,21 +14,21 @@ from app.lab.traces.operation import Kind
 from app.lab.traces.zipf import Zipf
 
 PERIOD, SALE = 500, 200
-"""Each 500 operations end in a sale of 200."""
+"""Every 500 operations end in a sale of 200."""
 ON_SALE = 3
 CROWD = 0.9
-"""The share of operations in a sale that are for what is on sale."""
+"""The share of a sale's operations that are for the keys on sale."""
 
 
 def points(mix: Mix) -> Iterator[Step]:
-    """Each key as popular as its number says."""
+    """Yields reads and writes of keys whose popularity falls with their number."""
     popularity = Zipf(mix.keys, mix.alpha)
     while True:
         yield Kind.READ if mix.read() else Kind.WRITE, popularity.draw(mix.random)
 
 
 def sales(mix: Mix) -> Iterator[Step]:
-    """Twice the usual writes in a sale, and so fewer outside."""
+    """Yields twice the usual share of writes in a sale, and so fewer outside."""
     popularity = Zipf(mix.keys, mix.alpha)
     in_sale = min(1, 2 * (1 - mix.reads))
     outside = ((1 - mix.reads) * PERIOD - in_sale * SALE) / (PERIOD - SALE)
@@ -42,7 +42,7 @@ def sales(mix: Mix) -> Iterator[Step]:
 
 
 def batches(mix: Mix) -> Iterator[Step]:
-    """One row after the other, and now and then a read of one of the newest."""
+    """Yields one row after another, and now and then a read of one of the newest."""
     written = 0
     while True:
         if written and mix.read():
@@ -54,7 +54,7 @@ def batches(mix: Mix) -> Iterator[Step]:
 
 
 def catalogue(mix: Mix) -> Iterator[Step]:
-    """Writes at even distances, and one at least unless everything reads."""
+    """Yields writes at even distances, and at least one unless everything reads."""
     popularity = Zipf(mix.keys, mix.alpha)
     writes = math.ceil(mix.requests * (1 - mix.reads) - 0.5) or int(mix.reads < 1)
     places = {int((number + 0.5) * mix.requests / writes) for number in range(writes)}

@@ -3,7 +3,7 @@
     with open_lines(Path("access.log.gz")) as lines:
         for line in lines: ...              # they end with \\n, whether the file has \\n, \\r\\n, \\r or all of them
 
-Each line is bounded, so that a file without any line ends does not fill the memory. Bytes that are no UTF-8 stay
+Each line is bounded, so that a file without any line ends does not fill the memory. Bytes that are not UTF-8 stay
 readable, as \\xff; a byte order mark is dropped. What is not text at all is refused.
 """
 
@@ -23,19 +23,19 @@ from app.lab.traces.trace_error import TraceError
 
 STANDARD_INPUT = Path("-")
 LONGEST = 65_536
-"""Characters of a line. Web servers refuse longer requests by far."""
+"""Characters of a line. Web servers refuse requests much shorter than this."""
 MOST_EMPTY = 100_000
-"""Lines without anything, one after the other. More of them, and the file may have no end."""
+"""The most empty lines in a row. With more of them, the file may have no end."""
 GZIP = b"\x1f\x8b"
-"""How each gzip file begins (RFC 1952, section 2.3.1)."""
+"""The first bytes of every gzip file (RFC 1952, section 2.3.1)."""
 SAMPLE = 8_192
-"""Bytes that tell whether a file is text."""
+"""The bytes from which text is told from binary data."""
 LOOK = 200
-"""After so many milliseconds without a byte somebody looks whether a signal has come."""
+"""In milliseconds: how long a read waits for a byte before it checks for a signal."""
 
 
 class Lines:
-    """An iterator over the lines; `number` is the one that it gave last, from 1."""
+    """An iterator over the lines; `number` is that of the last line it returned, from 1."""
 
     def __init__(self, text: io.TextIOWrapper, counted: "_Counted", total: int | None) -> None:
         self._text, self._counted = text, counted
@@ -44,7 +44,7 @@ class Lines:
 
     @property
     def done(self) -> int:
-        """The bytes read so far, of `total`; both as they are stored. The total is None where nobody knows it."""
+        """The bytes read so far, of `total`; both as stored. The total is None when it is unknown."""
         return self._counted.count
 
     def __iter__(self) -> Iterator[str]:
@@ -70,12 +70,12 @@ class Lines:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[Lines]:
-    """The lines of the file at `path`, or of standard input for `-`.
+    """Holds open the lines of the file at `path`, or of standard input for `-`.
 
-    Raises TraceError where it cannot be read, is empty, or is not text.
+    Raises TraceError when the file cannot be read, is empty, or is not text.
     """
     with ExitStack() as stack:
-        if path == STANDARD_INPUT and sys.stdin is None:  # So Python says that it was closed.
+        if path == STANDARD_INPUT and sys.stdin is None:  # Python's sign that it was closed.
             raise TraceError("Standard input is closed: there is no trace in it.")
         try:
             stored = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
@@ -103,7 +103,7 @@ def _refuse_binary(sample: bytes) -> None:
         raise TraceError("The trace is UTF-16: save it as UTF-8.")
     letters = sample.decode(errors="replace").removeprefix("\ufeff")
     strange = sum(letter == "\ufffd" or not (letter.isprintable() or letter.isspace()) for letter in letters)
-    # A log may have some bytes of another encoding. Compressed data and pictures have little else.
+    # A log may have some bytes of another encoding. Compressed data and images have little else.
     if "\0" in letters or strange > len(letters) // 10:
         raise TraceError("This is binary, and not a trace.")
 
@@ -117,19 +117,19 @@ def _size(stored: BinaryIO) -> int | None:
 
 
 class _Counted(io.RawIOBase):
-    """What is stored, or comes through a pipe. Counts the bytes."""
+    """A stored file or a pipe. Counts the bytes."""
 
     def __init__(self, stored: BinaryIO) -> None:
         self._stored, self._start = stored, b""
         self._poll = select.poll()
         self._number: int | None = None
-        with suppress(OSError):  # What is in memory has none.
+        with suppress(OSError):  # What is in memory has no number.
             self._number = stored.fileno()
             self._poll.register(self._number, select.POLLIN)
         self.count = 0
 
     def start(self, length: int) -> bytes:
-        """How it begins: so many bytes, or all that there are. They are read again later."""
+        """Returns the first `length` bytes, or all there are. They are read again later."""
         while len(self._start) < length and (some := self._some(length - len(self._start))):
             self._start += some
         return self._start
@@ -146,13 +146,13 @@ class _Counted(io.RawIOBase):
         return len(found)
 
     def _some(self, most: int) -> bytes:
-        # A pipe may be silent for hours, and a signal be lost on it:
+        # A pipe may be silent for hours, and a signal be missed meanwhile:
         #
-        #     Python looks for signals, and finds none
+        #     Python checks for signals, and finds none
         #                                                 Ctrl-C
-        #     it reads, and waits: the signal that would have ended the wait was there before
+        #     it reads, and waits: the signal that would have ended the wait came before
         #
-        # So it waits for a moment only, and looks again.
+        # So it waits only for a moment, and checks again.
         if self._number is None:
             return self._stored.read(most)
         while not self._poll.poll(LOOK):

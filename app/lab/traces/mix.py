@@ -1,4 +1,4 @@
-"""The mix of a workload: how many operations, on how many keys, how popular, and how many of them read."""
+"""The mix of a workload: how many operations, on how many keys, how popular these are, and how many operations read."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,17 +8,17 @@ from app.lab.traces.operation import Kind
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What a workload is made of, with chance."""
+    """The ingredients of a workload, with a source of randomness."""
 
     requests: int
     keys: int
     alpha: float
     reads: float
-    """Their share of the operations, 0 to 1."""
+    """The share of reads in the operations, 0 to 1."""
     random: Random
 
     def read(self) -> bool:
-        """Whether the next one is a read."""
+        """Returns whether the next operation is a read."""
         return self.random.random() < self.reads
 
 

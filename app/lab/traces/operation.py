@@ -13,7 +13,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A read or a write of `key`, `at` so many seconds after the trace began; None where the trace names no times."""
+    """A read or a write of `key`, `at` seconds after the trace began; None when the trace has no times."""
 
     kind: Kind
     key: str

@@ -1,9 +1,9 @@
-"""A trace: what was read and written, in its order.
+"""A trace: what was read and written, in order.
 
     trace = read_trace(Path("access.log.gz"), most=4_000)
 
-A file is read in one pass, and may be longer than the memory: its first operations are kept, and of the rest only
-counts. What it is, is seen in its first lines, never in its name: a web server's log (`access_log.py`), else CSV
+A file is read in one pass, and may be larger than memory: its first operations are kept, and the rest is only counted.
+Its format is recognised by its first lines, never by its name: a web server's log (`access_log.py`), else CSV
 (`csv_rows.py`).
 """
 
@@ -23,35 +23,35 @@ from app.lab.traces.trace_error import TraceError
 MOST_LINES = 10_000_000
 """Where the pass over a file ends: half a minute."""
 HEAD = 10
-"""Lines that tell a log. Its very first one may be cut off."""
+"""The number of lines by which a log is recognised. The very first line may be truncated."""
 STEP = 10_000
-"""Lines from one report of the progress to the next."""
+"""The number of lines between two progress reports."""
 
 Progress = Callable[[int, int | None], object]
-"""Told how many bytes of the file were read, and how many it has: None where nobody knows."""
+"""Called with the number of bytes read, and the size of the file: None when it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The first operations of a trace, and what all of it amounts to."""
+    """The first operations of a trace, and the totals of all of it."""
 
     name: str
     operations: Sequence[Operation]
     reads: int
-    """The reads of the whole trace, kept or not; and so the rest."""
+    """The reads of the whole trace, kept or not. The totals below count all of it, too."""
     writes: int
     keys: int
-    """Different keys."""
+    """The number of distinct keys."""
     exact: bool = True
-    """Whether `keys` was counted. Above half a million it is an estimate, some 0.2 % off."""
+    """Whether `keys` was counted exactly. Above half a million it is an estimate, some 0.2 % off."""
     whole: bool = True
-    """Whether the file was read to its end. It is not, where it has more lines than `read_trace` takes."""
+    """Whether the file was read to its end: not if it has more lines than `read_trace` reads."""
     skipped: int = 0
-    """Lines of a log that are no request, or one that neither reads nor writes."""
+    """Lines of a log without a request that reads or writes."""
 
     @property
     def length(self) -> int:
-        """The operations of the whole trace."""
+        """The number of operations of the whole trace."""
         return self.reads + self.writes
 
 
@@ -66,11 +66,11 @@ def read_trace(
     """Reads the trace at `path`; `-` is standard input. Either may be gzipped.
 
     most: how many operations are kept; None for all of the lines that are read.
-    views: each read is counted as what it means to a counter of views: a write.
-    most_lines: after how many of them the pass ends, with or without the end of the file.
+    views: each read counts as what it means to a counter of views: a write.
+    most_lines: after how many lines the pass ends, even before the end of the file.
 
-    The times of the operations begin at 0 and never go back: the order of the rows is the order of the trace.
-    Raises TraceError, which names the line, where the file is empty, binary, of unknown columns, or broken.
+    The times of the operations begin at 0 and never go back: the order of the rows is the order of the trace. Raises
+    TraceError, which names the line, when the file is empty, binary, broken, or has unknown columns.
     """
     operations: list[Operation] = []
     keys = Distinct()

@@ -4,4 +4,4 @@ from app.errors import FourwaysError
 
 
 class TraceError(FourwaysError):
-    """A file that is no trace, or is broken: a sentence with the line that it is about."""
+    """A file that is no trace, or is broken: a sentence that names the line."""

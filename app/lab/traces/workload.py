@@ -2,8 +2,8 @@
 
     trace = make("ycsb-b", requests=4_000, seed=1)
 
-The same arguments make the same trace. None of them names times: their rate is up to the replay. The steps of the
-recipes are in `ycsb.py` and `everyday.py`.
+The same arguments make the same trace. No workload has times: the replay decides the rate. The steps of the recipes are
+in `ycsb.py` and `everyday.py`.
 """
 
 import math
@@ -20,7 +20,7 @@ from app.lab.traces.trace import Trace
 from app.lab.traces.ycsb import LONGEST_SCAN, changes, latest, scans, updates
 
 MOST = 10_000_000
-"""Requests, and keys."""
+"""The most requests, and the most keys."""
 STEEPEST = 10.0
 """An alpha at which one key gets all but a thousandth."""
 
@@ -37,16 +37,16 @@ class Workload:
     description: str
     """One sentence, for a user who chooses."""
     prefix: str
-    """Its keys are this word and a number."""
+    """The word before the number in its keys."""
     reads: float
-    """Their share of the operations, 0 to 1."""
+    """The share of reads in the operations, 0 to 1."""
     steps: Callable[[Mix], Iterator[Step]]
-    """At least as many as are requested."""
+    """Yields at least the requested number of steps."""
     keys: int | None = 1_000
     """None: one for each write."""
     alpha: float = 0.99
     fewest_reads: float = 0
-    """The least share that can be asked for."""
+    """The smallest share that can be asked for."""
 
 
 def make(
@@ -58,12 +58,12 @@ def make(
     reads: float | None = None,
     seed: int = 1,
 ) -> Trace:
-    """The trace of a workload.
+    """Makes the trace of a workload.
 
     workload: a name of WORKLOADS.
-    requests: how many operations; a scan of ten keys is ten.
-    keys: how many there are in the beginning, or in a batch that is imported.
-    alpha: how steeply popularity falls, 0 (all keys alike) to 10; what is usual is 0.6 to 1.2.
+    requests: how many operations; a scan of ten keys counts as ten.
+    keys: how many there are at the beginning, or in an imported batch.
+    alpha: how steeply popularity falls, 0 (all keys alike) to 10; usual values are 0.6 to 1.2.
     reads: their share of the operations, 0 to 1: `share_of_reads("95:5")`.
 
     Raises WorkloadError.
@@ -84,7 +84,7 @@ def make(
     count = (recipe.keys or requests) if keys is None else keys
     if not 1 <= count <= MOST:
         raise WorkloadError(f"{count:,} keys are not between 1 and {MOST:,}.")
-    # Of the name, too: otherwise all workloads of one seed would read the same keys.
+    # The name is part of the seed; otherwise all workloads of one seed would read the same keys.
     mix = Mix(requests, count, steepness, share, Random(f"{workload} {seed}"))
     operations = [Operation(kind, f"{recipe.prefix}{key}") for kind, key in islice(recipe.steps(mix), requests)]
     writes = sum(operation.kind is Kind.WRITE for operation in operations)
@@ -93,7 +93,7 @@ def make(
 
 
 def share_of_reads(ratio: str) -> float:
-    """0.95 for `95:5`. Raises WorkloadError."""
+    """Returns 0.95 for `95:5`. Raises WorkloadError."""
     try:
         reads, writes = (float(part) for part in ratio.split(":"))
     except ValueError:

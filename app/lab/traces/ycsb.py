@@ -1,4 +1,4 @@
-"""The steps of the core workloads of YCSB.
+"""The steps of YCSB's core workloads.
 
     updates   A, B, C    reads and updates of popular rows
     latest    D          rows are added, and the newest are read most
@@ -16,7 +16,7 @@ from app.lab.traces.operation import Kind
 from app.lab.traces.zipf import Zipf
 
 YCSB_ITEMS = 10**10
-"""YCSB draws from so many items, however many rows there are, and spreads them over the rows by a hash
+"""YCSB always draws from this many items, whatever the number of rows, and spreads them over the rows by a hash
 (ScrambledZipfianGenerator). So its popularity falls less steeply than alpha says: of 1,000 rows the first gets 4 %."""
 LONGEST_SCAN = 100
 
@@ -27,7 +27,7 @@ def _scrambled(mix: Mix) -> Callable[[], int]:
 
 
 def _fnv(number: int) -> int:
-    """FNV-1a over eight bytes, as YCSB's Utils.fnvhash64 has it, with the sign of a Java long taken off."""
+    """Returns FNV-1a over eight bytes, as in YCSB's Utils.fnvhash64, without the sign of a Java long."""
     hashed = 0xCBF29CE484222325
     for byte in number.to_bytes(8, "little"):
         hashed = (hashed ^ byte) * 1_099_511_628_211 % 2**64
@@ -35,14 +35,14 @@ def _fnv(number: int) -> int:
 
 
 def updates(mix: Mix) -> Iterator[Step]:
-    """YCSB A, B and C."""
+    """Yields the steps of YCSB A, B and C."""
     key = _scrambled(mix)
     while True:
         yield Kind.READ if mix.read() else Kind.WRITE, key()
 
 
 def latest(mix: Mix) -> Iterator[Step]:
-    """YCSB D: rows are added, and the newest are read most."""
+    """Yields the steps of YCSB D: rows are added, and the newest are read most."""
     rows = mix.keys
     popularity = Zipf(rows, mix.alpha)
     while True:
@@ -55,11 +55,11 @@ def latest(mix: Mix) -> Iterator[Step]:
 
 
 def scans(mix: Mix) -> Iterator[Step]:
-    """YCSB E: rows are added, and runs of 1 to 100 neighbours read."""
+    """Yields the steps of YCSB E: rows are added, and runs of 1 to 100 neighbours are read."""
     rows = mix.keys
     key = _scrambled(mix)
     mean = (1 + LONGEST_SCAN) / 2
-    # A scan is many reads: this share of scans gives the reads their share.
+    # A scan is many reads: with this share of scans, the reads get their share.
     share = mix.reads / (mix.reads + mean * (1 - mix.reads))
     while True:
         if mix.random.random() < share:
@@ -72,7 +72,7 @@ def scans(mix: Mix) -> Iterator[Step]:
 
 
 def changes(mix: Mix) -> Iterator[Step]:
-    """YCSB F: each write is of a row that was just read."""
+    """Yields the steps of YCSB F: each write is of a row that was just read."""
     key = _scrambled(mix)
     changed = (1 - mix.reads) / mix.reads
     while True:

@@ -9,17 +9,17 @@ from cashews.picklers import PicklerType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# It has no scheme for a unix socket, and hands the address on as it is.
+# cashews has no scheme for a unix socket, and passes the address on unchanged.
 register_backend("unix", Redis, pass_uri=True, pickler=PicklerType.DEFAULT)
 
 
 def cache_at(url: str) -> Any:
-    """A cache at `url`, as it is set up by default."""
+    """Returns a cache at `url`, with the default setup."""
     cache = Cache()
     cache.setup(url.partition("?")[0])
     return cache
 
 
 def cached(cache: Any, key: str, *, lock: bool = False) -> Callable[[F], F]:
-    """Its decorator."""
+    """Returns cashews' decorator."""
     return cast("Callable[[F], F]", cache(ttl="1h", key=key, lock=lock))

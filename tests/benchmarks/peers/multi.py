@@ -1,4 +1,4 @@
-"""Write-behind as it is told: one MULTI for each view, with the counter and an entry of a stream."""
+"""Write-behind as usually described: one MULTI for each view, with the counter and a stream entry."""
 
 import os
 
@@ -11,7 +11,7 @@ app = FastAPI()
 
 @app.post("/page-views/{page:path}", status_code=202)
 async def count(page: str) -> dict[str, str | int]:
-    """INCR and XADD, together."""
+    """Sends INCR and XADD together."""
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.incr(f"multi:{page}")
         pipeline.xadd("multi-stream", {"page": page})

@@ -1,4 +1,4 @@
-"""The base of all ratios: a FastAPI route that answers what `GET` in Redis has, and nothing else."""
+"""The base of all ratios: a FastAPI route that returns the result of a Redis `GET`, and does nothing else."""
 
 import os
 from collections.abc import AsyncIterator
@@ -23,13 +23,13 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/products/{sku}")
 async def read(sku: str) -> Response:
-    """One GET, and the bytes as they are."""
+    """Sends one GET, and returns the bytes unchanged."""
     return Response(await redis.get(f"plain:{sku}"), media_type="application/json")
 
 
 @app.get("/products")
 async def read_many(sku: Annotated[list[str], Query()]) -> Response:
-    """One MGET, and the bytes as they are."""
+    """Sends one MGET, and returns the bytes unchanged."""
     found = await redis.mget([f"plain:{one}" for one in sku])
     return Response(
         b'{"items":[' + b",".join(payload for payload in found if isinstance(payload, bytes)) + b'],"missing":[]}',

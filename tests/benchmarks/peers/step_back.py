@@ -1,6 +1,6 @@
-"""Our own service with one step of its design taken back, which STEP names: what is that step worth?
+"""Our own service without one step of its design, named by STEP: what is that step worth?
 
-It is run as a program, in the way of `fourways serve`, and serves at PORT.
+It runs as a program, in the way of `fourways serve`, and listens on PORT.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "batching": _each_hit_alone,
     "all": _all,
 }
-"""How each is taken back."""
+"""How each step is taken back."""
 
 
 def main() -> None:

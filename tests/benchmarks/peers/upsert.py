@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """A pool of as many connections as our own service has."""
+    """Opens a pool with as many connections as our own service has."""
     async with asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=8, max_size=8) as pool:
         await pool.execute("CREATE TABLE IF NOT EXISTS upserted (page text PRIMARY KEY, views bigint NOT NULL)")
         app.state.pool = pool
@@ -22,7 +22,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/page-views/{page:path}", status_code=202)
 async def count(page: str) -> dict[str, str | int]:
-    """One statement."""
+    """Runs one statement."""
     views = await app.state.pool.fetchval(
         "INSERT INTO upserted AS counted VALUES ($1, 1) ON CONFLICT (page) DO UPDATE SET views = counted.views + 1 "
         "RETURNING views",

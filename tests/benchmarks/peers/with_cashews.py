@@ -1,6 +1,6 @@
-"""The same route with cashews' decorator: around a function that answers bytes, and around the route itself.
+"""The same route with cashews' decorator: around a function that returns bytes, and around the route itself.
 
-What the database would answer comes from where `plain.py` has it, so that no peer pays for Postgres.
+What the database would return is read from where `plain.py` has it, so that no peer pays for Postgres.
 """
 
 import os
@@ -19,7 +19,7 @@ loads = 0
 
 
 async def payload(sku: str) -> bytes:
-    """In place of the database."""
+    """Stands in for the database."""
     found = await redis.get(f"plain:{sku}")
     assert isinstance(found, bytes)
     return found
@@ -27,7 +27,7 @@ async def payload(sku: str) -> bytes:
 
 @cached(cache, "bytes:{sku}")
 async def load(sku: str) -> bytes:
-    """The bytes of a product."""
+    """Returns the bytes of a product."""
     global loads
     loads += 1
     return await payload(sku)
@@ -35,18 +35,18 @@ async def load(sku: str) -> bytes:
 
 @app.get("/products/{sku}")
 async def read(sku: str) -> Response:
-    """The cached bytes as they are."""
+    """Returns the cached bytes unchanged."""
     return Response(await load(sku), media_type="application/json")
 
 
 @app.get("/models/{sku}", response_model=Product)
 @cached(cache, "model:{sku}")
 async def read_model(sku: str) -> dict[str, Any]:
-    """The cached product, as FastAPI encodes it."""
+    """Returns the cached product, as FastAPI encodes it."""
     return Product.model_validate_json(await payload(sku)).model_dump()
 
 
 @app.get("/loads")
 async def count() -> int:
-    """How often the cache did not have the bytes."""
+    """Returns how often the cache did not have the bytes."""
     return loads

@@ -1,4 +1,4 @@
-"""A command of the lab: run in this process, or in a terminal with servers of its own."""
+"""A lab command, run in this process, or in a terminal with its own servers."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.terminal import Terminal
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
-    """Its exit code, what it printed, and what it complained of."""
+    """Returns its exit code, its output, and its complaints."""
     result = CliRunner().invoke(lab, arguments, input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     # Complaints are framed and wrapped.
@@ -19,7 +19,7 @@ def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
 
 
 async def with_its_servers(running: Terminal) -> ProcessTree:
-    """Returns when both servers run that a command has started, with it and them."""
+    """Returns the process tree when both servers that the command has started are running."""
     tree = running.tree()
 
     async def both_run() -> bool:

@@ -1,4 +1,4 @@
-"""The commands find the tests' own stores, or a bare machine."""
+"""The commands use the tests' own stores, or find a bare machine."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,23 +19,23 @@ from tests.open_directory import open_directory
 
 @pytest.fixture
 def stores(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command finds the tests' own stores."""
+    """Configures the tests' own stores for the command."""
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
-    # And not COLUMNS: pytest's own terminal may have set that before the screen was made.
+    # Not through COLUMNS: pytest's own terminal may have set it before the console was created.
     monkeypatch.setattr(console, "width", 220)
 
 
 @pytest.fixture(scope="module")
 def comparisons() -> dict[tuple[str, ...], Comparison]:
-    """Those that were played in this file, by what was played."""
+    """The comparisons played in this file, by what was played."""
     return {}
 
 
 @pytest.fixture
 def played_once(stores: None, comparisons: dict[tuple[str, ...], Comparison], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was played already with the same operations, plan and contestants is not played again: the test looks at
-    what is told of it."""
+    """Replays a comparison with the same operations, plan and contestants from memory: the test checks only what is
+    reported of it."""
     really = compare.play
 
     def play(
@@ -56,6 +56,6 @@ def played_once(stores: None, comparisons: dict[tuple[str, ...], Comparison], mo
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """For what is printed, and for the data of stores that a command brings itself."""
+    """A directory for output, and for the data of a command's own stores."""
     with open_directory() as directory:
         yield directory

@@ -16,7 +16,7 @@ from tests.service import Service, free_port
 NEVER = ("--stale", "never", "--loss", "nothing")
 
 
-def test_the_answer_is_the_strategy_the_reasons_and_how_sure_it_is() -> None:
+def test_the_answer_has_the_strategy_the_reasons_and_the_certainty() -> None:
     code, printed, _complaints = run(
         "advise", "--stale", "60", "--loss", "dashboard", "--reads", "900", "--writes", "900"
     )
@@ -53,7 +53,7 @@ def trace(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("stores")
-def test_of_a_trace_the_alternatives_are_measured(trace: Path) -> None:
+def test_with_a_trace_the_alternatives_are_measured(trace: Path) -> None:
     code, printed, _complaints = run("advise", *NEVER, "--counts", "--trace", str(trace), "--json")
     answer = json.loads(printed)
     assert (code, answer["strategy"]) == (0, "write-behind")
@@ -62,7 +62,7 @@ def test_of_a_trace_the_alternatives_are_measured(trace: Path) -> None:
     bill = answer["bill"]
     assert bill["complete"] is True
     assert {strategy["name"] for strategy in bill["strategies"]} == {"no cache", *Choice}
-    # What warms up is not billed.
+    # The warm-up is not billed.
     assert {strategy["reads"] + strategy["writes"] for strategy in bill["strategies"]} == {180}
     assert bill["best"] in answer["meets"]
 
@@ -79,7 +79,7 @@ def test_of_a_trace_the_alternatives_are_measured(trace: Path) -> None:
 def test_it_says_whether_the_tree_and_the_bill_differ(
     trace: Path, best: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a machine where one strategy is a thousand times as fast as the others, or none keeps the needs."""
+    """Simulates a machine on which one strategy is a thousand times as fast as the others, or none meets the needs."""
 
     def picked(needs: Needs, bills: Sequence[Bill]) -> Bill | None:
         named = {bill.name: bill for bill in bills}
@@ -94,7 +94,7 @@ def test_it_says_whether_the_tree_and_the_bill_differ(
         assert f"\n {name} " in printed
 
 
-def test_without_a_bill_nothing_is_started(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_bill_no_store_is_needed(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/nowhere")
     code, printed, _complaints = run("advise", *NEVER, "--trace", str(trace), "--no-bill", "--json")
@@ -104,7 +104,7 @@ def test_without_a_bill_nothing_is_started(trace: Path, monkeypatch: pytest.Monk
     assert "Traceback" not in complaints
 
 
-async def test_the_running_service_is_advised_by_resource(three_workers: Service) -> None:
+async def test_a_running_service_gets_advice_for_each_resource(three_workers: Service) -> None:
     async with three_workers.client() as client:
         for _ in range(20):
             await client.get("/users/1")
@@ -119,7 +119,7 @@ async def test_the_running_service_is_advised_by_resource(three_workers: Service
     assert "The two cost the same" in products["verdict"]
     assert (inventory["suggested"], inventory["writes"], inventory["sure"]) == ("write-through", 3, "high")
     assert (views["suggested"], views["writes"], views["loss"]) == ("write-behind", 30, "dashboard")
-    # The command and the service say the same, where nothing has happened since.
+    # The command and the service say the same, as long as nothing has happened since.
     async with three_workers.client() as client:
         live = {each["resource"]: each["advice"] for each in (await client.get("/strategies")).json()}
     assert json.loads(printed) == live
@@ -146,7 +146,7 @@ async def test_the_running_service_is_advised_by_resource(three_workers: Service
         (("--metrics", "127.0.0.1:8000"), "is no address of /metrics, such as http://127.0.0.1:8000/metrics."),
     ],
 )
-def test_what_cannot_be_answered_is_told_in_a_sentence(arguments: tuple[str, ...], complaint: str) -> None:
+def test_an_unanswerable_request_is_refused_in_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:
     code, printed, complaints = run("advise", *arguments)
     assert code in (1, 2)
     assert complaint in complaints
@@ -154,7 +154,7 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(arguments: tuple[str, ...
     assert printed == ""
 
 
-def test_that_no_cache_was_the_fastest_is_not_passed_over_in_silence() -> None:
+def test_a_remark_says_when_no_cache_was_the_fastest() -> None:
     comparison = compared()
     plain, second, *_others = comparison.bills
     assert plain.cost < second.cost

@@ -28,7 +28,7 @@ SMALL = ("--workload", "ycsb-a", "--requests", "60", "--keys", "10", "--quick")
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """`fourways lab compare` with these."""
+    """Runs `fourways lab compare` with these arguments."""
     return command.run("compare", *arguments)
 
 
@@ -45,7 +45,7 @@ def test_the_table_names_every_strategy_and_what_each_column_tests() -> None:
 
 
 @pytest.mark.usefixtures("stores")
-def test_json_is_all_that_is_printed() -> None:
+def test_only_json_is_printed() -> None:
     code, printed, _complaints = run(*SMALL, "--json")
     assert code == 0
     answer = json.loads(printed)
@@ -67,7 +67,7 @@ def test_json_is_all_that_is_printed() -> None:
 
 
 class Links(HTMLParser):
-    """What a page would fetch, and the elements that it has."""
+    """What a page would fetch, and its elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Links(HTMLParser):
 
 
 @pytest.mark.usefixtures("stores")
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     trace = tmp_path / "<b>.csv"
     trace.write_text("op,key\nread,a\nwrite,a\nread,b\n")
     code, _printed, _complaints = run("--trace", str(trace), "--quick", "--html", str(tmp_path / "page.html"))
@@ -100,7 +100,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stores")
-def test_a_trace_of_which_only_the_first_part_is_played_is_counted_as_a_whole(tmp_path: Path) -> None:
+def test_a_trace_is_counted_whole_when_only_its_first_part_is_played(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_bytes(gzip.compress(b"op,key\n" + b"read,a\nwrite,b\n" * 50))
     _code, printed, _complaints = run("--trace", str(trace), "--requests", "10", "--quick", "--json")
@@ -123,7 +123,7 @@ def test_a_trace_of_which_only_the_first_part_is_played_is_counted_as_a_whole(tm
     ],
 )
 @pytest.mark.usefixtures("stores")
-def test_what_cannot_be_done_is_told_in_a_sentence(arguments: tuple[str, ...], complaint: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:
     code, printed, complaints = run(*arguments)
     assert code in (1, 2)
     assert complaint in complaints
@@ -133,7 +133,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence(arguments: tuple[str, ...], c
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02" * 100, b"colour,size\nred,7\n"])
 @pytest.mark.usefixtures("stores")
-def test_a_bad_trace_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_bad_trace_is_refused_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     trace = tmp_path / "trace"
     trace.write_bytes(content)
     code, printed, complaints = run("--trace", str(trace))
@@ -143,14 +143,14 @@ def test_a_bad_trace_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> No
 
 
 def _sockets(directory: Path) -> list[str]:
-    """Those of the Redis that a command has brought itself."""
+    """Returns the sockets of the command's own Redis."""
     return list(map(str, directory.glob("*/redis/redis.sock")))
 
 
 async def test_ctrl_c_leaves_a_partial_report_and_no_server_behind(directory: Path) -> None:
     async def plays() -> bool:
         for socket in _sockets(directory):
-            with contextlib.suppress(RedisError):  # It is just starting.
+            with contextlib.suppress(RedisError):  # It is still starting.
                 async with Redis(unix_socket_path=socket) as redis:
                     return bool([key async for key in redis.scan_iter(match=f"{PREFIX}replay:*", count=1_000)])
         return False
@@ -166,29 +166,29 @@ async def test_ctrl_c_leaves_a_partial_report_and_no_server_behind(directory: Pa
     assert "It was interrupted: this is what was measured until then." in running.screen
     assert "cache-aside" in running.screen
     assert "Traceback" not in running.screen
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check
 
 
-async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
+async def test_on_a_bare_machine_it_starts_its_own_stores_and_removes_them(directory: Path) -> None:
     async with terminal(directory / "screen", "fourways", "lab", "compare", *SMALL, TMPDIR=str(directory)) as running:
         seen = await with_its_servers(running)
         assert await running.code() == 0
         await seen.gone()
     assert "write-behind, dirty keys" in running.screen
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check
 
 
-async def test_the_end_of_the_terminal_leaves_no_server(directory: Path) -> None:
+async def test_closing_the_terminal_leaves_no_server(directory: Path) -> None:
     command = ("fourways", "lab", "compare", "--workload", "ycsb-b", "--requests", "100000")
     async with terminal(directory / "screen", *command, TMPDIR=str(directory)) as running:
         seen = await with_its_servers(running)
         running.send(signal.SIGHUP)
         assert await running.code() == 130
         await seen.gone()
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check
 
 
-def test_that_a_page_cannot_be_written_is_told_before_anything_is_played(
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "play", None)
@@ -197,7 +197,7 @@ def test_that_a_page_cannot_be_written_is_told_before_anything_is_played(
     assert f"{tmp_path} cannot be written: Is a directory." in complaints
 
 
-def test_to_try_whether_a_page_can_be_written_changes_nothing(tmp_path: Path) -> None:
+def test_checking_that_a_page_can_be_written_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "old.html").write_text("old")
     for name in ("old.html", "new.html"):
         assert run("--trace", "/nowhere/trace", "--html", str(tmp_path / name))[0] == 1
@@ -207,7 +207,7 @@ def test_to_try_whether_a_page_can_be_written_changes_nothing(tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Only Linux has a disk that is always full.")
 @pytest.mark.usefixtures("played_once")
-def test_a_disk_that_is_full_takes_the_page_and_not_the_table() -> None:
+def test_a_full_disk_costs_the_page_but_not_the_table() -> None:
     code, printed, complaints = run(*SMALL, "--html", "/dev/full")
     assert code == 1
     assert "/dev/full cannot be written: No space left on device." in complaints
@@ -221,7 +221,7 @@ def test_the_page_is_utf_8_whatever_the_machine_prefers(tmp_path: Path, monkeypa
     assert "“" in (tmp_path / "page.html").read_bytes().decode("utf-8")
 
 
-def test_options_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+def test_contradictory_options_are_refused(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("read,a\nwrite,a\n")
     code, _printed, complaints = run("--trace", str(trace), "--warm-up", "2")
@@ -238,7 +238,7 @@ def test_in_a_file_a_complaint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("played_once")
-def test_a_terminal_without_a_letter_for_a_quotation_mark_gets_the_table() -> None:
+def test_a_terminal_that_cannot_encode_quotation_marks_still_gets_the_table() -> None:
     result = CliRunner(charset="latin-1").invoke(lab, ["compare", *SMALL])
     assert (result.exit_code, result.exception) == (0, None)
     assert b"write latency ?None added?" in result.stdout_bytes

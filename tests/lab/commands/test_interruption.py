@@ -1,4 +1,4 @@
-"""Which signals a command of the lab hears."""
+"""The signals that a lab command handles."""
 
 import signal
 import weakref
@@ -12,14 +12,14 @@ from app.lab.commands.interruption import Interruption
 
 @pytest.fixture
 def hangup() -> Iterator[None]:
-    """SIGHUP has its handler again at the end."""
+    """Restores SIGHUP's handler at the end."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.usefixtures("hangup")
-def test_under_nohup_the_end_of_the_terminal_is_not_heard() -> None:
+def test_under_nohup_the_end_of_the_terminal_is_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Interruption():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -31,9 +31,9 @@ def test_under_nohup_the_end_of_the_terminal_is_not_heard() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_that_python_drops_ends_the_command_before_anything_is_started() -> None:
-    """What is raised in the callback of a weak reference is printed and dropped:
+    """Python prints and drops what is raised in the callback of a weak reference:
 
-    a signal comes while something is forgotten that is weakly referred to
+    a signal comes while an object with a weak reference is freed
     its handler raises KeyboardInterrupt: dropped
                                                     the stores are started, and nobody knows of the signal
     """

@@ -19,12 +19,12 @@ from tests.lab.commands.command import run, with_its_servers
 from tests.terminal import terminal
 
 LONG = ("--time", "300")
-"""The number of schedules is the bound."""
+"""The bound is the number of schedules."""
 PUBLISHED, REPAIRED, OURS = "cache-aside, as published", "write-behind, dirty keys compared", "cache-aside"
 
 
 @pytest.mark.usefixtures("stores")
-def test_what_was_published_is_told_as_a_timeline_and_what_passed_in_a_line() -> None:
+def test_a_failure_is_shown_as_a_timeline_and_a_pass_as_one_line() -> None:
     chosen = ("--case", PUBLISHED, "--case", REPAIRED, "--case", OURS)
     code, printed, complaints = run("races", *chosen, *LONG, "--schedules", "50")
     assert code == 0, complaints
@@ -42,7 +42,7 @@ def test_what_was_published_is_told_as_a_timeline_and_what_passed_in_a_line() ->
 
 @pytest.mark.parametrize("schedules", [80, pytest.param(200, marks=pytest.mark.prove)])
 @pytest.mark.usefixtures("stores")
-def test_json_is_all_that_is_printed_and_one_seed_tells_the_same_twice(schedules: int) -> None:
+def test_only_json_is_printed_and_a_seed_repeats_its_output(schedules: int) -> None:
     cases = ("--case", "write-behind, list", "--case", OURS)
     chosen = ("races", *cases, *LONG, "--schedules", str(schedules), "--seed", "7")
     code, printed, _complaints = run(*chosen, "--json")
@@ -75,7 +75,7 @@ def _case(name: str) -> Case:
     ],
 )
 @pytest.mark.usefixtures("stores")
-def test_what_is_otherwise_than_told_is_a_failure(case: Case, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_result_is_a_failure(case: Case, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(races, "CASES", (case,))
     code, printed, complaints = run("races", *LONG, "--schedules", "30", "--json")
     assert code == 1
@@ -84,13 +84,13 @@ def test_what_is_otherwise_than_told_is_a_failure(case: Case, complaint: str, mo
 
 
 @pytest.mark.usefixtures("stores")
-def test_a_case_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_an_unknown_case_is_refused_with_a_list_of_the_known_ones() -> None:
     code, printed, complaints = run("races", "--case", "cash-aside")
     assert (code, printed) == (2, "")
     assert "There is no case 'cash-aside'. There are: cache-aside, as published; " in complaints
 
 
-def test_a_store_that_is_not_there_is_told_in_a_sentence(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_is_reported_in_one_sentence(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
     code, printed, complaints = run("races", "--case", OURS)
@@ -99,7 +99,7 @@ def test_a_store_that_is_not_there_is_told_in_a_sentence(servers: Endpoints, mon
     assert "Traceback" not in complaints
 
 
-async def test_ctrl_c_leaves_what_was_found_and_nothing_else(
+async def test_ctrl_c_reports_what_was_found_and_leaves_nothing_behind(
     endpoints: Endpoints, directory: Path, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
@@ -121,11 +121,11 @@ async def test_ctrl_c_leaves_what_was_found_and_nothing_else(
     assert not await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fourways_races%'")
 
 
-async def test_on_a_bare_machine_it_brings_its_own_stores_and_takes_them_away(directory: Path) -> None:
+async def test_on_a_bare_machine_it_starts_its_own_stores_and_removes_them(directory: Path) -> None:
     chosen = ("--case", PUBLISHED)
     async with terminal(directory / "screen", "fourways", "lab", "races", *chosen, TMPDIR=str(directory)) as running:
         seen = await with_its_servers(running)
         assert await running.code() == 0
         await seen.gone()
     assert "fails: stale" in running.screen
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check

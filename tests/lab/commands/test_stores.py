@@ -1,4 +1,4 @@
-"""The lab's own stores, and what is left of them."""
+"""The lab's own stores, and their leftovers."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ with embedded_servers(Path(sys.argv[1])):
 
 @contextmanager
 def lab(*arguments: str, code: str = HELD) -> Iterator[subprocess.Popen[str]]:
-    """A lab in a process of its own, whose stores are up; killed at the end, where it has not ended."""
+    """A lab in its own process, whose stores are up; killed at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=REPOSITORY,
@@ -52,7 +52,7 @@ def lab(*arguments: str, code: str = HELD) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where labs without stores of somebody else have their own."""
+    """The directory in which labs without configured stores keep their own."""
     monkeypatch.delenv("REDIS_URL", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with open_directory() as directory:
@@ -62,14 +62,14 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         kill_all(servers_below([directory]))
 
 
-def test_what_a_killed_lab_has_left_running_is_stopped_and_removed_by_the_next(directory: Path) -> None:
-    """A lab starts its stores, and is killed with SIGKILL · another one lives · the next one starts"""
+def test_servers_left_by_a_killed_lab_are_stopped_and_removed_by_the_next_lab(directory: Path) -> None:
+    """A lab starts its stores, and is killed with SIGKILL · another lab lives · the next lab starts"""
     with lab() as killed:
         (left,) = directory.glob(f"fourways-lab-{killed.pid}-*")
     assert len(servers_below([left])) >= 2
     with lab() as living:
         (lived_in,) = directory.glob(f"fourways-lab-{living.pid}-*")
-        # It has done it already, with what was killed before it.
+        # It has already stopped and removed what was left before it started.
         assert not left.exists()
         assert servers_below([left]) == []
         with stores():
@@ -78,7 +78,7 @@ def test_what_a_killed_lab_has_left_running_is_stopped_and_removed_by_the_next(d
     assert list(directory.iterdir()) == []
 
 
-def test_what_another_lab_is_clearing_up_is_left_to_it(directory: Path) -> None:
+def test_servers_that_another_lab_is_cleaning_up_are_left_to_it(directory: Path) -> None:
     """A lab was killed · A adopts its servers, to stop them · B starts at the same moment"""
     with subprocess.Popen(["true"]) as dead:
         dead.wait()

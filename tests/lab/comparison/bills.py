@@ -1,4 +1,4 @@
-"""A comparison with figures that were made up, to be shown."""
+"""A comparison with made-up figures, to be displayed."""
 
 from datetime import timedelta
 
@@ -18,8 +18,8 @@ WRONG = Verdict(stale=12_345, longest_stale=timedelta(seconds=9.87), uncommitted
 def compared(
     name: str = "made-up.csv", *, plan: Plan | None = None, writes: int = 500, complete: bool = True
 ) -> Comparison:
-    """All contestants, of which the published ones are as wrong as can be. Played are 1,000 reads and 1,000 writes; the
-    trace has 500 reads and `writes`."""
+    """Returns a comparison of all contestants, of which the published ones are as wrong as can be. 1,000 reads and
+    1,000 writes were played; the trace has 500 reads and `writes`."""
     operations = 1_000 * [Operation(OperationKind.READ, "key"), Operation(OperationKind.WRITE, "key")]
     trace = Trace(name, operations, reads=500, writes=writes, keys=1)
     bills = [bill(contestant, 1 + place) for place, contestant in enumerate(CONTESTANTS)]
@@ -27,7 +27,7 @@ def compared(
 
 
 def bill(contestant: Contestant, ms: float) -> Bill:
-    """Half of its operations took so long."""
+    """Returns a bill with a median of `ms` milliseconds."""
     latency = Latency(*(timedelta(milliseconds=times * ms) for times in (1.5, 1, 7, 77.7)))
     published = contestant.kind is Kind.PUBLISHED
     return Bill(

@@ -1,4 +1,4 @@
-"""The stage: each contestant reads what it wrote, on a corner of its own, and is billed for what it did."""
+"""The bench: each contestant reads what it wrote, in its own corner, and is billed for what it did."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -58,7 +58,7 @@ async def test_all_take_part_under_their_own_name() -> None:
     assert len(set(names)) == len(names) > 12
 
 
-async def test_each_reads_what_it_wrote_and_nobody_elses(bench: Bench) -> None:
+async def test_each_contestant_reads_its_own_writes_and_no_others(bench: Bench) -> None:
     promising = [
         entrant
         for entrant in bench.entrants
@@ -72,16 +72,14 @@ async def test_each_reads_what_it_wrote_and_nobody_elses(bench: Bench) -> None:
         for key in KEYS:
             assert await entrant.strategy.read(key) in (0, None)
             await entrant.strategy.write(key, place + 1)
-            # At once: the relay would carry it soon.
+            # At once: the relay would invalidate it soon.
             assert await entrant.strategy.read(key) == answers[entrant.prefix], entrant.contestant.name
     for entrant in promising:
         read = [await entrant.strategy.read(key) for key in KEYS]
         assert read == [answers[entrant.prefix]] * len(KEYS), entrant.contestant.name
 
 
-async def test_what_was_acknowledged_is_in_the_database_when_all_has_ended(
-    lab_endpoints: Endpoints, pool: Pool
-) -> None:
+async def test_acknowledged_writes_are_in_the_database_at_the_end(lab_endpoints: Endpoints, pool: Pool) -> None:
     async with opened(lab_endpoints, pool, CONTESTANTS) as bench:
         async with bench.running():
             await asyncio.gather(*(entrant.strategy.write("a", 1) for entrant in bench.entrants))
@@ -93,7 +91,7 @@ async def test_what_was_acknowledged_is_in_the_database_when_all_has_ended(
 
 
 @pytest.mark.parametrize("name", ["cache-aside", "read-through", "write-through"])
-async def test_a_row_that_was_changed_in_sql_is_carried_by_the_relay(bench: Bench, name: str) -> None:
+async def test_the_relay_invalidates_a_row_that_was_changed_in_sql(bench: Bench, name: str) -> None:
     entrant = of(bench, name)
     assert await entrant.strategy.read("a") == 0
     await bench.pool.execute("UPDATE entries SET value = 77 WHERE key = $1", entrant.prefix + "a")
@@ -104,7 +102,7 @@ async def test_a_row_that_was_changed_in_sql_is_carried_by_the_relay(bench: Benc
     await eventually(is_read)
 
 
-async def test_no_cache_is_billed_a_statement_an_operation_and_no_redis(bench: Bench) -> None:
+async def test_no_cache_is_billed_one_statement_per_operation_and_no_redis(bench: Bench) -> None:
     entrant = of(bench, "no cache")
     entrant.costs.reset()
     for _each in range(3):
@@ -128,12 +126,12 @@ async def test_a_hit_is_billed_one_round_trip_and_no_statement(bench: Bench) -> 
         assert (costs.reads, costs.asked, costs.traffic.round_trips) == (0, 0, 1), entrant.contestant.name
 
 
-async def test_its_keys_are_removed_and_no_others(bench: Bench, redis: Redis, endpoints: Endpoints) -> None:
+async def test_the_labs_keys_are_removed_and_no_others(bench: Bench, redis: Redis, endpoints: Endpoints) -> None:
     await redis.set("users:{1}", "theirs")
     await of(bench, "cache-aside").strategy.read("a")
     assert [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
     await remove_keys(endpoints.redis_url)
     left = [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
-    # The flusher of our write-behind runs, and may have begun its streams anew by now.
+    # The flusher of our write-behind runs, and may have recreated its streams by now.
     assert [key for key in left if b":write-behind:{" not in key] == []
     assert await redis.get("users:{1}") == b"theirs"

@@ -11,7 +11,7 @@ from app.lab.comparison.replay import Tally
 from app.lab.strategy import Holds
 
 
-def test_percentiles_are_times_that_were_measured() -> None:
+def test_percentiles_are_measured_times() -> None:
     latency = Latency.of([number / 1000 for number in range(1000, 0, -1)])
     assert latency.p50 == timedelta(milliseconds=500)
     assert latency.p99 == timedelta(milliseconds=990)
@@ -36,12 +36,12 @@ def test_a_bill_adds_up_the_replay_and_the_drills() -> None:
     assert bill.as_json()["hit_ratio"] == 0.5
 
 
-def test_what_did_not_happen_has_no_ratio() -> None:
+def test_a_bill_without_operations_has_no_ratios() -> None:
     bill = make_bill(CONTESTANTS[0], Holds.VALUES, Tally(), Costs(), Judged(Verdict(), {}, rows=0))
     assert (bill.hit_ratio, bill.coalescing, bill.cost) == (None, None, 0.0)
 
 
-def test_half_of_the_operations_took_no_longer_than_the_median_and_no_more_than_half() -> None:
+def test_exactly_half_of_the_operations_took_no_longer_than_the_median() -> None:
     assert Latency.of([0.001, 0.002]).p50 == timedelta(milliseconds=1)
     assert Latency.of([0.001, 0.002, 0.003]).p50 == timedelta(milliseconds=2)
     assert Latency.of([number / 1000 for number in range(1, 101)]).p99 == timedelta(milliseconds=99)

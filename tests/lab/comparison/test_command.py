@@ -1,4 +1,4 @@
-"""`fourways lab compare` with traces as they come, and when it is ended in the middle."""
+"""`fourways lab compare` with traces as they come in practice, and when it is interrupted."""
 
 import gzip
 import io
@@ -30,14 +30,14 @@ INTERRUPTED = 130
 
 @pytest.fixture
 def stores(servers: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command finds the tests' own stores."""
+    """Configures the tests' own stores for the command."""
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
 
 
 @pytest.fixture
 def few(stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that looks at the trace needs not all who play it. All of them are in `../commands/test_compare.py`."""
+    """Plays few contestants, for tests of the trace. All contestants are in `../commands/test_compare.py`."""
     named = [contestant for contestant in CONTESTANTS if contestant.name in ("no cache", "write-behind")]
     monkeypatch.setattr(compare, "play", partial(compare.play, contestants=named))
 
@@ -49,7 +49,7 @@ def directory() -> Iterator[Path]:
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """Its exit code, what it printed, and what it complained of."""
+    """Returns its exit code, its output, and its complaints."""
     result = CliRunner().invoke(lab, ["compare", *arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -63,7 +63,7 @@ def told(path: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("few")
-def test_mixed_line_ends_are_one_trace(tmp_path: Path) -> None:
+def test_a_trace_may_mix_line_ends(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_bytes(b"op,key\nget,a\r\nset,b\rget,b\n\r\nset,a")
     answer = told(trace)
@@ -71,8 +71,8 @@ def test_mixed_line_ends_are_one_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stores")
-def test_keys_that_are_no_text_are_played_as_text(tmp_path: Path) -> None:
-    # A lone surrogate as UTF-8 would have it, a letter of Latin-1, a zero byte as an address writes it, and controls.
+def test_keys_that_are_not_text_are_played_as_text(tmp_path: Path) -> None:
+    # A lone surrogate encoded as UTF-8, a Latin-1 letter, a percent-encoded zero byte, and control characters.
     keys = (b"\xed\xa0\x80", b"caf\xe9", b"/%00", b"a\x01b", "\u202e\U0001f600".encode(), b"{x}:*?[", b"a b'\"\\")
     trace = tmp_path / "trace"
     quoted = (b'"' + key.replace(b'"', b'""') + b'"' for key in keys)
@@ -84,7 +84,7 @@ def test_keys_that_are_no_text_are_played_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stores")
-def test_a_zero_byte_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_zero_byte_is_refused_in_one_sentence(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_bytes(b"op,key\n" + b"get,a\n" * 3_000 + b"get,\0\n")
     code, printed, complaints = run("--trace", str(trace))
@@ -93,7 +93,7 @@ def test_a_zero_byte_is_told_in_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_json_tells_what_was_passed_over_and_what_was_counted(tmp_path: Path) -> None:
+def test_json_says_what_was_skipped_and_what_was_counted(tmp_path: Path) -> None:
     request = '203.0.113.9 - - [01/Jul/1995:00:00:01 -0400] "{} /a HTTP/1.0" 200 6245\n'
     trace = tmp_path / "access.log"
     trace.write_text(request.format("GET") * 3 + request.format("OPTIONS") * 2 + "nothing\n")
@@ -102,7 +102,7 @@ def test_json_tells_what_was_passed_over_and_what_was_counted(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("few")
-def test_of_a_long_trace_all_is_counted_and_the_first_part_is_played(tmp_path: Path) -> None:
+def test_a_long_trace_is_counted_whole_and_its_first_part_is_played(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv.gz"
     with gzip.open(trace, "wt", compresslevel=1) as file:
         file.write("op,key\n")
@@ -113,7 +113,7 @@ def test_of_a_long_trace_all_is_counted_and_the_first_part_is_played(tmp_path: P
 
 
 @pytest.mark.usefixtures("few")
-def test_gzip_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = gzip.compress(b"op,key\n" + b"get,a\nset,b\n" * 20)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
     result = CliRunner().invoke(lab, ["compare", "--trace", "-", "--quick", "--json"], input=packed)
@@ -123,7 +123,7 @@ def test_gzip_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("few")
-def test_an_open_loop_says_its_rate(tmp_path: Path) -> None:
+def test_an_open_loop_reports_its_rate(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text("op,key\n" + "get,a\nset,b\n" * 20)
     answer = told(trace, "--rate", "4000")
@@ -131,7 +131,7 @@ def test_an_open_loop_says_its_rate(tmp_path: Path) -> None:
     assert answer["replayed"]["operations"] == 40
 
 
-async def test_ended_while_it_reads_it_says_so_with_its_code(directory: Path, endpoints: Endpoints) -> None:
+async def test_when_interrupted_while_reading_its_exit_code_says_so(directory: Path, endpoints: Endpoints) -> None:
     trace = directory / "trace"
     os.mkfifo(trace)
     command = ("fourways", "lab", "compare", "--trace", str(trace))
@@ -145,7 +145,7 @@ async def test_ended_while_it_reads_it_says_so_with_its_code(directory: Path, en
         assert "Traceback" not in running.screen
 
 
-async def test_ended_while_the_stores_start_it_takes_them_away(directory: Path) -> None:
+async def test_when_interrupted_while_the_stores_start_it_removes_them(directory: Path) -> None:
     command = ("fourways", "lab", "compare", "--workload", "ycsb-b")
     async with terminal(directory / "screen", *command, TMPDIR=str(directory)) as running:
 
@@ -158,11 +158,11 @@ async def test_ended_while_the_stores_start_it_takes_them_away(directory: Path) 
         assert await running.code() == INTERRUPTED
         await tree.gone()
     assert "Traceback" not in running.screen
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check
 
 
 ENDS = [
-    # A phase, how many requests make it last, what else is asked for, and the signal.
+    # A phase, how many requests make it last, further options, and the signal.
     ("crash:", 100_000, (), signal.SIGTERM),
     ("replay:", 100_000, ("--quick",), signal.SIGINT),
     *(
@@ -174,7 +174,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("phase", "requests", "further", "number"), ENDS)
-async def test_ended_in_any_phase_it_reports_and_leaves_the_given_stores_as_they_were(
+async def test_when_interrupted_in_any_phase_it_reports_and_leaves_the_stores_as_they_were(
     endpoints: Endpoints,
     directory: Path,
     sql: asyncpg.Connection,
@@ -199,7 +199,7 @@ async def test_ended_in_any_phase_it_reports_and_leaves_the_given_stores_as_they
     assert [key async for key in redis.scan_iter(match=f"{PREFIX}*")] == []
     assert await redis.get("theirs") == b"kept"
     assert await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", SCHEMA) == 0
-    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one look
+    assert os.listdir(directory) == ["screen"]  # noqa: PTH208  # one check
 
 
 def _has(redis: Redis, phase: str) -> Callable[[], Awaitable[bool]]:

@@ -42,7 +42,7 @@ def named(*names: str) -> list[Contestant]:
 
 
 async def is_as_before(sql: asyncpg.Connection, redis: Redis) -> bool:
-    """Whether the lab has left nothing behind."""
+    """Returns whether the lab has left nothing behind."""
     schemas = await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", SCHEMA)
     return schemas == 0 and not [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
 
@@ -64,7 +64,7 @@ async def test_an_open_loop_plays_everything(endpoints: Endpoints) -> None:
     assert [(bill.reads, bill.writes) for bill in comparison.bills] == [(trace.reads, trace.writes)] * 2
 
 
-async def test_told_to_stop_it_answers_what_it_has_and_leaves_nothing_behind(
+async def test_when_stopped_it_returns_what_it_has_and_leaves_nothing_behind(
     endpoints: Endpoints, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     stop = asyncio.Event()
@@ -94,12 +94,12 @@ async def test_the_hit_ratio_is_that_of_an_lru_of_the_same_size(endpoints: Endpo
         )
     ).bills
     assert bill.hit_ratio == pytest.approx(simulated(keys, size), abs=POINT)
-    # A cache that keeps all would be found out.
+    # A cache that keeps everything would be detected.
     assert simulated(keys, len(keys)) > simulated(keys, size) + 3 * POINT
 
 
 def simulated(keys: Iterable[str], size: int) -> float:
-    """The hit ratio of an LRU, written down once more."""
+    """Returns the hit ratio of an independently written LRU."""
     cache: OrderedDict[str, bool] = OrderedDict()
     hits = reads = 0
     for key in keys:
@@ -115,7 +115,7 @@ def simulated(keys: Iterable[str], size: int) -> float:
 
 
 Rows = Callable[[dict[str, str]], tuple[str, bool]]
-"""What an independent look takes from a row: the key, and whether it is a write."""
+"""What an independent reader takes from a row: the key, and whether it is a write."""
 
 LOOKS: list[tuple[str, Rows, bool]] = [
     ("kv_readwrite_cloudphysics_hour1.csv.gz", lambda row: (row["key"], row["op"] == "set"), False),
@@ -123,14 +123,14 @@ LOOKS: list[tuple[str, Rows, bool]] = [
     ("pageviews_nasa_1995_07_01.csv.gz", lambda row: (row["path"], True), True),
     ("orders_online_retail_2010_12__2011_04.csv.gz", lambda row: (row["stock_code"], True), False),
 ]
-"""Real traces, and whether they are ones of views."""
+"""Real traces, each with its reader, and whether its reads count as views."""
 
 
 @real
 @pytest.mark.parametrize(
     ("file", "look", "views", "most"),
     [
-        # All rows are counted, and so many are played. A million rows are long in the counting.
+        # All rows are counted, and this many are played. A million rows take long to count.
         *((*each, 300) for each in LOOKS if each[0] != "kv_ecommerce_orm_busy.csv.gz"),
         *(pytest.param(*each, 4_000, marks=FULL) for each in LOOKS),
     ],
@@ -166,8 +166,8 @@ def is_right(name: str, comparison: Comparison) -> bool:
     return whole.stale == whole.uncommitted == whole.lost == whole.doubled == 0
 
 
-async def test_the_collector_of_garbage_looks_at_nothing_old_while_somebody_is_measured(endpoints: Endpoints) -> None:
-    """A look at all that there is takes a fifth of a second, which would be somebody's slowest read."""
+async def test_the_garbage_collector_scans_no_old_objects_during_a_measurement(endpoints: Endpoints) -> None:
+    """A scan of all objects takes a fifth of a second, which would be some strategy's slowest read."""
     looked_at: list[int] = []
 
     class Watching(NoCache):
@@ -188,7 +188,7 @@ async def test_the_collector_of_garbage_looks_at_nothing_old_while_somebody_is_m
 
 
 async def test_the_published_list_merges_nothing_and_the_repaired_one_does(endpoints: Endpoints) -> None:
-    """As it is published, each write of a batch is an UPDATE: nothing protects the database from a storm of them."""
+    """As published, each write of a batch is an UPDATE: nothing protects the database from a storm of writes."""
     trace = make("counter-storm", requests=200)
     published, repaired = (
         await compare(endpoints, trace, QUICK, contestants=named("write-behind, list", "write-behind, list moved"))
@@ -197,7 +197,7 @@ async def test_the_published_list_merges_nothing_and_the_repaired_one_does(endpo
     assert repaired.database_writes < trace.writes
 
 
-async def test_a_second_comparison_takes_nothing_away_from_the_first(endpoints: Endpoints, redis: Redis) -> None:
+async def test_a_second_comparison_does_not_disturb_the_first(endpoints: Endpoints, redis: Redis) -> None:
     async with lab_schema(endpoints.database_url):
         await redis.set(f"{PREFIX}replay:write-behind", 1)
         with pytest.raises(LabError, match="Another comparison runs"):
@@ -205,7 +205,7 @@ async def test_a_second_comparison_takes_nothing_away_from_the_first(endpoints: 
         assert await redis.exists(f"{PREFIX}replay:write-behind")
 
 
-async def test_that_the_database_has_several_hosts_is_told_before_anything_is_played(endpoints: Endpoints) -> None:
+async def test_a_database_url_with_several_hosts_is_refused_before_anything_is_played(endpoints: Endpoints) -> None:
     several = Endpoints(endpoints.redis_url, "postgresql://somebody@one.invalid,two.invalid/somewhere")
     with pytest.raises(LabError, match="DATABASE_URL names several hosts"):
         await compare(several, make("ycsb-c", requests=1), Plan())

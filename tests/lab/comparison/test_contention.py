@@ -1,4 +1,4 @@
-"""The drill under contention: what it makes of the published, of ours, and of ours with something left out."""
+"""The drill under contention: what it shows of the published variants, of ours, and of ours with something left out."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def named(*names: str) -> list[Contestant]:
 
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", range(1, 6))
-async def test_the_published_are_stale_or_lose_and_ours_and_the_repaired_are_right_in_one_run(
+async def test_published_variants_are_stale_or_lose_and_all_others_are_right_in_one_run(
     lab_endpoints: Endpoints, pool: Pool, seed: int
 ) -> None:
-    """One of them is in `test_one_run.py`."""
+    """One more run is in `test_one_run.py`."""
     found = await drilled(lab_endpoints, pool, CONTESTANTS, seed)
     assert found.keys() == {contestant.name for contestant in CONTESTANTS}
     for contestant in CONTESTANTS:
@@ -55,7 +55,7 @@ async def test_the_published_are_stale_or_lose_and_ours_and_the_repaired_are_rig
 
 
 @pytest.mark.parametrize("name", ["cache-aside, as published", "cache-aside with SETNX", "write-behind, list"])
-async def test_the_race_alone_leaves_the_old_row_in_the_cache_of_the_published(
+async def test_the_staged_race_alone_leaves_the_old_row_in_a_published_variants_cache(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(contention, "ROUNDS", 0)
@@ -64,7 +64,7 @@ async def test_the_race_alone_leaves_the_old_row_in_the_cache_of_the_published(
     assert set(found.values()) == {FINE}
 
 
-async def test_told_to_stop_it_ends_with_what_it_has(lab_endpoints: Endpoints, pool: Pool) -> None:
+async def test_when_stopped_it_ends_with_what_it_has(lab_endpoints: Endpoints, pool: Pool) -> None:
     stop = asyncio.Event()
     stop.set()
     found = await contend(
@@ -93,7 +93,7 @@ async def _invalidated_and_then_saved(self: CacheAside | ReadThrough, key: str, 
         pytest.param(ReadThrough, "read-through", _saved_and_not_invalidated, marks=pytest.mark.prove),
     ],
 )
-async def test_whoever_forgets_to_invalidate_or_does_it_too_early_is_accused(
+async def test_a_missing_or_early_invalidation_is_detected(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, write: object
 ) -> None:
     monkeypatch.setattr(kind, "write", write)
@@ -102,7 +102,7 @@ async def test_whoever_forgets_to_invalidate_or_does_it_too_early_is_accused(
     assert found["no cache"] == FINE
 
 
-async def test_a_write_through_that_acknowledges_before_its_commit_is_accused(
+async def test_a_write_through_that_acknowledges_before_its_commit_is_detected(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: set[asyncio.Task[None]] = set()

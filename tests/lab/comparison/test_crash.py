@@ -1,4 +1,5 @@
-"""The drill with a killed process: who loses what was acknowledged, who counts it twice, and who does neither."""
+"""The drill with a killed process: which strategies lose acknowledged writes, which count them twice, which do
+neither."""
 
 import asyncio
 import sys
@@ -40,17 +41,18 @@ def named(*names: str) -> list[Contestant]:
 
 @pytest.fixture
 def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a dead flusher held may be claimed after two seconds; `test_one_run.py` waits for the service's own ten."""
+    """Lets a dead flusher's entries be reclaimed after two seconds; `test_one_run.py` waits for the service's own
+    ten."""
     monkeypatch.setattr(gathering, "ABANDONED", timedelta(seconds=2))
     monkeypatch.setattr(crash, "ABANDONED", timedelta(seconds=2.5))
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("round_", range(3))
-async def test_what_the_published_had_in_their_hands_is_lost_and_ours_lose_nothing_in_one_run(
+async def test_published_variants_lose_what_was_in_flight_and_ours_nothing_in_one_run(
     lab_endpoints: Endpoints, pool: Pool, round_: int
 ) -> None:
-    """One more of them is in `test_one_run.py`."""
+    """One more run is in `test_one_run.py`."""
     killed, found = await killed_and_taken_over(lab_endpoints, pool, CONTESTANTS)
     for contestant in CONTESTANTS:
         assert killed.acknowledged(contestant.name) >= crash.ENOUGH, contestant.name
@@ -59,16 +61,16 @@ async def test_what_the_published_had_in_their_hands_is_lost_and_ours_lose_nothi
         assert found[contestant.name].doubled == 0, contestant.name
     assert found["write-behind, list"].lost > 0
     assert found["write-behind, stream"].lost > 0
-    # What the cache has, and the database never got.
+    # The cache has it, and the database never got it.
     assert found["write-through, concurrent"].uncommitted > 0
     assert found["write-through, concurrent with catch"].uncommitted > 0
 
 
 @pytest.mark.usefixtures("sooner")
-async def test_a_write_behind_without_its_ledger_is_accused_of_doubling(
+async def test_a_write_behind_without_its_ledger_is_found_to_double(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The child has committed a batch, and died before it could take it off the stream. It comes to the parent again.
+    # The child committed a batch, and died before it could remove it from the stream. The parent gets it again.
     right = store.PageViewStore.apply
 
     async def apply(self: store.PageViewStore, batches: Sequence[Any]) -> int:
@@ -82,7 +84,7 @@ async def test_a_write_behind_without_its_ledger_is_accused_of_doubling(
 
 
 @pytest.mark.usefixtures("sooner")
-async def test_a_write_behind_that_takes_off_the_stream_what_it_has_not_committed_is_accused_of_losing(
+async def test_a_write_behind_that_removes_uncommitted_entries_is_found_to_lose(
     lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def apply(self: store.PageViewStore, batches: Sequence[Any]) -> int:
@@ -93,7 +95,7 @@ async def test_a_write_behind_that_takes_off_the_stream_what_it_has_not_committe
     assert found["write-behind"].lost > 0
 
 
-async def test_told_to_stop_the_child_is_gone_at_once(lab_endpoints: Endpoints, pool: Pool) -> None:
+async def test_when_stopped_the_child_is_gone_at_once(lab_endpoints: Endpoints, pool: Pool) -> None:
     stop = asyncio.Event()
     stop.set()
     killed = await write_and_die(lab_endpoints, named("no cache"), TTL, stop)
@@ -102,7 +104,7 @@ async def test_told_to_stop_the_child_is_gone_at_once(lab_endpoints: Endpoints, 
 
 
 async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints, pool: Pool) -> None:
-    """Its locks would hold up the next comparison, which removes the schema."""
+    """Otherwise its locks would hold up the next comparison, which removes the schema."""
     await add_rows(pool, f"{RUN}/no cache/", DRILLED, cached=False)
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -117,6 +119,6 @@ async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    assert await child.stdout.readline()  # It is at work.
+    assert await child.stdout.readline()  # It is running.
     child.stdin.close()
     assert await asyncio.wait_for(child.wait(), PATIENCE) == 1

@@ -1,4 +1,4 @@
-"""The clock of the database, as the lab knows it."""
+"""The offset of the database's clock, as the lab measures it."""
 
 from app.lab.comparison.database_clock import database_clock
 from app.lab.comparison.pool import Pool

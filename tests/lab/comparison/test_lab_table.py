@@ -12,7 +12,7 @@ from app.lab.strategy import Row
 SERVICE = "SELECT (SELECT count(*) FROM public.outbox) + (SELECT last_value FROM public.row_version)"
 
 
-async def test_a_write_gets_a_higher_version_each_time_and_is_noted(pool: Pool) -> None:
+async def test_each_write_gets_a_higher_version_and_a_journal_entry(pool: Pool) -> None:
     await add_rows(pool, "run/one/", ["a", "b"], cached=True)
     await add_rows(pool, "run/other/", ["a"], cached=True)
     table = LabTable(pool, "run/one/", cached=True)
@@ -30,7 +30,7 @@ async def test_a_write_gets_a_higher_version_each_time_and_is_noted(pool: Pool) 
     assert {key: [each.value for each in values] for key, values in noted.items()} == {"a": [7, 9, 4], "b": [5]}
 
 
-async def test_only_what_is_cached_has_an_outbox_and_it_is_the_labs(pool: Pool, sql: asyncpg.Connection) -> None:
+async def test_only_cached_rows_have_an_outbox_and_it_is_the_labs_own(pool: Pool, sql: asyncpg.Connection) -> None:
     before = await sql.fetchval(SERVICE)
     await add_rows(pool, "run/ours/", ["a"], cached=True)
     await add_rows(pool, "run/theirs/", ["a"], cached=False)
@@ -43,7 +43,7 @@ async def test_only_what_is_cached_has_an_outbox_and_it_is_the_labs(pool: Pool, 
     assert await sql.fetchval(SERVICE) == before
 
 
-async def test_a_read_under_a_writer_learns_that_it_could_not_share_the_lock(pool: Pool) -> None:
+async def test_a_read_during_a_write_learns_that_it_could_not_share_the_lock(pool: Pool) -> None:
     await add_rows(pool, "run/one/", ["a"], cached=True)
     table = LabTable(pool, "run/one/", cached=True)
     seen: list[tuple[bool, Row | None]] = []
@@ -60,7 +60,7 @@ async def test_a_read_under_a_writer_learns_that_it_could_not_share_the_lock(poo
     assert after == (True, saved)
 
 
-async def test_what_cannot_be_revoked_is_not_saved(pool: Pool) -> None:
+async def test_a_value_that_cannot_be_revoked_is_not_saved(pool: Pool) -> None:
     await add_rows(pool, "run/one/", ["a"], cached=True)
     table = LabTable(pool, "run/one/", cached=True)
 
@@ -85,7 +85,7 @@ async def test_statements_are_counted_with_the_keys_that_reads_ask_for(pool: Poo
     assert counted == [1, 3, None, None]
 
 
-async def test_what_is_saved_one_by_one_is_a_statement_and_a_row_each(pool: Pool) -> None:
+async def test_save_each_makes_one_statement_and_one_journal_entry_per_value(pool: Pool) -> None:
     await add_rows(pool, "run/one/", ["a", "b"], cached=False)
     counted: list[int | None] = []
     table = LabTable(pool, "run/one/", count=counted.append)

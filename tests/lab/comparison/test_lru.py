@@ -15,12 +15,12 @@ def test_it_holds_the_keys_that_were_used_last(keys: list[str], size: int) -> No
         assert {each for each in "abcdef" if each in lru} == set(last)
 
 
-def test_it_tells_which_key_falls_out() -> None:
+def test_it_returns_the_evicted_key() -> None:
     lru = Lru(2)
     assert [lru.touch(key) for key in ("a", "b", "a", "c", "b")] == [None, None, None, "b", "a"]
 
 
-def test_a_key_that_was_thrown_away_leaves_room() -> None:
+def test_a_discarded_key_leaves_room() -> None:
     lru = Lru(2)
     lru.touch("a")
     lru.touch("b")

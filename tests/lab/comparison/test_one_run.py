@@ -1,6 +1,6 @@
-"""One comparison of all, with both drills: the published show their defects in it and ours none, and all adds up.
+"""One comparison of all, with both drills: the published variants show their defects and ours none, and all adds up.
 
-It is played once, and each test looks at another side of it.
+It is played once, and each test checks another side of it.
 """
 
 from collections import Counter
@@ -34,17 +34,17 @@ FINE = Verdict()
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was played, what came of it, and what the process had said that the crash drill has killed."""
+    """What was played, the result, and what the process reported that the crash drill killed."""
 
     trace: Trace
     comparison: Comparison
     killed: Killed
     left: tuple[Sequence[bytes], int]
-    """The keys and the schemas of the lab that were there at the end."""
+    """The lab's keys and schemas that were left at the end."""
 
     @property
     def bills(self) -> Mapping[str, Bill]:
-        """By name."""
+        """The bills by name."""
         return {bill.name: bill for bill in self.comparison.bills}
 
 
@@ -61,7 +61,7 @@ async def run(servers: Endpoints) -> Run:
     trace = make("ycsb-a", requests=300, keys=50, seed=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crash, "write_and_die", write_and_die)
-        # The child makes its writes however busy the machine is.
+        # The child completes its writes however busy the machine is.
         patch.setattr(crash, "PATIENCE", timedelta(minutes=4))
         comparison = await compare(servers, trace, Plan())
     (killed,) = heard
@@ -76,7 +76,7 @@ async def _left(servers: Endpoints) -> tuple[Sequence[bytes], int]:
         return [key async for key in redis.scan_iter(match=f"{PREFIX}*")], schemas
 
 
-async def test_the_published_show_their_defects_and_ours_none(run: Run) -> None:
+async def test_published_variants_show_their_defects_and_ours_show_none(run: Run) -> None:
     assert run.comparison.complete
     assert [bill.name for bill in run.comparison.bills] == [contestant.name for contestant in CONTESTANTS]
     for bill in run.comparison.bills:
@@ -92,7 +92,7 @@ async def test_the_published_show_their_defects_and_ours_none(run: Run) -> None:
     assert run.bills["write-behind, dirty keys"].lost > 0
 
 
-async def test_under_contention_each_published_shows_its_own_defect_and_the_others_are_right(run: Run) -> None:
+async def test_under_contention_each_published_variant_fails_and_the_others_are_right(run: Run) -> None:
     found = {name: bill.contention for name, bill in run.bills.items()}
     for contestant in CONTESTANTS:
         verdict = found[contestant.name]
@@ -110,7 +110,7 @@ async def test_under_contention_each_published_shows_its_own_defect_and_the_othe
     }
 
 
-async def test_what_the_published_had_in_their_hands_is_lost_and_ours_lose_nothing(run: Run) -> None:
+async def test_published_variants_lose_what_was_in_flight_and_ours_lose_nothing(run: Run) -> None:
     found = {}
     for contestant in CONTESTANTS:
         found[contestant.name] = verdict = run.bills[contestant.name].crash or FINE
@@ -119,10 +119,10 @@ async def test_what_the_published_had_in_their_hands_is_lost_and_ours_lose_nothi
         if contestant.kind is not Kind.PUBLISHED:
             assert verdict == FINE, contestant.name
         assert verdict.doubled == 0, contestant.name
-    # What it had popped when it was killed is nowhere; what the repaired one had moved is carried by the next.
+    # What it had popped when it was killed is gone; what the repaired one had moved is flushed by the next instance.
     assert found["write-behind, list"].lost > 0
     assert found["write-behind, stream"].lost > 0
-    # What the cache has, and the database never got.
+    # The cache has it, and the database never got it.
     assert found["write-through, concurrent"].uncommitted > 0
     assert found["write-through, concurrent with catch"].uncommitted > 0
 
@@ -135,7 +135,7 @@ async def test_at_the_end_the_database_has_what_was_written(run: Run) -> None:
         assert bill.finals.keys() == written.keys(), bill.name
 
 
-async def test_costs_are_what_each_strategy_does(run: Run) -> None:
+async def test_costs_match_what_each_strategy_does(run: Run) -> None:
     trace, bills = run.trace, run.bills
     plain, behind = bills["no cache"], bills["write-behind"]
     assert (plain.database_reads, plain.database_writes) == (trace.reads, trace.writes)

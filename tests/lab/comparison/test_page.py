@@ -1,4 +1,4 @@
-"""The page: one file, and what a browser makes of it."""
+"""The page: one file, and how a browser renders it."""
 
 import asyncio
 import html
@@ -20,7 +20,7 @@ from tests.lab.comparison.bills import compared
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 browser = pytest.mark.skipif(BROWSER is None, reason="There is no Chromium on this machine.")
 
-# The page is in a frame of the width that is asked for: a browser's window has a least width of its own.
+# The page is in a frame of the requested width: a browser's window has its own minimum width.
 MEASURED = """<!doctype html><iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{page}"></iframe>
 <pre></pre><script>
 onload = () => {{
@@ -56,7 +56,7 @@ class Elements(HTMLParser):
 
 
 def words(text: str) -> str:
-    """What a person reads."""
+    """Returns what a person reads."""
     body = text[max(0, text.find("<body>")) :]
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 
@@ -69,7 +69,7 @@ def test_it_fetches_nothing() -> None:
     assert not re.search(r"https?:|url\(|@import|//", text.replace("<!doctype", ""))
 
 
-def test_a_person_reads_what_was_played_and_what_was_found() -> None:
+def test_it_says_what_was_played_and_what_was_found() -> None:
     text = words(page(compared()))
     assert "made-up.csv through every caching strategy" in text
     assert "Played: 1,000 reads and 1,000 writes of 1 keys" in text
@@ -80,11 +80,11 @@ def test_a_person_reads_what_was_played_and_what_was_found() -> None:
     assert "the same machine" in text
 
 
-def test_with_a_network_it_does_not_speak_of_the_same_machine() -> None:
+def test_with_database_latency_it_does_not_mention_the_same_machine() -> None:
     assert "same machine" not in words(page(compared(plan=Plan(db_latency=timedelta(milliseconds=5)))))
 
 
-def test_the_table_of_four_stands_before_the_plots_with_the_words_and_the_measured_values() -> None:
+def test_the_table_of_four_comes_before_the_plots_with_words_and_measured_values() -> None:
     text = page(compared())
     table, plot = text.index("The published table of four"), text.index("<svg")
     assert table < plot
@@ -103,7 +103,7 @@ def test_every_column_and_every_plot_is_explained() -> None:
         assert html.escape(column.claim) in text
 
 
-def test_the_name_of_a_trace_is_no_markup() -> None:
+def test_the_name_of_a_trace_is_escaped() -> None:
     text = page(compared("<script>alert('$x')</script>.csv"))
     assert "script" not in Elements(text).names
     assert "$x" in words(text)
@@ -122,17 +122,17 @@ async def test_in_a_browser_nothing_overflows_and_it_is_dark_on_light(tmp_path: 
 
 
 @browser
-async def test_a_browser_asks_for_the_file_and_for_nothing_else(tmp_path: Path) -> None:
+async def test_a_browser_requests_only_the_file(tmp_path: Path) -> None:
     file, log = tmp_path / "page.html", tmp_path / "net.json"
     file.write_text(page(compared()), encoding="utf-8")
     await chromium(tmp_path, f"--log-net-log={log}", "--dump-dom", file.as_uri())
-    # What the browser asks for by itself is no page's; a page's request names the page as its initiator.
+    # The browser's own requests do not count; a page's request names the page as its initiator.
     asked = re.findall(r'"initiator":"([^"]*)","[^{}]*"url":"([^"]*)"', log.read_text())
     assert [url for initiator, url in asked if initiator.startswith("file:")] == []
 
 
 async def measured(directory: Path, text: str, width: int) -> dict[str, Any]:
-    """What a browser says of the page in a frame of that width."""
+    """Returns what a browser measures of the page in a frame of that width."""
     frame = directory / "frame.html"
     frame.write_text(MEASURED.format(width=width, page=html.escape(text)), encoding="utf-8")
     dom = await chromium(directory, "--dump-dom", frame.as_uri())
@@ -143,7 +143,7 @@ async def measured(directory: Path, text: str, width: int) -> dict[str, Any]:
 
 
 async def chromium(directory: Path, *arguments: str) -> str:
-    """What a browser without a window prints; what it keeps, it keeps in `directory`."""
+    """Returns the output of a headless browser, which keeps its data in `directory`."""
     assert BROWSER is not None
     process = await asyncio.create_subprocess_exec(
         BROWSER,

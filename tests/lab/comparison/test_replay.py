@@ -1,4 +1,4 @@
-"""How operations are played, and what is counted of them: over strategies that do as the test says."""
+"""How operations are played, and what is counted, over strategies that do as the test says."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ STALL = 0.2
 
 
 class Held:
-    """Answers nobody before `most` reads wait at the same time."""
+    """Answers no read before `most` reads wait at the same time."""
 
     holds = Holds.VALUES
 
@@ -52,7 +52,7 @@ async def bench(lab_endpoints: Endpoints) -> AsyncIterator[Bench]:
 
 
 class Stalling(Held):
-    """Stands still, and all with it, in its first read."""
+    """Blocks the whole event loop in its first read."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -70,26 +70,26 @@ def player(bench: Bench, strategy: Strategy) -> Player:
     return Player(type(entrant)(entrant.contestant, strategy, entrant.redis, "", "", entrant.costs), bench)
 
 
-async def test_a_closed_loop_has_as_many_under_way_as_there_are_clients(bench: Bench) -> None:
+async def test_a_closed_loop_has_as_many_operations_in_flight_as_clients(bench: Bench) -> None:
     playing = player(bench, Held(3))
     assert await playing.closed(READS, 3, asyncio.Event()) == len(READS)
     assert len(playing.tally.reads) == len(READS)
 
 
-async def test_an_open_loop_sends_what_is_due_whoever_has_been_answered(bench: Bench) -> None:
-    # With a client that waits for its answer, the first would wait for ever.
+async def test_an_open_loop_sends_what_is_due_without_waiting_for_answers(bench: Bench) -> None:
+    # With a client that waits for its answer, the first would wait forever.
     playing = player(bench, Held(len(READS)))
     assert await playing.open(READS, RATE, asyncio.Event()) == len(READS)
 
 
-async def test_in_an_open_loop_the_wait_counts_from_when_it_was_due(bench: Bench) -> None:
+async def test_in_an_open_loop_latency_counts_from_when_the_operation_was_due(bench: Bench) -> None:
     playing = player(bench, Stalling())
     await playing.open(READS, RATE, asyncio.Event())
-    # All but the first were due while the first stood still. They were answered at once, and yet have waited for it.
+    # All but the first were due during the stall. They were answered at once, and yet have waited for it.
     assert all(wait > STALL / 2 for wait in playing.tally.reads)
 
 
-async def test_what_fails_is_counted_with_its_error_and_has_no_latency(bench: Bench) -> None:
+async def test_a_failed_operation_is_counted_with_its_error_and_has_no_latency(bench: Bench) -> None:
     playing = player(bench, Held(1))
     await playing.closed([Operation(OperationKind.WRITE, "key")] * 2, 1, asyncio.Event())
     tally = playing.tally

@@ -1,4 +1,4 @@
-"""The lab's schema: everything is made in it, and nothing is left of it."""
+"""The lab's schema: everything is created in it, and nothing is left of it."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ async def test_it_is_removed_when_the_block_raises(endpoints: Endpoints, sql: as
     assert await sql.fetchval(SCHEMAS, SCHEMA) == 0
 
 
-async def test_what_a_killed_process_left_behind_is_replaced(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
+async def test_a_schema_left_by_a_killed_process_is_replaced(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
     await sql.execute(f"CREATE SCHEMA {SCHEMA}")
     await sql.execute(f"CREATE TABLE {SCHEMA}.entries (old int)")
     async with lab_schema(endpoints.database_url):
@@ -47,7 +47,7 @@ async def test_two_comparisons_do_not_share_it(endpoints: Endpoints) -> None:
                 pass
 
 
-async def test_a_database_that_is_no_place_for_it_is_told(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
+async def test_a_database_that_does_not_permit_it_is_reported(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
     await sql.execute("CREATE ROLE lab_guest LOGIN")
     try:
         url = re.sub(r"://[^@/]*@", "://lab_guest@", endpoints.database_url)

@@ -1,4 +1,4 @@
-"""The table, as a terminal of any width shows it."""
+"""The table, as terminals of various widths show it."""
 
 import io
 import re
@@ -38,7 +38,7 @@ def test_a_wide_terminal_has_a_line_for_each_strategy() -> None:
 def test_no_figure_is_cut_off(width: int) -> None:
     text = shown(compared(), width)
     assert max(map(len, text.splitlines())) <= width
-    assert text.count("…") == 1  # Of the claim that has one.
+    assert text.count("…") == 1  # It is part of a claim.
     for figure in (
         "87.6%",
         "1 / 7 / 77.7",
@@ -53,19 +53,19 @@ def test_no_figure_is_cut_off(width: int) -> None:
         assert figure in text
 
 
-def test_the_words_of_the_table_of_four_stand_beside_what_was_measured() -> None:
+def test_the_table_of_four_has_the_articles_words_beside_the_measurements() -> None:
     text = shown(compared(), 240)
     assert re.search(r"cache-aside +Low +12,345 \(9\.9 s\) +0 +None added +6 ms +2 ms", text)
     assert re.search(r"write-through +None +12,345 \(9\.9 s\) +0 +Added +9 ms +4 ms", text)
 
 
-def test_a_part_that_is_unlike_the_whole_is_told() -> None:
+def test_a_note_says_when_the_played_part_is_unlike_the_whole() -> None:
     assert not any("unlike" in note for note in notes(compared(writes=500)))
     first = notes(compared(writes=4_500))[0]
     assert first.startswith("What was played is unlike the whole: 50% of it are reads, and of the trace 10%.")
 
 
-def test_what_has_to_be_known_of_a_run_is_told() -> None:
+def test_notes_say_what_has_to_be_known_of_a_run() -> None:
     assert any("--db-latency" in note for note in notes(compared()))
     assert not any("--db-latency" in note for note in notes(compared(plan=Plan(db_latency=timedelta(milliseconds=5)))))
     assert notes(compared(complete=False))[0].startswith("It was interrupted")
@@ -89,5 +89,5 @@ def test_an_interrupted_run_says_how_much_of_it_was_billed_and_claims_no_drill()
     assert "To be played: 1,000 reads" in heading(comparison)
 
 
-def test_what_the_slow_reads_of_write_behind_are_is_told() -> None:
+def test_a_note_explains_the_slow_reads_of_write_behind() -> None:
     assert any(note.startswith("The slowest reads of write-behind") for note in notes(compared()))

@@ -1,4 +1,4 @@
-"""What is counted of a conversation with Redis."""
+"""What is counted of the traffic with Redis."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ async def test_a_command_a_pipeline_and_a_script_are_one_round_trip_each(endpoin
         assert traffic.round_trips == 3
 
 
-async def test_what_is_answered_counts_too(endpoints: Endpoints) -> None:
+async def test_answers_count_too(endpoints: Endpoints) -> None:
     traffic = Traffic()
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
         traffic.meter(redis)

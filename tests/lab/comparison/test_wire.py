@@ -1,4 +1,4 @@
-"""The wire in front of Postgres: late, in order, and gone at the end."""
+"""The wire in front of Postgres: it delays, keeps the order, and is gone at the end."""
 
 import itertools
 from pathlib import Path
@@ -10,8 +10,8 @@ from app.embedded import Endpoints
 from app.lab.comparison.wire import wire
 
 
-async def test_what_passes_is_what_was_sent(endpoints: Endpoints) -> None:
-    # Each arrival has another lateness: without an order, the parts of an answer would overtake each other.
+async def test_data_arrives_as_it_was_sent(endpoints: Endpoints) -> None:
+    # Each arrival has a different delay: without an order, the parts of an answer would overtake each other.
     lateness = itertools.cycle([0.004, 0.0, 0.002])
     async with wire(endpoints.database_url, lambda: next(lateness)) as url:
         connection = await asyncpg.connect(url)
@@ -20,7 +20,7 @@ async def test_what_passes_is_what_was_sent(endpoints: Endpoints) -> None:
     assert [row["n"] for row in rows] == list(range(1, 20_001))
 
 
-async def test_each_round_trip_pays_both_ways(endpoints: Endpoints) -> None:
+async def test_each_round_trip_is_delayed_in_both_directions(endpoints: Endpoints) -> None:
     paid = 0
 
     def latency() -> float:
@@ -58,7 +58,7 @@ async def test_several_hosts_are_refused() -> None:
             pass
 
 
-async def test_each_direction_may_have_its_own_lateness_and_what_a_client_says_is_heard(endpoints: Endpoints) -> None:
+async def test_each_direction_may_have_its_own_delay_and_what_a_client_sends_is_reported(endpoints: Endpoints) -> None:
     there: list[bytes] = []
     back = 0
 

@@ -1,4 +1,4 @@
-"""A strategy over a real Redis and a table of numbers, whose keys all have 0."""
+"""A strategy over a real Redis and a table of numbers, in which every key starts at 0."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -15,7 +15,7 @@ PREFIX, TTL = "lab", timedelta(minutes=5)
 
 @pytest.fixture
 async def numbers(endpoints: Endpoints) -> AsyncIterator[Numbers]:
-    """The table, with the keys k and l, in a schema that ends with the test."""
+    """The table, with the keys k and l, in a schema that is dropped after the test."""
     async with asyncpg.create_pool(
         endpoints.database_url, min_size=1, max_size=4, server_settings={"search_path": "published"}
     ) as pool:
@@ -30,7 +30,7 @@ async def numbers(endpoints: Endpoints) -> AsyncIterator[Numbers]:
 
 @pytest.fixture
 def arguments(redis: Redis, numbers: Numbers) -> tuple[Redis, Numbers, str, timedelta]:
-    """What a strategy is made of: each one that is made is another process."""
+    """The arguments of a strategy. Each strategy made from them stands for another process."""
     return redis, numbers, PREFIX, TTL
 
 

@@ -1,4 +1,4 @@
-"""A table of numbers in Postgres, with a gate before and behind its statements, and statements that fail."""
+"""A table of numbers in Postgres, with gates before and after its statements, and statements that fail."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -12,44 +12,44 @@ UPDATE = "UPDATE numbers SET value = {}, version = version + 1 WHERE key = $1 RE
 
 
 class Gate:
-    """Who comes stands before it until it opens; `reached` tells that somebody does."""
+    """Callers wait at it until it opens; `reached` says that one has arrived."""
 
     def __init__(self) -> None:
         self.reached, self.open = asyncio.Event(), asyncio.Event()
 
     async def passes(self) -> None:
-        """Waits before the gate."""
+        """Waits at the gate."""
         self.reached.set()
         await self.open.wait()
 
 
 class Numbers:
-    """The table. The next statement that a test holds stands at its gate, and those that come later do not."""
+    """The table. The next statement that a test holds waits at its gate; later ones do not."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self.loads = 0
         self.failures = 0
-        """So many of the next writes fail, and change nothing."""
+        """How many of the next writes fail, and change nothing."""
         self._before: Gate | None = None
         self._behind: Gate | None = None
 
     @contextmanager
     def held_before(self) -> Iterator[Gate]:
-        """The next statement waits before it is sent."""
+        """Holds the next statement before it is sent."""
         gate = self._before = Gate()
         yield gate
         gate.open.set()
 
     @contextmanager
     def held_behind(self) -> Iterator[Gate]:
-        """The answer of the next statement waits: it was carried out."""
+        """Holds the answer of the next statement, which was carried out."""
         gate = self._behind = Gate()
         yield gate
         gate.open.set()
 
     async def load(self, key: str) -> Row | None:
-        """The row."""
+        """Returns the row."""
         self.loads += 1
         return await self._ask("SELECT value, version FROM numbers WHERE key = $1", key)
 
@@ -62,16 +62,16 @@ class Numbers:
         return await self._ask(UPDATE.format("value + $2"), key, count)
 
     async def save_many(self, values: dict[str, int]) -> None:
-        """Sets values, one after the other: nothing here looks between them."""
+        """Sets values one after another: no test looks between them."""
         await self.save_each(list(values.items()))
 
     async def save_each(self, values: Sequence[tuple[str, int]]) -> None:
-        """The same of pairs."""
+        """Sets the values of pairs in the same way."""
         for key, value in values:
             await self._ask(UPDATE.format("$2"), key, value)
 
     async def value(self, key: str = "k") -> int:
-        """What Postgres has, past the gates."""
+        """Returns what Postgres has, without the gates."""
         return int(await self._pool.fetchval("SELECT value FROM numbers WHERE key = $1", key))
 
     async def _ask(self, statement: str, *arguments: object) -> Row | None:

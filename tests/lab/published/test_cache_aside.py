@@ -1,4 +1,4 @@
-"""The published cache-aside, and the reader that comes late."""
+"""The published cache-aside, and a late reader."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Two writes at the same time, with the catch and without."""
+"""Two concurrent writes, with the catch and without."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,8 +26,8 @@ async def stands(redis: Redis, value: bytes) -> None:
 
 
 @both
-async def test_a_reader_gets_what_is_not_committed(arguments: Arguments, make: Make) -> None:
-    """W SETEXes 1, and its UPDATE is on its way · R reads 1"""
+async def test_a_reader_gets_an_uncommitted_value(arguments: Arguments, make: Make) -> None:
+    """W SETEXes 1, and its UPDATE is in flight · R reads 1"""
     redis, numbers = arguments[0], arguments[1]
     with numbers.held_before() as gate:
         writing = asyncio.create_task(make(*arguments).write("k", 1))
@@ -38,7 +38,7 @@ async def test_a_reader_gets_what_is_not_committed(arguments: Arguments, make: M
 
 
 @both
-async def test_a_database_that_fails_leaves_a_value_that_never_was(arguments: Arguments, make: Make) -> None:
+async def test_a_failing_database_leaves_an_uncommitted_value_in_the_cache(arguments: Arguments, make: Make) -> None:
     redis, numbers = arguments[0], arguments[1]
     with numbers.held_before() as gate:
         writing = asyncio.create_task(make(*arguments).write("k", 1))
@@ -67,13 +67,13 @@ class FailingSets(Redis):
     """A client whose SET fails."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As any client's."""
+        """Executes a command as any client does, unless it is a SET."""
         if args[0] == "SET":
             raise RedisConnectionError("Redis is away.")
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
-async def test_the_catch_makes_an_invalidation_of_a_cache_write_that_failed(arguments: Arguments) -> None:
+async def test_the_catch_turns_a_failed_cache_write_into_an_invalidation(arguments: Arguments) -> None:
     redis, numbers, prefix, ttl = arguments
     assert await ConcurrentWritesCaught(*arguments).read("k") == 0
     failing = FailingSets(connection_pool=redis.connection_pool)

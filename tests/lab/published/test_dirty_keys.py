@@ -11,7 +11,7 @@ published_and_repaired = pytest.mark.parametrize(("make", "right"), [(DirtyKeys,
 
 
 @published_and_repaired
-async def test_what_comes_while_it_is_carried_is_marked_clean_or_carried_later(
+async def test_a_write_during_a_flush_is_lost_as_published_and_kept_as_repaired(
     arguments: Arguments, make: type[DirtyKeys] | type[DirtyKeysCompared], right: bool
 ) -> None:
     """S GETs 1, UPDATEs to 1 · W INCRs to 2, sets the flag · S clears it"""
@@ -28,7 +28,7 @@ async def test_what_comes_while_it_is_carried_is_marked_clean_or_carried_later(
 
 
 @published_and_repaired
-async def test_a_counter_that_begins_erases_what_was_counted_or_does_not(
+async def test_initialising_a_counter_erases_counts_as_published_and_keeps_them_as_repaired(
     arguments: Arguments, make: type[DirtyKeys] | type[DirtyKeysCompared], right: bool
 ) -> None:
     """V SELECTs 0 · W SETs 0, INCRs to 1, and is acknowledged · V SETs 0"""

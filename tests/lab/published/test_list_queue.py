@@ -12,13 +12,13 @@ published_and_repaired = pytest.mark.parametrize(("make", "right"), [(ListQueue,
 
 
 async def drain(queue: ListQueue | MovedListQueue) -> None:
-    """Carries until nothing is left."""
+    """Flushes until nothing is left."""
     while await queue.flush():
         continue
 
 
 @published_and_repaired
-async def test_a_flusher_that_dies_takes_its_batch_with_it_or_leaves_it(
+async def test_a_dying_flusher_loses_its_batch_as_published_and_keeps_it_as_repaired(
     arguments: Arguments, make: type[ListQueue] | type[MovedListQueue], right: bool
 ) -> None:
     """F LPOPs 1, and dies before COMMIT · another one finds nothing"""
@@ -35,7 +35,7 @@ async def test_a_flusher_that_dies_takes_its_batch_with_it_or_leaves_it(
 
 
 @published_and_repaired
-async def test_a_second_try_comes_after_newer_writes_or_before_them(
+async def test_a_retry_comes_after_newer_writes_as_published_and_before_them_as_repaired(
     arguments: Arguments, make: type[ListQueue] | type[MovedListQueue], right: bool
 ) -> None:
     """F LPOPs 1, and the database is away · W RPUSHes 2 · F RPUSHes 1 again"""
@@ -54,7 +54,7 @@ async def test_a_second_try_comes_after_newer_writes_or_before_them(
 
 
 @published_and_repaired
-async def test_a_slow_reader_brings_an_old_value_back_or_does_not(
+async def test_a_slow_reader_restores_an_old_value_as_published_and_not_as_repaired(
     arguments: Arguments, make: type[ListQueue] | type[MovedListQueue], right: bool
 ) -> None:
     """R SELECTs 0, and stalls · W writes 1, and is acknowledged · R SETEXes 0"""
@@ -66,7 +66,7 @@ async def test_a_slow_reader_brings_an_old_value_back_or_does_not(
     assert await make(*arguments).read("k") == (1 if right else 0)
 
 
-async def test_what_fails_four_times_becomes_a_dead_letter(arguments: Arguments) -> None:
+async def test_a_write_that_fails_four_times_becomes_a_dead_letter(arguments: Arguments) -> None:
     redis, numbers = arguments[0], arguments[1]
     queue = ListQueue(*arguments)
     await queue.write("k", 1)

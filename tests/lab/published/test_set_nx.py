@@ -1,4 +1,4 @@
-"""The published lock, and what passes it."""
+"""The published lock, and what gets past it."""
 
 import asyncio
 from datetime import timedelta
@@ -9,15 +9,15 @@ from tests.lab.published.conftest import Arguments
 NO_PAUSE = timedelta(0)
 
 
-async def test_the_herd_passes_when_a_load_takes_longer_than_the_pause(arguments: Arguments) -> None:
-    """One has the lock, and loads · all others wait once, find nothing, and load, too"""
+async def test_every_reader_loads_when_a_load_takes_longer_than_the_pause(arguments: Arguments) -> None:
+    """One reader has the lock, and loads · all others wait once, find nothing, and load, too"""
     numbers = arguments[1]
     with numbers.held_behind() as gate:
         first = asyncio.create_task(SetNx(*arguments).read("k"))
         await gate.reached.wait()
         herd = [SetNx(*arguments, pause=NO_PAUSE) for _ in range(20)]
-        # A value that comes while they load would spare the last of them: so they come one after the other, and of what
-        # they find nothing is left.
+        # A value that arrives while they load would spare the last of them. So they come one after another, and what
+        # each leaves is removed.
         for reader in herd:
             await reader.read("k")
             await arguments[0].delete("lab:k")
@@ -26,7 +26,7 @@ async def test_the_herd_passes_when_a_load_takes_longer_than_the_pause(arguments
     assert numbers.loads == 21
 
 
-async def test_whoever_falls_through_deletes_the_lock_of_another(arguments: Arguments) -> None:
+async def test_a_reader_that_falls_through_deletes_another_readers_lock(arguments: Arguments) -> None:
     redis, numbers = arguments[0], arguments[1]
     with numbers.held_behind() as gate:
         holder = asyncio.create_task(SetNx(*arguments).read("k"))
@@ -37,7 +37,7 @@ async def test_whoever_falls_through_deletes_the_lock_of_another(arguments: Argu
     await holder
 
 
-async def test_the_lock_of_a_holder_that_died_never_ends(arguments: Arguments) -> None:
+async def test_the_lock_of_a_dead_holder_never_expires(arguments: Arguments) -> None:
     redis, numbers = arguments[0], arguments[1]
     await redis.set("lab:lock:k", "1", nx=True)
     assert await redis.pttl("lab:lock:k") == -1

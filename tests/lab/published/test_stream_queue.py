@@ -6,8 +6,8 @@ from app.lab.published import StreamQueue
 from tests.lab.published.conftest import Arguments
 
 
-async def test_what_a_dead_flusher_has_read_is_never_delivered_again(arguments: Arguments) -> None:
-    """F XREADGROUPs 1, and dies · another one reads what is new: nothing"""
+async def test_messages_read_by_a_dead_flusher_are_never_delivered_again(arguments: Arguments) -> None:
+    """F XREADGROUPs 1, and dies · another flusher reads what is new: nothing"""
     redis, numbers = arguments[0], arguments[1]
     await StreamQueue(*arguments).write("k", 1)
     with numbers.held_before() as gate:
@@ -20,7 +20,7 @@ async def test_what_a_dead_flusher_has_read_is_never_delivered_again(arguments: 
     assert (await redis.xpending("lab:stream", "db-writer"))["pending"] == 1
 
 
-async def test_what_the_database_has_refused_once_is_not_tried_again(arguments: Arguments) -> None:
+async def test_a_message_that_fails_once_is_not_retried(arguments: Arguments) -> None:
     queue, numbers = StreamQueue(*arguments), arguments[1]
     await queue.write("k", 1)
     numbers.failures = 1
@@ -28,7 +28,7 @@ async def test_what_the_database_has_refused_once_is_not_tried_again(arguments: 
     assert await numbers.value() == 0
 
 
-async def test_a_writer_does_not_read_what_it_wrote(arguments: Arguments) -> None:
+async def test_a_writer_does_not_read_its_own_write(arguments: Arguments) -> None:
     queue = StreamQueue(*arguments)
     await queue.read("k")
     await queue.write("k", 1)

@@ -1,4 +1,4 @@
-"""What is left of an exploration that was killed is removed by the next one, and nothing else is."""
+"""The leftovers of a killed exploration are removed by the next one, and nothing else is."""
 
 import asyncpg
 from redis.asyncio import Redis
@@ -8,7 +8,7 @@ from app.lab.races.abandoned import remove_abandoned
 from app.lab.races.schema import schema
 
 
-async def test_what_a_killed_exploration_has_left_is_removed_and_what_is_used_stays(
+async def test_leftovers_of_a_killed_exploration_are_removed_and_what_is_in_use_stays(
     endpoints: Endpoints, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("CREATE SCHEMA fourways_races_0badcafe CREATE TABLE rows (key text)")

@@ -10,7 +10,7 @@ from app.lab.races.cases import CASES, Case
 from app.lab.races.explorer import explore
 
 LONG = timedelta(minutes=5)
-"""The number of schedules is the bound, and not the time: the sample is the same everywhere."""
+"""The bound is the number of schedules and not the time, so that the sample is the same everywhere."""
 SEED = 1
 
 wrong = [case for case in CASES if case.shows]
@@ -18,19 +18,19 @@ right = [case for case in CASES if not case.shows]
 
 
 @pytest.mark.parametrize("case", wrong, ids=lambda case: case.name)
-async def test_what_is_wrong_with_a_published_variant_is_found(case: Case, endpoints: Endpoints) -> None:
+async def test_the_defects_of_a_published_variant_are_found(case: Case, endpoints: Endpoints) -> None:
     result = await explore(
         case, redis_url=endpoints.redis_url, database_url=endpoints.database_url, budget=LONG, most=300, seed=SEED
     )
     assert set(result.failures) == case.shows
     assert result.given_up == 0
-    # None needs more than two moments at which a process stalls, or dies.
+    # None needs more than two moments at which a process stalls or dies.
     assert max(failure.cost for failure in result.failures.values()) <= 2
 
 
 @pytest.mark.parametrize("most", [40, pytest.param(400, marks=[pytest.mark.prove, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("case", right, ids=lambda case: case.name)
-async def test_ours_and_the_repaired_ones_pass(case: Case, endpoints: Endpoints, most: int) -> None:
+async def test_ours_and_the_repaired_variants_pass(case: Case, endpoints: Endpoints, most: int) -> None:
     result = await explore(
         case, redis_url=endpoints.redis_url, database_url=endpoints.database_url, budget=LONG, most=most, seed=SEED
     )

@@ -24,12 +24,12 @@ LONG = timedelta(minutes=5)
 
 
 def case(name: str) -> Case:
-    """One of them."""
+    """Returns the case of this name."""
     return next(case for case in CASES if case.name == name)
 
 
 async def explored(case: Case, endpoints: Endpoints, *, most: int = 400, seed: int = 1) -> Result:
-    """What comes of it, bounded by the number of schedules."""
+    """Explores a case, bounded by the number of schedules."""
     return await explore(
         case, redis_url=endpoints.redis_url, database_url=endpoints.database_url, budget=LONG, most=most, seed=seed
     )
@@ -48,7 +48,7 @@ answers 0
 stale: In the end a read answers 0, and the database has 1."""
 
 
-async def test_a_race_is_told_as_people_tell_it(endpoints: Endpoints) -> None:
+async def test_a_race_is_shown_as_people_draw_it(endpoints: Endpoints) -> None:
     result = await explored(case("cache-aside, as published"), endpoints)
     failure = result.failures[Anomaly.STALE]
     assert str(failure) == LATE_READER
@@ -61,7 +61,7 @@ async def test_a_seed_takes_the_same_turns_each_time(name: str, endpoints: Endpo
     assert runs[0] == runs[1]
 
 
-# What is broken on purpose.
+# Strategies that are broken on purpose.
 
 
 class ForgetsToInvalidate(CacheAside):
@@ -91,7 +91,7 @@ class DoesNotRevoke(WriteThrough):
 
 
 class WritesWithoutTheLock(WriteThrough):
-    """Two of them take the value away, and then write in any order."""
+    """Two writers remove the value, and then write in any order."""
 
     async def _save(self, key: str, value: int, revoke: Revoke) -> Entry | None:
         await revoke()
@@ -100,7 +100,7 @@ class WritesWithoutTheLock(WriteThrough):
 
 
 class HasNoLedger(SteppedWriteBehind):
-    """What is carried twice counts twice."""
+    """What is flushed twice counts twice."""
 
     async def _apply(self, batches: Sequence[Batch]) -> int:
         try:
@@ -126,7 +126,7 @@ OTHER_WRITER, FLUSHER = Actor("other writer", (Deed.WRITE,)), Actor("flusher", (
         ("write-behind", HasNoLedger, (WRITER, FLUSHER), Anomaly.DOUBLED),
     ],
 )
-async def test_a_strategy_that_was_broken_on_purpose_is_found_out(
+async def test_a_deliberately_broken_strategy_is_detected(
     ours: str, make: Make, actors: tuple[Actor, ...], anomaly: Anomaly, endpoints: Endpoints
 ) -> None:
     whole = case(ours)
@@ -140,7 +140,7 @@ async def test_a_strategy_that_was_broken_on_purpose_is_found_out(
 # Its bounds, and its end.
 
 
-async def test_it_reports_each_schedule_and_ends_with_the_most(endpoints: Endpoints) -> None:
+async def test_it_reports_each_schedule_and_ends_at_the_limit(endpoints: Endpoints) -> None:
     progress: list[Progress] = []
     result = await explore(
         case("cache-aside"),
@@ -182,7 +182,7 @@ async def test_it_leaves_nothing_in_either_store(endpoints: Endpoints, redis: Re
     assert not await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fourways_races%'")
 
 
-async def test_who_is_interrupted_leaves_nothing_either(
+async def test_an_interrupted_exploration_leaves_nothing_either(
     endpoints: Endpoints, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     begun = asyncio.Event()
@@ -205,7 +205,7 @@ async def test_who_is_interrupted_leaves_nothing_either(
     assert not await sql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fourways_races%'")
 
 
-async def test_a_store_that_is_not_there_is_an_error(endpoints: Endpoints) -> None:
+async def test_an_unreachable_store_is_an_error(endpoints: Endpoints) -> None:
     with pytest.raises(OSError, match="Connect call failed"):
         await explore(
             case("cache-aside"),
@@ -218,7 +218,7 @@ async def test_a_store_that_is_not_there_is_an_error(endpoints: Endpoints) -> No
 
 
 @pytest.mark.parametrize("name", ["write-behind, list", "write-through", "write-behind"])
-async def test_it_never_looks_through_a_redis_that_may_be_large(name: str, endpoints: Endpoints, redis: Redis) -> None:
+async def test_it_never_scans_a_redis_that_may_be_large(name: str, endpoints: Endpoints, redis: Redis) -> None:
     async def scans() -> int:
         return int((await redis.info("commandstats")).get("cmdstat_scan", {}).get("calls", 0))
 

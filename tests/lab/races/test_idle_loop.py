@@ -26,7 +26,7 @@ async def _polls(times: int) -> list[float]:
     return woken
 
 
-def test_time_passes_when_it_is_told_and_in_the_order_of_the_timers() -> None:
+def test_time_passes_only_on_command_and_in_the_order_of_the_timers() -> None:
     with asyncio.Runner(loop_factory=IdleLoop) as runner:
         woken = runner.run(_polls(3))
     assert [round(each) for each in woken] == [3600, 7200, 10800]
@@ -43,7 +43,7 @@ async def _waits_for_a_socket() -> list[bytes]:
         told.append(await reader.readline())
 
     reading = asyncio.create_task(read())
-    # Another thread answers, of which no callback of this loop knows.
+    # Another thread answers, and no callback of this loop knows of it.
     writing = loop.run_in_executor(None, there.sendall, b"answered\n")
     await loop.idle(lambda: not told)
     found = list(told)
@@ -54,6 +54,6 @@ async def _waits_for_a_socket() -> list[bytes]:
     return found
 
 
-def test_it_is_not_idle_while_somebody_is_busy() -> None:
+def test_it_is_not_idle_while_it_is_declared_busy() -> None:
     with asyncio.Runner(loop_factory=IdleLoop) as runner:
         assert runner.run(_waits_for_a_socket()) == [b"answered\n"]

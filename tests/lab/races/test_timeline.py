@@ -18,7 +18,7 @@ def test_each_process_has_a_column() -> None:
     ]
 
 
-def test_who_did_nothing_has_none() -> None:
+def test_a_process_that_did_nothing_has_no_column() -> None:
     assert timeline(["reader", "writer"], [Line(1, "UPDATE")]) == "writer\nUPDATE"
 
 

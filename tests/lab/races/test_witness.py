@@ -1,11 +1,11 @@
-"""What is wrong with a schedule."""
+"""The anomalies that the witness finds in a schedule."""
 
 from app.lab.anomaly import Anomaly
 from app.lab.races.witness import Witness
 from app.lab.strategy import Holds
 
 
-def test_a_read_may_answer_either_while_the_write_is_under_way() -> None:
+def test_a_read_may_return_either_value_while_the_write_is_in_flight() -> None:
     witness = Witness(Holds.VALUES, behind=False)
     floor = witness.floor
     witness.begins(1)
@@ -26,7 +26,7 @@ def test_an_old_number_after_the_acknowledgement_is_stale() -> None:
     assert set(witness.found) == {Anomaly.STALE}
 
 
-def test_the_database_says_which_of_two_values_is_older() -> None:
+def test_the_database_decides_which_of_two_values_is_older() -> None:
     witness = Witness(Holds.VALUES, behind=False)
     for value, version in ((2, 2), (1, 3)):
         witness.commits(value, version)
@@ -37,7 +37,7 @@ def test_the_database_says_which_of_two_values_is_older() -> None:
     assert set(witness.found) == {Anomaly.STALE}
 
 
-def test_what_the_database_does_not_have_is_uncommitted_unless_it_comes_later() -> None:
+def test_a_value_not_in_the_database_is_uncommitted_unless_writes_come_later() -> None:
     for behind in (False, True):
         witness = Witness(Holds.VALUES, behind)
         witness.begins(1)
@@ -45,24 +45,24 @@ def test_what_the_database_does_not_have_is_uncommitted_unless_it_comes_later() 
         assert set(witness.found) == (set() if behind else {Anomaly.UNCOMMITTED})
 
 
-def test_what_never_comes_is_lost_and_what_comes_twice_is_doubled() -> None:
+def test_a_count_that_never_arrives_is_lost_and_one_that_arrives_twice_is_doubled() -> None:
     for database, found in ((0, {Anomaly.LOST}), (1, set()), (2, set()), (3, {Anomaly.DOUBLED})):
         witness = Witness(Holds.COUNTS, behind=True)
         witness.begins(1)
-        witness.begins(2)  # In doubt: it may count, or not.
+        witness.begins(2)  # In doubt: it may count or not.
         witness.acknowledges(1)
         witness.ends(database, database)
         assert set(witness.found) == found
 
 
-def test_what_is_acknowledged_and_not_committed_is_lost() -> None:
+def test_an_acknowledged_but_uncommitted_write_is_lost() -> None:
     witness = Witness(Holds.VALUES, behind=False)
     witness.begins(1)
     witness.acknowledges(1)
     assert set(witness.found) == {Anomaly.LOST}
 
 
-def test_an_older_last_word_of_the_database_is_a_loss() -> None:
+def test_an_older_final_value_in_the_database_is_a_loss() -> None:
     witness = Witness(Holds.VALUES, behind=True)
     for value in (1, 2):
         witness.begins(value)
@@ -71,7 +71,7 @@ def test_an_older_last_word_of_the_database_is_a_loss() -> None:
     assert set(witness.found) == {Anomaly.LOST}
 
 
-def test_stores_that_differ_in_the_end_are_found() -> None:
+def test_stores_that_differ_at_the_end_are_reported() -> None:
     for read, found in ((0, Anomaly.STALE), (2, Anomaly.UNCOMMITTED)):
         witness = Witness(Holds.VALUES, behind=False)
         witness.commits(1, 2)

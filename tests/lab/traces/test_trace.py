@@ -1,4 +1,4 @@
-"""Traces are read as what they are: counted here once more, by other means."""
+"""Traces are read correctly: the tests count them again by other means."""
 
 import csv
 import gzip
@@ -49,7 +49,7 @@ def _steps(trace: Trace) -> list[tuple[Kind, str, float | None]]:
 
 
 def _column(name: str, *columns: str) -> list[str]:
-    """What stands in a column of a file of the real data; several are joined by colons."""
+    """Returns a column of a file of the real data; several are joined by colons."""
     path = DATA / name
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = csv.reader(io.StringIO(text.decode()))
@@ -61,7 +61,7 @@ def _column(name: str, *columns: str) -> list[str]:
 
 
 def _lru(keys: Sequence[str], share: float) -> float:
-    """The hit ratio of a plain LRU that holds this share of the keys, in per cent."""
+    """Returns the hit ratio, in per cent, of a plain LRU that holds this share of the keys."""
     most, hits = int(share * len(set(keys))), 0
     kept: OrderedDict[str, None] = OrderedDict()
     for key in keys:
@@ -100,7 +100,7 @@ def _lru(keys: Sequence[str], share: float) -> float:
         ("orders_northwind.csv", "product_id", WRITE, 0, 2_155, 77, None),
     ],
 )
-def test_a_real_trace_has_the_reads_writes_keys_and_counts_that_its_rows_have(
+def test_a_real_trace_has_the_reads_writes_keys_and_counts_of_its_rows(
     name: str,
     key: str,
     kinds: Kind | tuple[str, set[str]],
@@ -128,7 +128,7 @@ def test_a_real_trace_has_the_reads_writes_keys_and_counts_that_its_rows_have(
 
 
 @real
-def test_the_files_of_data_that_are_no_traces_are_refused() -> None:
+def test_data_files_that_are_no_traces_are_refused() -> None:
     for name in ("products_northwind.csv", "names_surnames.csv", "twitter_cluster_stats_2020Mar.csv", "README.md"):
         with pytest.raises(
             TraceError, match=r"Line 1: .* has no columns that are known\. Known are a header with key,op;"
@@ -157,21 +157,21 @@ def test_the_times_of_a_real_trace_begin_at_0_and_never_go_back(name: str, colum
 
 
 @real
-def test_views_are_writes_on_demand() -> None:
+def test_views_count_as_writes_on_demand() -> None:
     trace = read_trace(DATA / "pageviews_nasa_1995_07_01.csv.gz", most=None, views=True)
     assert (trace.reads, trace.writes) == (0, 9_999)
     counts = Counter(operation.key for operation in trace.operations if operation.kind is WRITE)
     assert counts == Counter(_column("pageviews_nasa_1995_07_01.csv.gz", "path"))
 
 
-def test_a_trace_of_its_own_format_is_read(file: Write) -> None:
+def test_a_trace_in_the_labs_own_format_is_read(file: Write) -> None:
     trace = read_trace(file('op,key,t\nget,a,0.5\nSET,b,1.25\n\nDelete,"c,\nd",2\n'), most=None)
     assert _steps(trace) == [(READ, "a", 0), (WRITE, "b", 0.75), (WRITE, "c,\nd", 1.5)]
     assert (trace.name, trace.reads, trace.writes, trace.keys, trace.length) == ("trace", 1, 2, 3, 3)
 
 
 @pytest.mark.parametrize("content", ["op,key\nget,a\nset,b\n", "get,a\nset,b\n", "KEY, Op ,size\na,get,1\nb,set,2"])
-def test_a_header_is_known_in_any_order_and_may_be_left_out(file: Write, content: str) -> None:
+def test_a_header_may_be_in_any_order_or_missing(file: Write, content: str) -> None:
     assert _steps(read_trace(file(content), most=None)) == [(READ, "a", None), (WRITE, "b", None)]
 
 
@@ -185,7 +185,7 @@ def test_a_web_servers_log_is_read_common_or_combined(file: Write) -> None:
     ]
 
 
-def test_what_clients_send_that_is_no_request_is_passed_over_and_counted(file: Write) -> None:
+def test_log_lines_without_a_valid_request_are_skipped_and_counted(file: Write) -> None:
     at = '203.0.113.9 - - [01/Jul/1995:00:00:01 -0400] "{}" 400 0\n'
     strange = ("-", "\\x16\\x03\\x01", "OPTIONS * HTTP/1.1", "GET", "GET /" + 1_024 * "x" + " HTTP/1.1")
     lines = "alyssa.p\n" + LOG + "".join(at.format(request) for request in strange) + at.replace("Jul", "Lip")
@@ -193,19 +193,19 @@ def test_what_clients_send_that_is_no_request_is_passed_over_and_counted(file: W
     assert (trace.length, trace.skipped) == (4, 7)
 
 
-def test_a_path_with_blanks_and_a_request_without_a_version_are_whole(file: Write) -> None:
+def test_a_path_with_blanks_and_a_request_without_a_version_are_kept_whole(file: Write) -> None:
     at = '203.0.113.9 - - [01/Jul/1995:00:00:01 -0400] "{}" 200 0\n'
     trace = read_trace(file(at.format("GET /my file HTTP/1.0") + at.format("GET /old")), most=None)
     assert [operation.key for operation in trace.operations] == ["/my file", "/old"]
 
 
-def test_bytes_that_are_no_utf_8_stay_readable(file: Write) -> None:
+def test_bytes_that_are_not_utf_8_stay_readable(file: Write) -> None:
     line = b'203.0.113.9 - - [01/Jul/1995:00:00:01 -0400] "GET /caf\xe9/\xc3\xa9 HTTP/1.0" 200 1\n'
     assert read_trace(file(line), most=None).operations[0].key == "/caf\\xe9/é"
 
 
 @pytest.mark.parametrize("ends", [("\r\n",) * 3, ("\r",) * 3, ("\n", "\r\n", "\r")])
-def test_line_ends_may_be_mixed_and_a_byte_order_mark_is_no_matter(file: Write, ends: tuple[str, str, str]) -> None:
+def test_line_ends_may_be_mixed_and_a_byte_order_mark_is_ignored(file: Write, ends: tuple[str, str, str]) -> None:
     lines = ("op,key", "get,a", "set,b")
     content = "\ufeff" + "".join(line + end for line, end in zip(lines, ends, strict=True))
     assert _steps(read_trace(file(content), most=None)) == [(READ, "a", None), (WRITE, "b", None)]
@@ -213,7 +213,7 @@ def test_line_ends_may_be_mixed_and_a_byte_order_mark_is_no_matter(file: Write, 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("content", ["op,key\nget,a\n" + "set,b\n" * 4_000, LOG])
-def test_gzip_is_known_by_its_bytes_also_on_standard_input(
+def test_gzip_is_recognised_by_its_bytes_even_on_standard_input(
     file: Write, monkeypatch: pytest.MonkeyPatch, content: str, packed: bool
 ) -> None:
     stored = gzip.compress(content.encode()) if packed else content.encode()
@@ -225,7 +225,7 @@ def test_gzip_is_known_by_its_bytes_also_on_standard_input(
     assert piped.operations == plain.operations
 
 
-# The contents are in the names of the tests, which both workers have to know by the same: so gzip writes no time.
+# The contents are part of the test ids, which must be the same in all test workers: so gzip writes no time.
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -257,19 +257,19 @@ def test_gzip_is_known_by_its_bytes_also_on_standard_input(
         ("op,key\nget," + 70_000 * "x", "Line 2 is longer than 65,536 characters."),
     ],
 )
-def test_what_is_no_trace_is_told_in_a_sentence(file: Write, content: str | bytes, complaint: str) -> None:
+def test_a_file_that_is_no_trace_is_refused_in_one_sentence(file: Write, content: str | bytes, complaint: str) -> None:
     with pytest.raises(TraceError) as error:
         read_trace(file(content), most=None)
     assert str(error.value).startswith(complaint), str(error.value)
 
 
-def test_a_gzip_file_that_ends_early_names_the_last_line_that_was_whole(file: Write) -> None:
+def test_a_truncated_gzip_file_is_refused_with_its_last_whole_line(file: Write) -> None:
     content = gzip.compress("".join(f"get,{zlib.crc32(str(n).encode())}\n" for n in range(20_000)).encode())
     with pytest.raises(TraceError, match=r"The gzip file is broken after line [1-9]\d*,\d+: "):
         read_trace(file(content[: len(content) // 2]), most=None)
 
 
-def test_a_file_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"nowhere cannot be read: No such file or directory\."):
         read_trace(tmp_path / "nowhere", most=None)
     with pytest.raises(TraceError, match=r"cannot be read: Is a directory\."):
@@ -283,7 +283,7 @@ def test_the_first_operations_are_kept_and_all_are_counted(file: Write) -> None:
     assert (trace.reads, trace.writes, trace.keys, trace.length, trace.whole) == (34, 66, 7, 100, True)
 
 
-def test_the_pass_ends_at_the_bound_of_lines_and_says_so(file: Write) -> None:
+def test_the_pass_ends_at_the_line_limit_and_says_so(file: Write) -> None:
     path = file("op,key\n" + "get,a\n" * 100)
     assert read_trace(path, most=None, most_lines=100).whole
     trace = read_trace(path, most=None, most_lines=99)
@@ -292,7 +292,7 @@ def test_the_pass_ends_at_the_bound_of_lines_and_says_so(file: Write) -> None:
 
 @pytest.mark.prove
 @pytest.mark.timeout(900)
-def test_of_more_than_ten_million_lines_ten_million_are_read(tmp_path: Path) -> None:
+def test_at_most_ten_million_lines_are_read(tmp_path: Path) -> None:
     path = tmp_path / "trace.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
         file.write("op,key\n")
@@ -303,7 +303,7 @@ def test_of_more_than_ten_million_lines_ten_million_are_read(tmp_path: Path) -> 
     assert len(trace.operations) == 4_000
 
 
-def test_the_progress_ends_with_all_bytes_of_the_file(file: Write) -> None:
+def test_the_progress_ends_at_the_size_of_the_file(file: Write) -> None:
     text = "".join(f"get,{zlib.crc32(str(n).encode())}\n" for n in range(50_000)).encode()
     for content in (text, gzip.compress(text)):
         told: list[int] = []
@@ -319,7 +319,7 @@ def test_the_progress_ends_with_all_bytes_of_the_file(file: Write) -> None:
         assert (told[-1], totals) == (len(content), {len(content)})
 
 
-def test_standard_input_has_no_end_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_has_no_known_size(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int | None]] = []
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"get,a\n")))
     read_trace(Path("-"), most=1, progress=lambda done, total: told.append((done, total)))
@@ -332,11 +332,11 @@ def test_the_memory_of_a_long_trace_is_bounded(file: Write) -> None:
     read_trace(path, most=4_000)
     _now, few = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # 50,000 hashes of keys, and few operations: with all of them it is twice as much.
+    # 50,000 hashes of keys, and few operations: with all of them it would be twice as much.
     assert few < 7 * 2**20
 
 
-def test_many_keys_are_counted_nearly_in_bounded_memory() -> None:
+def test_many_keys_are_estimated_in_bounded_memory() -> None:
     few = Distinct(most=4_096)
     for _round in range(2):
         for number in range(4_096):
@@ -349,13 +349,13 @@ def test_many_keys_are_counted_nearly_in_bounded_memory() -> None:
     assert len(few._hashes) <= 4_096
 
 
-def test_a_standard_input_that_was_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(TraceError, match=r"Standard input is closed: there is no trace in it\."):
         read_trace(Path("-"), most=1)
 
 
-def test_empty_lines_without_an_end_are_no_trace(file: Write) -> None:
+def test_endless_empty_lines_are_no_trace(file: Write) -> None:
     with pytest.raises(TraceError, match="100,000 lines up to line 100,001 are empty"):
         read_trace(file("op,key\n" + "\n" * 100_001), most=1)
     assert read_trace(file("op,key\n" + "\n" * 100_000 + "get,a\n"), most=1).reads == 1

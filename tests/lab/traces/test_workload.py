@@ -1,4 +1,4 @@
-"""Workloads are what their recipes say, and the same for the same seed."""
+"""Workloads do what their recipes say, and are the same for the same seed."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ def _number(operation: Operation) -> int:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_workload_has_the_share_of_reads_that_it_says(name: str) -> None:
+def test_a_workload_has_its_declared_share_of_reads(name: str) -> None:
     trace = make(name, requests=REQUESTS)
     assert (len(trace.operations), trace.length, trace.whole, trace.exact) == (REQUESTS, REQUESTS, True, True)
     assert trace.reads == sum(operation.kind is READ for operation in trace.operations)
@@ -40,7 +40,7 @@ def test_a_workload_has_the_share_of_reads_that_it_says(name: str) -> None:
 @pytest.mark.parametrize("reads", [0.6, pytest.param(0.9, marks=pytest.mark.prove)])
 def test_the_share_of_reads_can_be_set(name: str, reads: float) -> None:
     trace = make(name, requests=4 * REQUESTS, reads=reads)
-    # The scans of E are few and long, so that chance does more.
+    # The scans of E are few and long, so its share varies more.
     assert trace.reads / trace.length == pytest.approx(reads, abs=0.03 if name == "ycsb-e" else 0.01)
 
 
@@ -51,7 +51,7 @@ def test_the_same_seed_makes_the_same_operations(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_the_longer_trace_begins_as_the_shorter_one(name: str) -> None:
+def test_a_longer_trace_begins_like_a_shorter_one(name: str) -> None:
     if name not in ("catalogue", "batch-import"):  # They depend on the number of requests.
         assert make(name, requests=900).operations[:300] == make(name, requests=300).operations
 
@@ -83,7 +83,7 @@ def test_ycsb_spreads_the_popular_rows_as_its_own_generator_does() -> None:
     assert less / 100_000 == pytest.approx(0.5**0.99 / 26.46902820178302, abs=0.002)
 
 
-def test_ycsb_d_reads_what_was_added_last() -> None:
+def test_ycsb_d_reads_the_newest_rows_most() -> None:
     rows, ages = 1_000, []
     for operation in make("ycsb-d", requests=REQUESTS).operations:
         if operation.kind is WRITE:
@@ -107,7 +107,7 @@ def test_ycsb_e_scans_neighbours() -> None:
         else:
             runs.append([number])
     lengths = [len(run) for run in runs]
-    assert max(lengths) <= 200  # Two may follow one upon the other.
+    assert max(lengths) <= 200  # Two scans may follow each other.
     assert 30 < sum(lengths) / len(lengths) < 60
 
 
@@ -123,7 +123,7 @@ def test_the_catalogue_has_5_writes_in_50_005_and_at_least_one(requests: int, wr
     assert make("catalogue", requests=requests).writes == writes
 
 
-def test_a_write_of_the_catalogue_stands_between_reads() -> None:
+def test_a_catalogue_write_comes_between_reads() -> None:
     trace = make("catalogue", requests=4_000)
     assert [place for place, operation in enumerate(trace.operations) if operation.kind is WRITE] == [2_000]
 
@@ -164,14 +164,14 @@ def test_a_counter_storm_writes_few_keys() -> None:
 @pytest.mark.parametrize(
     ("items", "alpha"), [(1, 1.0), (10, 0.5), (1_000, 0.0), (1_000, 0.99), (1_000, 1.0), (50, 2.5)]
 )
-def test_ranks_come_up_as_1_to_the_power_of_alpha(items: int, alpha: float) -> None:
+def test_ranks_are_drawn_in_proportion_to_1_over_rank_to_the_alpha(items: int, alpha: float) -> None:
     random, zipf = Random(1), Zipf(items, alpha)
     counts = Counter(zipf.draw(random) for _ in range(50_000))
     weights = [1 / rank**alpha for rank in range(1, items + 1)]
     assert set(counts) <= set(range(items))
     for rank in {0, 1, 9, items - 1} & set(range(items)):
         share = weights[rank] / sum(weights)
-        # Five standard deviations, which one draw in a million leaves.
+        # Five standard deviations, which one draw in a million exceeds.
         assert abs(counts[rank] - 50_000 * share) <= 5 * (50_000 * share * (1 - share)) ** 0.5
 
 
@@ -183,7 +183,7 @@ def test_alpha_and_keys_can_be_set() -> None:
     assert make("read-heavy", requests=REQUESTS, keys=100, alpha=0).keys == 100
 
 
-def test_a_ratio_is_read_as_people_write_it() -> None:
+def test_a_ratio_is_parsed_as_people_write_it() -> None:
     assert share_of_reads("95:5") == 0.95
     assert share_of_reads("0:1") == 0
     assert share_of_reads(" 1 : 0.25 ") == 0.8
@@ -192,7 +192,7 @@ def test_a_ratio_is_read_as_people_write_it() -> None:
             share_of_reads(ratio)
 
 
-def test_what_cannot_be_made_is_told_in_a_sentence() -> None:
+def test_an_impossible_workload_is_refused_in_one_sentence() -> None:
     with pytest.raises(WorkloadError, match=r"There is no workload 'ycsb-g'\. There are ycsb-a, .*, catalogue\."):
         make("ycsb-g", requests=1)
     with pytest.raises(WorkloadError, match=r"0 requests are not between 1 and 10,000,000\."):
