@@ -52,7 +52,7 @@ ELSEWHERE = {
         "tests/caching/test_copied.py::test_the_program_of_the_docs_runs_with_three_packages"
     ),
     ("docs/adopt.md", "Write-behind on a counter of your own"): (
-        "tests/caching/test_copied.py::test_the_likes_of_the_docs_are_counted_in_both_stores"
+        "tests/caching/test_copied.py::test_the_likes_program_of_the_docs_counts_in_both_stores"
     ),
     ("docs/lab.md", "Compare the strategies"): (
         "tests/lab/commands/test_compare.py::test_the_table_names_every_strategy_and_what_each_column_tests"

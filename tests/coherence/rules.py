@@ -84,7 +84,7 @@ RULES = {
         REGION,
         "if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:",
         "if False:",
-        "../caching/test_region.py::test_a_row_of_another_epoch_says_of_none_and_is_not_kept",
+        "../caching/test_region.py::test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch",
     ),
     "a poll misses its beat": Rule(
         BEAT,

@@ -342,7 +342,7 @@ async def test_of_a_crowd_that_finds_trust_lapsed_all_go_on_with_the_first_news(
     assert outcomes == {Outcome.HIT: 100}
 
 
-async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(
+async def test_news_of_trust_that_has_already_ended_does_not_restore_belief(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection
 ) -> None:
     """B's relay carries a change, asks whether all is done, and the answer is slow
