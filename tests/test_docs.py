@@ -32,7 +32,7 @@ ELSEWHERE = {
         "tests/users/test_service.py::test_a_slow_reader_does_not_bring_the_old_row_back"
     ),
     ("CONTRIBUTING.md", "With a fault proxy"): (
-        "tests/outages/test_rot.py::test_a_fill_that_comes_after_a_write_was_answered_is_not_kept"
+        "tests/outages/test_rot.py::test_a_fill_that_arrives_after_a_write_was_answered_is_not_kept"
     ),
     **{
         ("docs/add-a-resource.md", step): (
