@@ -58,7 +58,7 @@ async def test_a_question_is_never_answered_by_a_call_sent_before_it(doubling: D
     assert doubling.calls == [[7], [7]]
 
 
-async def test_a_call_has_at_most_the_largest_number_of_keys(doubling: Doubling) -> None:
+async def test_a_batch_is_split_into_calls_of_at_most_the_largest_size(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
     doubling.gate.set()
     await asyncio.gather(*(batching.ask(key) for key in range(20, 20 + LARGEST + 1)))

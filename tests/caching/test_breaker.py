@@ -196,7 +196,7 @@ async def test_an_unanswered_ping_opens_the_breaker(breaker: Breaker, redis: Red
     assert breaker.is_open, "That it answers does not say what it knows."
 
 
-async def test_an_answer_to_a_question_asked_before_trust_was_lost_is_not_believed(
+async def test_an_answer_to_a_command_sent_before_trust_was_lost_is_not_believed(
     region: Region[int, Thing], breaker: Breaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R asks on a connection to the Redis that has restarted · another connection detects it · R's answer arrives"""

@@ -202,7 +202,7 @@ async def test_the_likes_program_of_the_docs_counts_in_both_stores(
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
-async def test_what_a_killed_process_has_accepted_is_flushed_once_by_the_next_process(
+async def test_likes_accepted_by_a_killed_process_are_flushed_once_by_the_next_process(
     home: Path, endpoints: Endpoints, redis: Redis, moment: str
 ) -> None:
     """It has accepted 500 likes, and is killed in the middle of its first flush. A client repeats the last like."""
@@ -217,7 +217,7 @@ async def test_what_a_killed_process_has_accepted_is_flushed_once_by_the_next_pr
     assert await said(await run(home, RESTARTED, endpoints)) == ["500", "500", "0"]
 
 
-async def test_the_library_imports_nothing_else(home: Path, endpoints: Endpoints) -> None:
+async def test_nothing_but_the_library_and_its_packages_can_be_imported(home: Path, endpoints: Endpoints) -> None:
     """Neither this project nor a package that only this project needs can be imported there."""
     for name in ("app", "sqlalchemy", "fastapi", "asyncpg"):
         process = await run(home, f"import {name}", endpoints)

@@ -111,7 +111,7 @@ def test_the_window_of_a_policy_is_what_a_crash_may_lose() -> None:
     }
 
 
-async def test_the_service_reports_the_current_fsync_policy_as_a_risk(redis: Redis, client: httpx.AsyncClient) -> None:
+async def test_the_service_reports_the_current_fsync_policy(redis: Redis, client: httpx.AsyncClient) -> None:
     for policy in ("always", "no"):
         await redis.config_set("appendfsync", policy)
         assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == policy

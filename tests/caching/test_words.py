@@ -120,5 +120,5 @@ def test_the_code_of_a_wrapped_error_is_found() -> None:
     assert code(error) == "WRONGPASS"
 
 
-def test_no_error_has_no_code() -> None:
+def test_without_an_error_there_is_no_code() -> None:
     assert code(None) is None

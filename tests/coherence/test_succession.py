@@ -22,7 +22,7 @@ EPOCH = "SELECT max(n) FROM epochs"
 BEGINS = "WITH claimed AS"
 """The statement by which an instance that has claimed begins the next epoch."""
 OTHERS = r"^(?!;|.*FROM outbox\), 0\), EXISTS|.*\bparked_views\b)"
-"""Statements other than a relay's poll, and the check whether a connection lives."""
+"""Every statement except a relay's poll, and the check whether a connection lives."""
 
 
 @pytest.fixture

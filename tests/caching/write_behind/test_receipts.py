@@ -509,7 +509,7 @@ async def test_a_lost_answer_does_not_accept_views_twice(
     assert remembers_nothing(views)
 
 
-async def test_running_receipts_check_again_and_again(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_running_receipts_are_checked_regularly(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     async with views.counters.receipts.running():
         assert views.counters.receipts.alive
         await views.counters.add("home", 5)

@@ -46,7 +46,7 @@ async def test_a_foreign_value_in_place_of_a_stream_stops_no_other_stream(
     assert await counted(sql) == set(PAGES)
 
 
-async def test_a_stream_overwritten_during_a_flush_does_not_keep_the_entries_of_others(
+async def test_flushed_entries_are_removed_although_another_stream_is_overwritten_meanwhile(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """The flusher has gathered entries of all streams, and waits for the database · somebody sets a string under the

@@ -126,7 +126,7 @@ async def test_a_view_that_was_answered_only_when_repeated_is_counted(
 async def test_views_with_keys_are_counted_although_their_entries_were_removed(
     stores: Stores, postgres_wire: PostgresWire
 ) -> None:
-    """Entries that were removed from the stream by hand are accepted again; the keys in Redis are their own."""
+    """Entries that were removed from the stream by hand are accepted again: the keys found in Redis are their own."""
     *pages, witness = _pages_of_one_shard("removed")
     async with (
         _stopped_short(stores, postgres_wire, "removed", HURRIED, workers=1) as (_, one),

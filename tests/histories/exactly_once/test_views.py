@@ -99,7 +99,7 @@ async def test_each_view_is_counted_exactly_once_whatever_dies(
     _check_worth(books, storm)
 
 
-async def test_nothing_was_counted_later(stores: Stores, application: Application, past: list[Books]) -> None:
+async def test_nothing_is_counted_after_the_storms(stores: Stores, application: Application, past: list[Books]) -> None:
     """Views that Redis lost and a process accepted again, late answers, takeovers of entries: all of that is over."""
     await application.stop()
     assert await carried(stores.endpoints.redis_url)

@@ -55,7 +55,7 @@ WHERE backend_type = 'client backend' AND application_name = 'fourways' AND pid 
 
 
 def drawn(randomness: random.Random, number: int) -> list[str]:
-    """Draws `number` faults. A standby can be promoted only once, and is no standby after that."""
+    """Draws up to `number` faults. A standby can be promoted only once, and is no standby after that."""
     faults = randomness.sample(FAULTS, number)
     if {"promoted", "promoted with loss"} <= set(faults):
         faults.remove("promoted")

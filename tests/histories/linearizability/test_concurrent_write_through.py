@@ -87,7 +87,7 @@ async def test_two_writes_that_the_stores_apply_in_different_orders_are_detected
 
 
 @pytest.mark.parametrize("kinds", [{Kind.READ: 80, Kind.PUT: 20}, KINDS], ids=["reads and settings", "all calls"])
-async def test_random_histories_detect_it_too(
+async def test_random_calls_reveal_concurrent_write_through_too(
     redis: Redis, pool: asyncpg.Pool, capsys: pytest.CaptureFixture[str], kinds: Mapping[Kind, int]
 ) -> None:
     target = ConcurrentWriteThrough(redis, pool, ttl=timedelta(milliseconds=20))

@@ -32,7 +32,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A read without a change in SQL that was committed `behind` seconds before the read started."""
+    """A read that did not show a change in SQL, which was committed `behind` seconds before the read started."""
 
     start: float
     behind: float
