@@ -55,7 +55,7 @@ async def test_trust_counts_from_the_beginning_of_the_poll() -> None:
     assert not breaker.closed
 
 
-async def test_trust_expires_although_the_monotonic_clock_stood_still(
+async def test_trust_expires_although_the_boot_clock_stood_still(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """B's machine is paused, and its clocks with it       A commits a new row, waits until B's trust has ended, answers
