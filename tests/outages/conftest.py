@@ -41,7 +41,7 @@ async def pair(instances: Pair) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def sql(stores: Endpoints) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to these stores as of somebody with psql."""
+    """An operator's connection to these stores, as with psql."""
     connection = await asyncpg.connect(stores.database_url)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""The relay or the flusher makes no progress: /health/ready never reports such an instance as well."""
+"""The relay or the flusher makes no progress: /health/ready does not say that all is well."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -59,7 +59,7 @@ async def instances(redis_url: str, stores: Endpoints) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A connection as of somebody with redis-cli."""
+    """An operator's connection, as with redis-cli."""
     async with open_redis(redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
         yield redis
 

@@ -27,7 +27,7 @@ CROWD = 500
 
 @pytest.fixture
 async def redis(stores: Endpoints) -> AsyncIterator[Redis]:
-    """A connection as of somebody with redis-cli."""
+    """An operator's connection, as with redis-cli."""
     async with open_redis(stores.redis_url, timeout=timedelta(seconds=5), connections=1) as redis:
         yield redis
 

@@ -43,7 +43,7 @@ POISON: Mapping[str, tuple[str, int, str]] = {
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """A connection as of somebody with psql. Its triggers are removed at the end."""
+    """An operator's connection, as with psql. Its triggers are removed at the end."""
     yield sql
     await sql.execute("DROP FUNCTION IF EXISTS ill CASCADE")
 

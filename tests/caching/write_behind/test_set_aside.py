@@ -28,13 +28,13 @@ CREATE FUNCTION ill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER ill BEFORE INSERT ON applied FOR EACH ROW EXECUTE FUNCTION ill();
 """
-"""Makes Postgres fail as if it took too long to record one batch."""
+"""A trigger by which Postgres fails as if it took too long to record one batch."""
 STATES = {"a statement takes too long": "57014", "a lock is not to be had": "55P03", "nobody knows": "38000"}
 
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """A connection as of somebody with psql. Its triggers are removed at the end."""
+    """An operator's connection, as with psql. Its triggers are removed at the end."""
     yield sql
     await sql.execute("DROP FUNCTION IF EXISTS ill CASCADE")
 

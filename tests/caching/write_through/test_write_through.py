@@ -239,7 +239,7 @@ async def test_a_database_with_another_default_isolation_keeps_the_two_snapshots
 async def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(
     endpoints: Endpoints, region: Region[str, Stock], load: Load, inventory: Inventory, sql: asyncpg.Connection
 ) -> None:
-    """W's COMMIT is in flight · the connection dies: W cannot know the outcome. Repeating it with its key tells."""
+    """W's COMMIT is in flight · the connection dies: W cannot know. A repetition with the same key settles it."""
     await inventory.put("A", Setting(30))
     async with (
         PostgresWire(endpoints.database_url) as wire,

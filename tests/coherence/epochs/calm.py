@@ -1,7 +1,8 @@
 """Checks that all instances believe in the end, once faults stop and all names lead to one Redis and one Postgres.
 
-From a given state on, the instances take turns in a fixed order: each finishes its step and makes a whole poll, then
-time advances by a tick. If that returns to an earlier state in which not all believe, nobody would ever believe again.
+From a given state on, the instances take turns in a fixed order: each finishes what it has begun and makes a whole
+poll, then time advances by a tick. If that returns to an earlier state in which not all believe, nobody would ever
+believe again.
 """
 
 from tests.coherence.epochs.explorer import tick

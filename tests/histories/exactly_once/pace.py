@@ -13,7 +13,7 @@ Call = Callable[[Connection], Awaitable[None]]
 
 @asynccontextmanager
 async def paced(url: str, rate: float, call: Call) -> AsyncIterator[None]:
-    """Calls while the block lasts, each on a connection of its own. When it ends, all calls were answered."""
+    """Calls while the block lasts, each on a connection that no other call uses. At its end, all are answered."""
     idle: deque[Connection] = deque()
     over = asyncio.Event()
 

@@ -45,7 +45,7 @@ async def test_two_instances_with_different_clocks_count_each_view_once(stores: 
             return (await stored(endpoints.database_url)).get(page, 0) >= 4 * VIEWS
 
         await eventually(all_is_there)
-    # When it stopped, each has checked once more for the views that it had accepted.
+    # When they stopped, each checked once more for the views that it had accepted.
     assert not await waiting(endpoints.redis_url)
     assert (await stored(endpoints.database_url))[page] == 4 * VIEWS
     assert await dead_letters(endpoints.database_url) == before

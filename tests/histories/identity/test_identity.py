@@ -28,7 +28,7 @@ from tests.histories.identity.state import State
 from tests.histories.linearizability.checker import Verdict
 
 SAMPLE = (0, 16, 30, 32)
-"""A smallest set of seeds that inject every fault."""
+"""A smallest set of seeds that covers every fault."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
 STRIKES = 3
 ENOUGH = 100

@@ -30,7 +30,7 @@ from tests.process_tree import ProcessTree
 from tests.service import FORKING, Service, serving
 
 SAMPLE = (0, 2, 13, 14)
-"""A smallest set of seeds that inject every fault of the stores and of the workers."""
+"""A smallest set of seeds that covers every fault of the stores and of the workers."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(60)]
 CLIENTS = 8
 WORKERS = 3
