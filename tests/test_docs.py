@@ -32,7 +32,7 @@ ELSEWHERE = {
         "tests/users/test_service.py::test_a_slow_reader_does_not_bring_the_old_row_back"
     ),
     ("CONTRIBUTING.md", "With a fault proxy"): (
-        "tests/outages/test_rot.py::test_a_fill_that_comes_after_a_write_was_answered_is_not_kept"
+        "tests/outages/test_rot.py::test_a_fill_that_arrives_after_a_write_was_answered_is_not_kept"
     ),
     **{
         ("docs/add-a-resource.md", step): (
@@ -52,7 +52,7 @@ ELSEWHERE = {
         "tests/caching/test_copied.py::test_the_program_of_the_docs_runs_with_three_packages"
     ),
     ("docs/adopt.md", "Write-behind on a counter of your own"): (
-        "tests/caching/test_copied.py::test_the_likes_of_the_docs_are_counted_in_both_stores"
+        "tests/caching/test_copied.py::test_the_likes_program_of_the_docs_counts_in_both_stores"
     ),
     ("docs/lab.md", "Compare the strategies"): (
         "tests/lab/commands/test_compare.py::test_the_table_names_every_strategy_and_what_each_column_tests"

@@ -1,4 +1,4 @@
-"""What the tests of the library share: a value to cache, a source to load it from, and what the cache reported."""
+"""Shared by the tests of the library: a value to cache, a source to load it from, and a count of reported events."""
 
 import asyncio
 from collections import Counter
@@ -17,14 +17,14 @@ LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), ab
 
 
 class Thing(BaseModel, frozen=True):
-    """Something that can be cached."""
+    """A value to cache."""
 
     name: str
     version: int
 
 
 class Source:
-    """Rows to load, how often each was asked for, and a gate behind each read: what was read leaves through it."""
+    """Rows to load, a count of the reads of each, and a gate that holds back what was read until it opens."""
 
     def __init__(self) -> None:
         self.rows: dict[int, Thing] = {}
@@ -36,11 +36,11 @@ class Source:
         self.open.set()
 
     async def get(self, key: int) -> Thing | None:
-        """One row."""
+        """Reads one row."""
         return (await self.get_many([key])).get(key)
 
     async def get_many(self, keys: Sequence[int]) -> dict[int, Thing]:
-        """Many rows, in one call. They are read at once, and arrive when the gate opens."""
+        """Reads many rows in one call. They are read immediately and returned when the gate opens."""
         self.calls += 1
         self.asked.update(keys)
         rows = {key: self.rows[key] for key in keys if key in self.rows}
@@ -52,7 +52,7 @@ class Source:
         return rows
 
     def hold(self) -> None:
-        """Closes the gate: `read` tells when the next read stands before it."""
+        """Closes the gate. `read` is set when the next read waits at the gate."""
         self.read.clear()
         self.open.clear()
 
@@ -62,7 +62,7 @@ def source() -> Iterator[Source]:
     """An empty source with its gate open."""
     source = Source()
     yield source
-    source.open.set()  # A test that failed before it opened the gate leaves a load behind it.
+    source.open.set()  # A test that failed before it opened the gate leaves a load waiting there.
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ NewRegion = Callable[[], Region[int, Thing]]
 async def new_region(
     redis: Redis, clock: RedisClock, breaker: Breaker, reported: Counter[Event]
 ) -> AsyncIterator[NewRegion]:
-    """Makes regions over the same keys. Each is like another process: they share Redis and nothing else."""
+    """Makes regions over the same keys. Each acts as a separate process: they share nothing but Redis."""
 
     def observe(name: str, event: Event, took: timedelta, times: int) -> None:
         assert name == "things"

@@ -1,4 +1,4 @@
-"""The calls of one tick become one."""
+"""All calls of one tick become one call."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -12,7 +12,7 @@ from tests.eventually import PATIENCE
 
 
 class Doubling:
-    """Answers twice each key, and remembers with which keys it was called."""
+    """Answers twice each key, and records the keys of each call."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -30,7 +30,7 @@ class Doubling:
 
 @pytest.fixture
 def doubling() -> Doubling:
-    """A call that answers when its gate opens."""
+    """A call that answers once its gate is open."""
     return Doubling()
 
 
@@ -48,7 +48,7 @@ async def test_equal_questions_are_asked_once(doubling: Doubling) -> None:
     assert doubling.calls == [[7]]
 
 
-async def test_a_question_is_never_answered_by_a_call_that_was_sent_before_it(doubling: Doubling) -> None:
+async def test_a_question_is_never_answered_by_a_call_sent_before_it(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
     first = batching.ask(7)
     await doubling.called.wait()
@@ -58,14 +58,14 @@ async def test_a_question_is_never_answered_by_a_call_that_was_sent_before_it(do
     assert doubling.calls == [[7], [7]]
 
 
-async def test_a_call_has_no_more_keys_than_redis_can_answer_at_once(doubling: Doubling) -> None:
+async def test_a_batch_is_split_into_calls_of_at_most_the_largest_size(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
     doubling.gate.set()
     await asyncio.gather(*(batching.ask(key) for key in range(20, 20 + LARGEST + 1)))
     assert [len(keys) for keys in doubling.calls] == [LARGEST, 1]
 
 
-async def test_a_call_that_fails_fails_for_all_its_questions_and_no_others(doubling: Doubling) -> None:
+async def test_a_failed_call_fails_all_its_questions_and_no_others(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
     doubling.gate.set()
     answers = await asyncio.gather(*(batching.ask(key) for key in (12, 13)), return_exceptions=True)
@@ -73,7 +73,7 @@ async def test_a_call_that_fails_fails_for_all_its_questions_and_no_others(doubl
     assert await batching.ask(12) == 24
 
 
-async def test_who_goes_away_takes_nobody_along(doubling: Doubling) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_others(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
 
     async def ask() -> int:
@@ -87,7 +87,7 @@ async def test_who_goes_away_takes_nobody_along(doubling: Doubling) -> None:
     assert gone.cancelled()
 
 
-async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None:
+async def test_a_caller_that_was_alone_last_time_asks_without_a_task(doubling: Doubling) -> None:
     started: list[asyncio.Task[None]] = []
 
     def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -100,7 +100,7 @@ async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None
     assert (doubling.calls, len(started)) == ([[7], [7], [8]], 1)
     doubling.gate.clear()
     doubling.called.clear()
-    # Whoever comes while it is under way joins others.
+    # A caller that comes while another one's call is in flight joins a batch.
     alone, *others = [asyncio.ensure_future(batching.ask_here(key)) for key in (1, 2, 3)]
     await doubling.called.wait()
     doubling.gate.set()
@@ -108,7 +108,7 @@ async def test_whoever_was_alone_asks_without_a_task(doubling: Doubling) -> None
     assert (doubling.calls[3:], len(started)) == ([[1], [2, 3]], 2)
 
 
-async def test_whoever_asks_alone_may_go_away(doubling: Doubling) -> None:
+async def test_a_caller_that_asks_alone_can_be_cancelled(doubling: Doubling) -> None:
     batching = Batching(doubling, asyncio.create_task)
     doubling.gate.set()
     await batching.ask_here(7)
@@ -124,8 +124,8 @@ async def test_whoever_asks_alone_may_go_away(doubling: Doubling) -> None:
 
 
 @pytest.mark.parametrize("readers", [1, 2])
-async def test_who_counts_and_fails_fails_for_all_that_asked(doubling: Doubling, readers: int) -> None:
-    """The counter of a hit cannot be written · whoever asked is told, and does not wait for ever"""
+async def test_an_error_in_the_count_reaches_all_callers(doubling: Doubling, readers: int) -> None:
+    """A hit cannot be counted · all callers get the error, and none waits forever"""
 
     def count(answers: Sequence[int], callers: Sequence[int]) -> None:
         raise ValueError("It cannot be counted.")
@@ -138,8 +138,8 @@ async def test_who_counts_and_fails_fails_for_all_that_asked(doubling: Doubling,
         assert [str(error) for error in told] == ["It cannot be counted."] * readers
 
 
-async def test_a_key_that_cannot_be_asked_for_fails_alone() -> None:
-    """As a name that is no UTF-8 fails while a command is packed."""
+async def test_a_key_that_cannot_be_asked_for_fails_only_its_own_callers() -> None:
+    """For example, a name that is not valid UTF-8 fails while a command is packed."""
     calls: list[list[int]] = []
 
     async def call(keys: Sequence[int]) -> Sequence[int]:
@@ -154,13 +154,13 @@ async def test_a_key_that_cannot_be_asked_for_fails_alone() -> None:
     assert len(calls) == 7, "By halves."
 
 
-async def test_a_result_that_cannot_be_read_is_raised_for_its_key_alone() -> None:
+async def test_an_unreadable_result_is_raised_for_its_own_key_only() -> None:
     async def call(keys: Sequence[int]) -> Sequence[int | Unreadable]:
         return [Unreadable("It is torn.") if key == 1 else key for key in keys]
 
     asked: Batching[int, int] = Batching(call, asyncio.create_task)
     answers = await asyncio.gather(*map(asked.ask, [0, 1, 1, 2]), return_exceptions=True)
     assert [str(answer) for answer in answers] == ["0", "It is torn.", "It is torn.", "2"]
-    for _ in range(3):  # From the second one on, alone.
+    for _ in range(3):  # From the second one on, the caller asks alone.
         with pytest.raises(Unreadable):
             await asked.ask_here(1)

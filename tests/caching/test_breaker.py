@@ -1,4 +1,4 @@
-"""When Redis is believed, and how many reads pass by it when it is not."""
+"""When Redis is believed, and how many reads bypass it when it is not."""
 
 import asyncio
 import time
@@ -18,15 +18,15 @@ from tests.caching.conftest import Source, Thing
 
 OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
 NEVER = timedelta(milliseconds=1)
-"""A patience that nothing outlasts."""
+"""A wait that is over at once."""
 
 
 def long_ago() -> Moment:
-    """Before what was found out then stopped to count."""
+    """A moment so long ago that trust from then has ended."""
     return Moment.now().later(-breakers.TRUST - timedelta(seconds=1))
 
 
-async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
+async def test_a_redis_that_no_relay_has_polled_is_not_believed() -> None:
     breaker = Breaker()
     assert breaker.is_open
     assert not breaker.closed
@@ -34,7 +34,7 @@ async def test_nobody_believes_a_redis_that_no_relay_has_looked_at() -> None:
         await breaker.believed()
 
 
-async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_trust_expires_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "NEWS", NEVER)
     breaker = Breaker()
     breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
@@ -47,7 +47,7 @@ async def test_trust_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         await breaker.believed()
 
 
-async def test_trust_counts_from_when_the_relay_began() -> None:
+async def test_trust_counts_from_the_beginning_of_the_poll() -> None:
     breaker = Breaker()
     breaker.close(breaker.losses, Moment.now().later(timedelta(hours=1)))
     assert breaker.closed
@@ -55,11 +55,11 @@ async def test_trust_counts_from_when_the_relay_began() -> None:
     assert not breaker.closed
 
 
-async def test_trust_ends_although_the_clock_that_does_not_stop_for_sleep_stood_still(
+async def test_trust_expires_although_the_boot_clock_stood_still(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """B's machine is paused, and its clocks with it       A commits a new row, waits until B's trust has ended, answers
-    B's machine goes on, and somebody sets its time of day
+    B's machine resumes, and somebody sets its time of day
     R on B would hit the old value: the other clock has hardly moved
     """
     breaker = Breaker()
@@ -69,14 +69,14 @@ async def test_trust_ends_although_the_clock_that_does_not_stop_for_sleep_stood_
     assert not breaker.closed
 
 
-async def test_a_step_back_of_the_time_of_day_does_not_prolong_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_setting_the_wall_clock_back_does_not_prolong_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     monkeypatch.setattr(moment, "wall", lambda: time.time() - 7200)
     assert not breaker.closed
 
 
-async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None:
+async def test_trust_renewed_without_the_database_is_not_verified() -> None:
     breaker = Breaker()
     breaker.close(breaker.losses, moment.NEVER)
     assert breaker.verified
@@ -86,8 +86,8 @@ async def test_trust_that_goes_on_without_the_database_is_not_verified() -> None
     assert breaker.verified
 
 
-async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> None:
-    """A look begins, and Postgres is silent · meanwhile Redis is found to answer, again and again · the look fails"""
+async def test_a_failed_poll_does_not_shorten_trust_that_was_renewed_meanwhile() -> None:
+    """A poll begins, and Postgres is silent · meanwhile Redis is found to answer, again and again · the poll fails"""
     breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     breaker.renew(moment.NEVER)
@@ -95,7 +95,7 @@ async def test_a_look_in_vain_does_not_shorten_the_trust_of_a_later_one() -> Non
     assert breaker.closed
 
 
-async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
+async def test_a_reader_that_finds_trust_lapsed_continues_when_trust_is_renewed() -> None:
     breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
     readers = [asyncio.create_task(breaker.believed()) for _ in range(3)]
@@ -105,7 +105,7 @@ async def test_a_reader_who_finds_trust_lapsed_goes_on_with_the_news() -> None:
     await asyncio.gather(*readers)
 
 
-async def test_a_reader_who_waits_for_news_hears_of_bad_news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_waits_for_news_fails_as_soon_as_the_breaker_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "NEWS", timedelta(hours=1))
     breaker = Breaker()
     breaker.close(breaker.losses, long_ago())
@@ -116,9 +116,9 @@ async def test_a_reader_who_waits_for_news_hears_of_bad_news_at_once(monkeypatch
         await reader
 
 
-async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_news_of_trust_that_has_already_ended_does_not_restore_belief(monkeypatch: pytest.MonkeyPatch) -> None:
     """R finds trust lapsed, and waits
-    the relay comes to the end of a poll that began longer than TRUST ago
+    the relay ends a poll that began longer than TRUST ago
     """
     monkeypatch.setattr(breakers, "NEWS", timedelta(milliseconds=50))
     breaker = Breaker()
@@ -131,8 +131,8 @@ async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(monk
         await reader
 
 
-async def test_what_was_found_out_before_trust_was_lost_does_not_bring_it_back() -> None:
-    """The relay begins its poll · Redis restarts, and a connection finds it out · the relay ends its poll"""
+async def test_a_poll_begun_before_trust_was_lost_does_not_restore_it() -> None:
+    """The relay begins its poll · Redis restarts, and a connection detects it · the relay ends its poll"""
     breaker = Breaker()
     breaker.close(breaker.losses, moment.NEVER)
     losses = breaker.losses
@@ -145,7 +145,7 @@ async def test_what_was_found_out_before_trust_was_lost_does_not_bring_it_back()
     assert breaker.closed
 
 
-async def test_three_failures_in_a_row_open_it_and_what_redis_answers_is_none(
+async def test_three_failures_in_a_row_open_the_breaker_and_error_answers_are_no_failures(
     breaker: Breaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breakers, "FAILING", timedelta(0))
@@ -162,7 +162,7 @@ async def test_three_failures_in_a_row_open_it_and_what_redis_answers_is_none(
     assert not breaker.reachable
 
 
-async def test_another_run_of_redis_opens_it_and_what_was_asked_is_not_asked(breaker: Breaker) -> None:
+async def test_another_run_of_redis_opens_the_breaker_before_a_command_is_sent(breaker: Breaker) -> None:
     breaker.run = None
     breaker.meet("first")
     breaker.meet("first")
@@ -174,7 +174,7 @@ async def test_another_run_of_redis_opens_it_and_what_was_asked_is_not_asked(bre
     breaker.meet("second")
 
 
-async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> None:
+async def test_changed_is_called_only_when_the_breaker_opens_and_when_it_closes() -> None:
     said: list[bool] = []
     breaker = Breaker(changed=said.append)
     breaker.open("it does not answer")
@@ -185,7 +185,7 @@ async def test_it_tells_when_it_opens_and_when_it_closes_and_nothing_else() -> N
     assert said == [False, True]
 
 
-async def test_a_ping_without_an_answer_opens_it(breaker: Breaker, redis: Redis) -> None:
+async def test_an_unanswered_ping_opens_the_breaker(breaker: Breaker, redis: Redis) -> None:
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         with pytest.raises(CacheUnavailable, match="Redis did not answer: it refuses connections"):
             await breaker.probe(nowhere, nowhere.ping)
@@ -196,10 +196,10 @@ async def test_a_ping_without_an_answer_opens_it(breaker: Breaker, redis: Redis)
     assert breaker.is_open, "That it answers does not say what it knows."
 
 
-async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believed(
+async def test_an_answer_to_a_command_sent_before_trust_was_lost_is_not_believed(
     region: Region[int, Thing], breaker: Breaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R asks on a connection to the Redis that has restarted · another connection finds it out · R's answer comes"""
+    """R asks on a connection to the Redis that has restarted · another connection detects it · R's answer arrives"""
     lease = await region.lookup(1)
     assert isinstance(lease, Lease)
     await region.fill(1, lease.token, OLD)
@@ -222,11 +222,9 @@ async def test_an_answer_that_was_asked_for_before_trust_was_lost_is_not_believe
         await reader
 
 
-async def test_a_hot_key_costs_one_query_for_each_turn(
-    breaker: Breaker, region: Region[int, Thing], source: Source
-) -> None:
-    """Redis is not asked, and there are four turns: 500 readers come at once, and 500 more each time that a query has
-    begun."""
+async def test_a_hot_key_costs_one_query_per_turn(breaker: Breaker, region: Region[int, Thing], source: Source) -> None:
+    """Redis is not asked, and there are four turns: 500 readers come at once, and 500 more each time that a query
+    begins."""
     breaker.open("it does not answer")
     source.rows[1] = OLD
     source.hold()
@@ -245,14 +243,14 @@ async def test_a_hot_key_costs_one_query_for_each_turn(
     assert source.asked == {1: 5}
 
 
-async def test_a_reader_who_passes_by_the_cache_does_not_join_a_query_that_has_begun(
+async def test_a_reader_that_bypasses_the_cache_does_not_join_a_query_that_has_begun(
     breaker: Breaker, region: Region[int, Thing], source: Source
 ) -> None:
     """Redis is not asked:
 
     R1 reads the old row, and stalls
                                         W commits the new row, and answers
-                                        R2 must not get what R1 has read
+                                        R2 must not get what R1 read
     """
     breaker.open("it does not answer")
     cache = CacheAside(region)
@@ -270,14 +268,14 @@ async def test_a_reader_who_passes_by_the_cache_does_not_join_a_query_that_has_b
     assert source.asked == {1: 2}
 
 
-async def test_a_reader_who_passes_by_the_cache_joins_a_query_that_waits_for_its_turn(
+async def test_a_reader_that_bypasses_the_cache_joins_a_query_that_waits_for_its_turn(
     breaker: Breaker, region: Region[int, Thing], source: Source
 ) -> None:
     """Redis is not asked, and all turns are taken:
 
     R1 waits for a turn
                                         W commits the new row, and answers
-                                        R2 joins R1: their query begins later
+                                        R2 joins R1: their query begins after the commit
     """
     breaker.open("it does not answer")
     cache = CacheAside(region)

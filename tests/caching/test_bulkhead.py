@@ -12,7 +12,7 @@ NEVER = timedelta(milliseconds=1)
 OLD = Thing(name="old", version=1)
 
 
-async def test_no_more_reads_bypass_than_there_are_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_reads_bypass_the_cache_than_there_are_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulkhead, "TURN", NEVER)
     turns = Bulkhead(2)
     async with turns.turn(), turns.turn():
@@ -23,9 +23,7 @@ async def test_no_more_reads_bypass_than_there_are_turns(monkeypatch: pytest.Mon
         pass
 
 
-async def test_a_read_that_fails_gives_its_turn_back(
-    breaker: Breaker, region: Region[int, Thing], source: Source
-) -> None:
+async def test_a_failed_read_gives_its_turn_back(breaker: Breaker, region: Region[int, Thing], source: Source) -> None:
     breaker.open("it does not answer")
     source.error = OSError("The database is away.")
     cache = CacheAside(region)

@@ -1,4 +1,4 @@
-"""A cache that is opened from a URL alone, without a relay: it renews trust, and tells Redis again what failed."""
+"""A cache opened from a URL alone, without a relay: it renews trust, and retries failed invalidations."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,12 +22,12 @@ A_WHILE = timedelta(seconds=5)
 
 @asynccontextmanager
 async def things(url: str) -> AsyncIterator[tuple[Cache, CacheAside[int, Thing]]]:
-    """A process with a cache of things, as a beginner opens it."""
+    """Opens a process with a cache of things, as a beginner does."""
     async with open_cache(url, timeout=A_WHILE) as opened, Region[int, Thing](opened, "things", Thing) as region:
         yield opened, CacheAside(region)
 
 
-async def test_it_needs_a_url_and_nothing_else(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+async def test_a_cache_needs_nothing_but_a_url(endpoints: Endpoints, redis: Redis, source: Source) -> None:
     source.rows[1] = Thing(name="one", version=1)
     async with things(endpoints.redis_url) as (_, one), things(endpoints.redis_url) as (_, other):
         outcomes = [(await one.get(1, source.get)).outcome for _ in range(3)]
@@ -38,7 +38,7 @@ async def test_it_needs_a_url_and_nothing_else(endpoints: Endpoints, redis: Redi
     assert source.calls == 2
 
 
-async def test_it_is_believed_for_as_long_as_redis_answers(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+async def test_a_cache_is_believed_only_while_redis_answers(endpoints: Endpoints, redis: Redis, source: Source) -> None:
     source.rows[1] = Thing(name="one", version=1)
     async with RedisWire(endpoints.redis_url) as wire, things(wire.url) as (opened, one):
         await one.get(1, source.get)
@@ -50,7 +50,7 @@ async def test_it_is_believed_for_as_long_as_redis_answers(endpoints: Endpoints,
         assert (await one.get(1, source.get)).outcome is Outcome.HIT
 
 
-async def test_a_redis_that_comes_late_is_used_when_it_is_there(
+async def test_a_redis_that_starts_late_is_used_once_it_answers(
     endpoints: Endpoints, redis: Redis, source: Source
 ) -> None:
     source.rows[1] = Thing(name="one", version=1)
@@ -63,9 +63,7 @@ async def test_a_redis_that_comes_late_is_used_when_it_is_there(
             assert (await one.get(1, source.get)).outcome is Outcome.MISS
 
 
-async def test_an_invalidation_that_fails_is_raised_and_told_again(
-    endpoints: Endpoints, redis: Redis, source: Source
-) -> None:
+async def test_a_failed_invalidation_raises_and_is_retried(endpoints: Endpoints, redis: Redis, source: Source) -> None:
     """W commits, and cannot reach Redis · W itself does not read the old value · W reaches Redis, and so nobody does"""
     source.rows[1] = Thing(name="old", version=1)
     async with (
@@ -87,8 +85,8 @@ async def test_an_invalidation_that_fails_is_raised_and_told_again(
         assert (await other.get(1, source.get)).value == source.rows[1]
 
 
-async def test_while_anything_is_owed_redis_is_not_believed(redis: Redis, breaker: Breaker) -> None:
-    """A round tells Redis what was owed · another invalidation fails · the round ends: it must not trust Redis"""
+async def test_redis_is_not_believed_while_an_invalidation_is_owed(redis: Redis, breaker: Breaker) -> None:
+    """A round delivers what was owed to Redis · another invalidation fails · the round ends: it must not trust Redis"""
     renewal, telling, told = Renewal(redis, breaker), asyncio.Event(), asyncio.Event()
 
     async def tell() -> None:
@@ -106,7 +104,7 @@ async def test_while_anything_is_owed_redis_is_not_believed(redis: Redis, breake
     assert (renewal.owed, breaker.closed) == (0, True)
 
 
-async def test_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: Redis) -> None:
+async def test_only_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: Redis) -> None:
     told: list[int] = []
 
     async with open_cache(endpoints.redis_url, timeout=A_WHILE) as opened:
@@ -123,7 +121,7 @@ async def test_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: 
     assert told == [3]
 
 
-async def test_one_that_cannot_be_told_does_not_hold_up_the_others(redis: Redis, breaker: Breaker) -> None:
+async def test_an_owed_invalidation_that_fails_does_not_hold_up_the_others(redis: Redis, breaker: Breaker) -> None:
     told: list[int] = []
 
     async def fails() -> None:
@@ -140,7 +138,7 @@ async def test_one_that_cannot_be_told_does_not_hold_up_the_others(redis: Redis,
     assert (told, renewal.owed, breaker.closed) == ([2], 1, False)
 
 
-async def test_a_version_that_is_no_number_is_refused_and_fails_no_other(
+async def test_a_version_that_is_not_a_number_is_refused_and_fails_no_other_invalidation(
     endpoints: Endpoints, redis: Redis, source: Source
 ) -> None:
     async with things(endpoints.redis_url) as (opened, one):
@@ -152,7 +150,9 @@ async def test_a_version_that_is_no_number_is_refused_and_fails_no_other(
         assert (opened.renewal.owed, opened.breaker.closed) == (0, True)
 
 
-async def test_what_is_owed_is_told_at_the_end(endpoints: Endpoints, redis: Redis, source: Source) -> None:
+async def test_owed_invalidations_are_delivered_when_the_cache_closes(
+    endpoints: Endpoints, redis: Redis, source: Source
+) -> None:
     """An invalidation fails · Redis is back · the cache is closed before its next round"""
     source.rows[1] = Thing(name="old", version=1)
     async with RedisWire(endpoints.redis_url) as wire, things(endpoints.redis_url) as (_, other):
@@ -171,11 +171,11 @@ async def test_what_is_owed_is_told_at_the_end(endpoints: Endpoints, redis: Redi
 
 
 async def _never() -> timedelta:
-    """No round comes."""
+    """Does nothing: no round comes."""
     return timedelta(milliseconds=1)
 
 
-async def test_what_is_owed_at_the_end_is_said(
+async def test_invalidations_still_owed_when_the_cache_closes_are_logged(
     endpoints: Endpoints, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with RedisWire(endpoints.redis_url) as wire:
@@ -187,7 +187,7 @@ async def test_what_is_owed_at_the_end_is_said(
     assert "Redis was not told that 1 keys have changed" in caplog.text
 
 
-async def test_a_cache_that_is_relayed_by_nobody_says_so(
+async def test_a_relayed_cache_without_a_relay_logs_a_warning(
     endpoints: Endpoints, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cache, "PATIENCE", timedelta(milliseconds=1))
@@ -195,9 +195,7 @@ async def test_a_cache_that_is_relayed_by_nobody_says_so(
         await eventually(lambda: _is("Is a relay running?" in caplog.text))
 
 
-async def test_a_region_of_a_relayed_cache_needs_to_know_when_a_change_is_settled(
-    endpoints: Endpoints, redis: Redis
-) -> None:
+async def test_a_region_of_a_relayed_cache_requires_settled(endpoints: Endpoints, redis: Redis) -> None:
     async with open_cache(endpoints.redis_url, timeout=A_WHILE, relayed=True) as opened:
         with pytest.raises(TypeError, match="The cache of things is relayed: name `settled`, or open it without"):
             Region[int, Thing](opened, "things", Thing)

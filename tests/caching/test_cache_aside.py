@@ -1,4 +1,4 @@
-"""The application asks both."""
+"""Cache-aside: the application asks both the cache and the database."""
 
 from collections import Counter
 from datetime import timedelta
@@ -8,7 +8,7 @@ from tests.caching.conftest import LIFETIMES, Source, Thing
 from tests.settled import settled
 
 
-async def test_a_miss_asks_the_query_and_a_hit_does_not(region: Region[int, Thing], source: Source) -> None:
+async def test_a_miss_runs_the_query_and_a_hit_does_not(region: Region[int, Thing], source: Source) -> None:
     cache = CacheAside(region)
     source.rows[1] = Thing(name="thing", version=1)
     readings = [await cache.get(1, source.get), await cache.get(1, source.get)]
@@ -17,7 +17,9 @@ async def test_a_miss_asks_the_query_and_a_hit_does_not(region: Region[int, Thin
     assert source.asked == {1: 1}
 
 
-async def test_absence_is_remembered_and_an_insert_ends_it(region: Region[int, Thing], source: Source) -> None:
+async def test_an_absent_row_is_cached_until_an_insert_invalidates_it(
+    region: Region[int, Thing], source: Source
+) -> None:
     cache = CacheAside(region)
     for _ in range(1000):
         assert (await cache.get(1, source.get)).payload is None

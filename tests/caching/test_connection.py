@@ -1,4 +1,4 @@
-"""A client that fails fast and does nothing twice."""
+"""A client that fails fast and sends nothing twice."""
 
 import asyncio
 from datetime import timedelta
@@ -14,17 +14,17 @@ from app.embedded import Endpoints
 from tests.eventually import eventually
 
 
-async def test_a_burst_waits_for_a_connection_and_does_not_fail(endpoints: Endpoints) -> None:
+async def test_a_burst_of_commands_waits_for_a_connection_and_does_not_fail(endpoints: Endpoints) -> None:
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=2) as redis:
         await asyncio.gather(*(redis.get(f"key {number}") for number in range(500)))
 
-        async def only_ours() -> bool:  # Redis may not have noticed yet that those of the test before have gone.
+        async def only_ours() -> bool:  # Redis may not have noticed yet that the previous test's connections closed.
             return sum(client["db"] == "0" for client in await redis.client_list()) <= 2
 
         await eventually(only_ours)
 
 
-async def test_connections_that_redis_closed_while_idle_cost_no_request(redis: Redis) -> None:
+async def test_idle_connections_closed_by_redis_fail_no_request(redis: Redis) -> None:
     await asyncio.gather(*(redis.get(f"key {number}") for number in range(50)))
     for client in await redis.client_list():
         if client["cmd"] != "client|list":
@@ -32,7 +32,7 @@ async def test_connections_that_redis_closed_while_idle_cost_no_request(redis: R
     await asyncio.gather(*(redis.get(f"key {number}") for number in range(50)))
 
 
-async def test_a_silent_redis_costs_one_wait_and_applies_nothing_twice(tmp_path: Path) -> None:
+async def test_a_silent_redis_costs_one_timeout_and_no_command_is_sent_twice(tmp_path: Path) -> None:
     received: list[bytes] = []
     closed = asyncio.Event()
 
@@ -63,7 +63,7 @@ async def test_each_new_connection_sets_the_clock(endpoints: Endpoints) -> None:
     assert abs(clock.now() / 1000 - seconds) < 10
 
 
-def test_a_command_is_written_as_redis_py_itself_writes_it() -> None:
+def test_a_command_is_packed_byte_for_byte_as_redis_py_packs_it() -> None:
     commands: list[tuple[str | bytes | int | float, ...]] = [
         ("GET", "a"),
         ("SCRIPT LOAD", "return 1"),
@@ -92,7 +92,7 @@ def test_a_command_is_written_as_redis_py_itself_writes_it() -> None:
     ],
 )
 @pytest.mark.parametrize("in_transaction", [False, True])
-async def test_a_connection_whose_server_is_in_the_wrong_role_is_used_no_more(
+async def test_a_connection_whose_server_is_in_the_wrong_role_is_dropped(
     answer: str, ends: bool, in_transaction: bool, tmp_path: Path
 ) -> None:
     connections = 0
@@ -120,7 +120,7 @@ async def test_a_connection_whose_server_is_in_the_wrong_role_is_used_no_more(
 
 
 async def pipelined(redis: Redis) -> None:
-    """GET between MULTI and EXEC."""
+    """Runs GET between MULTI and EXEC."""
     async with redis.pipeline() as pipeline:
         pipeline.get("a")
         await pipeline.execute()

@@ -1,4 +1,4 @@
-"""The library as somebody takes it home: copied under another name, with three packages, by the program of the docs."""
+"""The library as somebody takes it home: copied under another name, run with three packages by the docs' programs."""
 
 import asyncio
 import importlib.metadata
@@ -104,7 +104,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder with the copy, the programs, and the packages that they need: theirs are all that Python finds."""
+    """A folder with the copy, the programs, and the packages that they need. Python finds no other packages."""
     shutil.copytree(REPOSITORY / "app" / "caching", tmp_path / "caching", ignore=shutil.ignore_patterns("__pycache__"))
     for name, program in zip(("home.py", "likes.py"), PROGRAMS, strict=True):
         (tmp_path / name).write_text(program)
@@ -161,7 +161,7 @@ async def run(home: Path, program: str, endpoints: Endpoints, said: bytes = b"")
 
 
 async def said(process: asyncio.subprocess.Process) -> list[str]:
-    """What it prints until it ends."""
+    """Returns the lines that it prints until it exits."""
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return out.decode().splitlines()
@@ -194,16 +194,18 @@ async def test_an_invalidation_is_seen_by_another_process(home: Path, endpoints:
     assert await said(other) == []
 
 
-async def test_the_likes_of_the_docs_are_counted_in_both_stores(home: Path, endpoints: Endpoints, redis: Redis) -> None:
+async def test_the_likes_program_of_the_docs_counts_in_both_stores(
+    home: Path, endpoints: Endpoints, redis: Redis
+) -> None:
     lines = await said(await run(home, "import asyncio, likes; asyncio.run(likes.main())", endpoints))
     assert lines == ["Redis says 41", "SQLite says 41"]
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
-async def test_what_a_killed_process_has_accepted_arrives_once_when_another_one_starts(
+async def test_likes_accepted_by_a_killed_process_are_flushed_once_by_the_next_process(
     home: Path, endpoints: Endpoints, redis: Redis, moment: str
 ) -> None:
-    """It has accepted 500 likes, and is killed in the middle of its first flush. A client repeats the last one."""
+    """It has accepted 500 likes, and is killed in the middle of its first flush. A client repeats the last like."""
     process = await run(home, DIES, endpoints)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -215,8 +217,8 @@ async def test_what_a_killed_process_has_accepted_arrives_once_when_another_one_
     assert await said(await run(home, RESTARTED, endpoints)) == ["500", "500", "0"]
 
 
-async def test_nothing_else_is_imported(home: Path, endpoints: Endpoints) -> None:
-    """Neither this project nor a package that only this project needs can be found there."""
+async def test_nothing_but_the_library_and_its_packages_can_be_imported(home: Path, endpoints: Endpoints) -> None:
+    """Neither this project nor a package that only this project needs can be imported there."""
     for name in ("app", "sqlalchemy", "fastapi", "asyncpg"):
         process = await run(home, f"import {name}", endpoints)
         _out, err = await process.communicate()

@@ -1,4 +1,4 @@
-"""What a Redis is set to decides what it may lose."""
+"""What a Redis may lose depends on its settings."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,12 +29,12 @@ async def redis(redis: Redis) -> AsyncIterator[Redis]:
         information = await redis.info("persistence")
         return not (information["aof_rewrite_in_progress"] or information["aof_rewrite_scheduled"])
 
-    await eventually(is_whole)  # While it writes a new file, it cannot be stopped.
+    await eventually(is_whole)  # While Redis rewrites its file, it cannot be stopped.
 
 
 @pytest.fixture
 async def refusing(redis: Redis, endpoints: Endpoints) -> AsyncIterator[Redis]:
-    """The same Redis, asked by somebody who may not know its settings."""
+    """The same Redis, through a user that may not read its settings."""
     await redis.acl_setuser(
         "guest", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"], commands=["-config"]
     )
@@ -45,21 +45,21 @@ async def refusing(redis: Redis, endpoints: Endpoints) -> AsyncIterator[Redis]:
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
-async def test_the_file_is_written_to_the_disk_as_redis_is_set(redis: Redis, policy: str) -> None:
+async def test_fsync_is_the_policy_that_redis_is_set_to(redis: Redis, policy: str) -> None:
     await redis.config_set("appendfsync", policy)
     assert await fsync(redis) == policy
 
 
-async def test_without_a_file_nothing_is_on_the_disk(redis: Redis) -> None:
+async def test_without_an_append_only_file_fsync_is_off(redis: Redis) -> None:
     await redis.config_set("appendfsync", "always")
     await redis.config_set("appendonly", "no")
     assert await fsync(redis) is Fsync.OFF
     assert "appendonly is off" in (await fitness(redis))["persistence"]
 
 
-async def test_a_redis_that_reads_its_file_is_not_said_to_have_none() -> None:
-    """It says meanwhile that there is none. It looks at its clients after every thousand commands that it has read, and
-    is stopped in the middle."""
+async def test_a_redis_that_still_loads_its_file_is_not_reported_as_having_none() -> None:
+    """While it reads its file, Redis reports that it has none. It serves its clients after every thousand commands that
+    it has read, and is stopped in the middle."""
     async with (
         another_redis() as url,
         Redis.from_url(url, protocol=2) as redis,
@@ -81,13 +81,13 @@ async def test_a_redis_that_reads_its_file_is_not_said_to_have_none() -> None:
         assert (told["persistence"], policy) == ("ok", Fsync.UNKNOWN)
 
 
-async def test_a_redis_that_does_not_tell_may_lose_anything(refusing: Redis) -> None:
+async def test_fsync_is_unknown_when_redis_refuses_to_show_its_settings(refusing: Redis) -> None:
     assert await refusing.ping()
     assert await fsync(refusing) is Fsync.UNKNOWN
     assert set((await fitness(refusing)).values()) == {"ok"}
 
 
-async def test_without_redis_nobody_knows() -> None:
+async def test_without_redis_fitness_and_fsync_raise() -> None:
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         for question in (fsync, fitness):
             with pytest.raises(CacheUnavailable, match="Redis did not answer: it refuses connections"):
@@ -100,7 +100,7 @@ async def test_a_redis_that_may_evict_the_stream_is_not_fit(redis: Redis) -> Non
         assert ((await fitness(redis))["eviction"] == "ok") is fit
 
 
-def test_the_window_is_what_a_crash_may_take() -> None:
+def test_the_window_of_a_policy_is_what_a_crash_may_lose() -> None:
     second, nothing, anything = timedelta(seconds=1), timedelta(0), None
     assert {policy: policy.window for policy in Fsync} == {
         Fsync.ALWAYS: nothing,
@@ -111,7 +111,7 @@ def test_the_window_is_what_a_crash_may_take() -> None:
     }
 
 
-async def test_the_service_tells_what_is_at_risk(redis: Redis, client: httpx.AsyncClient) -> None:
+async def test_the_service_reports_the_current_fsync_policy(redis: Redis, client: httpx.AsyncClient) -> None:
     for policy in ("always", "no"):
         await redis.config_set("appendfsync", policy)
         assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == policy

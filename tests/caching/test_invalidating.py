@@ -1,4 +1,4 @@
-"""A write that cannot forget to invalidate."""
+"""`write`: a change that cannot forget to invalidate."""
 
 import asyncio
 from typing import cast
@@ -15,7 +15,7 @@ from tests.faults.redis_wire import RedisWire
 OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
 
 
-async def test_a_creation_takes_its_key_from_the_result(region: Region[int, Thing], source: Source) -> None:
+async def test_a_created_row_takes_its_key_from_the_result(region: Region[int, Thing], source: Source) -> None:
     cache = CacheAside(region)
 
     async def insert() -> tuple[int, Thing]:
@@ -41,9 +41,7 @@ async def test_a_renamed_row_is_invalidated_under_both_names(region: Region[int,
     assert [(await cache.get(key, source.get)).value for key in (1, 2)] == [None, NEW]
 
 
-async def test_a_caller_who_goes_away_behind_the_commit_leaves_no_old_value(
-    new_region: NewRegion, source: Source
-) -> None:
+async def test_a_caller_cancelled_after_the_commit_leaves_no_old_value(new_region: NewRegion, source: Source) -> None:
     """W's statement is committed · W's client hangs up, and W is cancelled · R reads: it must not hit the old value"""
     region, other = new_region(), CacheAside(new_region())
     cache, committed, goes_on = CacheAside(region), asyncio.Event(), asyncio.Event()
@@ -63,11 +61,11 @@ async def test_a_caller_who_goes_away_behind_the_commit_leaves_no_old_value(
         await writer
     goes_on.set()
     async with region:
-        """Its end waits for what goes on in the background."""
+        """Closing it waits for the work in the background."""
     assert (await other.get(1, source.get)).value == NEW
 
 
-async def test_a_write_that_fails_invalidates_nothing(region: Region[int, Thing], source: Source) -> None:
+async def test_a_failed_write_invalidates_nothing(region: Region[int, Thing], source: Source) -> None:
     cache = CacheAside(region)
     source.rows[1] = OLD
     await cache.get(1, source.get)
@@ -80,10 +78,10 @@ async def test_a_write_that_fails_invalidates_nothing(region: Region[int, Thing]
     assert (await cache.get(1, source.get)).outcome is Outcome.HIT
 
 
-async def test_without_a_relay_the_error_has_the_result_and_all_keys_are_owed(
+async def test_without_a_relay_the_error_carries_the_result_and_all_keys_are_owed(
     endpoints: Endpoints, redis: Redis, source: Source
 ) -> None:
-    """W commits a change of two keys, and cannot reach Redis: both are told again, and the caller has the new row."""
+    """W commits a change of two keys, and cannot reach Redis: both are retried, and the caller gets the new row."""
 
     async def update() -> Thing:
         return NEW
@@ -105,10 +103,10 @@ async def test_without_a_relay_the_error_has_the_result_and_all_keys_are_owed(
 
 
 @pytest.mark.parametrize("mistake", ["changed fails", "one version is none"])
-async def test_a_mistake_in_what_was_changed_is_raised_with_the_result(
+async def test_a_mistake_in_the_changed_keys_raises_an_error_that_carries_the_result(
     region: Region[int, Thing], source: Source, caplog: pytest.LogCaptureFixture, mistake: str
 ) -> None:
-    """The write is committed: it must not look as if it were not, and the other keys are invalidated."""
+    """The write is committed: the error must not look as if it were not, and the other keys are invalidated."""
     cache = CacheAside(region)
     source.rows[2] = OLD
     await cache.get(2, source.get)

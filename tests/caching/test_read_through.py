@@ -1,4 +1,4 @@
-"""The cache loads itself."""
+"""Read-through: the cache loads its values itself."""
 
 import asyncio
 from collections import Counter
@@ -30,14 +30,14 @@ async def test_a_miss_is_loaded_and_a_hit_is_not(cache: ReadThrough[int, Thing],
     assert source.asked == {1: 1}
 
 
-async def test_all_misses_of_many_keys_are_one_load_and_all_hits_are_counted(
+async def test_get_many_loads_all_misses_at_once_and_counts_all_hits(
     cache: ReadThrough[int, Thing],
     source: Source,
     redis: Redis,
     reported: Counter[Event],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Of this client alone: a server counts for all.
+    # Counted at this client: the server's count includes all clients.
     scripts, evalsha = 0, redis.evalsha
 
     def counted(*words: Any) -> Any:
@@ -52,7 +52,7 @@ async def test_all_misses_of_many_keys_are_one_load_and_all_hits_are_counted(
     assert [reading.value for reading in found] == [ROWS[key] for key in range(100, 0, -1)] + [None]
     assert source.calls == 1
     assert set(source.asked.values()) == {1}
-    # A lookup and a fill for all of them.
+    # One lookup and one fill for all keys together.
     assert scripts == 2
     assert (reported[Event.HIT], reported[Event.MISS]) == (3, 101)
 
@@ -61,7 +61,7 @@ async def test_all_misses_of_many_keys_are_one_load_and_all_hits_are_counted(
     assert (source.calls, reported[Event.HIT]) == (1, 104)
 
 
-async def test_the_misses_of_many_readers_are_one_load(cache: ReadThrough[int, Thing], source: Source) -> None:
+async def test_concurrent_misses_on_many_keys_share_one_load(cache: ReadThrough[int, Thing], source: Source) -> None:
     readings = await asyncio.gather(*(cache.get(key) for key in range(1, 101) for _ in range(5)))
     assert source.calls == 1
     assert Counter(reading.outcome for reading in readings) == {Outcome.MISS: 100, Outcome.COLLAPSED: 400}

@@ -1,4 +1,4 @@
-"""What stands in the record of a Redis may be anything: others can write there, too."""
+"""The record in Redis may hold anything: others can write there, too."""
 
 from typing import Any
 
@@ -10,9 +10,7 @@ from app.caching import Owner, Record, RedisClock
 
 
 @pytest.mark.parametrize("rot", ["far", "1.5", "-1", "9" * 5000])
-async def test_a_position_that_is_none_is_told_anew_and_keeps_nobody_outside(
-    redis: Redis, clock: RedisClock, rot: str
-) -> None:
+async def test_a_corrupt_position_is_replaced_and_locks_nobody_out(redis: Redis, clock: RedisClock, rot: str) -> None:
     record = Record(redis, "epoch", clock)
     assert await record.tell("first", Owner("shop", "1/1", 5), None)
     await redis.hset("epoch", "position", rot)
@@ -22,12 +20,12 @@ async def test_a_position_that_is_none_is_told_anew_and_keeps_nobody_outside(
     assert (await record.beat("first", 7)).owner == Owner("shop", "1/1", 7)
 
 
-async def test_a_beat_that_redis_carries_out_late_is_no_sign_that_it_went_back(
+async def test_a_beat_that_redis_executes_late_is_no_sign_that_redis_went_back(
     redis: Redis, clock: RedisClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A's first beat waits in the buffer of a slow Redis, and A gives its answer up
-                                        A's second beat comes on another connection, and is carried out
-    Redis carries the first one out, too: the record has an older beat than A has left last
+    """A's first beat waits in the buffer of a slow Redis, and A times out
+                                        A's second beat comes on another connection, and is executed
+    Redis executes the first one, too: the record now has an older beat than A's last one
     """
     record = Record(redis, "epoch", clock)
     assert await record.tell("first", Owner("shop", "1/1", 5), None)

@@ -1,4 +1,4 @@
-"""The rules of a region: who may fill, and what an invalidation forgets."""
+"""The rules of a region: which fills are stored, and what an invalidation removes."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ A_MILLISECOND = timedelta(milliseconds=1)
 
 
 async def leased(region: Region[int, Thing], key: int = 1) -> str:
-    """The token of the lease that a miss was granted."""
+    """Returns the token of the lease that a miss is granted."""
     answer = await region.lookup(key)
     assert isinstance(answer, Lease)
     assert answer.granted
@@ -28,12 +28,12 @@ async def leased(region: Region[int, Thing], key: int = 1) -> str:
 
 
 def thing(version: int) -> Thing | None:
-    """A row; none for version 0."""
+    """Returns a row, or None for version 0."""
     return Thing(name="thing", version=version) if version else None
 
 
 async def fill(region: Region[int, Thing], token: str, version: int) -> Fill:
-    """What becomes of a fill."""
+    """Fills key 1, and returns what became of the fill."""
     return (await region.fill(1, token, thing(version), A_MILLISECOND))[1]
 
 
@@ -43,11 +43,11 @@ async def test_a_filled_value_is_found_with_its_version_age_and_ttl(region: Regi
     assert found is not None
     assert (found.value, found.version, found.outcome) == (Thing(name="thing", version=7), 7, Outcome.HIT)
     assert timedelta(0) <= found.age < timedelta(seconds=10)
-    # It lives up to a tenth less than it might, so that what was filled together does not expire together.
+    # Its lifetime is shortened by up to a tenth, so that values filled together do not expire together.
     assert LIFETIMES.fresh * 0.9 - timedelta(seconds=10) < found.ttl <= LIFETIMES.fresh
 
 
-async def test_every_reader_of_one_moment_is_counted(region: Region[int, Thing], reported: Counter[Event]) -> None:
+async def test_every_concurrent_hit_is_counted(region: Region[int, Thing], reported: Counter[Event]) -> None:
     for key in (1, 2):
         await region.fill(key, await leased(region, key), thing(7), A_MILLISECOND)
     assert None not in await asyncio.gather(*(region.find(key) for key in (1, 2, 1, 1)))
@@ -55,7 +55,7 @@ async def test_every_reader_of_one_moment_is_counted(region: Region[int, Thing],
     assert reported[Event.HIT] == 4
 
 
-async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: Redis) -> None:
+async def test_the_stored_format_is_plain_text(region: Region[int, Thing], redis: Redis) -> None:
     await fill(region, await leased(region), 7)
     raw = await redis.get("things:{1}")
     assert isinstance(raw, bytes)
@@ -66,7 +66,7 @@ async def test_what_redis_holds_is_readable(region: Region[int, Thing], redis: R
     assert 0.9 * LIFETIMES.fresh <= timedelta(milliseconds=int(fresh_for)) <= LIFETIMES.fresh
 
 
-async def test_values_of_one_moment_do_not_expire_together(region: Region[int, Thing]) -> None:
+async def test_values_filled_together_do_not_expire_together(region: Region[int, Thing]) -> None:
     keys = range(100)
     tokens = await asyncio.gather(*(leased(region, key) for key in keys))
     await asyncio.gather(*(region.fill(key, token, thing(1)) for key, token in zip(keys, tokens, strict=True)))
@@ -75,14 +75,14 @@ async def test_values_of_one_moment_do_not_expire_together(region: Region[int, T
 
 
 async def test_a_fill_after_an_invalidation_is_refused(region: Region[int, Thing]) -> None:
-    """R gets the lease, reads v1 · W commits v2 and invalidates · R fills v1, which would stand for its whole TTL."""
+    """R gets the lease, reads v1 · W commits v2 and invalidates · R fills v1, which would stay for its whole TTL."""
     token = await leased(region)
     await region.invalidate(1, 2)
     assert await fill(region, token, 1) is Fill.LOST
     assert await region.find(1) is None
 
 
-async def test_an_insert_between_the_load_and_the_fill_of_an_absent_row_is_not_hidden(
+async def test_an_insert_between_load_and_fill_is_not_hidden_by_a_negative_entry(
     region: Region[int, Thing],
 ) -> None:
     """R gets the lease and finds no row · W inserts v1 and invalidates · R fills "there is no such row"."""
@@ -92,10 +92,10 @@ async def test_an_insert_between_the_load_and_the_fill_of_an_absent_row_is_not_h
     assert await region.find(1) is None
 
 
-async def test_an_insert_whose_version_is_below_that_of_the_deletion_before_it_is_not_hidden(
+async def test_an_insert_with_a_lower_version_than_the_deletion_before_it_is_not_hidden(
     region: Region[int, Thing],
 ) -> None:
-    """The sequence does not follow the order of commits over a DELETE and an INSERT of one key:
+    """For a DELETE and an INSERT of the same key, the sequence does not follow the order of the commits:
 
     D deletes the row as version 66     I draws version 65, and waits for D's lock on the key
     D commits, invalidates 66
@@ -109,28 +109,28 @@ async def test_an_insert_whose_version_is_below_that_of_the_deletion_before_it_i
     await region.invalidate(1, 65)
     assert await region.find(1) is None
 
-    # The same with the load still under way.
+    # The same while the load is still in flight.
     token = await leased(region)
     await region.invalidate(1, 64)
     assert await fill(region, token, 0) is Fill.LOST
 
 
 async def test_a_version_below_the_floor_is_not_kept(region: Region[int, Thing]) -> None:
-    """A row read from a replica that lags behind, or before it was deleted and created again."""
+    """The row was read from a replica that lags behind, or before it was deleted and created again."""
     await region.invalidate(1, 9)
     assert await fill(region, await leased(region), 8) is Fill.BELOW
     assert await fill(region, await leased(region), 9) is Fill.STORED
 
 
-async def test_the_same_invalidation_twice_is_one(region: Region[int, Thing]) -> None:
-    """The writer invalidates, and then the relay does. The second must not void the load that began in between."""
+async def test_a_repeated_invalidation_voids_no_newer_lease(region: Region[int, Thing]) -> None:
+    """The writer invalidates, then the relay does. The second call must not void a load that began in between."""
     await region.invalidate(1, 2)
     token = await leased(region)
     await region.invalidate(1, 2)
     assert await fill(region, token, 2) is Fill.STORED
 
 
-async def test_an_invalidation_keeps_what_is_of_its_version(region: Region[int, Thing]) -> None:
+async def test_an_invalidation_keeps_a_value_of_its_own_version(region: Region[int, Thing]) -> None:
     await fill(region, await leased(region), 5)
     await region.invalidate(1, 5)
     assert isinstance(await region.find(1), Reading)
@@ -139,14 +139,12 @@ async def test_an_invalidation_keeps_what_is_of_its_version(region: Region[int, 
 
 
 class Told(Thing, frozen=True):
-    """A row that says in which epoch it was read."""
+    """A row that names the epoch in which it was read."""
 
     epoch: str | None = Field(None, exclude=True)
 
 
-async def test_a_reading_says_in_which_epoch_its_version_was_given_out(
-    region: Region[int, Thing], breaker: Breaker
-) -> None:
+async def test_a_reading_names_the_epoch_that_issued_its_version(region: Region[int, Thing], breaker: Breaker) -> None:
     breaker.epoch = "e1"
     row = Told(name="thing", version=7, epoch="e1")
     filled, _fill = await region.fill(1, await leased(region), row, A_MILLISECOND)
@@ -156,11 +154,11 @@ async def test_a_reading_says_in_which_epoch_its_version_was_given_out(
     assert region.unkept(row, Outcome.BYPASSED).epoch == "e1"
 
 
-async def test_a_row_of_another_epoch_says_of_none_and_is_not_kept(
+async def test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch(
     region: Region[int, Thing], breaker: Breaker
 ) -> None:
-    """The database is restored: it gives version 7, which was lost, to another row · R loads that, in the old epoch,
-    and must neither keep it there as version 7, nor answer it as that"""
+    """The database is restored, and gives version 7, which was lost, to another row · R loads that row while it still
+    believes in the old epoch: it must neither keep the row there as version 7 nor answer it as that version"""
     breaker.epoch = "e1"
     for epoch in ("e2", None):
         row = Told(name="thing", version=7, epoch=epoch)
@@ -168,20 +166,20 @@ async def test_a_row_of_another_epoch_says_of_none_and_is_not_kept(
         assert (reading.epoch, outcome) == (None, Fill.UNKNOWN)
         assert await region.find(1) is None
         assert region.unkept(row, Outcome.BYPASSED).epoch is None
-        await region.invalidate(1, 7)  # It takes the lease away at once.
+        await region.invalidate(1, 7)  # This releases the lease immediately.
 
 
-async def test_an_instance_that_is_a_member_of_no_epoch_says_of_none(
+async def test_an_instance_outside_of_every_epoch_names_none_in_its_readings(
     region: Region[int, Thing], breaker: Breaker
 ) -> None:
     breaker.epoch, breaker.refused = "e1", "it is another Redis than the one that Postgres names"
     assert region.unkept(Told(name="thing", version=7, epoch="e1"), Outcome.BYPASSED).epoch is None
 
 
-async def test_a_row_inserted_with_a_lower_version_is_not_hidden_by_the_row_before_it(
+async def test_an_inserted_row_with_a_lower_version_is_not_hidden_by_the_deleted_row(
     region: Region[int, Thing],
 ) -> None:
-    """The version of an INSERT can be lower than that of the row which a DELETE removed just before it:
+    """The version of an INSERT can be lower than that of the row that a DELETE removed just before it:
 
     I draws version 71, and waits for the key
     W commits version 72                                R fills 72
@@ -193,7 +191,7 @@ async def test_a_row_inserted_with_a_lower_version_is_not_hidden_by_the_row_befo
     assert await region.find(1) is None
 
 
-async def test_a_lease_is_granted_once_and_names_its_holder(new_region: NewRegion) -> None:
+async def test_a_lease_is_granted_once_and_others_learn_its_token(new_region: NewRegion) -> None:
     token = await leased(new_region())
     answer = await new_region().lookup(1)
     assert isinstance(answer, Lease)
@@ -201,10 +199,10 @@ async def test_a_lease_is_granted_once_and_names_its_holder(new_region: NewRegio
 
 
 @pytest.mark.parametrize("token", [b"theirs", b"writer-theirs", b"\xff"])
-async def test_a_lease_without_an_end_gets_one_and_other_keys_are_not_kept_waiting(
+async def test_a_lease_without_an_expiry_gets_one_and_does_not_block_other_keys(
     region: Region[int, Thing], redis: Redis, token: bytes
 ) -> None:
-    """A person or a tool has left it; they are looked up together."""
+    """A person or a tool has set the lease; both keys are looked up in one call."""
     await redis.set("things:{1}:lease", token)
     left, free = await asyncio.gather(region.lookup(1), region.lookup(2))
     assert isinstance(left, Lease)
@@ -217,7 +215,7 @@ async def test_a_lease_without_an_end_gets_one_and_other_keys_are_not_kept_waiti
     assert await redis.pttl("things:{1}:lease") <= 1_000, "It ends once."
 
 
-async def test_only_its_holder_gives_a_lease_back(region: Region[int, Thing], redis: Redis) -> None:
+async def test_only_the_holder_of_a_lease_can_release_it(region: Region[int, Thing], redis: Redis) -> None:
     token = await leased(region)
     await region.release(1, "somebody else")
     assert await redis.get("things:{1}:lease") == token.encode()
@@ -225,7 +223,7 @@ async def test_only_its_holder_gives_a_lease_back(region: Region[int, Thing], re
     assert await redis.get("things:{1}:lease") is None
 
 
-async def test_every_key_ends_by_itself(region: Region[int, Thing], redis: Redis) -> None:
+async def test_every_key_has_an_expiry(region: Region[int, Thing], redis: Redis) -> None:
     await region.invalidate(1, 1)
     await fill(region, await leased(region), 1)
     await leased(region, 2)
@@ -236,7 +234,7 @@ async def test_every_key_ends_by_itself(region: Region[int, Thing], redis: Redis
 async def test_two_versions_of_the_application_share_one_redis(
     redis: Redis, clock: RedisClock, breaker: Breaker, new_region: NewRegion, reported: Counter[Event]
 ) -> None:
-    """Old and new instances run side by side while a new version is rolled out. Each reads only what it can read:
+    """During a rollout, old and new instances run side by side. Each reads only what it can parse:
 
     A fills {"name"} · B, whose model has a colour, must not answer A's bytes · B fills · A must not answer B's
     """
@@ -269,7 +267,7 @@ async def test_two_versions_of_the_application_share_one_redis(
 
     assert await old.find(1) is None
     assert reported[Event.FOREIGN] == 1
-    # Whoever wrote it, an invalidation reaches it.
+    # An invalidation removes the value, whichever instance wrote it.
     await old.invalidate(1, 8)
     assert await new.find(1) is None
 
@@ -285,7 +283,7 @@ async def test_foreign_bytes_are_a_miss_and_are_overwritten(
 
 
 @pytest.mark.parametrize("rot", [b"x", b'{"name":"thing","version":7', b'{"name":"think","version":7}'])
-async def test_a_value_that_has_rotted_is_a_miss_and_is_overwritten(
+async def test_a_corrupt_value_is_a_miss_and_is_overwritten(
     region: Region[int, Thing], redis: Redis, reported: Counter[Event], rot: bytes
 ) -> None:
     await fill(region, await leased(region), 7)
@@ -300,7 +298,7 @@ async def test_a_value_that_has_rotted_is_a_miss_and_is_overwritten(
     assert found.value == Thing(name="thing", version=7)
 
 
-async def test_a_foreign_type_is_a_miss_and_is_overwritten(region: Region[int, Thing], redis: Redis) -> None:
+async def test_a_key_of_a_foreign_type_is_a_miss_and_is_overwritten(region: Region[int, Thing], redis: Redis) -> None:
     await redis.hset("things:{1}", mapping={"name": "thing"})
     assert await region.find(1) is None
     await region.invalidate(1, 1)
@@ -314,12 +312,12 @@ async def test_freshness_is_judged_by_the_clock_of_redis(
     await fill(region, await leased(region), 1)
     clock.set(clock.now() + 301_000)
     assert await region.find(1) is None
-    # The lookup judges by Redis' own clock, finds it fresh, and brings ours back.
+    # The lookup uses Redis' own clock, finds the value fresh, and corrects our copy of the clock.
     assert isinstance(await region.lookup(1), Reading)
     assert isinstance(await region.find(1), Reading)
 
 
-async def test_no_age_is_below_zero_when_our_copy_of_the_clock_is_behind(
+async def test_an_age_is_never_negative_when_our_copy_of_the_clock_is_behind(
     region: Region[int, Thing], clock: RedisClock
 ) -> None:
     await fill(region, await leased(region), 1)
@@ -336,7 +334,7 @@ async def test_many_keys_are_one_round_trip(region: Region[int, Thing], redis: R
     assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 2
 
 
-async def test_no_call_holds_redis_up_for_more_than_500_keys(region: Region[int, Thing], redis: Redis) -> None:
+async def test_no_call_to_redis_has_more_than_500_keys(region: Region[int, Thing], redis: Redis) -> None:
     for key in (0, 1_100):
         await region.fill(key, await leased(region, key), thing(1))
     await redis.config_resetstat()
@@ -351,7 +349,7 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(region: Region[in
     await leased(region, 2)
 
 
-async def test_without_redis_every_question_says_so(
+async def test_without_redis_every_question_raises_cache_unavailable(
     clock: RedisClock, breaker: Breaker, reported: Counter[Event]
 ) -> None:
     def observe(name: str, event: Event, took: timedelta, times: int) -> None:
@@ -369,20 +367,20 @@ async def test_without_redis_every_question_says_so(
         for question in (region.find(1), region.find_all([1, 2]), region.lookup(1), region.try_invalidate(1, 1)):
             with pytest.raises(CacheUnavailable, match="Redis did not answer for things"):
                 await question
-        await region.invalidate(1, 1)  # It is settled by time.
-        # What was loaded is an answer anyway.
+        await region.invalidate(1, 1)  # Time settles it.
+        # The loaded value is answered anyway.
         reading, became = await region.fill(1, "token", thing(1))
         assert (reading.value, became) == (Thing(name="thing", version=1), Fill.UNKNOWN)
         await region.release(1, "token")
-    assert reported[Event.UNAVAILABLE] == 9  # The lookup and the fill also tried to give their lease back.
+    assert reported[Event.UNAVAILABLE] == 9  # The lookup and the fill also tried to release their leases.
     assert reported[Event.INVALIDATION_FAILED] == 1
 
 
-async def test_a_socket_that_was_closed_a_moment_ago_is_a_redis_that_does_not_answer(
+async def test_a_socket_that_was_just_closed_counts_as_an_unavailable_redis(
     region: Region[int, Thing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis accepts a connection and closes it again before redis-py has introduced itself on it; uvloop then raises
-    what redis-py does not know, and a read, or a fill after COMMIT, would be answered with 500."""
+    """Redis accepts a connection and closes it before redis-py has sent its handshake. uvloop then raises an error that
+    redis-py does not know, and a read, or a fill after COMMIT, would be answered with 500."""
 
     async def closed(*_: object, **__: object) -> None:
         raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")

@@ -1,9 +1,9 @@
-"""A region against a model: in whatever order things happen, no read is older than what was answered before it began.
+"""A region against a model: in any order of events, no read is older than what was answered before it began.
 
-test_region.py tells the interleavings that somebody thought of. Here Hypothesis looks for those that nobody did: loads
-that stand still in the middle, writers that have committed and not invalidated yet, a relay that repeats and comes
-late, writers that hold a row's lock, and keys that end. It makes one step at a time, on a real Redis, and looks after
-each whether all that must hold does.
+test_region.py tests the interleavings that somebody thought of. Here Hypothesis searches for those that nobody did:
+loads that stall in the middle, writers that have committed and not invalidated yet, a relay that repeats changes and
+delivers them late, writers that hold a row's lock, and keys that expire. It makes one step at a time on a real Redis,
+and checks all invariants after each step.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ KEYS = (1, 2)
 
 keys = st.sampled_from(KEYS)
 ticks = st.sampled_from([(1,), (2,), KEYS])
-"""What is asked for in one tick, and so in one call."""
+"""The keys that are asked for in one tick, and so in one call."""
 instances = st.sampled_from((0, 1))
 names = st.sampled_from(["", " ", "\n", "a  b\r\n", " 1 2 3 4 {}", "\x00", "Fahrrad für 1 €", "🚲"]) | st.text(
     max_size=4
@@ -53,7 +53,7 @@ names = st.sampled_from(["", " ", "\n", "a  b\r\n", " 1 2 3 4 {}", "\x00", "Fahr
 
 
 def json_of(thing: Thing | None) -> bytes | None:
-    """The bytes that a read of this row must answer."""
+    """Returns the bytes that a read of this row must answer."""
     return None if thing is None else thing.model_dump_json().encode()
 
 
@@ -61,7 +61,7 @@ class Change(Enum):
     """What a writer does to a row."""
 
     UPDATE = auto()  # Or an INSERT, when there is no row.
-    DELETE = auto()  # When there is no row, the INSERT that waited for that.
+    DELETE = auto()  # When there is no row: the INSERT that waited for a DELETE.
     REPLACE = auto()  # A DELETE, and the INSERT that waited for it.
 
 
@@ -73,24 +73,24 @@ class Row:
     """A row of the database, and what Redis must hold beside its value."""
 
     states: list[Thing | None]
-    """All that it has been; the last is what it is."""
+    """All states that it has had; the last is the current one."""
     answered: int = 0
-    """Which of the states the last write made that was answered. A read that begins now answers nothing before it."""
+    """Index of the newest state whose write was answered. A read that begins now may answer no earlier state."""
     lock: str | None = None
     """The writer that holds its lock."""
     lease: str | None = None
     floor: int = 0
     followers: dict[str, int] = field(default_factory=dict)
-    """For each lease that others wait for: what was answered when the last of them began to."""
+    """For each lease that others wait for: what was answered when the last of them began to wait."""
 
     def may_be(self, since: int) -> set[bytes | None]:
-        """What a read may answer that began when the state `since` had been answered."""
+        """Returns what a read may answer that began when the state `since` had been answered."""
         return {json_of(state) for state in self.states[since:]}
 
 
 @dataclass(eq=False)
 class Load:
-    """A load under way, or a writer that has committed: both end in a fill."""
+    """A load in flight, or a writer that has committed: both end in a fill."""
 
     key: int
     token: str
@@ -99,7 +99,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Write:
-    """A change that was committed, and which state it made."""
+    """A committed change, and the state that it made."""
 
     key: int
     version: int
@@ -112,7 +112,7 @@ class Coherence(RuleBasedStateMachine):
     leases: Bundle[Load] = Bundle("leases")
     """Loads that have not read the database yet."""
     loads: Bundle[Load] = Bundle("loads")
-    """Loads that have, and writers that have committed."""
+    """Loads that have read it, and writers that have committed."""
     landed: Bundle[Load] = Bundle("landed")
     writers: Bundle[Load] = Bundle("writers")
     """Writers that hold a row's lock, and have not committed."""
@@ -121,7 +121,7 @@ class Coherence(RuleBasedStateMachine):
         super().__init__()
         self.runner, self.redis, self.regions = runner, redis, regions
         self.versions = itertools.count(1000)
-        # What an INSERT drew that had to wait for a DELETE: everybody who came between has drawn a later one.
+        # Versions of INSERTs that had to wait for a DELETE: all writers in between have drawn a later version.
         self.early_versions = itertools.count(999, -1)
         self.tokens = itertools.count(1)
         self.writes: list[Write] = []
@@ -129,7 +129,7 @@ class Coherence(RuleBasedStateMachine):
         self.wait_for(redis.flushdb())
 
     def wait_for(self, work: Awaitable[T]) -> T:
-        """Hypothesis knows no coroutines: each step runs the loop until it is done."""
+        """Runs the loop until `work` is done: Hypothesis does not support coroutines."""
         return self.runner.get_loop().run_until_complete(work)
 
     def check(self, key: int, reading: Reading[Thing] | None) -> None:
@@ -139,7 +139,7 @@ class Coherence(RuleBasedStateMachine):
             assert reading.version == (0 if reading.value is None else reading.value.version)
 
     def change(self, key: int, change: Change, name: str) -> Thing | None:
-        """Commits a change, and answers what the row is then."""
+        """Commits a change, and returns the row's new state."""
         row = self.rows[key]
         exists = row.states[-1] is not None
         if change is Change.REPLACE and exists:
@@ -166,7 +166,7 @@ class Coherence(RuleBasedStateMachine):
         return multiple(*self.misses(instance, asked))
 
     def misses(self, instance: int, asked: tuple[int, ...]) -> list[Load]:
-        """The leases that a lookup grants."""
+        """Looks keys up, and returns the leases that this grants."""
 
         async def answers() -> list[Reading[Thing] | Lease[Thing]]:
             return await asyncio.gather(*map(self.regions[instance].lookup, asked))
@@ -191,7 +191,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(target=leases, instance=instances, key=keys)
     def refresh(self, instance: int, key: int) -> MultipleResults[Load]:
-        """A reader begins to load a value while it still stands."""
+        """A reader begins to load a value that still stands."""
         row = self.rows[key]
         token = self.wait_for(self.regions[instance].claim(key))
         assert (token is None) == (row.lease is not None)
@@ -207,19 +207,19 @@ class Coherence(RuleBasedStateMachine):
         return lease
 
     def ask(self, load: Load) -> None:
-        """Reads the row. While a writer holds its lock, the load learns that it may not keep it."""
+        """Reads the row. While a writer holds its lock, the load learns that it must not keep the row."""
         row = self.rows[load.key]
         load.brought = Locked(row.states[-1]) if row.lock else row.states[-1]
 
     @rule(target=landed, instance=instances, load=consumes(loads))
     def fill(self, instance: int, load: Load) -> Load:
-        """A load, or a write, comes to its end."""
+        """A load or a write ends."""
         self.land(instance, [load])
         return load
 
     @rule(instance=instances, load=landed)
     def fill_again(self, instance: int, load: Load) -> None:
-        """A fill comes twice."""
+        """A fill is repeated."""
         self.land(instance, [load])
 
     @rule(instance=instances, load=consumes(leases))
@@ -229,7 +229,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(target=loads, instance=instances, asked=ticks, stall=st.booleans())
     def read(self, instance: int, asked: tuple[int, ...], stall: bool) -> MultipleResults[Load]:
-        """Readers miss and load, and nobody interrupts them, or only in the end."""
+        """Readers miss and load. Nothing interrupts them, except perhaps before the fill."""
         granted = self.misses(instance, asked)
         for load in granted:
             self.ask(load)
@@ -258,7 +258,7 @@ class Coherence(RuleBasedStateMachine):
                 continue
             assert fill is (Fill.BELOW if thing is not None and thing.version < row.floor else Fill.STORED)
             row.lease = None
-            # Whoever waited for this lease may have what was loaded under it.
+            # Readers that waited for this lease may have what was loaded under it.
             assert json_of(thing) in row.may_be(row.followers.get(load.token, 0)), "a shared load that is too old"
             if fill is Fill.STORED:
                 self.finds(instance, load.key, thing)
@@ -277,7 +277,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(instance=instances, key=keys, change=changes, name=names, stall=st.booleans())
     def write(self, instance: int, key: int, change: Change, name: str, stall: bool) -> None:
-        """A writer commits, and tells of it at once, or nobody else knows yet."""
+        """A writer commits, and invalidates at once or stalls before it does."""
         self.change(key, change, name)
         if not stall:
             self.tell(instance, self.writes[-1:])
@@ -285,12 +285,12 @@ class Coherence(RuleBasedStateMachine):
     @precondition(lambda self: len(self.writes) > 0)
     @rule(instance=instances, back=st.integers(0, 4))
     def invalidate(self, instance: int, back: int) -> None:
-        """A writer, or a relay, tells of a change: the first time or again, in order or not."""
+        """A writer or a relay invalidates a change: for the first time or again, in order or not."""
         self.tell(instance, [self.writes[-1 - back % len(self.writes)]])
 
     @rule(instance=instances, backwards=st.booleans())
     def relay(self, instance: int, backwards: bool) -> None:
-        """A relay tells of the last changes at once."""
+        """A relay invalidates the last changes together."""
         self.tell(instance, self.writes[:-4:-1] if backwards else self.writes[-3:])
 
     def tell(self, instance: int, writes: list[Write]) -> None:
@@ -307,7 +307,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(target=writers, instance=instances, key=keys)
     def revoke(self, instance: int, key: int) -> MultipleResults[Load]:
-        """A writer takes the row's lock, and then takes value and lease away."""
+        """A writer takes the row's lock, and then removes the value and the lease."""
         row = self.rows[key]
         if row.lock:
             return multiple()
@@ -318,7 +318,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(target=loads, writer=consumes(writers), change=changes, name=names)
     def commit(self, writer: Load, change: Change, name: str) -> MultipleResults[Load]:
-        """That writer commits. Nobody may read the old value in the cache from here on, even before it is answered."""
+        """That writer commits. From here on, nobody may read the old value in the cache, even before it is answered."""
         row = self.rows[writer.key]
         if row.lock != writer.token:
             return multiple()
@@ -329,17 +329,17 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(instance=instances, writer=consumes(writers), killed=st.booleans())
     def roll_back(self, instance: int, writer: Load, killed: bool) -> None:
-        """That writer fails, or dies: the database frees the lock in any case."""
+        """That writer fails or dies: the database releases the lock in either case."""
         row = self.rows[writer.key]
         row.lock = None if row.lock == writer.token else row.lock
         if not killed:
             self.give_back(instance, writer)
 
-    # What ends, and what gets lost
+    # What expires, and what gets lost
 
     @rule(key=keys, ends=st.sampled_from([("",), (":lease",), (":floor",), ("", ":lease", ":floor")]))
     def expire(self, key: int, ends: tuple[str, ...]) -> None:
-        """A key ends, or all three, as when somebody flushes Redis."""
+        """One key expires, or all three do, as when somebody flushes Redis."""
         self.wait_for(self.redis.delete(*(f"things:{{{key}}}{end}" for end in ends)))
         row = self.rows[key]
         row.lease = None if ":lease" in ends else row.lease
@@ -352,15 +352,15 @@ class Coherence(RuleBasedStateMachine):
         become=st.sampled_from(["stale", "foreign", "of another schema", "rotten"]),
     )
     def spoil(self, instance: int, key: int, become: str) -> MultipleResults[Load]:
-        """What stands under the key is no answer any more, and the next reader misses."""
+        """The value under the key is no longer valid, and the next reader misses."""
         name = f"things:{{{key}}}"
-        # The client answers bytes, though redis-py's own type allows text.
+        # The client returns bytes, though redis-py's own type allows text.
         raw = cast("bytes", self.wait_for(self.redis.get(name)) or b"")
         schema, *words = raw.split(b" ", 4)
         if len(words) < 4:
             return multiple()
         spoilt = {
-            # Stored a second ago, and fresh for a millisecond: one that was stored just now might still be fresh.
+            # Stored a second ago, and fresh for a millisecond: a value stored just now might still be fresh.
             "stale": b" ".join([schema, words[0], b"%d" % (int(words[1]) - 1000), b"1", words[3]]),
             "foreign": b"\xff\xfe 1",
             "of another schema": b" ".join([b"01234567", *words]),
@@ -373,8 +373,8 @@ class Coherence(RuleBasedStateMachine):
     # What must hold
 
     def teardown(self) -> None:
-        """In the end all is told, and whoever held a lock or a lease is gone: a read answers the row as it is, and
-        keeps it."""
+        """At the end all changes are invalidated, and every holder of a lock or a lease is gone: a read answers the
+        current row, and stores it."""
         self.tell(0, self.writes)
         for key, row in self.rows.items():
             row.lock = None
@@ -416,14 +416,14 @@ class Coherence(RuleBasedStateMachine):
 
 @contextmanager
 def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region[int, Thing]]]]:
-    """Two regions as of two processes: they share Redis and nothing else."""
+    """Opens two regions that act as two processes: they share nothing but Redis."""
 
     async def opened(stack: AsyncExitStack) -> tuple[Redis, Region[int, Thing]]:
         clock, breaker = RedisClock(), Breaker()
         redis = await stack.enter_async_context(
             open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, breaker=breaker)
         )
-        # Nobody runs a relay, so nobody has to renew the trust.
+        # No relay runs, so trust must last without renewal.
         await breaker.probe(redis, redis.ping)
         breaker.close(breaker.losses, NEVER)
         region: Region[int, Thing] = Region(
@@ -435,7 +435,7 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
         )
         return redis, await stack.enter_async_context(region)
 
-    # The loop is this test's own, and the session's stays the current one.
+    # The loop belongs to this test; the session's loop stays the current one.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         stack = AsyncExitStack()
         (redis, first), (_, second) = runner.run(opened(stack)), runner.run(opened(stack))
@@ -458,10 +458,10 @@ FULL = settings(SAMPLE, max_examples=4000, derandomize=False)
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("effort", [SAMPLE, pytest.param(FULL, marks=pytest.mark.prove)], ids=["sample", "full"])
-def test_no_read_is_older_than_what_was_answered_before_it(
+def test_no_read_is_older_than_a_write_answered_before_it_began(
     endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, effort: settings
 ) -> None:
-    # No key ends by itself while the machine is busy: only the model's own steps end one.
+    # No key expires by itself while the machine is busy: only the model's own steps expire keys.
     monkeypatch.setattr("app.caching.lookup.LEASE", AN_HOUR)
     monkeypatch.setattr("app.caching.region.LEASE", AN_HOUR)
     monkeypatch.setattr("app.caching.region.FLOOR", AN_HOUR)

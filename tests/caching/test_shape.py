@@ -1,4 +1,4 @@
-"""The library can be read: a strategy fits on one screen, no file is long, and a long script draws what it does."""
+"""The library is readable: a strategy fits on one screen, no file is long, and a long script has a diagram."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ def test_a_strategy_fits_on_one_screen(strategy: str) -> None:
     assert len((LIBRARY / strategy).read_text().splitlines()) <= 80
 
 
-def test_no_file_is_long() -> None:
+def test_no_file_of_the_library_is_long() -> None:
     long = {path.name: len(path.read_text().splitlines()) for path in LIBRARY.rglob("*.py")}
     assert not {name: lines for name, lines in long.items() if lines > 250}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_script_of_more_than_twenty_lines_draws_what_it_does(script: Path) -> None:
+def test_a_script_of_more_than_twenty_lines_begins_with_a_diagram(script: Path) -> None:
     lines = script.read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith("--")]
     head = lines[: lines.index(code[0])]

@@ -1,4 +1,4 @@
-"""One load for all readers, and no reader gets what is older than its question."""
+"""One load serves all readers, and no reader gets a value older than its question."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
 
 
 async def waits_for(redis: Redis, reader: asyncio.Task[object], lookups: int) -> None:
-    """Returns when Redis has run so many lookups since `CONFIG RESETSTAT`, and the reader still waits."""
+    """Returns when Redis has run `lookups` lookups since `CONFIG RESETSTAT`, and checks that the reader still waits."""
 
     async def enough() -> bool:
         stats = await redis.info("commandstats")
@@ -51,7 +51,7 @@ async def test_a_cold_key_is_loaded_once_for_all_processes(new_region: NewRegion
     assert {reading.value for reading in readings} == {OLD}
 
 
-async def test_a_row_that_does_not_exist_is_loaded_once(new_region: NewRegion, source: Source) -> None:
+async def test_an_absent_row_is_loaded_once_for_all_processes(new_region: NewRegion, source: Source) -> None:
     caches = [CacheAside(new_region()) for _ in range(4)]
     readings = await asyncio.gather(*(cache.get(1, source.get) for cache in caches for _ in range(125)))
     assert source.asked == {1: 1}
@@ -60,7 +60,9 @@ async def test_a_row_that_does_not_exist_is_loaded_once(new_region: NewRegion, s
     assert source.asked == {1: 1}
 
 
-async def test_a_row_that_was_just_deleted_is_loaded_once(new_region: NewRegion, source: Source) -> None:
+async def test_a_row_that_was_just_deleted_is_loaded_once_for_all_processes(
+    new_region: NewRegion, source: Source
+) -> None:
     caches = [CacheAside(new_region()) for _ in range(4)]
     source.rows[1] = OLD
     await caches[0].get(1, source.get)
@@ -80,7 +82,7 @@ async def test_a_reader_does_not_join_a_load_that_began_before_a_write_was_answe
 
     R1 misses, gets the lease, reads the old row, and stalls
                                         W commits the new row, invalidates, and answers
-    R2 misses; by key it would join R1's load, and answer the old row after W was answered
+    R2 misses; if it joined R1's load by key, it would answer the old row after W was answered
     """
     cache = CacheAside(region)
     source.rows[1] = OLD
@@ -100,7 +102,7 @@ async def test_a_reader_does_not_join_a_load_that_began_before_a_write_was_answe
     assert (await cache.get(1, source.get)).value == NEW
 
 
-async def test_a_reader_does_not_share_a_load_whose_lease_was_voided_under_it(
+async def test_a_reader_does_not_share_a_load_whose_lease_was_voided_meanwhile(
     region: Region[int, Thing], source: Source, redis: Redis
 ) -> None:
     """In one process:
@@ -109,7 +111,7 @@ async def test_a_reader_does_not_share_a_load_whose_lease_was_voided_under_it(
     R2 misses, and joins R1's load by its token
                                         W commits the new row, invalidates (the lease is void), and answers
     R3 misses
-    R1's fill is refused                R2 and R3 must ask again; only R1's answer may be the old row
+    R1's fill is refused                R2 and R3 must ask again; only R1 may answer the old row
     """
     cache = CacheAside(region)
     source.rows[1] = OLD
@@ -138,7 +140,7 @@ async def test_a_reader_in_another_process_does_not_wait_for_a_voided_load(
     R1 in A gets the lease, reads the old row, and stalls
     R2 in B meets A's lease, and waits for it
                                         W commits the new row, invalidates, and answers
-    R1 comes back with the old row      R2 must not get it, nor may it be kept
+    R1's load returns the old row       R2 must not get it, and it must not be kept
     """
     a, b = CacheAside(new_region()), CacheAside(new_region())
     source.rows[1] = OLD
@@ -157,11 +159,11 @@ async def test_a_reader_in_another_process_does_not_wait_for_a_voided_load(
     assert (await a.get(1, source.get)).value == NEW
 
 
-async def test_all_readers_of_one_tick_share_a_load_even_when_its_fill_is_refused(
+async def test_all_readers_of_one_tick_share_a_load_even_if_its_fill_is_refused(
     region: Region[int, Thing], source: Source
 ) -> None:
-    """Whoever asked before the load began may have its result, even when a write comes between: or 500 readers of a key
-    that is written all the time would load it one after the other."""
+    """Readers that ask before the load begins may have its result, even when a write comes in between. Otherwise, 500
+    readers of a key that is written constantly would load it one after the other."""
     cache = CacheAside(region)
     source.rows[1] = OLD
     source.hold()
@@ -174,7 +176,7 @@ async def test_all_readers_of_one_tick_share_a_load_even_when_its_fill_is_refuse
     assert not any(reading.stored for reading in readings)
 
 
-async def test_a_failed_load_fails_for_all_and_frees_its_lease_at_once(
+async def test_a_failed_load_fails_for_all_its_readers_and_releases_its_lease(
     region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
 ) -> None:
     cache = CacheAside(region)
@@ -186,7 +188,7 @@ async def test_a_failed_load_fails_for_all_and_frees_its_lease_at_once(
     assert await redis.keys("*") == []
 
 
-async def test_a_reader_that_goes_away_harms_nobody(region: Region[int, Thing], source: Source) -> None:
+async def test_a_cancelled_reader_does_not_affect_the_others(region: Region[int, Thing], source: Source) -> None:
     cache = CacheAside(region)
     source.rows[1] = OLD
     source.hold()
@@ -201,12 +203,12 @@ async def test_a_reader_that_goes_away_harms_nobody(region: Region[int, Thing], 
     assert source.asked == {1: 1}
 
 
-async def test_a_process_that_died_with_the_lease_is_outlived(
+async def test_readers_take_over_when_the_lease_of_a_dead_process_expires(
     new_region: NewRegion, source: Source, redis: Redis
 ) -> None:
     dead, alive = new_region(), CacheAside(new_region())
     source.rows[1] = OLD
-    await dead.lookup(1)  # It takes the lease, and is never heard of again.
+    await dead.lookup(1)  # It takes the lease, and then dies.
     await redis.config_resetstat()
     reader = asyncio.create_task(alive.get(1, source.get))
     await waits_for(redis, reader, lookups=2)
@@ -214,7 +216,7 @@ async def test_a_process_that_died_with_the_lease_is_outlived(
     assert (await reader).value == OLD
 
 
-async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_as_ever_for_the_next_one(
+async def test_a_waiting_reader_polls_less_often_as_a_load_goes_on_and_starts_over_with_the_next_load(
     new_region: NewRegion, source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, pauses, sleep = [0.0], list[float](), asyncio.sleep
@@ -225,7 +227,7 @@ async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_a
         await sleep(seconds)
 
     async def pauses_again() -> None:
-        """Returns when it has paused twice from now on: once with what it knew before, and once with what it knows."""
+        """Returns after two more pauses: the first may still be of the old length, the second is of the new one."""
         enough = len(pauses) + 2
 
         async def has_paused() -> bool:
@@ -252,23 +254,23 @@ async def test_who_waits_looks_less_often_the_longer_a_load_takes_and_as_often_a
     assert (await reader).value == OLD
 
 
-async def test_a_reader_waits_no_longer_than_its_patience(
+async def test_a_reader_waits_for_another_process_only_for_its_patience(
     new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(single_flight, "PATIENCE", watch.POLL)
-    await new_region().lookup(1)  # Somebody else has the lease.
+    await new_region().lookup(1)  # Another process holds the lease.
     with pytest.raises(LoadTimeout, match="Somebody loads 1, and was not done within 0"):
         await CacheAside(new_region()).get(1, source.get)
     assert source.calls == 0
 
 
-async def test_an_old_value_is_the_answer_when_its_load_fails(
+async def test_a_stale_value_is_answered_when_its_load_fails(
     region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
 ) -> None:
     cache = CacheAside(region)
     source.rows[1] = OLD
     await cache.get(1, source.get)
-    # It is kept longer than it is fresh. Make it as old as that, by moving its time into the past.
+    # A value is kept longer than it is fresh. Moving its time into the past makes it stale.
     raw = await redis.get("things:{1}")
     assert isinstance(raw, bytes)
     schema, version, stored_at, rest = raw.split(b" ", 3)
@@ -284,10 +286,10 @@ async def test_an_old_value_is_the_answer_when_its_load_fails(
     assert (await cache.get(1, source.get)).value == NEW
 
 
-async def test_a_reader_that_goes_away_before_its_lease_came_leaves_none_behind(
+async def test_a_reader_cancelled_before_its_lease_arrives_leaves_no_lease_behind(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R asks for a lease, and goes away · the lease is granted, and nobody uses it · all others wait until it lapses"""
+    """R asks for a lease and goes away · the lease is granted, and nobody uses it · all others wait until it expires"""
     monkeypatch.setattr("app.caching.lookup.LEASE", timedelta(hours=1))
     cache = CacheAside(region)
     source.rows[1] = OLD
@@ -301,7 +303,7 @@ async def test_a_reader_that_goes_away_before_its_lease_came_leaves_none_behind(
         assert (await cache.get(1, source.get)).value == OLD
 
 
-async def test_a_lost_answer_costs_one_query_and_leaves_no_lease(
+async def test_a_lost_lookup_answer_costs_one_query_and_leaves_no_lease(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.rows[1] = OLD
@@ -326,7 +328,7 @@ async def test_a_lost_answer_costs_one_query_and_leaves_no_lease(
     await eventually(is_free)
 
 
-async def test_a_load_that_outlives_its_lease_is_given_up(
+async def test_a_load_that_takes_longer_than_its_lease_fails(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(single_flight, "LEASE", timedelta(milliseconds=20))
@@ -336,11 +338,11 @@ async def test_a_load_that_outlives_its_lease_is_given_up(
     assert await redis.keys("*") == []
 
 
-async def test_an_entry_is_loaded_anew_before_it_ends_by_one_reader_while_all_others_hit_it(
+async def test_one_reader_refreshes_an_entry_before_it_expires_while_all_others_hit_it(
     new_region: NewRegion, source: Source, reported: Counter[Event]
 ) -> None:
-    """XFetch: the load took a thousand seconds, and the entry lives for less than that, so that nearly every hit would
-    load it. One does, in all processes, and nobody waits for it."""
+    """XFetch: the load took a thousand seconds, and the entry expires sooner than that, so nearly every hit would start
+    a load. Exactly one does, across all processes, and nobody waits for it."""
     regions = [new_region() for _ in range(3)]
     caches = [CacheAside(region) for region in regions]
     await filled(regions[0], OLD, cost=timedelta(seconds=1000))
@@ -360,12 +362,12 @@ async def test_an_entry_is_loaded_anew_before_it_ends_by_one_reader_while_all_ot
     await eventually(is_new)
 
 
-async def test_an_early_load_does_not_bring_the_old_row_back(
+async def test_an_early_refresh_does_not_bring_the_old_row_back(
     region: Region[int, Thing], source: Source, reported: Counter[Event]
 ) -> None:
-    """B4. R loads v1, to refresh it, and stalls
+    """B4. R loads v1 to refresh it, and stalls
                                         W commits v2, invalidates, and answers
-    R would set v1: whoever reads then gets what was before W's answer
+    R would set v1: readers from then on would get the value from before W's answer
     """
     cache = CacheAside(region)
     await filled(region, OLD, cost=timedelta(seconds=1000))
@@ -386,7 +388,7 @@ async def test_an_early_load_does_not_bring_the_old_row_back(
     assert (await cache.get(1, source.get)).value == NEW
 
 
-async def test_a_fresh_entry_whose_load_is_cheap_is_left_alone(region: Region[int, Thing], source: Source) -> None:
+async def test_a_fresh_entry_with_a_cheap_load_is_not_refreshed(region: Region[int, Thing], source: Source) -> None:
     cache = CacheAside(region)
     await filled(region, OLD, cost=timedelta(milliseconds=5))
     for _ in range(1000):
@@ -394,7 +396,7 @@ async def test_a_fresh_entry_whose_load_is_cheap_is_left_alone(region: Region[in
     assert source.calls == 0
 
 
-async def test_an_early_load_that_fails_harms_nobody_and_frees_its_lease(
+async def test_a_failed_early_refresh_fails_no_reader_and_releases_its_lease(
     region: Region[int, Thing], source: Source, redis: Redis, reported: Counter[Event]
 ) -> None:
     cache = CacheAside(region)
@@ -411,14 +413,14 @@ async def test_an_early_load_that_fails_harms_nobody_and_frees_its_lease(
 
 
 async def filled(region: Region[int, Thing], value: Thing, cost: timedelta) -> None:
-    """Keeps a value whose load took so long."""
+    """Stores a value whose load took `cost`."""
     lease = await region.lookup(1)
     assert isinstance(lease, Lease)
     _reading, fill = await region.fill(1, lease.token, value, cost)
     assert fill is Fill.STORED
 
 
-async def test_readers_who_wait_for_another_process_ask_together(new_region: NewRegion, source: Source) -> None:
+async def test_readers_that_wait_for_another_process_share_their_lookups(new_region: NewRegion, source: Source) -> None:
     source.rows[1] = OLD
     source.hold()
     there, here = CacheAside(new_region()), new_region()
@@ -426,21 +428,21 @@ async def test_readers_who_wait_for_another_process_ask_together(new_region: New
     await source.read.wait()
     asked = _counting(here)
     readers = [asyncio.create_task(CacheAside(here).get(1, source.get)) for _ in range(100)]
-    await eventually(_reaches(asked, 103))  # Each once at first, and all of them three times together.
+    await eventually(_reaches(asked, 103))  # Each asks once at first, and then all of them together ask three times.
     assert not any(reader.done() for reader in readers)
     source.open.set()
     assert {(await reader).value for reader in readers} == {(await leader).value} == {OLD}
     assert source.asked == {1: 1}
 
 
-async def test_a_reader_who_begins_to_wait_is_not_answered_by_a_lookup_that_was_sent_before(
+async def test_a_waiting_reader_is_not_answered_by_a_lookup_sent_before_it_began_to_wait(
     new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loads, R1 waits for it
+    """A loads, R1 waits for A's load
 
-    R1 and all who wait here look again, and are answered: the old row. It is on its way
+    R1's process looks the key up again, and the lookup finds the old row. This answer is still on its way
                                         W commits the new row, invalidates, and answers; C loads it
-    R2 begins to wait for C; it would be woken with the old row, though it started after W was answered
+    R2 begins to wait for C; R1's lookup would give it the old row, though R2 started after W was answered
     """
     source.rows[1] = OLD
     source.hold()
@@ -479,7 +481,7 @@ async def test_a_reader_who_begins_to_wait_is_not_answered_by_a_lookup_that_was_
     assert (await r2).value == (await second_load).value == NEW
 
 
-async def test_whoever_waits_for_another_process_does_not_hold_up_the_end(
+async def test_a_reader_that_waits_for_another_process_does_not_delay_shutdown(
     new_region: NewRegion, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(single_flight, "PATIENCE", timedelta(hours=1))
@@ -498,7 +500,7 @@ async def test_whoever_waits_for_another_process_does_not_hold_up_the_end(
 
 
 def _counting(region: Region[int, Thing]) -> Counter[int]:
-    """Counts the lookups of a region from here on, by their key."""
+    """Counts the lookups of a region by key, from now on."""
     asked: Counter[int] = Counter()
     lookup = region.lookup
 

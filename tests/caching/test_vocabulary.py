@@ -1,6 +1,6 @@
-"""The library speaks of keys and amounts, of regions and values, and of nothing that this service happens to cache.
+"""The library speaks of keys and amounts, of regions and values, and never of what this service happens to cache.
 
-All of it is read: names, texts, docstrings and comments, in Python and in Lua.
+All of its text is checked: names, strings, docstrings and comments, in Python and in Lua.
 """
 
 import re
@@ -19,22 +19,22 @@ NOT_OURS = {
         "@user_script",
         r"\b[Uu]ser \S+ has no permissions",
         '"this user has no permissions"',
-    ],  # Redis says so.
+    ],  # Quotes from Redis' errors.
     "connection.py": ["@user_script"],
-    # A field of the stream has the name by which it was first written.
+    # A field of the stream keeps its first name.
     "write_behind/scripts/accept.lua": ["'views', count"],
 }
-"""What stands there by its own name, file by file."""
+"""Allowed exceptions, by file."""
 
 
 def words(text: str) -> set[str]:
-    """The words of a text, in the singular: `loadViews` and `load_views` have two."""
+    """Returns the words of a text, in the singular: `loadViews` and `load_views` have two."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)
     return {re.sub(r"ies$", "y", part.lower()).removesuffix("s") for part in parts} | {part.lower() for part in parts}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_no_word_of_this_service_stands_in_the_library(path: Path) -> None:
+def test_the_library_uses_no_word_of_this_service(path: Path) -> None:
     text = path.read_text()
     for theirs in NOT_OURS.get(str(path.relative_to(LIBRARY)), []):
         assert theirs in text, "It is not needed any more."

@@ -1,4 +1,4 @@
-"""What Redis said may be shown to anybody."""
+"""What Redis says is shown without secrets and addresses."""
 
 import socket
 
@@ -15,7 +15,7 @@ DIGEST = "0123456789abcdef0123456789abcdef01234567"
 
 
 def answered(answer: str) -> Exception:
-    """What redis-py makes of an error that Redis answers."""
+    """Returns the exception that redis-py makes of an error answer."""
     error = BaseParser.parse_error(answer)  # type: ignore[no-untyped-call]
     assert isinstance(error, Exception)
     return error
@@ -46,9 +46,9 @@ def answered(answer: str) -> Exception:
         ("MOVED 3999 10.0.0.7:6381", "MOVED 3999 …"),
         ("MOVED 3999 [fe80::7]:6381", "MOVED 3999 …"),
         ("ASK 3999 FE80::7:6381", "ASK 3999 …"),
-        ("MOVED 3999 :6381", "MOVED 3999 …"),  # By a node that does not know its own address.
+        ("MOVED 3999 :6381", "MOVED 3999 …"),  # From a node that does not know its own address.
         ("MOVED 3999 redis-1.shop.internal:7", "MOVED 3999 …"),
-        ("ERR upstream 10.0.0.7 is away", "ERR upstream … is away"),  # By a proxy.
+        ("ERR upstream 10.0.0.7 is away", "ERR upstream … is away"),  # From a proxy.
         ("ERR upstream ::1 is away", "ERR upstream … is away"),
         (
             f"ERR Error running script (call to f_{DIGEST}): @user_script:9: @user_script: 9: "
@@ -69,7 +69,7 @@ def answered(answer: str) -> Exception:
         ),
     ],
 )
-def test_what_redis_answers_is_told_in_its_words_without_secrets(answer: str, says: str) -> None:
+def test_an_error_answer_of_redis_is_quoted_without_secrets(answer: str, says: str) -> None:
     error = answered(answer)
     assert said(error) == f"says {says}"
     assert code(error) == says.split()[0]
@@ -92,7 +92,7 @@ def test_what_redis_answers_is_told_in_its_words_without_secrets(answer: str, sa
         (OSError(113, "No route to 10.0.0.7"), "cannot be reached"),
     ],
 )
-def test_what_became_of_a_connection_is_told_without_an_address(cause: Exception, says: str) -> None:
+def test_a_connection_error_is_described_without_an_address(cause: Exception, says: str) -> None:
     error = RedisConnectionError("Error connecting to 10.0.0.7:6379.")
     error.__cause__ = cause
     assert (said(error), code(error)) == (says, None)
@@ -110,15 +110,15 @@ def test_what_became_of_a_connection_is_told_without_an_address(cause: Exception
         (ResponseError("value is not an integer", status_code="ERR"), "says ERR value is not an integer"),
     ],
 )
-def test_what_the_client_found_out_is_told_without_an_address(error: Exception, says: str) -> None:
+def test_an_error_of_the_client_is_described_without_an_address(error: Exception, says: str) -> None:
     assert said(error) == says
 
 
-def test_what_is_wrapped_is_found() -> None:
+def test_the_code_of_a_wrapped_error_is_found() -> None:
     error = RedisConnectionError("wrapped")
     error.__cause__ = AuthenticationError("invalid username-password pair", status_code="WRONGPASS")
     assert code(error) == "WRONGPASS"
 
 
-def test_nothing_has_no_code() -> None:
+def test_without_an_error_there_is_no_code() -> None:
     assert code(None) is None

@@ -1,4 +1,4 @@
-"""Instances of the service, each behind wires of its own to the same stores."""
+"""Instances of the service, each behind its own wires to the same stores."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -34,21 +34,21 @@ UNDONE = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
 
 AGES = timedelta(seconds=30)
 SOON = 10.0
-"""Seconds: something that came after so long was not settled by time."""
+"""Seconds: whatever took less than this was not settled by time."""
 
 LOOKS = r"FROM outbox\), 0\), EXISTS"
-"""What a relay says when it looks into Postgres, at the beginning of a poll."""
+"""The statement by which a relay reads Postgres at the beginning of a poll."""
 TAKES = "^UPDATE outbox"
-"""What a relay says when it takes rows of the outbox."""
+"""The statement by which a relay takes rows of the outbox."""
 
 
 def succession(database: Database, redis: Redis, clock: RedisClock, breaker: Breaker) -> Succession:
-    """What one more instance knows of the epochs."""
+    """Returns what one more instance knows of the epochs."""
     return Succession(Epochs(database), Record(redis, "epoch", clock), redis, breaker, database)
 
 
 async def joined(relay: Relay) -> None:
-    """Polls until the relay is a member of an epoch: another test may have left one of another Redis."""
+    """Polls until the relay is a member of an epoch: another test may have left an epoch of another Redis."""
 
     async def polled() -> bool:
         try:
@@ -65,7 +65,7 @@ NewRelay = Callable[[Forget], Awaitable[Relay]]
 
 @pytest.fixture
 def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisClock) -> NewRelay:
-    """Makes relays that nobody runs: the test polls. Each has met Redis already."""
+    """Makes relays that do not run: the test polls. Each has already joined an epoch."""
 
     async def new(forget: Forget) -> Relay:
         relay = Relay(
@@ -83,7 +83,7 @@ def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisCl
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """The service as one process has it, and its wires to the stores."""
+    """The service as one process runs it, and its wires to the stores."""
 
     resources: Resources
     redis: RedisWire
@@ -102,26 +102,26 @@ class Instance:
         return self.resources.breaker
 
     def happened(self, event: str, resource: str = "users") -> int:
-        """How often this happened in the cache of a resource."""
+        """Returns how often this event happened in the cache of a resource."""
         return int(self.resources.metrics.totals("cache_events", resource=resource).get(event, 0))
 
     async def name(self, user_id: int) -> str | None:
-        """The name of a user, as a read answers it."""
+        """Returns the name of a user that a read answers."""
         user = (await self.users.get(user_id)).value
         return None if user is None else user.name
 
     async def price(self, sku: str) -> str | None:
-        """The price of a product, as a read answers it."""
+        """Returns the price of a product that a read answers."""
         product = (await self.products.get(sku)).value
         return None if product is None else product.price
 
     async def quantity(self, sku: str) -> int | None:
-        """The stock of a SKU, as a read answers it."""
+        """Returns the stock of a SKU that a read answers."""
         stock = (await self.resources.inventory.get(sku)).value
         return None if stock is None else stock.quantity
 
     async def rename(self, user_id: int, name: str) -> User:
-        """A write of this instance."""
+        """Renames a user through this instance."""
         return await self.users.change(user_id, {"name": name}, None)
 
     async def hits(self, user_id: int) -> None:
@@ -137,11 +137,11 @@ class Instance:
         await eventually(lambda: _is(self.breaker.closed))
 
     async def believes_no_more(self) -> None:
-        """Returns when it does not."""
+        """Returns when this instance does not believe Redis."""
         await eventually(lambda: _is(not self.breaker.closed))
 
     async def polls(self) -> None:
-        """Returns when its relay has polled, from beginning to end."""
+        """Returns when its relay has made a whole poll, from beginning to end."""
         before = self.redis.count("^BEAT ")
 
         async def has_polled() -> bool:
@@ -171,7 +171,7 @@ class NewInstance(Protocol):
 
 @pytest.fixture
 async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
-    """Opens instances, and closes them at the end; their wires heal before."""
+    """Opens instances, and closes them at the end, after healing their wires."""
     default = endpoints
     async with AsyncExitStack() as stack:
 
@@ -203,7 +203,7 @@ async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
 
 @pytest.fixture
 async def ada(sql: asyncpg.Connection) -> int:
-    """The id of a user of whom every cache knows."""
+    """The id of a user whose creation every cache has learned of."""
     user_id: int = await sql.fetchval(
         "INSERT INTO users (name, email) VALUES ($1, $2) RETURNING id", ADA.name, ADA.email
     )
@@ -213,7 +213,7 @@ async def ada(sql: asyncpg.Connection) -> int:
 
 @pytest.fixture
 async def cup(sql: asyncpg.Connection) -> str:
-    """The sku of a product of which every cache knows."""
+    """The SKU of a product whose creation every cache has learned of."""
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
     await sql.execute("UPDATE outbox SET done_at = now()")
     return "CUP"
@@ -221,14 +221,14 @@ async def cup(sql: asyncpg.Connection) -> str:
 
 @pytest.fixture
 def unbounded_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust does not end by itself, nor is a write settled by time: then only news can end either."""
+    """Trust does not expire, and time does not settle a write: only news can end either."""
     monkeypatch.setattr("app.caching.breaker.TRUST", AGES)
     monkeypatch.setattr("app.coherence.settling.SETTLED", AGES)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who finds trust lapsed does not wait long for news."""
+    """A reader that finds trust lapsed does not wait long for news."""
     monkeypatch.setattr("app.caching.breaker.NEWS", timedelta(milliseconds=100))
 
 

@@ -1,6 +1,6 @@
-"""The rules of `docs/identity.md`, each as the lines of the code that keep it, and as what stands there without it.
+"""The rules of `docs/identity.md`: for each, the code that enforces it, and what replaces that code to leave it out.
 
-Some are not here: of two that are each enough, leaving one out breaks nothing. The model leaves both out.
+Some rules are missing here: where two rules are each enough, leaving one out breaks nothing. The model leaves out both.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. Where `instead` stands in place of `lines`, in the file at `path`, it is left out: `test` goes red."""
+    """One rule. With `instead` in place of `lines`, in the file at `path`, the rule is left out, and `test` fails."""
 
     path: str
     lines: str
@@ -24,98 +24,97 @@ RULES = {
         "app/caching/connection.py",
         'if self.breaker is not None and getattr(connection, "run", None) != self.breaker.run:',
         "if False:",
-        "test_succession.py::test_a_connection_to_the_redis_of_before_is_not_used_again",
+        "test_succession.py::test_a_connection_to_the_former_redis_is_not_used_again",
     ),
     "values belong to an epoch": Rule(
         "app/caching/stamp.py",
         "whole.update(str(life).encode())",
         "pass",
-        "test_histories.py::test_what_a_promoted_standby_lacks_is_not_read_any_more",
+        "test_histories.py::test_rows_that_a_promoted_standby_lacks_are_no_longer_read",
     ),
     "a claim waits": Rule(
         SUCCESSION,
         "return self._in_postgres.stood(SETTLED)",
         "return True",
-        "test_succession.py::test_who_is_believed_trusts_no_more_when_the_epoch_of_another_redis_begins",
+        "test_succession.py::test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins",
     ),
     "a member refutes, or gets no trust": Rule(
         SUCCESSION,
         "await self._epochs.refute(epoch)\n",
         "return True\n",
-        "test_succession.py::test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes_by_it",
+        "test_succession.py::test_only_one_of_two_redises_is_believed_and_instances_on_the_other_bypass_it",
     ),
     "to refute and to begin change the same row": Rule(
         "app/coherence/epochs.py",
         "WHERE n = :n AND claim = :claim\n    AND n =",
         "WHERE n = :n\n    AND n =",
-        "test_succession.py::test_a_claim_that_was_refuted_begins_no_epoch",
+        "test_succession.py::test_a_refuted_claim_begins_no_epoch",
     ),
     "who is below the timeline that Redis was told of is silent": Rule(
         SUCCESSION,
         "if seen.owner is not None and goes_on(seen.owner.history, look.history):",
         "if False:",
-        "test_histories.py::test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it",
+        "test_histories.py::test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it",
     ),
     "rows are marked only in the newest epoch": Rule(
         "app/coherence/outbox.py",
         "outbox.c.id.in_(undone), EPOCH.element == epoch",
         "outbox.c.id.in_(undone)",
-        "test_succession.py::test_what_was_told_to_a_redis_that_is_not_believed_any_more_is_not_done",
+        "test_succession.py::test_a_change_told_only_to_a_redis_no_longer_believed_stays_undone",
     ),
     "a write of another epoch is rolled back": Rule(
         DATABASE,
         'if self.epoch is not None and found.get("epoch", self.epoch) != self.epoch:',
         "if False:",
-        "test_histories.py::test_a_write_into_a_restored_database_is_refused_before_a_poll_has_noticed",
+        "test_histories.py::test_a_write_into_a_restored_database_is_refused_before_a_poll_notices_it",
     ),
     "who carries many changes looks again": Rule(
         "app/coherence/relay.py",
         "if carried:",
         "if False:",
-        "test_succession.py::test_who_carries_many_changes_looks_again_before_each_batch",
+        "test_succession.py::test_a_relay_with_many_changes_polls_again_before_each_batch",
     ),
     "a load from before is not kept": Rule(
         REGION,
         "if losses not in (None, self.breaker.losses):",
         "if False:",
-        "test_histories.py::test_an_absence_that_was_read_in_the_epoch_before_is_not_kept_in_the_next_one",
+        "test_histories.py::test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one",
     ),
     "a row is kept only in the epoch in which it was read": Rule(
         REGION,
         "if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:",
         "if False:",
-        "../caching/test_region.py::test_a_row_of_another_epoch_says_of_none_and_is_not_kept",
+        "../caching/test_region.py::test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch",
     ),
     "a poll misses its beat": Rule(
         BEAT,
         "if same and not left or not same and",
         "if false and",
-        "test_succession.py::test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_poll",
+        "test_succession.py::test_the_next_poll_detects_a_redis_that_went_back_without_a_restart",
     ),
     "who misses its beat voids the record": Rule(
         BEAT,
         "redis.pcall('HSET', KEYS[1], 'epoch', 'void ' .. ARGV[1])",
         "",
-        "test_succession.py::"
-        "test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_knows_that_it_went_back",
+        "test_succession.py::test_a_new_instance_does_not_believe_a_redis_whose_record_another_one_has_voided",
     ),
     "who misses its beat believes no more at once": Rule(
         SUCCESSION,
         'self._breaker.open("it went back to what it was before")',
         "pass",
-        "test_succession.py::test_who_sees_that_redis_went_back_believes_it_no_more_before_postgres_has_answered",
+        "test_succession.py::test_a_redis_that_went_back_is_not_believed_even_before_postgres_answers",
     ),
     "a position below the one told is another history": Rule(
         SUCCESSION,
         "behind = seen.owner is not None and look.position < seen.owner.position",
         "behind = False",
-        "test_histories.py::test_what_a_data_directory_that_was_put_back_has_lost_is_not_read_any_more",
+        "test_histories.py::test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read",
     ),
     "what another deployment has put there is not believed": Rule(
         SUCCESSION,
         "seen.owner is None or seen.owner.deployment == look.deployment",
         "True",
-        "test_succession.py::test_what_another_deployment_keeps_in_the_same_redis_is_neither_believed_nor_carried",
+        "test_succession.py::test_data_of_another_deployment_in_the_same_redis_is_neither_believed_nor_flushed",
     ),
     "the token counts only with its history": Rule(
         "app/row_tag.py",
@@ -127,12 +126,12 @@ RULES = {
         DATABASE,
         "if timeline is None:",
         "if False:",
-        "test_moved_names.py::test_an_instance_that_is_led_to_a_standby_neither_answers_nor_fills_what_that_one_knows",
+        "test_moved_names.py::test_an_instance_whose_name_leads_to_a_standby_answers_and_fills_nothing_from_it",
     ),
     "what ran at another timeline is not answered": Rule(
         DATABASE,
         "if self.timeline not in (None, timeline):",
         "if False:",
-        "test_histories.py::test_a_read_on_a_promoted_standby_is_refused_before_a_poll_has_noticed",
+        "test_histories.py::test_a_read_on_a_promoted_standby_is_refused_before_a_poll_notices_it",
     ),
 }

@@ -1,4 +1,4 @@
-"""Without Redis, reads ask the database a few at a time: those beyond are told to come back, and soon."""
+"""Without Redis, reads ask the database a few at a time. Reads beyond that are told to come back, and told quickly."""
 
 import asyncio
 import time
@@ -29,10 +29,10 @@ async def users(sql: asyncpg.Connection) -> list[int]:
     return [int(record["id"]) for record in await sql.fetch(query, READERS)]
 
 
-async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_are_told_to_come_back(
+async def test_reads_without_redis_leave_connections_to_writers_and_excess_reads_get_503(
     endpoints: Endpoints, users: list[int], sql: asyncpg.Connection
 ) -> None:
-    """Redis is refused, and Postgres answers no query of users: somebody has locked the table."""
+    """Redis refuses connections, and Postgres answers no query of users: somebody has locked the table."""
     async with RedisWire(endpoints.redis_url) as wire:
         wire.refuse()
         settings = Settings(
@@ -57,7 +57,7 @@ async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_
                 assert {answer.status_code for answer in told} == {503}
                 assert {answer.json()["type"].rpartition("/")[2] for answer in told} == {"overloaded"}
                 assert {answer.headers["retry-after"] for answer in told} == {"1"}
-                # The other half of the connections is free, for writers.
+                # Writers can use the other half of the connections.
                 created = await client.post("/products", json={"sku": "CUP", "name": "Cup", "price": "6.20"})
                 assert created.status_code == 201
             print(f"Told after {took:.2f} s.")
@@ -67,10 +67,10 @@ async def test_reads_without_redis_leave_connections_to_others_and_those_beyond_
             assert (await client.get(f"/users/{users[-1]}")).status_code == 200
 
 
-async def test_a_reader_who_waits_for_a_turn_gets_what_was_written_meanwhile(
+async def test_a_reader_that_waits_for_a_turn_gets_what_was_written_meanwhile(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis is refused, and all turns are taken by readers of products:
+    """Redis refuses connections, and readers of products take all turns:
 
     R1 waits for a turn                 W commits the new row, and answers
                                         R2 joins R1

@@ -1,4 +1,4 @@
-"""What holds for every resource with a service of its own, whatever its strategy."""
+"""What holds for every resource that has its own service, whatever its strategy."""
 
 import asyncio
 from typing import Any
@@ -16,14 +16,14 @@ from tests.faults.held import Held
 
 @pytest.fixture(params=all_of_them(), ids=lambda checked: checked.name)
 def checked(request: pytest.FixtureRequest) -> Checked:
-    """Each of them."""
+    """Each of these resources."""
     found: Checked = request.param
     return found
 
 
 @pytest.fixture
 async def key(checked: Checked, sql: asyncpg.Connection) -> Any:
-    """The key of a row of which every cache knows."""
+    """The key of a row that every cache has learned of."""
     await sql.execute(f"DELETE FROM {checked.name}")
     key = await sql.fetchval(checked.insert)
     await sql.execute("UPDATE outbox SET done_at = now()")
@@ -31,13 +31,13 @@ async def key(checked: Checked, sql: asyncpg.Connection) -> Any:
 
 
 async def read(instance: Instance, checked: Checked, key: Any) -> str | None:
-    """The field, as a read answers it."""
+    """Returns the field that a read answers."""
     row = (await getattr(instance.resources, checked.name).get(key)).value
     return None if row is None else str(getattr(row, checked.field))
 
 
 async def change(instance: Instance, checked: Checked, key: Any) -> None:
-    """A write of an instance."""
+    """Changes the field through an instance."""
     await getattr(instance.resources, checked.name).change(key, {checked.field: "new"}, None)
 
 
@@ -48,7 +48,7 @@ async def hits(instance: Instance, checked: Checked, key: Any) -> bool:
 
 
 async def filling(instance: Instance, checked: Checked, key: Any, held: Held) -> asyncio.Task[str | None]:
-    """A read whose fill is held. On a busy machine trust may lapse for a moment: a read that bypasses is repeated."""
+    """Starts a read whose fill is held. On a busy machine trust may lapse briefly: a read that bypasses is repeated."""
     arrival = asyncio.create_task(held.arrived.wait())
     while True:
         slow = asyncio.create_task(read(instance, checked, key))
@@ -57,7 +57,9 @@ async def filling(instance: Instance, checked: Checked, key: Any, held: Held) ->
             return slow
 
 
-async def test_what_was_read_is_a_hit_over_http(client: httpx.AsyncClient, checked: Checked, key: Any) -> None:
+async def test_a_row_that_was_read_becomes_a_hit_over_http(
+    client: httpx.AsyncClient, checked: Checked, key: Any
+) -> None:
     async def is_hit() -> bool:
         answer = await client.get(f"/{checked.name}/{key}")
         assert answer.json()[checked.field] == "old"
@@ -79,9 +81,9 @@ async def test_a_write_is_seen_by_every_instance_when_it_is_answered(
 async def test_a_slow_reader_does_not_bring_an_old_row_back(
     new_instance: NewInstance, checked: Checked, key: Any
 ) -> None:
-    """R on A misses, reads the old row, and its fill is under way for long
+    """R on A misses, and reads the old row; its fill stays in flight for long
                                         W on B commits, invalidates, and answers
-    the fill reaches Redis: every read until its TTL ends would get the old row
+    the fill reaches Redis: every read until its TTL expires would get the old row
     """
     a, b = await new_instance(), await new_instance()
     async with a.redis.holding(rf"^FILL 3 {checked.name}:") as held:

@@ -1,4 +1,4 @@
-"""A Postgres that goes back in time: what is read is what the database has, and nothing that it has lost."""
+"""A Postgres that goes back in time: reads return what the database has, and nothing that it has lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,14 +25,14 @@ from tests.fresh_database import fresh_database
 
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
-    """A Redis and a database of the test's own."""
+    """A Redis and a database that belong to the test alone."""
     async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         yield Endpoints(redis_url, database_url)
 
 
 async def answers(instance: Instance, user_id: int, name: str, sku: str, quantity: int) -> None:
-    """Returns when both are hits; until the instance has noticed that Postgres is another one, they may be refused."""
+    """Returns when both reads are hits. Until the instance notices that Postgres has changed, they may be refused."""
 
     async def hits() -> bool:
         try:
@@ -47,7 +47,7 @@ async def answers(instance: Instance, user_id: int, name: str, sku: str, quantit
 
 
 async def a_minute_passes(instance: Instance, stores: Endpoints) -> None:
-    """The outbox has nothing any more of what was changed: a new epoch does not carry it again."""
+    """Empties the outbox, as after a minute: a new epoch does not deliver earlier changes again."""
     await instance.settles()
     sql = await asyncpg.connect(stores.database_url)
     await sql.execute("DELETE FROM outbox")
@@ -55,13 +55,13 @@ async def a_minute_passes(instance: Instance, stores: Endpoints) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop and create", "clean"])
-async def test_what_a_restored_database_has_lost_is_not_read_any_more(
+async def test_rows_that_a_restored_database_has_lost_are_no_longer_read(
     way: str, new_instance: NewInstance, own: Endpoints, endpoints: Endpoints
 ) -> None:
     """pg_dump
     A commits a new row, invalidates, and answers; R hits it
     pg_restore: the database does not have that row any more, and gives its version to the next one
-    R on A or B would hit what is lost, until its TTL ends, and A's next change would keep it, as one of its own version
+    R on A or B would hit the lost row until its TTL expires, and A's next change would keep it: it has the same version
     """
     a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
@@ -88,7 +88,7 @@ async def test_what_a_restored_database_has_lost_is_not_read_any_more(
 
 @asynccontextmanager
 async def promoted(own: Endpoints) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-    """A standby that lacks what is committed from here on; it is promoted by a call, which answers its address."""
+    """Starts a standby that lacks all commits from now on. The yielded call promotes it and returns its URL."""
     with Standby.started(own.database_url) as standby:
 
         async def promote() -> str:
@@ -98,11 +98,11 @@ async def promoted(own: Endpoints) -> AsyncIterator[Callable[[], Awaitable[str]]
         yield promote
 
 
-async def test_what_a_promoted_standby_lacks_is_not_read_any_more(new_instance: NewInstance, own: Endpoints) -> None:
+async def test_rows_that_a_promoted_standby_lacks_are_no_longer_read(new_instance: NewInstance, own: Endpoints) -> None:
     """A standby has all that is committed now
     A commits a new row, invalidates, and answers; R hits it
-    the primary is gone, and the standby is promoted: it has never heard of that row
-    R on A or B would hit what is lost
+    the primary is gone, and the standby is promoted: it has never received that row
+    R on A or B would hit the lost row
     """
     a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
@@ -125,12 +125,12 @@ async def test_what_a_promoted_standby_lacks_is_not_read_any_more(new_instance: 
         assert [await a.name(ada), await b.name(ada)] == ["Ada Byron"] * 2
 
 
-async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_has_noticed(
+async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_notices_it(
     new_instance: NewInstance, own: Endpoints
 ) -> None:
     """A standby has all that is committed now · A commits a new row, and answers
-    the standby is promoted, and the name leads to it, while A's poll is on its way
-    R on A, for which the row was not cached, would read the old one: A is still of the history that has the new one
+    the standby is promoted, and the name leads to it, while A's poll is in flight
+    R on A, which has not cached the row, would read the old one: A still belongs to the history that has the new one
     """
     a = await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
@@ -155,10 +155,10 @@ async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_has_noticed
         await eventually(is_read)
 
 
-async def test_what_a_data_directory_that_was_put_back_has_lost_is_not_read_any_more(new_instance: NewInstance) -> None:
+async def test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read(new_instance: NewInstance) -> None:
     """Postgres is stopped, and its directory copied · A commits a new row, and answers; R hits it
-    Postgres is stopped, and its directory put back: its identifier, timeline and oids are what they were
-    R on A would hit what is lost
+    Postgres is stopped, and its directory put back: its identifier, timeline and oids are the same as before
+    R on A would hit the lost row
     """
     async with AsyncExitStack() as stack:
         stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
@@ -168,7 +168,7 @@ async def test_what_a_data_directory_that_was_put_back_has_lost_is_not_read_any_
         async with stores.putting_postgres_back():
             await a.rename(ada, "Ada King")
             await a.hits(ada)
-            # Redis is told how far Postgres has come.
+            # This poll tells Redis how far Postgres has come.
             await a.polls()
 
         async def is_what_the_database_has() -> bool:
@@ -182,12 +182,12 @@ async def test_what_a_data_directory_that_was_put_back_has_lost_is_not_read_any_
         a.postgres.refuse()
 
 
-async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
+async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
     new_instance: NewInstance, own: Endpoints
 ) -> None:
     """The standby is promoted, and the old primary lives on: A's name leads to the new one, and B's to the old one
-    A commits a new row on the new one, invalidates, and answers
-    R on B would read the old row on the old primary, and fill the Redis that both share with it
+    A commits a new row on the new primary, invalidates, and answers
+    R on B would read the old row on the old primary, and fill it into the Redis that both share
     """
     a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
@@ -214,7 +214,7 @@ async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
         async def is_told_why() -> bool:
             with pytest.raises(CacheError) as refused:
                 await b.resources.page_views.add("home", 1)
-            # Where there is more to do than the machine can, trust lapses for a moment, and that is the reason then.
+            # On an overloaded machine trust lapses briefly, and that is the reason then.
             return "old primary" in str(refused.value)
 
         await eventually(is_told_why)
@@ -224,12 +224,12 @@ async def test_who_is_left_on_an_old_primary_that_lives_answers_nothing_of_it(
         await answers(b, ada, "Ada King", "CUP", 20)
 
 
-async def test_a_write_into_a_restored_database_is_refused_before_a_poll_has_noticed(
+async def test_a_write_into_a_restored_database_is_refused_before_a_poll_notices_it(
     new_instance: NewInstance, own: Endpoints
 ) -> None:
-    """pg_dump · A commits a new row, R hits it · pg_restore, while A's poll is on its way
-    W commits another row: it gets the version of the lost one, and its invalidation would keep what is of that version
-    R would hit what is lost, after W was answered
+    """pg_dump · A commits a new row, R hits it · pg_restore, while A's poll is in flight
+    W commits another row: it gets the lost row's version, and its invalidation would keep the value of that version
+    R would hit the lost row after W was answered
     """
     a = await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
@@ -250,18 +250,18 @@ async def test_a_write_into_a_restored_database_is_refused_before_a_poll_has_not
     await eventually(is_read)
 
 
-async def test_an_absence_that_was_read_in_the_epoch_before_is_not_kept_in_the_next_one(
+async def test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one(
     new_instance: NewInstance, own: Endpoints
 ) -> None:
     """pg_dump · a user is deleted · R on A reads that there is none, and stalls; A's poll is slow
     pg_restore: the user is back · B begins the next epoch · A's poll ends, and finds itself in it
-    R would keep in it that there is no such user
+    R would store the absence of the user in the next epoch
     """
     a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
     ada = (await a.users.create(ADA)).id
     await a.settles()
     sql = await asyncpg.connect(own.database_url)
-    await sql.execute("DELETE FROM outbox")  # It was created long ago, and is not carried again.
+    await sql.execute("DELETE FROM outbox")  # It was created long ago, and is not delivered again.
     await sql.close()
     dump = await dumped(own.database_url)
     await a.users.delete(ada, None)
@@ -289,12 +289,12 @@ async def test_an_absence_that_was_read_in_the_epoch_before_is_not_kept_in_the_n
         assert await instance.name(ada) == ADA.name
 
 
-async def test_a_flush_that_an_old_primary_commits_late_is_not_forgotten(
+async def test_a_flush_that_an_old_primary_commits_late_is_flushed_again(
     new_instance: NewInstance, own: Endpoints
 ) -> None:
-    """A's flush is on its way to the old primary, which lives; who took the views on has died
-    the standby is promoted, and all are members of the next epoch
-    the old primary commits the flush: acknowledged now, the views would be in no database that is believed
+    """A's flush is on its way to the old primary, which lives; the process that accepted the views has died
+    the standby is promoted, and all instances are members of the next epoch
+    the old primary commits the flush: if it were acknowledged now, no believed database would have the views
     """
     a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
     for instance in (a, b):
@@ -329,7 +329,7 @@ async def test_a_flush_that_an_old_primary_commits_late_is_not_forgotten(
 
 
 @pytest.mark.parametrize(("remembered", "total"), [(timedelta(hours=1), 7), (timedelta(0), 3)])
-async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far_as_receipts_reach(
+async def test_views_that_a_restored_database_has_lost_are_accepted_again_from_receipts(
     new_instance: NewInstance,
     own: Endpoints,
     endpoints: Endpoints,
@@ -337,9 +337,9 @@ async def test_views_that_a_restored_database_has_lost_are_taken_on_again_as_far
     remembered: timedelta,
     total: int,
 ) -> None:
-    """Three views are carried to Postgres · pg_dump · four more are carried, and the total says seven
-    pg_restore: what Redis has cached of the total is of another history; the four are carried once more, if the process
-    that took them on still has their receipt
+    """Three views are flushed to Postgres · pg_dump · four more are flushed, and the total is seven
+    pg_restore: the total cached in Redis belongs to another history; the four are flushed once more if the process
+    that accepted them still has their receipt
     """
     monkeypatch.setattr("app.caching.write_behind.receipts.AGAIN", remembered)
     a = await new_instance(endpoints=own)

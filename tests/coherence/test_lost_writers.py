@@ -1,4 +1,4 @@
-"""A writer that goes away between COMMIT and invalidation, or whoever waits for it: the caches learn of the change."""
+"""The caches learn of a change even if its writer, or its caller, goes away between COMMIT and invalidation."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from tests.keyed import keyed, kill
 from tests.service import serving
 
 ADAS = 1001
-"""The first id there is."""
+"""The first id."""
 
 Write = Callable[[Instance], Coroutine[Any, Any, object]]
 
@@ -39,16 +39,16 @@ WRITES: dict[str, tuple[str, Write]] = {
     "a product is created": ("products:{POT}", lambda a: a.products.create(POT)),
     "stock is set": ("stock:{CUP}", lambda a: a.resources.inventory.put("CUP", Setting(29))),
 }
-"""What is written, the key of what is cached before, and how."""
+"""For each write: the key of the value that is cached before it, and the call."""
 
 
 @pytest.mark.parametrize("moment", ["its COMMIT is not answered yet", "Redis is not told yet"])
 @pytest.mark.parametrize("what", WRITES)
-async def test_a_write_is_done_to_its_end_when_whoever_asked_for_it_goes_away(
+async def test_a_write_completes_although_its_caller_is_cancelled(
     new_instance: NewInstance, ada: int, cup: str, redis: Redis, sql: asyncpg.Connection, what: str, moment: str
 ) -> None:
-    """W commits, and whoever asked for it goes away (the task is cancelled)
-    W must invalidate, or fill; no relay does it here
+    """W commits, and its caller goes away (the task is cancelled)
+    W must invalidate, or fill: the relay cannot do it here
     """
     key, write = WRITES[what]
     assert ada == ADAS
@@ -87,13 +87,13 @@ async def test_a_write_is_done_to_its_end_when_whoever_asked_for_it_goes_away(
         await eventually(is_told)
 
 
-async def test_a_process_that_is_killed_between_commit_and_invalidation_leaves_nobody_with_the_old_value(
+async def test_a_process_killed_between_commit_and_invalidation_leaves_no_old_value(
     endpoints: Endpoints, new_instance: NewInstance, ada: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A is a process of its own:
+    """A is a separate process:
 
     A commits the new row, and is killed (SIGKILL) before Redis hears of it
-                                        B hits the old value, until its relay has carried the change
+                                        B hits the old value, until its relay has delivered the change
     """
     b = await new_instance()
     await b.hits(ada)

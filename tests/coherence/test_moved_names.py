@@ -1,6 +1,6 @@
-"""A name that comes to lead to another server, while the one that it led to lives on, in another role than before.
+"""A name is moved to another server, while its former server lives on in another role.
 
-Connections to that one are not cut: they stay in the pools, and answer.
+Connections to the former server are not cut: they stay in the pools, and keep answering.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -31,7 +31,7 @@ async def two() -> AsyncIterator[tuple[ReplicatingRedis, ReplicatingRedis]]:
         yield first, second
 
 
-async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replica(
+async def test_views_are_accepted_again_after_a_primary_of_redis_becomes_a_replica(
     new_instance: NewInstance,
     endpoints: Endpoints,
     sql: asyncpg.Connection,
@@ -39,10 +39,10 @@ async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replic
 ) -> None:
     """A has connections to R1, a primary
     R2 is promoted, the name leads to it, and R1 becomes its replica
-    A asks R1: it answers READONLY, which is an answer, and every PING succeeds: A would stay with it for ever
+    A asks R1: it answers READONLY, which is an answer, and every PING succeeds: A would stay with it forever
 
-    A read of the flusher that waits in R1 would be ended together with its connection, and the new one lead to R2, so
-    that A learned of it: none waits.
+    If a read of the flusher waited in R1, it would be ended together with its connection. The new connection would lead
+    to R2, and so A would learn of it. Hence no read waits here.
     """
     taken = 0
 
@@ -65,7 +65,7 @@ async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replic
         for _there_and_back in range(2):
             await a.believes()
             await eventually(views_are_taken_on)
-            # What is taken on may be lost with a primary, and be taken on again: it is not what this is about.
+            # Accepted views may be lost with a primary, and be accepted again: that is not tested here.
             await eventually(all_are_counted)
             async with a.redis.holding("^XREADGROUP") as read:
                 await read.arrived.wait()
@@ -79,21 +79,21 @@ async def test_views_are_taken_on_again_when_a_primary_of_redis_becomes_a_replic
 
 @pytest.fixture
 def standby(endpoints: Endpoints, ada: int, cup: str, stock: None) -> Iterator[Standby]:
-    """A standby that knows of Ada, the cup and its stock, and of nothing later."""
+    """A standby that has Ada, the cup and its stock, and nothing later."""
     with Standby.started(endpoints.database_url) as standby:
         yield standby
 
 
 @pytest.fixture
 async def stock(sql: asyncpg.Connection) -> None:
-    """Five cups."""
+    """Five cups in stock, and seven views."""
     await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('CUP', 5)")
     await sql.execute("INSERT INTO page_views VALUES ($1, 7)", PAGE)
     await sql.execute("UPDATE outbox SET done_at = now()")
 
 
 async def told(answer: Awaitable[object]) -> object:
-    """What was answered, or that the database is away."""
+    """Returns the answer, or "away" when the database is not available."""
     try:
         return await answer
     except (DatabaseUnavailable, TargetUnavailable):
@@ -101,16 +101,16 @@ async def told(answer: Awaitable[object]) -> object:
 
 
 async def total(instance: Instance) -> int:
-    """The views of the page."""
+    """Returns the views of the page."""
     return (await instance.resources.page_views.get(PAGE)).amount
 
 
-async def test_an_instance_that_is_led_to_a_standby_neither_answers_nor_fills_what_that_one_knows(
+async def test_an_instance_whose_name_leads_to_a_standby_answers_and_fills_nothing_from_it(
     new_instance: NewInstance, endpoints: Endpoints, ada: int, cup: str, standby: Standby, sql: asyncpg.Connection
 ) -> None:
     """A changes rows                           the standby lags
     B's connections break, and its name leads to the standby
-    what is cached ends
+    the cached values expire
     B would load old rows, and fill them        A would hit them
     """
     primary = urlsplit(endpoints.database_url)
@@ -129,7 +129,7 @@ async def test_an_instance_that_is_led_to_a_standby_neither_answers_nor_fills_wh
         await a.hits(ada)
         name.lead_to(standby.sockets)
         b.postgres.cut()
-        # What is cached is new, and whoever believes it may answer it.
+        # What is cached is new, and an instance that believes it may answer it.
         assert await told(b.name(ada)) in ("Ada King", "away")
         assert await a.name(ada) == "Ada King"
         async with Redis.from_url(endpoints.redis_url) as redis:

@@ -1,4 +1,4 @@
-"""A Postgres that is read-only for a while, by a default that each session takes on at its start."""
+"""A Postgres that is read-only for a while, by a default that each session adopts when it starts."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -16,12 +16,12 @@ from tests.fresh_database import fresh_database
 PAGE = "/a"
 
 
-async def test_a_read_only_postgres_serves_reads_and_all_goes_on_when_it_is_no_more(
+async def test_a_read_only_postgres_serves_reads_and_writes_resume_when_it_is_writable_again(
     new_instance: NewInstance, endpoints: Endpoints
 ) -> None:
     """Postgres becomes read-only, and ends its sessions
-    requests, the relay and the flusher connect anew
-    it becomes writable: each of their connections would stay read-only, for as long as it lives
+    requests, the relay and the flusher connect again
+    it becomes writable: each of their connections would stay read-only for as long as it lives
     """
     async with fresh_database(endpoints.database_url) as url:
         await asyncio.to_thread(migrate, url)
@@ -37,7 +37,7 @@ async def test_a_read_only_postgres_serves_reads_and_all_goes_on_when_it_is_no_m
         )
         await a.resources.page_views.add(PAGE, 3)
         for number in range(12):
-            # Four at once: readers make connections, which the writers get that come later.
+            # Four at once: readers open connections that later writers get.
             assert all(await asyncio.gather(*(a.users.page(after=0, limit=5) for _ in range(4))))
             with pytest.raises(DatabaseUnavailable, match=r"^Postgres is read-only: cannot execute \w+ in a read-only"):
                 await a.rename(ada, f"Ada {number}")

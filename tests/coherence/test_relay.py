@@ -1,4 +1,4 @@
-"""Whoever writes, the caches learn of it."""
+"""The caches learn of every write, whoever makes it."""
 
 import asyncio
 from datetime import timedelta
@@ -19,7 +19,7 @@ from tests.eventually import eventually
 
 
 class Told:
-    """A cache that remembers what it was told to forget, and can be away."""
+    """A cache that records the keys it was told to forget, and can be away."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, int]] = []
@@ -39,18 +39,18 @@ def told() -> Told:
 
 @pytest.fixture
 async def relay(new_relay: NewRelay, told: Told) -> Relay:
-    """A relay that nobody runs: the test polls."""
+    """A relay that does not run: the test polls."""
     return await new_relay(told.forget)
 
 
 async def add_product(sql: asyncpg.Connection, sku: str) -> int:
-    """A product that somebody adds in SQL; its version."""
+    """Adds a product in SQL, and returns its version."""
     return int(
         await sql.fetchval("INSERT INTO products (sku, name, price) VALUES ($1, $1, '1') RETURNING version", sku)
     )
 
 
-async def test_a_write_in_sql_shows_within_a_second(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_a_write_in_sql_reaches_the_cache(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     created = await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
     where = created.headers["location"]
     assert (await client.get(where)).json()["name"] == "Ada"
@@ -70,14 +70,16 @@ async def test_a_write_in_sql_shows_within_a_second(client: httpx.AsyncClient, s
     await eventually(is_gone)
 
 
-async def test_every_change_is_carried_once(relay: Relay, told: Told, sql: asyncpg.Connection) -> None:
+async def test_the_relay_delivers_every_change_once(relay: Relay, told: Told, sql: asyncpg.Connection) -> None:
     versions = [(sku, await add_product(sql, sku)) for sku in ("A", "B", "C")]
     assert await relay.poll() == 3
     assert await relay.poll() == 0
     assert told.changes == versions
 
 
-async def test_what_a_cache_was_not_told_stays_undone(relay: Relay, told: Told, sql: asyncpg.Connection) -> None:
+async def test_a_change_that_could_not_be_delivered_stays_undone(
+    relay: Relay, told: Told, sql: asyncpg.Connection
+) -> None:
     version = await add_product(sql, "A")
     told.away = True
     with pytest.raises(CacheUnavailable):
@@ -91,7 +93,7 @@ async def test_what_a_cache_was_not_told_stays_undone(relay: Relay, told: Told, 
 async def test_two_relays_share_the_changes(
     relay: Relay, new_relay: NewRelay, told: Told, sql: asyncpg.Connection
 ) -> None:
-    """A has taken a row and stalls; B carries the others, and does not wait for A."""
+    """A has taken a row and stalls; B delivers the others, and does not wait for A."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def stall(key: str, version: int) -> None:
@@ -104,7 +106,7 @@ async def test_two_relays_share_the_changes(
     await arrived.wait()
     second = await add_product(sql, "B")
     assert await relay.poll() == 1
-    # Of what A has, the cache is told all the same: A may never come to it.
+    # B also tells the cache of A's row: A may never do it.
     assert told.changes == [("B", second), ("A", first)]
     assert await sql.fetchval(UNDONE) == 1
     go.set()
@@ -112,10 +114,10 @@ async def test_two_relays_share_the_changes(
     assert await sql.fetchval(UNDONE) == 0
 
 
-async def test_a_relay_that_dies_with_the_changes_loses_none(
+async def test_a_relay_that_dies_with_changes_in_flight_loses_none(
     relay: Relay, new_relay: NewRelay, told: Told, sql: asyncpg.Connection
 ) -> None:
-    """A takes the rows, tells the cache, and its connection dies before COMMIT: B does them again."""
+    """A takes the rows, tells the cache, and its connection dies before COMMIT: B delivers them again."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def stall(key: str, version: int) -> None:
@@ -136,7 +138,9 @@ async def test_a_relay_that_dies_with_the_changes_loses_none(
     assert told.changes == [("A", version)]
 
 
-async def test_what_is_done_is_swept_after_a_minute(relay: Relay, database: Database, sql: asyncpg.Connection) -> None:
+async def test_delivered_changes_are_swept_after_a_minute(
+    relay: Relay, database: Database, sql: asyncpg.Connection
+) -> None:
     await add_product(sql, "A")
     await add_product(sql, "B")
     await relay.poll()
@@ -145,17 +149,19 @@ async def test_what_is_done_is_swept_after_a_minute(relay: Relay, database: Data
     assert [record["key"] for record in await sql.fetch("SELECT key FROM outbox")] == ["B"]
 
 
-async def test_a_table_that_nobody_caches_does_not_hold_the_relay_up(relay: Relay, sql: asyncpg.Connection) -> None:
+async def test_a_change_of_a_table_without_a_cache_does_not_hold_up_the_relay(
+    relay: Relay, sql: asyncpg.Connection
+) -> None:
     await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
     assert await relay.poll() == 1
     assert await sql.fetchval(UNDONE) == 0
 
 
-async def test_a_change_that_no_cache_can_be_told_of_is_set_aside_and_holds_nothing_up(
+async def test_a_change_with_an_invalid_key_is_set_aside_and_holds_nothing_up(
     app: FastAPI, client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
-    """Somebody writes a row into the outbox by hand, whose key is no id of a user. The breakers do not open for it, and
-    the relays get past it."""
+    """Somebody writes rows into the outbox by hand whose keys are not ids of users. The breakers do not open because of
+    them, and the relays get past them."""
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
 
     async def hits() -> bool:
@@ -177,7 +183,7 @@ async def test_a_change_that_no_cache_can_be_told_of_is_set_aside_and_holds_noth
     assert app.state.resources.metrics.total("outbox_refused") == 3
 
 
-async def test_a_running_relay_outlives_failures_and_stops_when_told(
+async def test_a_running_relay_survives_failures_and_stops_when_told(
     redis: Redis, breaker: Breaker, database: Database, clock: RedisClock, told: Told, sql: asyncpg.Connection
 ) -> None:
     counts = [0, 0]
@@ -212,10 +218,10 @@ async def test_a_running_relay_outlives_failures_and_stops_when_told(
     assert counts[0] == 1
 
 
-async def test_a_running_relay_outlives_a_database_that_refuses_to_write(
+async def test_a_running_relay_survives_a_read_only_database(
     endpoints: Endpoints, redis: Redis, breaker: Breaker, clock: RedisClock, told: Told, sql: asyncpg.Connection
 ) -> None:
-    """A fail-over leaves a Postgres that only reads, for a while. The relay must go on when it is over."""
+    """A failover leaves a Postgres that only reads, for a while. The relay must resume when that is over."""
     counts = [0, 0]
 
     def counted(changes: int, failures: int) -> None:

@@ -1,7 +1,7 @@
-"""A Redis that goes back in time: it was killed, and what it was told last was not on its disk.
+"""A Redis that goes back in time: it was killed before its last writes reached its disk.
 
-redis-py connects again without a word. What came back is not believed before the changes of the last minute were
-carried again, totals of page views are built anew, and a write waits for it.
+redis-py reconnects silently. What came back is not believed before the changes of the last minute have been delivered
+again, totals of page views are rebuilt, and a write waits for that.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.users.conftest import LIFETIMES
 
 
 class Past:
-    """A Redis, and what was on its disk at an earlier time."""
+    """A Redis, and a copy of its disk from an earlier time."""
 
     def __init__(self, directory: Path) -> None:
         home = make_home(directory / "redis", SOCKET)
@@ -41,7 +41,7 @@ class Past:
         self._server.start()
 
     async def remember(self, *what: str) -> None:
-        """Returns when all of this is on the disk; it is copied."""
+        """Returns when the disk has all of this, and a copy is made."""
 
         async def is_there() -> bool:
             shutil.rmtree(self._copy, ignore_errors=True)
@@ -52,7 +52,7 @@ class Past:
         await eventually(is_there)
 
     async def come_back(self) -> None:
-        """Redis is killed, and starts with what is remembered."""
+        """Kills Redis, and starts it with the copy."""
         for process in servers_below([self._data]):
             process.kill()
             process.wait(PATIENCE)
@@ -60,7 +60,7 @@ class Past:
         await asyncio.to_thread(self._server.start)
 
     def stop(self) -> None:
-        """The end."""
+        """Stops Redis."""
         self._server.stop()
 
 
@@ -70,7 +70,7 @@ def _files(names: list[str]) -> list[str]:
 
 @pytest.fixture
 async def past(servers: Endpoints) -> AsyncIterator[Past]:
-    """A Redis of the test's own: the other tests need theirs."""
+    """A Redis that belongs to the test: the other tests need theirs."""
     with open_directory() as directory:
         past = Past(directory)
         yield past
@@ -83,12 +83,12 @@ def endpoints(endpoints: Endpoints, past: Past) -> Endpoints:
     return Endpoints(past.url, endpoints.database_url)
 
 
-async def test_what_a_redis_has_forgotten_is_carried_again_before_it_is_believed(
+async def test_changes_that_redis_has_forgotten_are_delivered_again_before_it_is_believed(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection, past: Past
 ) -> None:
     """A commits the new row, invalidates, and answers; the row of the outbox is done
     Redis is killed, and starts with the old value
-                                        R on A or B would hit the old value, which no undone row would ever take away
+                                        R on A or B would hit the old value, which no undone row would ever remove
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -110,12 +110,12 @@ async def test_what_a_redis_has_forgotten_is_carried_again_before_it_is_believed
         assert reading.value.name == "Ada King"
 
 
-async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
+async def test_a_redis_that_restarts_between_two_commands_is_not_believed(
     ada: int, past: Past, sql: asyncpg.Connection
 ) -> None:
     """R has a connection, which is idle
     Redis is killed, and starts with the old value
-    R asks: redis-py connects again, without a word and without an error, and would hit the old value
+    R asks: redis-py reconnects silently and without an error, and would hit the old value
     """
     breaker = Breaker()
     async with (
@@ -150,13 +150,13 @@ async def test_a_redis_that_restarts_between_two_questions_is_not_believed(
             await region.find(ada)
 
 
-async def test_totals_of_a_redis_that_has_forgotten_views_are_built_anew(
+async def test_totals_of_a_redis_that_has_forgotten_views_are_rebuilt(
     new_instance: NewInstance, sql: asyncpg.Connection, past: Past
 ) -> None:
-    """C9. Three views are counted, and carried to Postgres
-    four more are counted, and carried
+    """C9. Three views are counted, and flushed to Postgres
+    four more are counted, and flushed
                                         Redis is killed, and starts with a total of three
-    R would be told three, until that total expires: Postgres has seven
+    R would be told three until that total expires: Postgres has seven
     """
     instance = await new_instance()
     views = instance.resources.page_views
@@ -193,14 +193,14 @@ async def test_totals_of_a_redis_that_has_forgotten_views_are_built_anew(
     await eventually(answers)
 
 
-async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value_behind(
+async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value(
     unbounded_trust: None, new_instance: NewInstance, sql: asyncpg.Connection, past: Past
 ) -> None:
-    """W on A revokes, and Redis keeps that in memory; it is not committed yet
+    """W on A revokes, and Redis has that only in memory; W has not committed yet
     Redis is killed, and starts with the old value
-                                        A and B carry all changes again but W's, which is none yet, and believe it
-    W commits, and answers; no relay has carried its change yet
-                                        R on B would hit the old value, but it is of another run of Redis
+                                        A and B deliver all changes again (W's does not exist yet), and believe Redis
+    W commits, and answers; no relay has delivered its change yet
+                                        R on B would hit the old value, but that belongs to another run of Redis
     """
     a, b = await new_instance(), await new_instance()
     await a.resources.inventory.put("CUP", Setting(30))
@@ -235,11 +235,11 @@ async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value_
     assert await a.quantity("CUP") == 29
 
 
-async def test_a_redis_that_does_not_tell_its_run_is_told_the_last_changes_again_after_a_lost_connection(
+async def test_a_redis_that_hides_its_run_gets_the_last_changes_again_after_a_lost_connection(
     new_instance: NewInstance, ada: int, endpoints: Endpoints, past: Past, sql: asyncpg.Connection
 ) -> None:
-    """A's user may not ask for INFO. A commits the new row, invalidates, and answers; the row of the outbox is done
-    A's connections are lost, and the old value is back: it has restarted, and nothing tells that it is another run
+    """A's user may not use INFO. A commits the new row, invalidates, and answers; the row of the outbox is done
+    A's connections are lost, and the old value is back: Redis has restarted, and nothing shows that it is another run
     R on A would hit the old value
     """
     async with Redis.from_url(past.url, protocol=2) as redis:

@@ -1,7 +1,7 @@
-"""Each rule of `docs/identity.md` is left out once, in a copy of the code: the tests have to find it.
+"""Leaves out each rule of `docs/identity.md` once, in a copy of the code: a test must fail.
 
-The model goes further (`tests/coherence/epochs/`): it leaves rules out of what it has modelled, and goes through every
-order of steps. Here it is the code itself that lacks them.
+The model goes further (`tests/coherence/epochs/`): it leaves rules out of its model of the code, and explores every
+order of steps. Here, the code itself lacks them.
 """
 
 import os
@@ -22,7 +22,7 @@ COPIED = ("app", "tests", "migrations", "alembic.ini", "pyproject.toml")
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_without_this_rule_a_test_goes_red(rule: Rule, tmp_path: Path) -> None:
+def test_without_this_rule_a_test_fails(rule: Rule, tmp_path: Path) -> None:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

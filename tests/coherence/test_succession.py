@@ -1,4 +1,4 @@
-"""Which Redis is believed, when there are two, or when it, or Postgres, is not what it was."""
+"""Which Redis is believed when there are two, or when Redis or Postgres is no longer what it was."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,27 +20,27 @@ from tests.fresh_database import fresh_database
 
 EPOCH = "SELECT max(n) FROM epochs"
 BEGINS = "WITH claimed AS"
-"""What who has claimed says to begin the next epoch."""
+"""The statement by which an instance that has claimed begins the next epoch."""
 OTHERS = r"^(?!;|.*FROM outbox\), 0\), EXISTS|.*\bparked_views\b)"
-"""Whatever is no look of a relay, nor the question whether a connection lives."""
+"""Every statement except a relay's poll, and the check whether a connection lives."""
 
 
 @pytest.fixture
 async def first(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
-    """A Redis of the test's own, on the Postgres of all tests."""
+    """A Redis that belongs to the test, with the Postgres of all tests."""
     async with another_redis() as url:
         yield Endpoints(url, endpoints.database_url)
 
 
 @pytest.fixture
 async def second(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
-    """Another one."""
+    """Another such Redis."""
     async with another_redis() as url:
         yield Endpoints(url, endpoints.database_url)
 
 
 async def answers_as_it_should(instance: Instance, user_id: int, name: str) -> None:
-    """A read is a hit at last, and none before it is of another name."""
+    """Returns when a read is a hit. Every read until then must answer this name, too."""
 
     async def hits() -> bool:
         reading = await instance.users.get(user_id)
@@ -52,13 +52,13 @@ async def answers_as_it_should(instance: Instance, user_id: int, name: str) -> N
 
 
 async def beats_until_it_doubts(instance: Instance) -> int:
-    """How many beats its relay has left when it does not believe Redis any more."""
+    """Returns how many beats its relay has left when it stops believing Redis."""
     await instance.believes_no_more()
     return instance.redis.count("^BEAT ")
 
 
 async def takes_views(instance: Instance) -> bool:
-    """Whether it takes a view on."""
+    """Whether the instance accepts a page view."""
     try:
         await instance.resources.page_views.add("home", 1)
     except CacheError:
@@ -66,12 +66,12 @@ async def takes_views(instance: Instance) -> bool:
     return True
 
 
-async def test_a_connection_to_the_redis_of_before_is_not_used_again(
+async def test_a_connection_to_the_former_redis_is_not_used_again(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints
 ) -> None:
     """A has two connections to R1, and one of them is in use
-    the name comes to lead to R2, and all connections but that one are cut: A connects to R2, which is believed
-    the one in use comes back to the pool: R on A would get it, and keep the row in R1
+    the name is moved to R2, and all connections but that one are cut: A connects to R2, which is believed
+    the one in use returns to the pool: R on A would get it, and store the row in R1
                                         W commits the new row, and invalidates on R2
     R on A would get it again, and hit the old row
     """
@@ -84,7 +84,7 @@ async def test_a_connection_to_the_redis_of_before_is_not_used_again(
 
         @asynccontextmanager
         async def one_in_use() -> AsyncIterator[None]:
-            """The connection that came back last is taken, and comes back at the end."""
+            """Holds the connection that was returned last, and returns it at the end."""
             waits = asyncio.ensure_future(a.resources.redis.blpop(["nothing"], timeout=0))
 
             async def is_blocked() -> bool:
@@ -119,16 +119,16 @@ async def test_a_poll_costs_postgres_one_select_and_no_write(new_instance: NewIn
     beats, looks, all_ = a.redis.count("^BEAT "), a.postgres.count(LOOKS), a.postgres.count(OTHERS)
     for _ in range(3):
         await a.polls()
-    # One of the two may have counted a poll that was under way.
+    # One of the two counts may include a poll that was in flight.
     assert abs((a.postgres.count(LOOKS) - looks) - (a.redis.count("^BEAT ") - beats)) <= 1
     assert a.postgres.count(OTHERS) == all_
 
 
-async def test_who_carries_many_changes_looks_again_before_each_batch(
+async def test_a_relay_with_many_changes_polls_again_before_each_batch(
     new_instance: NewInstance, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """Somebody changes 10,000 rows in SQL, which A carries in one poll
-    B, on another Redis, claims meanwhile: A would not look, nor refute, and B would be believed
+    """Somebody changes 10,000 rows in SQL, which A delivers in one poll
+    B, on another Redis, claims meanwhile: A would neither poll nor refute, and B would be believed
     """
     a = await new_instance(endpoints=first)
     await a.believes()
@@ -145,7 +145,7 @@ async def test_who_carries_many_changes_looks_again_before_each_batch(
 async def test_an_operator_can_begin_another_epoch_in_sql(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """The row is changed without a trace, as when files were put back that nobody can tell from the old ones."""
+    """The row is changed without a trace, as when files are put back that nobody can tell from the old ones."""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
     epoch = await sql.fetchval(EPOCH)
@@ -163,12 +163,12 @@ async def test_an_operator_can_begin_another_epoch_in_sql(
     await answers_as_it_should(a, ada, "Ada King")
 
 
-async def test_what_was_told_to_a_redis_that_is_not_believed_any_more_is_not_done(
+async def test_a_change_told_only_to_a_redis_no_longer_believed_stays_undone(
     new_instance: NewInstance, first: Endpoints, cup: str, sql: asyncpg.Connection
 ) -> None:
     """A is a member, and is about to take a change of the cup
     another instance begins the next epoch, with another Redis
-    A takes the change, tells its own Redis, and would mark it as done: nobody would tell the other one
+    A takes the change, tells its own Redis, and would mark it as done: nobody would tell the other Redis
     """
     a = await new_instance(endpoints=first)
     await a.believes()
@@ -181,7 +181,7 @@ async def test_what_was_told_to_a_redis_that_is_not_believed_any_more_is_not_don
             " SELECT n + 1, 'theirs', 'another', history FROM epochs ORDER BY n DESC LIMIT 1"
         )
         takes.release()
-        # It has found that out, and claims an epoch of its own, in which it would be carried.
+        # A has detected that, and claims its own epoch, in which the change would be delivered.
         await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
         assert await sql.fetchval(UNDONE) == 1
     await a.settles()
@@ -190,7 +190,7 @@ async def test_what_was_told_to_a_redis_that_is_not_believed_any_more_is_not_don
 @pytest.mark.parametrize(
     ("field", "value"), [("telling", None), ("history", "nothing"), ("claim", "theirs"), ("position", "1e9")]
 )
-async def test_a_record_that_somebody_has_changed_by_hand_is_lived_with(
+async def test_a_record_changed_by_hand_is_tolerated(
     new_instance: NewInstance, ada: int, first: Endpoints, field: str, value: str | None
 ) -> None:
     a = await new_instance(endpoints=first)
@@ -203,10 +203,10 @@ async def test_a_record_that_somebody_has_changed_by_hand_is_lived_with(
     await a.believes()
 
 
-async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes_by_it(
+async def test_only_one_of_two_redises_is_believed_and_instances_on_the_other_bypass_it(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A is on R1, and B, which starts later, on R2: B would keep its own values there, and A's writes reach R1 only."""
+    """A is on R1, and B, which starts later, on R2: B would keep its own values there, and A's writes reach only R1."""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
     epoch = await sql.fetchval(EPOCH)
@@ -228,10 +228,10 @@ async def test_of_two_redises_one_is_believed_and_who_is_on_the_other_one_passes
     assert await sql.fetchval(EPOCH) == epoch, "Nobody takes R1 away from A."
 
 
-async def test_who_is_believed_trusts_no_more_when_the_epoch_of_another_redis_begins(
+async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A polls on R1, and its look into Postgres stalls: it trusts for a while, and does not see the claim
+    """A polls on R1, and its query of Postgres stalls: it trusts for a while, and does not see the claim
     B, on R2, claims: if it began the next epoch at its next poll, both Redises would be believed
     """
     monkeypatch.setattr("app.caching.breaker.TRUST", timedelta(seconds=3))
@@ -250,10 +250,10 @@ async def test_who_is_believed_trusts_no_more_when_the_epoch_of_another_redis_be
             assert not a.breaker.closed
 
 
-async def test_a_claim_that_was_refuted_begins_no_epoch(
+async def test_a_refuted_claim_begins_no_epoch(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """B, on R2, has claimed, and waited, while A stood still; B is about to begin the next epoch
+    """B, on R2, has claimed, and waited while A stood still; B is about to begin the next epoch
     A polls, finds the claim, refutes it, and goes on to believe R1
     B's statement arrives: two Redises would be believed
     """
@@ -275,7 +275,7 @@ async def test_a_claim_that_was_refuted_begins_no_epoch(
     await a.hits(ada)
 
 
-async def test_of_two_members_who_refute_a_claim_the_later_one_stays(
+async def test_a_member_that_refutes_a_claim_too_late_stays_a_member(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
     """A and B see the same claim · A refutes it · B's refutation finds none: no reason to leave, nor to claim"""
@@ -298,7 +298,7 @@ async def test_of_two_members_who_refute_a_claim_the_later_one_stays(
     assert (a.breaker.losses, b.breaker.losses) == losses
 
 
-async def test_the_other_redis_is_believed_when_nobody_is_on_the_first_one_any_more(
+async def test_a_new_redis_is_believed_once_no_instance_uses_the_old_one(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
     """A rolling change of REDIS_URL, there and back: A moves to R2 before B does, and both return to R1."""
@@ -320,11 +320,11 @@ async def test_the_other_redis_is_believed_when_nobody_is_on_the_first_one_any_m
         await eventually(lambda: takes_views(b))
 
 
-async def test_views_that_the_redis_of_before_took_on_are_carried(
+async def test_views_accepted_in_the_former_redis_are_flushed(
     new_instance: NewInstance, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A takes views on in R1, and nothing is carried yet · B, alone on R2, is believed when A is gone
-    A comes back, on R1: it takes no views on, and carries what it took on before
+    """A accepts views in R1, and nothing is flushed yet · B, alone on R2, is believed once A is gone
+    A comes back on R1: it accepts no views, and flushes those that it accepted before
     """
     a = await new_instance(endpoints=first)
     async with a.postgres.holding("INSERT INTO applied") as held:
@@ -347,11 +347,11 @@ async def test_views_that_the_redis_of_before_took_on_are_carried(
     await eventually(nothing_is_at_risk)
 
 
-async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_poll(
+async def test_the_next_poll_detects_a_redis_that_went_back_without_a_restart(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """SWAPDB takes the values away · A commits the new row, and invalidates where nothing is · SWAPDB brings them back
-    R on A or B would hit the old value until its TTL ends
+    """SWAPDB removes the values · A commits the new row, and invalidates where nothing is · SWAPDB brings them back
+    R on A or B would hit the old value until its TTL expires
     """
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
     await b.hits(ada)
@@ -375,7 +375,7 @@ async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_pol
     async def next_epoch() -> bool:
         return bool(await sql.fetchval(EPOCH) > epoch)
 
-    # One that was on its way, and the one that finds it, which looks twice.
+    # One beat that was in flight, and those of the poll that detects it, which asks twice.
     assert all(after - beats <= 3 for after, beats in zip(await asyncio.gather(*finding), before, strict=True))
     await eventually(next_epoch)
     for instance in (a, b):
@@ -383,11 +383,11 @@ async def test_a_redis_that_went_back_without_a_restart_is_found_by_the_next_pol
 
 
 @pytest.mark.usefixtures("unbounded_trust")
-async def test_who_sees_that_redis_went_back_believes_it_no_more_before_postgres_has_answered(
+async def test_a_redis_that_went_back_is_not_believed_even_before_postgres_answers(
     new_instance: NewInstance, ada: int, first: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SWAPDB there and back, and a new row in between · A sees it by its beat, B by the record that A has voided
-    Postgres does not answer their next look yet: R on A or B would hit the old value until it does
+    """SWAPDB there and back, and a new row in between · A detects it by its beat, B by the record that A has voided
+    Postgres does not answer their next query yet: R on A or B would hit the old value until it does
     """
     monkeypatch.setattr("app.coherence.relay.PATIENCE", AGES)
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
@@ -410,11 +410,11 @@ async def test_who_sees_that_redis_went_back_believes_it_no_more_before_postgres
                 assert await instance.name(ada) == "Ada King"
 
 
-async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_knows_that_it_went_back(
+async def test_a_new_instance_does_not_believe_a_redis_whose_record_another_one_has_voided(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """SWAPDB there and back, and a new row in between: A finds it, and stands still before it can tell Postgres
-    B starts: its beat is not missed, and all that it finds would fit: R on B would hit the old value
+    """SWAPDB there and back, and a new row in between: A detects it, and stalls before it can tell Postgres
+    B starts: it misses no beat, and all that it finds would fit: R on B would hit the old value
     """
     a = await new_instance(endpoints=first)
     await a.hits(ada)
@@ -423,7 +423,7 @@ async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_kn
         await a.polls()
         await a.rename(ada, "Ada King")
         await a.settles()
-        # That was more than a minute ago: who joins the epoch does not tell Redis of it again.
+        # That was more than a minute ago: an instance that joins the epoch does not tell Redis of it again.
         await sql.execute("DELETE FROM outbox")
         async with a.postgres.holding("^UPDATE epochs SET claim") as held:
             await redis.swapdb(0, 1)
@@ -432,10 +432,10 @@ async def test_who_left_no_beat_does_not_believe_a_redis_of_which_another_one_kn
             await answers_as_it_should(b, ada, "Ada King")
 
 
-async def test_a_redis_that_was_emptied_is_believed_on(
+async def test_a_redis_that_was_emptied_is_still_believed(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """FLUSHALL takes the record away, too, and what is not there is only a miss: two instances tell it anew."""
+    """FLUSHALL also removes the record, but a missing value is only a miss: two instances write the record again."""
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
     await b.hits(ada)
     epoch = await sql.fetchval(EPOCH)
@@ -447,10 +447,10 @@ async def test_a_redis_that_was_emptied_is_believed_on(
     assert await sql.fetchval(EPOCH) == epoch
 
 
-async def test_a_redis_that_is_emptied_again_while_it_is_told_is_believed_on(
+async def test_a_redis_emptied_again_while_its_record_is_written_is_still_believed(
     new_instance: NewInstance, ada: int, first: Endpoints
 ) -> None:
-    """FLUSHALL · A tells Redis of its epoch again · FLUSHALL · A looks: the record that it has just told is gone"""
+    """FLUSHALL · A writes its epoch into Redis again · FLUSHALL · A polls: the record that it just wrote is gone"""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
     losses = a.breaker.losses
@@ -464,10 +464,10 @@ async def test_a_redis_that_is_emptied_again_while_it_is_told_is_believed_on(
     assert a.breaker.losses == losses
 
 
-async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believed_nor_carried(
+async def test_data_of_another_deployment_in_the_same_redis_is_neither_believed_nor_flushed(
     new_instance: NewInstance, ada: int, first: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A and B share a Redis, and have a database each: B would answer A's rows, and count A's views as its own."""
+    """A and B share a Redis, and each has its own database: B would answer A's rows, and count A's views as its own."""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
     async with fresh_database(first.database_url) as database_url:
@@ -488,7 +488,7 @@ async def test_what_another_deployment_keeps_in_the_same_redis_is_neither_believ
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
             await b.polls()
             assert await others.fetchval("SELECT count(*) FROM page_views") == 0
-        # Its Postgres falls silent: then it knows of Redis only, and still whose that is.
+        # Its Postgres falls silent: now it only knows Redis, and still knows to whom that belongs.
         b.postgres.silence()
         for _ in range(3):
             await b.polls()

@@ -1,7 +1,7 @@
-"""No read that starts after a write was answered returns older data, also when an instance cannot reach its stores.
+"""No read that begins after a write was answered returns older data, even when an instance cannot reach its stores.
 
-A write whose invalidation failed is answered when nobody reads the old value any more: another instance's relay has
-carried it, or no instance believes a Redis that was not told of it. The rules are B5 to B9.
+A write whose invalidation failed is answered once nobody reads the old value any more: another instance's relay has
+delivered the change, or no instance believes a Redis that was not told of it. The rules are B5 to B9.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ from tests.readings import readings
 from tests.service import serving
 
 LOOKS = r"^\s*SELECT coalesce\(\(SELECT max\(id\) FROM outbox"
-"""What a relay says when it looks into the outbox, at the beginning of a poll."""
+"""The statement by which a relay reads the outbox at the beginning of a poll."""
 LOOKS_AGAIN = r"^SELECT .* EXISTS .* outbox.id <="
-"""What it says to learn whether all that it saw then is done."""
+"""The statement by which it learns whether all that it saw then is done."""
 
 
 async def is_cut_off(instance: Instance, how: Literal["refuse", "silence"]) -> None:
-    """Nothing of this instance reaches Redis any more."""
+    """Cuts the instance off from Redis."""
     instance.redis.refuse() if how == "refuse" else instance.redis.silence()
 
 
 @pytest.mark.parametrize("how", ["refuse", "silence"])
-async def test_a_write_past_redis_is_answered_when_another_instance_has_carried_it(
+async def test_a_write_without_redis_is_answered_once_another_instance_has_delivered_it(
     unbounded_trust: None, new_instance: NewInstance, ada: int, how: Literal["refuse", "silence"]
 ) -> None:
     """A cannot reach Redis:
 
     A commits the new row, and fails to invalidate
                                         B believes Redis, and hits the old value: A has not answered
-                                        B's relay takes A's row, and carries it
+                                        B's relay takes A's row, and delivers it
     A answers                           B reads the new row
     """
     a, b = await new_instance(redis_timeout=0.2), await new_instance()
@@ -68,10 +68,10 @@ async def test_a_write_past_redis_is_answered_when_another_instance_has_carried_
     assert await a.name(ada) == "Ada King"
 
 
-async def test_a_product_written_past_redis_is_answered_when_another_instance_has_carried_it(
+async def test_a_product_written_without_redis_is_answered_once_another_instance_has_delivered_it(
     unbounded_trust: None, new_instance: NewInstance, cup: str
 ) -> None:
-    """As above."""
+    """The same as above."""
     a, b = await new_instance(), await new_instance()
     assert await b.price(cup) == "6.20"
     async with b.postgres.holding(TAKES) as held:
@@ -93,7 +93,7 @@ async def test_a_product_written_past_redis_is_answered_when_another_instance_ha
     assert await b.price(cup) == "7.00"
 
 
-async def test_a_write_past_redis_is_answered_when_time_has_settled_it(
+async def test_a_write_without_redis_is_answered_once_time_has_settled_it(
     impatient: None, new_instance: NewInstance, ada: int, cup: str, redis: Redis
 ) -> None:
     """A cannot reach Redis, and B's relay cannot take a row:
@@ -101,7 +101,7 @@ async def test_a_write_past_redis_is_answered_when_time_has_settled_it(
     A commits the new row, and fails to invalidate
                                         B's relay sees the row, and does not get it: trust is not renewed
     SETTLED passes, A answers
-                                        B reads past Redis, which still holds the old value
+                                        B bypasses Redis, which still holds the old value
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -130,7 +130,7 @@ async def test_a_write_past_redis_is_answered_when_time_has_settled_it(
 async def test_an_instance_that_cannot_reach_redis_takes_no_changes(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection
 ) -> None:
-    """A cannot reach Redis. Rows that its relay took would be locked, and B's would skip them."""
+    """A cannot reach Redis. If its relay took rows, they would be locked, and B's relay would skip them."""
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
     a.redis.refuse()
@@ -150,11 +150,11 @@ async def test_an_instance_that_cannot_reach_redis_takes_no_changes(
     assert await b.name(ada) == "Ada King"
 
 
-async def test_of_a_change_that_another_relay_has_taken_redis_is_told_all_the_same(
+async def test_a_change_that_another_relay_has_taken_is_delivered_anyway(
     unbounded_trust: None, new_instance: NewInstance, ada: int, sql: asyncpg.Connection
 ) -> None:
-    """A's relay takes the row of a change, and stands still before Redis
-    B's relay finds nothing to take; it must neither believe Redis nor wait for A, and tells Redis by itself
+    """A's relay takes the row of a change, and stalls before Redis
+    B's relay finds nothing to take; it must neither believe Redis nor wait for A, and tells Redis itself
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -173,13 +173,13 @@ async def test_of_a_change_that_another_relay_has_taken_redis_is_told_all_the_sa
         held.release()
 
 
-async def test_after_an_outage_redis_is_believed_when_the_changes_were_carried_and_not_when_it_answers(
+async def test_after_an_outage_redis_is_believed_only_once_the_changes_are_delivered(
     new_instance: NewInstance, ada: int, redis: Redis
 ) -> None:
     """Nobody can reach Redis, for longer than SETTLED:
 
     A commits the new row, and answers after SETTLED
-                                        B can reach Redis again, and its beat is left; the row is not carried yet
+                                        B can reach Redis again, and leaves its beat; the row is not delivered yet
                                         R on B would hit the old value
     """
     a, b = await new_instance(), await new_instance()
@@ -212,7 +212,7 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
 
     A commits the new row, and waits                B is idle: no call of its own fails, only its relay's
     Redis is back
-                                                    R on B would hit the old value, if the relay had not told
+                                                    R on B would hit the old value, if the relay had not noticed
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -237,10 +237,10 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
     assert await b.name(ada) == "Ada King"
 
 
-async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
+async def test_a_constant_stream_of_changes_does_not_keep_redis_from_being_believed(
     new_relay: NewRelay, breaker: Breaker, sql: asyncpg.Connection
 ) -> None:
-    """Somebody changes rows all the time: whenever one is carried, there is another one. The outbox is never empty."""
+    """Somebody changes rows all the time: each delivery is followed by another change. The outbox never empties."""
 
     async def forget(key: str, version: int) -> None:
         await sql.execute("UPDATE products SET price = '7'")
@@ -253,10 +253,10 @@ async def test_changes_that_come_later_do_not_keep_redis_from_being_believed(
     assert not breaker.is_open
 
 
-async def test_changes_of_which_nobody_knows_whether_redis_was_told_are_carried_again(
+async def test_a_change_whose_delivery_is_in_doubt_is_delivered_again(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection
 ) -> None:
-    """The relay takes a row, and Redis does not answer it: the row is undone, and is carried again."""
+    """The relay takes a row, and gets no answer from Redis: the row is undone, and is delivered again."""
     a = await new_instance(redis_timeout=0.3)
     await a.hits(ada)
     before = a.redis.count("^INVALIDATE")
@@ -270,12 +270,12 @@ async def test_changes_of_which_nobody_knows_whether_redis_was_told_are_carried_
     assert await a.name(ada) == "Ada King"
 
 
-async def test_an_instance_that_stood_still_does_not_believe_its_cache(
+async def test_an_instance_whose_relay_stalls_does_not_believe_its_cache(
     impatient: None, new_instance: NewInstance, ada: int, redis: Redis
 ) -> None:
-    """B's relay stands before Redis
+    """B's relay stalls before Redis
     A commits the new row, cannot reach Redis, and answers after SETTLED
-                                        R on B waits for news, and there are none: it would hit the old value
+                                        R on B waits for news, and none comes: it would hit the old value
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -291,15 +291,15 @@ async def test_an_instance_that_stood_still_does_not_believe_its_cache(
         assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
 
 
-async def test_a_process_that_was_stopped_does_not_believe_its_cache_when_it_goes_on(
+async def test_a_stopped_process_does_not_believe_its_cache_when_it_resumes(
     endpoints: Endpoints, new_instance: NewInstance, ada: int, redis: Redis
 ) -> None:
-    """B is a process of its own:
+    """B is a separate process:
 
-    B is stopped (SIGSTOP), its relay's beat under way
+    B is stopped (SIGSTOP) while its relay's beat is in flight
     A commits the new row, cannot reach Redis, and answers after SETTLED
     R asks B
-    B goes on, and finds R's question and the answer to its beat: it would hit the old value
+    B resumes, and finds R's question and the answer to its beat: it would hit the old value
     """
     a = await new_instance()
     async with (
@@ -325,11 +325,11 @@ async def test_a_process_that_was_stopped_does_not_believe_its_cache_when_it_goe
         assert (await reader.answer()).json()["name"] == "Ada King"
 
 
-async def test_of_a_crowd_that_finds_trust_lapsed_all_go_on_with_the_first_news(
+async def test_a_crowd_that_finds_trust_lapsed_continues_with_the_first_news(
     new_instance: NewInstance, ada: int
 ) -> None:
-    """The relay comes late, and finds that nothing has changed: the readers who waited for it hit, and do not all ask
-    the database at once."""
+    """The relay is late, and finds that nothing has changed: the readers that waited for it hit, and do not all ask the
+    database at once."""
     b = await new_instance()
     await b.hits(ada)
     async with b.redis.holding("^BEAT") as held:
@@ -342,14 +342,14 @@ async def test_of_a_crowd_that_finds_trust_lapsed_all_go_on_with_the_first_news(
     assert outcomes == {Outcome.HIT: 100}
 
 
-async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(
+async def test_news_of_trust_that_has_already_ended_does_not_restore_belief(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection
 ) -> None:
-    """B's relay carries a change, asks whether all is done, and the answer is slow
+    """B's relay delivers a change, asks whether all is done, and the answer is slow
     A commits the new row, cannot reach Redis, and answers after SETTLED
                                         R on B finds trust lapsed, and waits for news
     the answer comes: all was done when B's relay began, longer than TRUST ago
-                                        R hits the old value, and is not told that nobody has verified it
+                                        R would hit the old value, and would not be told that nobody has verified it
     """
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
@@ -366,10 +366,8 @@ async def test_news_of_trust_that_has_ended_already_is_no_reason_to_believe(
         assert reading.value.name == "Ada King" or not reading.verified
 
 
-async def test_an_instance_whose_look_into_the_outbox_is_slow_says_that_its_hits_are_not_verified(
-    new_instance: NewInstance, ada: int
-) -> None:
-    """B's relay looks into the outbox, and Postgres answers late: it may be away for everybody
+async def test_hits_are_not_verified_while_the_query_of_the_outbox_is_slow(new_instance: NewInstance, ada: int) -> None:
+    """B's relay reads the outbox, and Postgres answers late: it may be away for everybody
                                         meanwhile it beats Redis, and believes it
     A commits the new row, cannot reach Redis, and answers after SETTLED
                                         R on B hits the old value, and is told that nobody has verified it
@@ -389,11 +387,11 @@ async def test_an_instance_whose_look_into_the_outbox_is_slow_says_that_its_hits
     assert await b.name(ada) == "Ada King"
 
 
-async def test_an_instance_that_alone_has_lost_postgres_says_that_its_hits_are_not_verified(
+async def test_hits_are_not_verified_when_only_this_instance_has_lost_postgres(
     new_instance: NewInstance, ada: int
 ) -> None:
-    """B has lost Postgres, and believes Redis as long as that answers: nobody may be able to change a row
-    A has not: it commits the new row, cannot reach Redis, and answers after SETTLED
+    """B has lost Postgres, and believes Redis while that answers: perhaps nobody can change a row
+    A has not lost it: it commits the new row, cannot reach Redis, and answers after SETTLED
                                         R on B hits the old value, and is told that nobody has verified it
     """
     a, b = await new_instance(), await new_instance()
@@ -404,10 +402,10 @@ async def test_an_instance_that_alone_has_lost_postgres_says_that_its_hits_are_n
     assert not (await b.users.get(ada)).verified
 
 
-async def test_an_instance_that_is_busy_with_thousands_of_changes_says_that_its_hits_are_not_verified(
+async def test_hits_are_not_verified_while_the_relay_works_through_thousands_of_changes(
     new_instance: NewInstance, ada: int, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody changes rows by the thousand: B's relay carries them batch by batch, and renews trust after each
+    """Somebody changes rows by the thousand: B's relay delivers them batch by batch, and renews trust after each
     A commits the new row, cannot reach Redis, and answers after SETTLED
                                         B has not come to that row yet: R on B hits the old value, and is told so
     """

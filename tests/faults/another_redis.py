@@ -1,4 +1,4 @@
-"""One more Redis, as the application brings its own."""
+"""One more Redis, of the kind that the application embeds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.open_directory import open_directory
 
 @asynccontextmanager
 async def another_redis() -> AsyncIterator[str]:
-    """The address of an empty Redis, until the block ends."""
+    """Starts an empty Redis, and yields its URL. It stops when the block ends."""
     with open_directory() as directory:
         server = RedisServer(make_home(directory / "redis", SOCKET), directory / "redis.log")
         await asyncio.to_thread(server.start)

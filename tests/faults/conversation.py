@@ -1,4 +1,4 @@
-"""What a wire needs to know of a protocol: where messages end, and which answer is whose."""
+"""What a wire needs to know of a protocol: where messages end, and which answer belongs to which command."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -7,10 +7,10 @@ from tests.faults.message import Message
 
 
 class Conversation(Protocol):
-    """What is said on one connection."""
+    """The messages of one connection."""
 
     def asked(self, data: bytes) -> Iterable[Message]:
-        """The messages that are complete with these bytes of the client; what is not complete is kept."""
+        """Returns the messages that these bytes of the client complete; an incomplete message is kept."""
 
     def answered(self, data: bytes) -> Iterable[Message]:
-        """The same for bytes of the server."""
+        """Returns the same for bytes of the server."""

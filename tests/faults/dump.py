@@ -1,4 +1,4 @@
-"""A dump of a database, as an operator makes one, and puts it back."""
+"""A dump of a database, as an operator makes and restores one."""
 
 import asyncio
 import subprocess
@@ -9,20 +9,20 @@ from tests.faults.postgres_program import run_program
 
 
 async def dumped(database_url: str, snapshot: str | None = None) -> bytes:
-    """`pg_dump`, in the custom format; of a `snapshot` that somebody has exported, so that he knows what is in it."""
+    """Runs `pg_dump` in the custom format; with an exported `snapshot`, the caller knows what the dump contains."""
     options = [] if snapshot is None else [f"--snapshot={snapshot}"]
     return await asyncio.to_thread(run_program, "pg_dump", ["--format=custom", *options, database_url])
 
 
 async def restored_into(database_url: str, dump: bytes) -> None:
-    """`pg_restore` into a database that is empty."""
+    """Runs `pg_restore` into an empty database."""
     await asyncio.to_thread(run_program, "pg_restore", ["--exit-on-error", "--dbname", database_url], dump)
 
 
 async def restored_over(database_url: str, dump: bytes) -> None:
-    """`pg_restore --clean`: the tables are dropped, and come back. Raises CalledProcessError when it was disturbed.
+    """Runs `pg_restore --clean`, which drops and restores the tables. Raises CalledProcessError when it was disturbed.
 
-    It tries to drop the key of a partition before the partition, and goes on when that is refused."""
+    It tries to drop the key of a partition before the partition, and continues when that is refused."""
     try:
         await asyncio.to_thread(run_program, "pg_restore", ["--clean", "--if-exists", "--dbname", database_url], dump)
     except subprocess.CalledProcessError as error:

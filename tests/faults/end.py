@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class End(asyncio.Protocol):
-    """What comes to this end waits in line until nothing stands in its way, and goes out at the other end.
+    """A queue of what arrives at this end. It leaves at the other end as soon as nothing holds it up.
 
-    There is no task and no limit: whoever is held up is remembered in full.
+    There is no task and no limit: everything that is held up is kept.
     """
 
     other: "End"
@@ -56,7 +56,7 @@ class End(asyncio.Protocol):
             self._passage.end()
 
     def abort(self) -> None:
-        """Hangs up at once, and as soon as the connection is made if it is not yet."""
+        """Closes the connection at once, or as soon as it is made."""
         self.aborted = True
         if self.transport is not None:
             self.transport.abort()
@@ -74,7 +74,7 @@ class End(asyncio.Protocol):
             self.other.take(passed)
 
     def take(self, messages: list[Message]) -> None:
-        """Sends these to whoever is at this end."""
+        """Sends these messages to the peer at this end."""
         if self.transport is None or self.transport.is_closing():
             return
         self.transport.write(b"".join(message.raw for message in messages))

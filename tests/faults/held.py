@@ -1,4 +1,4 @@
-"""A gate on a wire: what matches waits at it, so that a test can let something else happen first."""
+"""A gate on a wire: matching messages wait at it, so that a test can let something else happen first."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,21 +14,21 @@ class Held:
         self._released = released
         self._open = False
         self.arrived = asyncio.Event()
-        """Set when the first one stands at the gate. A command: the server knows nothing of it yet. An answer: the
-        server has carried the command out."""
+        """Set when the first message waits at the gate. A held command has not reached the server yet. A held answer is
+        to a command that the server has executed."""
 
     def release(self) -> None:
-        """Lets all of them pass, those that come later as well."""
+        """Lets all of them pass, including those that come later."""
         self._open = True
         self._released()
 
     def halts(self, texts: Sequence[str]) -> bool:
-        """Whether this may not pass yet; then it has arrived."""
+        """Whether this must not pass yet; if so, it counts as arrived."""
         halts = self.waits_for(texts)
         if halts:
             self.arrived.set()
         return halts
 
     def waits_for(self, texts: Sequence[str]) -> bool:
-        """Whether it would halt this."""
+        """Whether the gate would halt this."""
         return not self._open and any(map(self._matches, texts))

@@ -7,7 +7,7 @@ from tests.faults.matching import Pattern, matching
 
 
 class Lost:
-    """The next answer to a command or statement that matches a pattern; with `cuts`, its connection goes with it."""
+    """The next answer to a command or statement that matches a pattern; with `cuts`, its connection is cut, too."""
 
     def __init__(self, pattern: Pattern, *, cuts: bool) -> None:
         self._matches = matching(pattern)
@@ -16,5 +16,5 @@ class Lost:
         """Set when the answer has come, and is lost."""
 
     def waits_for(self, texts: Sequence[str]) -> bool:
-        """Whether it would take the answer to these."""
+        """Whether the answer to these would be lost."""
         return any(map(self._matches, texts))

@@ -1,14 +1,14 @@
-"""How a test says which commands or statements it means."""
+"""How a test selects commands or statements."""
 
 import re
 from collections.abc import Callable
 
 Pattern = str | Callable[[str], bool]
-"""A regular expression that is searched for, or a function that is asked."""
+"""A regular expression to search for, or a predicate."""
 
 
 def matching(pattern: Pattern) -> Callable[[str], bool]:
-    """The pattern as a function."""
+    """Returns the pattern as a function."""
     if callable(pattern):
         return pattern
     expression = re.compile(pattern, re.DOTALL)

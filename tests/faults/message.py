@@ -1,4 +1,4 @@
-"""A piece of what passes a wire, as it came, and what is known of it."""
+"""A piece of what passes a wire, unchanged, and what is known of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ class Message:
 
     raw: bytes
     texts: Sequence[str] = ()
-    """What patterns look at: the command or statement that this asks for or, on the way back, that it answers."""
+    """What patterns are matched with: the commands or statements that this asks for or, on the way back, answers."""
     counted: str | None = None
     """The command or statement that runs once this has arrived."""
 
 
 HANG_UP = Message(b"")
-"""Stands in line behind all that somebody said before it hung up."""
+"""Queued after everything that a peer sent before it closed the connection."""

@@ -1,4 +1,4 @@
-"""A name that leads to one server, and later to another one, while connections to the first live on: DNS in small."""
+"""A name that leads to one server, and later to another, while connections to the first live on, like DNS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from tests.open_directory import open_directory
 
 
 class Name:
-    """A link at `path`. Whoever connects through it goes where it leads then."""
+    """A link at `path`. A new connection through it goes where it leads at that moment."""
 
     @classmethod
     @contextmanager
     def leading_to(cls, target: Path) -> Iterator[Self]:
-        """A name that leads to a socket, or to the directory of one, until the block ends."""
+        """Yields a name that leads to a socket, or to the directory of one, until the block ends."""
         with open_directory() as directory:
             name = cls(directory / "name")
             name.lead_to(target)
@@ -24,7 +24,7 @@ class Name:
         self.path = path
 
     def lead_to(self, target: Path) -> None:
-        """From now on it leads there. The connections there are stay."""
+        """Makes the name lead to `target` from now on. Existing connections stay."""
         link = self.path.with_suffix(".new")
         link.symlink_to(target)
         link.replace(self.path)

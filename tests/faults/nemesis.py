@@ -1,4 +1,4 @@
-"""Breaks one thing after the other, as a seed has it, and mends each."""
+"""Injects one fault after another, determined by a seed, and heals each."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from tests.process_tree import ProcessTree
 from tests.service import Service
 
 AT_MOST = 0.3
-"""Seconds that the loss of one answer is waited for."""
+"""Longest wait, in seconds, for the loss of one answer."""
 
 Fault = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One fault, and when it was."""
+    """One fault, and when it happened."""
 
     fault: str
     start: float
@@ -33,7 +33,7 @@ class Strike:
 
 
 class Nemesis:
-    """Strikes at the stores and, at the same time, at the workers."""
+    """Injects faults into the stores and, at the same time, into the workers."""
 
     def __init__(
         self, stores: Stores, redis: RedisWire, postgres: PostgresWire, service: Service, randomness: random.Random
@@ -60,7 +60,7 @@ class Nemesis:
         self.strikes: list[Strike] = []
 
     async def strike(self) -> None:
-        """Four faults of the stores, and beside them one worker is paused, and now and then one killed."""
+        """Injects four faults into the stores. Meanwhile one worker is paused, and sometimes one is killed."""
         stores = self._randomness.sample(list(self._stores), 4)
         workers = self._randomness.choice([["worker paused"], ["worker paused"], ["worker paused", "worker killed"]])
         async with asyncio.TaskGroup() as group:
@@ -84,7 +84,7 @@ class Nemesis:
     async def _a_few_times(self, lose: Callable[[], Lost]) -> None:
         for _ in range(self._randomness.randint(2, 6)):
             lost = lose()
-            # When nobody calls, because something else is broken, the next one to call is hit.
+            # If nobody calls, because something else is broken, the next call is hit.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lost.dropped.wait(), AT_MOST)
 
@@ -97,7 +97,7 @@ class Nemesis:
             worker.resume()
 
     async def _kill_worker(self) -> None:
-        """The supervisor starts another one."""
+        """Kills a worker. The supervisor starts another one."""
         self._worker().kill()
 
     def _worker(self) -> psutil.Process:

@@ -22,26 +22,26 @@ class Passage:
         self._connecting = asyncio.create_task(self._connect())
 
     def cut(self) -> None:
-        """Ends it now; what was on its way is lost."""
+        """Ends the connection now. What is in flight is lost."""
         self.client.abort()
         self.server.abort()
 
     def mute(self) -> None:
-        """No further answer reaches the client."""
+        """Keeps all further answers from the client."""
         self.server.muted = True
 
     def hang_up(self, end: End) -> None:
-        """Tells this end that the other one has hung up."""
+        """Tells this end that the other one has closed."""
         assert end.transport is not None
         if end is self.client:
             end.transport.close()
         else:
-            # Not closed: over TCP, an answer that comes to a closed socket would take with it what the server has not
-            # read yet. The server hangs up in its turn when it has read all.
+            # Not closed: over TCP, an answer that arrives at a closed socket would discard what the server has not read
+            # yet. The server closes its side when it has read everything.
             end.transport.write_eof()
 
     def end(self) -> None:
-        """Both ends are lost."""
+        """Marks the connection as over: both ends are lost."""
         self.ended.set()
         self.wire.forget(self)
 

@@ -10,7 +10,7 @@ from tests.eventually import PATIENCE
 
 
 def run_program(program: str, arguments: Sequence[str], given: bytes = b"") -> bytes:
-    """What it has written. Raises CalledProcessError when it fails."""
+    """Returns the program's output. Raises CalledProcessError when it fails."""
     account = postgres_account()
     done = subprocess.run(
         [runnable_install(account) / "bin" / program, *arguments],

@@ -1,8 +1,8 @@
-"""A proxy in front of Postgres that sees each statement pass, and knows which answer is whose.
+"""A proxy in front of Postgres that sees each statement pass, and knows which answer belongs to which statement.
 
 It reads the messages of protocol 3: a Parse names a statement, a Bind makes a portal of it, an Execute runs the portal;
-a simple Query is all in one. The answer to all up to a Sync, or to a Query, ends with ReadyForQuery. Nobody asks for
-TLS on a unix socket.
+a simple Query is all in one. The answer to everything up to a Sync, or to a Query, ends with ReadyForQuery. No client
+asks for TLS on a unix socket.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ PORT = 5432
 class PostgresWire(Wire):
     """A wire to the Postgres at `database_url`, on a unix socket (`host=` in the query) or a host and port.
 
-    What matches `holding` waits at its Bind, and counts at its Execute.
+    A statement that matches `holding` waits at its Bind, and counts at its Execute.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -31,7 +31,7 @@ class PostgresWire(Wire):
         super().__init__(_upstream(database_url), SOCKET.format(PORT))
 
     def move_to(self, database_url: str) -> None:
-        """From now on new connections lead to another Postgres. They ask for the database that they asked for."""
+        """Makes new connections lead to another Postgres. They still ask for their original database."""
         self.move(_upstream(database_url))
 
     def _url_through(self, path: Path) -> str:
@@ -52,18 +52,19 @@ def _upstream(database_url: str) -> str | tuple[str, int]:
 
 
 class _Conversation:
-    """Who asks: statements by name. Who answers: one ReadyForQuery for each introduction, Query and Sync."""
+    """The client's questions are statements, by name. The server answers each startup, Query and Sync by a
+    ReadyForQuery."""
 
     def __init__(self, awaited: Callable[[list[str]], bool]) -> None:
         self._awaited = awaited
         self._questions, self._answers = bytearray(), bytearray()
         self._introduced = False
         self._read = 0
-        """So much of the answers was looked at, and is kept until the rest has come."""
+        """How many bytes of the answers were examined, and are kept until the rest has come."""
         self._statements: dict[bytes, str] = {}
         self._portals: dict[bytes, str] = {}
         self._unanswered: deque[list[str]] = deque([[]])
-        """What was executed up to each ReadyForQuery that is to come; the last one is not asked for yet."""
+        """What was executed up to each expected ReadyForQuery; the last entry is not asked for yet."""
 
     def asked(self, data: bytes) -> Iterator[Message]:
         self._questions += data
@@ -87,7 +88,7 @@ class _Conversation:
             if ready:
                 yield Message(bytes(buffer[began:at]), self._unanswered.popleft())
                 began = at
-        # What nobody waits for is passed on as it comes: it may be large, or ask the client for more.
+        # An answer that nobody waits for is passed on as it comes: it may be large, or ask the client for more.
         if at > began and not self._awaited(self._unanswered[0]):
             yield Message(bytes(buffer[began:at]))
             began = at
@@ -117,7 +118,7 @@ class _Conversation:
 
 
 def _end(buffer: bytearray, at: int, *, kind: bool) -> int:
-    """Where the message ends that begins here, 0 when it is not complete; `kind`, when a letter precedes its length."""
+    """Returns the end of the message that begins at `at`, or 0 if incomplete. `kind`: a letter precedes its length."""
     length = at + kind
     if len(buffer) < length + 4:
         return 0

@@ -1,7 +1,7 @@
-"""A proxy in front of Redis that sees each command pass, and knows which answer is whose.
+"""A proxy in front of Redis that sees each command pass, and knows which answer belongs to which command.
 
-A pattern is matched with a command's words, separated by spaces: `^SET ` does not find CLIENT SETINFO, nor a value that
-reads like a command. A script goes by the name of its file: `^FILL 3 users:` and not EVALSHA and a digest.
+A pattern is matched with a command's words, separated by spaces: `^SET ` matches neither CLIENT SETINFO nor a value
+that looks like a command. A script is matched by the name of its file: `^FILL 3 users:`, not EVALSHA and a digest.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ class RedisWire(Wire):
         self._names = {hashlib.sha1(source).hexdigest().encode(): name for name, source in self._sources.items()}
 
     async def __aenter__(self) -> Self:
-        # With a Redis that does not know a script, the first EVALSHA does nothing, and is sent again: a test that holds
-        # or loses that one would depend on which tests ran before.
+        # If Redis does not know a script, the first EVALSHA does nothing, and is sent again: a test that holds or loses
+        # that one would depend on which tests ran before.
         async with Redis.from_url(self._redis_url, protocol=2) as redis:
             for source in self._sources.values():
                 await redis.script_load(source)
         return await super().__aenter__()
 
     def move_to(self, redis_url: str) -> None:
-        """From now on new connections lead to another Redis."""
+        """Makes new connections lead to another Redis."""
         self.move(_upstream(redis_url))
 
     def _url_through(self, path: Path) -> str:
@@ -61,7 +61,7 @@ def _upstream(redis_url: str) -> str | tuple[str, int]:
 
 
 class _Conversation:
-    """Redis answers each command once, in their order."""
+    """Matches answers to commands: Redis answers each command once, in order."""
 
     def __init__(self, names: Mapping[bytes, str]) -> None:
         self._names = names
@@ -79,10 +79,10 @@ class _Conversation:
     def answered(self, data: bytes) -> Iterator[Message]:
         for raw in self._replies.feed(data):
             if raw.startswith(b">"):
-                yield Message(raw)  # A notice of RESP3, which nobody asked for.
+                yield Message(raw)  # A push message of RESP3, which nobody asked for.
                 continue
             text = self._unanswered.popleft()
-            # A script that Redis does not know was not carried out.
+            # A script that Redis does not know was not executed.
             yield Message(raw, () if raw.startswith(b"-NOSCRIPT") else (text,))
 
     def _text(self, words: list[bytes]) -> str:

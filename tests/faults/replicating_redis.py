@@ -20,7 +20,7 @@ class ReplicatingRedis:
     @classmethod
     @asynccontextmanager
     async def started(cls) -> AsyncIterator[Self]:
-        """It serves, as a primary, until the block ends."""
+        """Runs it as a primary until the block ends."""
         with open_directory() as directory:
             redis = cls(str(directory / "redis.sock"), free_port())
             options = {"port": str(redis.port), "bind": "127.0.0.1", "unixsocket": redis.socket, "save": ""}
@@ -41,7 +41,7 @@ class ReplicatingRedis:
         self.url = f"unix://{socket}"
 
     async def follow(self, primary: Self) -> None:
-        """It becomes a replica, and is level with that one. Its clients stay connected."""
+        """Makes it a replica, and returns when it is in sync. Its clients stay connected."""
         async with Redis.from_url(self.url) as redis:
             await redis.replicaof("127.0.0.1", str(primary.port))
 
@@ -51,7 +51,7 @@ class ReplicatingRedis:
             await eventually(is_level)
 
     async def lead(self) -> None:
-        """It becomes a primary."""
+        """Makes it a primary."""
         async with Redis.from_url(self.url) as redis:
             await redis.replicaof("NO", "ONE")
 

@@ -1,24 +1,24 @@
-"""The protocol of Redis, as far as it says where a message ends."""
+"""The protocol of Redis, as far as it defines where a message ends."""
 
 from collections.abc import Iterator
 
 AGGREGATES = {b"*": 1, b">": 1, b"~": 1, b"%": 2, b"|": 2}
-"""What begins a number of elements; those of RESP3 as well, which redis-py speaks unless it is told not to."""
+"""The types that begin with a number of elements, including RESP3's, which redis-py speaks unless told otherwise."""
 BULKS = (b"$", b"=", b"!")
-"""What begins a number of bytes."""
+"""The types that begin with a number of bytes."""
 
 
 class Resp:
-    """Cuts a stream of bytes into messages, however it was cut before, and leaves the bytes as they are."""
+    """Splits a stream of bytes into messages, however it arrives, and leaves the bytes unchanged."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._read = 0
         self._missing = 1
-        """So many elements until the message is complete."""
+        """How many elements are missing until the message is complete."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The messages that are complete now."""
+        """Returns the messages that are complete now."""
         buffer = self._buffer
         buffer += data
         began = 0

@@ -1,6 +1,6 @@
-"""A hot standby of a Postgres: a copy that answers reads, of the moment when it was made or following, to be promoted.
+"""A hot standby of a Postgres that answers reads and can be promoted. It follows its primary, or stays as it was made.
 
-It runs as the embedded Postgres does, on a directory of its own.
+It runs as the embedded Postgres does, in its own directory.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ class Standby:
     @classmethod
     @contextmanager
     def started(cls, database_url: str, *, follows: bool = False) -> Iterator[Self]:
-        """A base backup of what is committed now, started, until the block ends. `follows` says whether it learns of
-        what the primary commits later; without, it lags for good."""
+        """Makes a base backup of what is committed now, and runs it until the block ends. If it `follows`, it receives
+        what the primary commits later; otherwise, it lags forever."""
         with open_directory() as directory:
             standby = cls(directory)
             standby.copy(database_url, follows=follows)
@@ -45,7 +45,7 @@ class Standby:
 
     @property
     def url(self) -> str:
-        """Where it is, now and after a promotion or a restart."""
+        """Its URL, now and after a promotion or a restart."""
         return self._server.url
 
     def copy(self, database_url: str, *, follows: bool) -> None:
@@ -63,7 +63,7 @@ class Standby:
         self._server.stop()
 
     async def catch_up(self, position: str) -> None:
-        """Returns when it has replayed the log of its primary up to there."""
+        """Returns when it has replayed its primary's log up to this position."""
 
         async def has_replayed() -> bool:
             return bool(await sql.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
@@ -73,11 +73,11 @@ class Standby:
         await sql.close()
 
     async def cut_off(self) -> None:
-        """It learns nothing more of its primary, and has replayed what it had got: it is as it will be promoted."""
+        """Cuts it off from its primary, and returns when it has replayed what it received: as it will be promoted."""
 
         async def is_cut_off() -> bool:
-            # What was received last may be the half of a record, which is never replayed. Only when nobody receives,
-            # and all is replayed, does it look for more now and then.
+            # The last thing received may be half of a record, which is never replayed. Only when nobody receives, and
+            # all is replayed, does the process retry now and then.
             return bool(
                 await sql.fetchval(
                     "SELECT wait_event = 'RecoveryRetrieveRetryInterval' AND NOT EXISTS"
@@ -92,7 +92,7 @@ class Standby:
         await sql.close()
 
     async def promote(self) -> None:
-        """It becomes a primary, of a history of its own: at the next timeline."""
+        """Promotes it to a primary with its own history: at the next timeline."""
         connection = await asyncpg.connect(self.url)
         assert await connection.fetchval("SELECT pg_promote(true, $1)", round(PATIENCE))
         await connection.close()

@@ -1,4 +1,4 @@
-"""A Redis and a Postgres of one's own, to be killed: the same servers that the application brings, driven by hand."""
+"""A separate Redis and Postgres that may be killed: the servers that the application embeds, driven by hand."""
 
 import asyncio
 import os
@@ -34,16 +34,16 @@ PAUSE = 0.03
 
 
 class Stores:
-    """Both servers on a directory that every user may enter."""
+    """Both servers, in a directory that every user may enter."""
 
     template: ClassVar[Path | None] = None
-    """Where the first of a session leaves its migrated cluster, for the others to begin with. To copy it takes a
-    sixth of what it takes to make it. Copies have one system identifier: two of them are no two databases."""
+    """Where the first user in a session leaves its migrated cluster, for the others to start from. Copying it takes a
+    sixth of the time of making it. Copies have one system identifier: two of them do not count as two databases."""
 
     @classmethod
     @contextmanager
     def started(cls) -> Iterator[Self]:
-        """Both, empty and migrated, until the block ends."""
+        """Runs both, empty and migrated, until the block ends."""
         with open_directory() as directory:
             stores = cls(directory)
             try:
@@ -58,12 +58,12 @@ class Stores:
         account = postgres_account()
         self._postgres_home = make_home(postgres_directory(directory, account), POSTGRES_SOCKET, account)
         self.postgres_log = directory / "postgres.log"
-        """What Postgres says, from its first start on."""
+        """The log of Postgres, from its first start on."""
         self._postgres = PostgresServer(self._postgres_home, self.postgres_log)
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where they are, now and after a restart."""
+        """Their URLs, now and after a restart."""
         return Endpoints(self._redis.url, self._postgres.url)
 
     def start(self) -> None:
@@ -90,14 +90,14 @@ class Stores:
             self._postgres.start()
 
     async def kill_redis(self, down: float) -> None:
-        """`kill -9`, and a restart on the same file after so many seconds."""
+        """Kills Redis (`kill -9`), and restarts it on the same file after `down` seconds."""
         self._redis_process().kill()
         await asyncio.to_thread(self._redis.stop)
         await asyncio.sleep(down)
         await asyncio.to_thread(self._redis.start)
 
     async def rewind_redis(self, lost: float) -> None:
-        """As a power cut, or a failover: it restarts without what it was told in the last so many seconds."""
+        """Restarts Redis without its last `lost` seconds, as after a power cut or a failover."""
         log = self._redis_log()
         before = log.stat().st_size
         await asyncio.sleep(lost)
@@ -107,14 +107,14 @@ class Stores:
         await asyncio.to_thread(self._redis.start)
 
     async def shorten_redis(self, lost: int) -> None:
-        """The same, without the last so many bytes of its file: it may end in the middle of a command."""
+        """Does the same without the last `lost` bytes of its file, which may then end in the middle of a command."""
         self._redis_process().kill()
         await asyncio.to_thread(self._redis.stop)
         log = self._redis_log()
         os.truncate(log, max(0, log.stat().st_size - lost))
         await asyncio.to_thread(self._redis.start)
-        # Redis 6.2 leaves a MULTI without its EXEC in the file, when it was cut between the two, and at its next start
-        # would take all that it wrote behind it for a part of that transaction.
+        # If the file was cut between a MULTI and its EXEC, Redis 6.2 leaves the MULTI in it. At the next start it would
+        # take everything written after that as a part of that transaction.
         async with Redis.from_url(self._redis.url) as redis:
 
             async def is_loaded() -> bool:
@@ -129,10 +129,10 @@ class Stores:
             await eventually(is_rewritten)
 
     async def empty_redis(self) -> None:
-        """`kill -9`, and a restart without a file: as one that keeps none."""
+        """Kills Redis (`kill -9`), and restarts it without a file, like one that keeps none."""
         self._redis_process().kill()
         await asyncio.to_thread(self._redis.stop)
-        # Redis 7 keeps a list of its files beside them, which names some that must be there.
+        # Redis 7 keeps a list of its files beside them, and files that the list names must exist.
         shutil.rmtree(self._redis_home.directory / "appendonlydir", ignore_errors=True)
         for file in self._redis_home.directory.glob("*.aof"):
             file.unlink()
@@ -140,8 +140,8 @@ class Stores:
 
     @asynccontextmanager
     async def putting_postgres_back(self) -> AsyncIterator[None]:
-        """What is committed in the block is lost: the data directory is put back to what it was, with Postgres stopped
-        each time."""
+        """Loses what is committed in the block: the data directory is restored to its earlier state, and Postgres is
+        stopped each time."""
         data, copy = self._postgres_home.directory / "data", self._postgres_home.directory / "copy"
         for come_from, goes_to in ((data, copy), (copy, data)):
             await asyncio.to_thread(self._postgres.stop)
@@ -153,7 +153,7 @@ class Stores:
                 yield
 
     async def cut_redis(self, randomness: random.Random, times: int) -> None:
-        """Half of the connections are cut, again and again, whatever is under way on them."""
+        """Cuts half of the connections, again and again, whatever is in flight on them."""
         async with Redis.from_url(self._redis.url) as redis:
             for _ in range(times):
                 for connection in await redis.client_list():
@@ -162,14 +162,14 @@ class Stores:
                 await asyncio.sleep(PAUSE)
 
     async def flush_redis(self, times: int) -> None:
-        """Everything is forgotten, values and leases, again and again: readers have to load."""
+        """Removes everything, values and leases, again and again: readers have to load."""
         async with Redis.from_url(self._redis.url) as redis:
             for _ in range(times):
                 await redis.flushdb()
                 await asyncio.sleep(PAUSE)
 
     async def cut_postgres(self, times: int) -> None:
-        """Half of the sessions are ended, again and again, whatever is under way on them, a COMMIT too."""
+        """Ends half of the sessions, again and again, whatever is in flight on them, even a COMMIT."""
         connection = await asyncpg.connect(self._postgres.url)
         for _ in range(times):
             await connection.execute(
@@ -180,7 +180,7 @@ class Stores:
         await connection.close()
 
     async def crash_postgres(self) -> None:
-        """`pg_ctl restart -m immediate`: it ends as in a crash, and recovers from its log."""
+        """Does what `pg_ctl restart -m immediate` does: Postgres ends as in a crash, and recovers from its log."""
         processes = servers_in(self._postgres_home.directory / "data", POSTGRES)
         pids = {process.pid for process in processes}
         for process in processes:
@@ -198,5 +198,5 @@ class Stores:
 
 
 def _copy(data: Path, copy: Path) -> None:
-    """With the owner of each file."""
+    """Copies a directory, including the owner of each file."""
     subprocess.run(["cp", "-a", data, copy], check=True)

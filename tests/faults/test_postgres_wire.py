@@ -12,7 +12,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 
 GONE = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
-"""How asyncpg says that a connection was lost."""
+"""How asyncpg reports that a connection was lost."""
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
         yield wire
 
 
-async def test_each_execution_counts_whether_it_was_prepared_or_not(wire: PostgresWire) -> None:
+async def test_each_execution_counts_whether_prepared_or_not(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     prepared = await connection.prepare("SELECT $1::int AS one")
     assert [await prepared.fetchval(number) for number in (1, 2, 3)] == [1, 2, 3]
@@ -42,7 +42,7 @@ async def test_errors_and_large_rows_pass_through(wire: PostgresWire) -> None:
     await connection.close()
 
 
-async def test_a_copy_passes_though_somebody_waits_for_other_answers(wire: PostgresWire) -> None:
+async def test_a_copy_passes_while_other_answers_are_held(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     await connection.execute("CREATE TEMPORARY TABLE copied (number int)")
     async with wire.holding_replies("^COMMIT"):
@@ -71,7 +71,7 @@ async def test_a_held_statement_sees_what_was_committed_before_its_release(
     assert await sql.fetchval("SELECT quantity FROM stock WHERE sku = 'COPY'") == 7
 
 
-async def test_what_does_not_match_overtakes_what_is_held(wire: PostgresWire) -> None:
+async def test_other_statements_overtake_a_held_one(wire: PostgresWire) -> None:
     slow, quick = await asyncpg.connect(wire.url), await asyncpg.connect(wire.url)
     async with wire.holding("AS slow") as held:
         waiting = asyncio.create_task(slow.fetchval("SELECT 1 AS slow"))
@@ -91,7 +91,9 @@ async def test_a_connection_left_open_does_not_keep_the_proxy_open(endpoints: En
         await connection.fetchval("SELECT 1")
 
 
-async def test_a_held_statement_arrives_after_its_client_hung_up(wire: PostgresWire, sql: asyncpg.Connection) -> None:
+async def test_a_held_statement_arrives_after_its_client_has_disconnected(
+    wire: PostgresWire, sql: asyncpg.Connection
+) -> None:
     connection = await asyncpg.connect(wire.url)
     async with wire.holding("^INSERT") as held:
         inserting = asyncio.create_task(connection.execute("INSERT INTO stock (sku, quantity) VALUES ('LATE', 1)"))
@@ -105,7 +107,7 @@ async def test_a_held_statement_arrives_after_its_client_hung_up(wire: PostgresW
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_a_held_answer_is_to_a_commit_that_was_made(
+async def test_a_commit_whose_answer_is_held_has_been_executed(
     wire: PostgresWire, sql: asyncpg.Connection, prepared: bool
 ) -> None:
     connection = await asyncpg.connect(wire.url)
@@ -137,7 +139,7 @@ async def test_a_connection_is_cut_after_exactly_one_commit(wire: PostgresWire, 
     assert wire.count("^COMMIT") == 2
 
 
-async def test_an_answer_is_dropped_and_all_behind_it(wire: PostgresWire, sql: asyncpg.Connection) -> None:
+async def test_an_answer_is_dropped_together_with_all_after_it(wire: PostgresWire, sql: asyncpg.Connection) -> None:
     connection = await asyncpg.connect(wire.url)
     lost = wire.drop_reply("^INSERT")
     with pytest.raises(TimeoutError):
@@ -148,7 +150,7 @@ async def test_an_answer_is_dropped_and_all_behind_it(wire: PostgresWire, sql: a
     await stands(wire, 0)
 
 
-async def test_silence_keeps_what_is_said_and_delivers_it(wire: PostgresWire) -> None:
+async def test_silence_delays_all_messages_until_healed(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     wire.silence()
     asking = asyncio.create_task(connection.fetchval("SELECT 1"))
@@ -167,7 +169,7 @@ async def test_silence_keeps_what_is_said_and_delivers_it(wire: PostgresWire) ->
     await connection.close()
 
 
-async def test_a_refused_client_finds_the_same_address_again(wire: PostgresWire) -> None:
+async def test_a_refused_client_can_connect_to_the_same_address_after_the_heal(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     wire.refuse()
     with pytest.raises(GONE):
@@ -184,7 +186,7 @@ async def test_a_refused_client_finds_the_same_address_again(wire: PostgresWire)
     await stands(wire, 0)
 
 
-async def test_delay_is_kept_in_both_directions(wire: PostgresWire) -> None:
+async def test_a_delay_applies_in_both_directions(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     wire.delay(0.05)
     began = time.monotonic()
@@ -195,7 +197,7 @@ async def test_delay_is_kept_in_both_directions(wire: PostgresWire) -> None:
 
 
 async def stands(wire: PostgresWire, connections: int) -> None:
-    """Returns when so many connections are open."""
+    """Returns when `connections` connections are open."""
 
     async def it_stands() -> bool:
         return wire.connections == connections

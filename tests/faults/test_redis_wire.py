@@ -20,9 +20,9 @@ from tests.faults.redis_wire import RedisWire
 from tests.faults.resp import Resp
 
 SOON = 0.2
-"""The patience of a client that is meant to lose it."""
+"""The timeout of a client that is meant to time out."""
 FILL = ("schema", "life", "mine", 1, 10, 1000, 1000, "payload")
-"""What the script of that name is told, by whoever has the lease `mine`."""
+"""The arguments of the `fill` script, from the holder of the lease `mine`."""
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[RedisWire]:
 
 @pytest.fixture
 async def client(wire: RedisWire) -> AsyncIterator[Redis]:
-    """A patient client behind the wire, with as many connections as it asks for at once."""
+    """A patient client behind the wire, with as many connections as it needs at once."""
     async with client_of(wire, PATIENCE) as client:
         yield client
 
 
 @pytest.fixture
 async def hasty(wire: RedisWire) -> AsyncIterator[Redis]:
-    """One that gives up soon, and has its only connection."""
+    """A client with a short timeout, whose only connection is already open."""
     async with client_of(wire, PATIENCE) as patient:
         await patient.ping()
     async with client_of(wire, SOON, connections=1) as client:
@@ -62,7 +62,7 @@ async def has(redis: Redis, key: str, value: bytes | None) -> None:
 
 
 async def stands(wire: RedisWire, connections: int) -> None:
-    """Returns when so many connections are open."""
+    """Returns when `connections` connections are open."""
 
     async def it_stands() -> bool:
         return wire.connections == connections
@@ -82,7 +82,7 @@ async def test_a_command_counts_by_its_words_and_not_by_its_bytes(wire: RedisWir
     assert wire.count(lambda command: command == "GET a") == 1
 
 
-async def test_a_script_goes_by_the_name_of_its_file(wire: RedisWire, client: Redis, redis: Redis) -> None:
+async def test_a_script_is_matched_by_the_name_of_its_file(wire: RedisWire, client: Redis, redis: Redis) -> None:
     await redis.set("users:{1}:lease", "mine")
     answer = await script(client, "fill")(["users:{1}", "users:{1}:lease", "users:{1}:floor"], FILL)
     assert answer == [b"stored"]
@@ -90,9 +90,7 @@ async def test_a_script_goes_by_the_name_of_its_file(wire: RedisWire, client: Re
     assert wire.count("EVALSHA|NOSCRIPT|SCRIPT LOAD") == 0, "Redis knew it from the beginning."
 
 
-async def test_an_answer_of_a_script_that_redis_does_not_know_is_not_the_one_to_lose(
-    wire: RedisWire, client: Redis, redis: Redis
-) -> None:
+async def test_a_noscript_answer_is_not_the_answer_that_is_lost(wire: RedisWire, client: Redis, redis: Redis) -> None:
     await redis.script_flush()
     lost = wire.cut_after("^FILL ")
     await redis.set("lease", "mine")
@@ -102,7 +100,7 @@ async def test_an_answer_of_a_script_that_redis_does_not_know_is_not_the_one_to_
     assert await redis.exists("value")
 
 
-async def test_pipelines_nested_and_large_answers_pass(wire: RedisWire, client: Redis) -> None:
+async def test_pipelines_and_nested_and_large_answers_pass(wire: RedisWire, client: Redis) -> None:
     large = bytes(range(256)) * 4096
     async with client.pipeline(transaction=True) as pipeline:
         pipeline.set("large", large)
@@ -124,7 +122,7 @@ async def test_pipelines_nested_and_large_answers_pass(wire: RedisWire, client: 
     assert wire.count("^INCR(BY)? count") == 500
 
 
-async def test_the_answers_of_resp3_are_not_mixed_up(wire: RedisWire) -> None:
+async def test_answers_in_resp3_are_matched_to_their_commands(wire: RedisWire) -> None:
     async with Redis.from_url(wire.url, protocol=3, retry=None) as client:
         await client.hset("hash", mapping={"a": "1", "b": "2"})
         lost = wire.cut_after("^HGETALL")
@@ -134,7 +132,7 @@ async def test_the_answers_of_resp3_are_not_mixed_up(wire: RedisWire) -> None:
         assert await client.hgetall("hash") == {b"a": b"1", b"b": b"2"}
 
 
-async def test_hundreds_of_connections_at_once(wire: RedisWire, client: Redis) -> None:
+async def test_hundreds_of_connections_can_be_held_at_once(wire: RedisWire, client: Redis) -> None:
     async with wire.holding("^INCR"):
         waiting = [asyncio.ensure_future(client.incr("count")) for _ in range(300)]
         await stands(wire, 300)
@@ -153,7 +151,9 @@ async def test_a_held_command_waits_and_others_overtake_it(wire: RedisWire, clie
     assert await redis.get("key") == b"first"
 
 
-async def test_what_is_behind_a_held_command_waits_with_it(wire: RedisWire, client: Redis, redis: Redis) -> None:
+async def test_commands_after_a_held_one_on_its_connection_wait_too(
+    wire: RedisWire, client: Redis, redis: Redis
+) -> None:
     async with client.pipeline(transaction=False) as pipeline, wire.holding("^SET second") as held:
         for key in ("first", "second", "third"):
             pipeline.set(key, 1)
@@ -165,7 +165,7 @@ async def test_what_is_behind_a_held_command_waits_with_it(wire: RedisWire, clie
         assert await asyncio.wait_for(waiting, PATIENCE) == [True, True, True]
 
 
-async def test_a_held_command_arrives_after_its_client_gave_up(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
+async def test_a_held_command_arrives_after_its_client_timed_out(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
     async with wire.holding("^SET late") as held:
         with pytest.raises(TimedOut):
             await hasty.set("late", "1")
@@ -175,7 +175,7 @@ async def test_a_held_command_arrives_after_its_client_gave_up(wire: RedisWire, 
     await has(redis, "late", b"1")
 
 
-async def test_a_held_answer_is_to_a_command_that_was_carried_out(wire: RedisWire, client: Redis, redis: Redis) -> None:
+async def test_a_command_whose_answer_is_held_has_been_executed(wire: RedisWire, client: Redis, redis: Redis) -> None:
     async with wire.holding_replies("^INCR") as held:
         waiting = asyncio.ensure_future(client.incr("count"))
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
@@ -186,7 +186,9 @@ async def test_a_held_answer_is_to_a_command_that_was_carried_out(wire: RedisWir
         assert await asyncio.wait_for(waiting, PATIENCE) == 1
 
 
-async def test_exactly_one_answer_is_dropped_and_all_behind_it(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
+async def test_exactly_one_answer_is_dropped_together_with_all_after_it(
+    wire: RedisWire, hasty: Redis, redis: Redis
+) -> None:
     lost = wire.drop_reply("^INCR")
     async with hasty.pipeline(transaction=False) as pipeline:
         pipeline.incr("count")
@@ -207,7 +209,7 @@ async def test_a_connection_is_cut_after_exactly_one_command(wire: RedisWire, cl
     assert await client.incr("count") == 2
 
 
-async def test_silence_keeps_what_is_said_and_delivers_it(wire: RedisWire, client: Redis, redis: Redis) -> None:
+async def test_silence_delays_all_messages_until_healed(wire: RedisWire, client: Redis, redis: Redis) -> None:
     await client.ping()
     wire.silence()
     waiting = [asyncio.ensure_future(client.incr("count")) for _ in range(5)]
@@ -217,7 +219,7 @@ async def test_silence_keeps_what_is_said_and_delivers_it(wire: RedisWire, clien
     assert sorted(await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)) == [1, 2, 3, 4, 5]
 
 
-async def test_silence_delivers_late_what_was_given_up_on(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
+async def test_silence_delivers_a_timed_out_command_late(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
     wire.silence()
     with pytest.raises(TimedOut):
         await hasty.set("late", "1")
@@ -228,7 +230,7 @@ async def test_silence_delivers_late_what_was_given_up_on(wire: RedisWire, hasty
     assert await hasty.get("late") == b"1"
 
 
-async def test_what_is_on_its_way_is_lost_with_a_cut(wire: RedisWire, client: Redis, redis: Redis) -> None:
+async def test_a_cut_loses_what_is_in_flight(wire: RedisWire, client: Redis, redis: Redis) -> None:
     async with wire.holding("^SET") as held:
         waiting = asyncio.ensure_future(client.set("lost", "1"))
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
@@ -239,7 +241,7 @@ async def test_what_is_on_its_way_is_lost_with_a_cut(wire: RedisWire, client: Re
     assert await client.get("lost") is None
 
 
-async def test_a_refused_client_finds_the_same_address_again(wire: RedisWire, client: Redis) -> None:
+async def test_a_refused_client_can_connect_to_the_same_address_after_the_heal(wire: RedisWire, client: Redis) -> None:
     waiting = asyncio.ensure_future(client.blpop(["nothing"], timeout=0))
     await stands(wire, 1)
     wire.refuse()
@@ -253,7 +255,7 @@ async def test_a_refused_client_finds_the_same_address_again(wire: RedisWire, cl
     assert await client.ping()
 
 
-async def test_delay_is_kept_in_both_directions_and_in_order(wire: RedisWire, client: Redis) -> None:
+async def test_a_delay_applies_in_both_directions_and_keeps_the_order(wire: RedisWire, client: Redis) -> None:
     await client.ping()
     wire.delay(0.05)
     began = time.monotonic()
@@ -264,7 +266,7 @@ async def test_delay_is_kept_in_both_directions_and_in_order(wire: RedisWire, cl
     assert time.monotonic() - began >= 0.1
 
 
-async def test_healing_delivers_what_is_delayed(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
+async def test_healing_delivers_delayed_commands(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
     wire.delay(PATIENCE)
     with pytest.raises(TimedOut):
         await hasty.set("late", "1")
@@ -273,7 +275,7 @@ async def test_healing_delivers_what_is_delayed(wire: RedisWire, hasty: Redis, r
     await has(redis, "late", b"1")
 
 
-async def test_a_database_in_the_url_is_the_one_behind_the_wire(endpoints: Endpoints) -> None:
+async def test_the_database_in_the_url_is_used_behind_the_wire(endpoints: Endpoints) -> None:
     async with RedisWire(endpoints.redis_url.replace("db=0", "db=9")) as wire, client_of(wire, PATIENCE) as client:
         assert wire.url.startswith("unix:///"), "The settings take no other form."
         assert (await client.client_info())["db"] == 9

@@ -1,4 +1,4 @@
-"""Where a message of Redis ends, however the bytes were cut."""
+"""Where a message of Redis ends, however the bytes are split."""
 
 import pytest
 

@@ -2,11 +2,11 @@
 
     application  →  Wire  →  Redis or Postgres
 
-The faults hold for the connections there are and for those to come, until `heal`. Those that name a command or a
-statement (a regular expression, or a function) are for one moment of one test: `holding`, `holding_replies`,
-`drop_reply`, `cut_after`.
+Faults apply to existing and to new connections, until `heal`. Faults with a pattern for commands or statements (a
+regular expression, or a function) apply to one moment of one test: `holding`, `holding_replies`, `drop_reply`,
+`cut_after`.
 
-When a client hangs up, what it had said before still reaches the server, however late: only `cut` and `refuse` lose it.
+When a client disconnects, what it sent before still reaches the server, however late: only `cut` and `refuse` lose it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.faults.message import Message
 from tests.faults.passage import Passage
 
 CROWD = 1000
-"""So many clients may knock at one moment."""
+"""How many clients may try to connect at the same time."""
 
 
 class Wire(ABC):
@@ -54,11 +54,11 @@ class Wire(ABC):
 
     @abstractmethod
     def _url_through(self, path: Path) -> str:
-        """The address of the server, when it is reached through this unix socket."""
+        """Returns the URL of the server when it is reached through this unix socket."""
 
     @abstractmethod
     def _conversation(self) -> Conversation:
-        """What reads a new connection."""
+        """Returns what parses a new connection."""
 
     async def __aenter__(self) -> Self:
         self._directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wire-")))
@@ -79,30 +79,30 @@ class Wire(ABC):
 
     @property
     def connections(self) -> int:
-        """How many a client has open."""
+        """Number of connections that clients have open."""
         return sum(1 for passage in self._passages if not passage.client.lost)
 
     def move(self, upstream: str | tuple[str, int]) -> None:
-        """From now on the name leads there: new connections do, and those there are live on."""
+        """Makes new connections lead to `upstream` from now on. Existing connections live on."""
         self._upstream = upstream
 
     def refuse(self) -> None:
-        """Cuts all connections, and refuses new ones as a port does on which nobody listens."""
+        """Cuts all connections, and refuses new ones like a port on which nobody listens."""
         self._refuses = True
         self._lead_to("closed")
         self.cut()
 
     def silence(self) -> None:
-        """Connections stay open, and new ones are accepted, but nothing passes: it arrives when this is healed."""
+        """Keeps connections open, and accepts new ones, but lets nothing pass until healed. Then everything arrives."""
         self.is_silent = True
 
     def delay(self, seconds: float) -> None:
-        """Whatever passes, in either direction, passes so much later than it came."""
+        """Delays everything that passes, in either direction."""
         self.lateness = seconds
         self._advance()
 
     def cut(self) -> None:
-        """Ends the connections there are, with all that is on its way."""
+        """Ends all existing connections, with everything in flight."""
         for passage in self._passages:
             passage.cut()
 
@@ -113,24 +113,24 @@ class Wire(ABC):
         self.delay(0)
 
     def count(self, pattern: Pattern) -> int:
-        """How many commands or statements that match were passed to the server so far."""
+        """Returns how many matching commands or statements were passed to the server so far."""
         matches = matching(pattern)
         return sum(times for text, times in self._passed.items() if matches(text))
 
     def holding(self, pattern: Pattern) -> AbstractAsyncContextManager[Held]:
-        """Holds what matches, and all behind it on its connection, until it is released, or the block ends."""
+        """Holds whatever matches, and all after it on its connection, until it is released, or the block ends."""
         return self._holding(self._command_gates, pattern)
 
     def holding_replies(self, pattern: Pattern) -> AbstractAsyncContextManager[Held]:
-        """Lets what matches be carried out, and holds the answer as `holding` does."""
+        """Lets whatever matches be executed, and holds the answer as `holding` does."""
         return self._holding(self._answer_gates, pattern)
 
     def drop_reply(self, pattern: Pattern) -> Lost:
-        """Swallows the next answer to what matches, and all behind it on its connection, as when a packet is lost."""
+        """Drops the next answer to whatever matches, and all after it on its connection, like a lost packet."""
         return self._losing(Lost(pattern, cuts=False))
 
     def cut_after(self, pattern: Pattern) -> Lost:
-        """Cuts the connection on which what matches was carried out next, instead of answering."""
+        """Cuts the connection on which a match is executed next, instead of answering."""
         return self._losing(Lost(pattern, cuts=True))
 
     async def connect(self, end: End) -> None:
@@ -142,11 +142,11 @@ class Wire(ABC):
             await loop.create_connection(lambda: end, *self._upstream)
 
     def forget(self, passage: Passage) -> None:
-        """A connection is over."""
+        """Forgets a connection that is over."""
         self._passages.discard(passage)
 
     def halts_command(self, passage: Passage, message: Message) -> bool:
-        """Whether this must not reach the server yet. If it may, it counts."""
+        """Whether this must not reach the server yet. If it may, it is counted."""
         if _any_halts(self._command_gates, message):
             return True
         if message.counted is not None:
@@ -196,18 +196,18 @@ class Wire(ABC):
     def _accepted(self) -> asyncio.Protocol:
         passage = Passage(self, self._conversation())
         self._passages.add(passage)
-        if self._refuses:  # It knocked before.
+        if self._refuses:  # It connected before the refusal.
             passage.cut()
         return passage.client
 
     def _lead_to(self, name: str) -> None:
-        # A link is changed at one stroke. To bind the socket anew would leave a moment in which there is none, and a
-        # client is told something else then.
+        # A link is replaced atomically. Binding the socket again would leave a moment without any, in which a client
+        # gets another error.
         link = self._directory / "link"
         link.symlink_to(name)
         link.replace(self._directory / self._name)
 
 
 def _any_halts(gates: list[Held], message: Message) -> bool:
-    # All are asked: each is to know what has arrived.
+    # All gates are asked: each must know what has arrived.
     return bool([gate for gate in gates if gate.halts(message.texts)])

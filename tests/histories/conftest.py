@@ -1,4 +1,4 @@
-"""The application as three processes, on servers of its own that can be killed, and reached through wires only."""
+"""The application as three processes, with its own servers that can be killed, and that only wires lead to."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,20 +11,20 @@ from tests.faults.stores import Stores
 
 @pytest.fixture(scope="module")
 def stores() -> Iterator[Stores]:
-    """Servers of this module's own: other tests need theirs."""
+    """Servers of this module alone: other tests need theirs."""
     with Stores.started() as stores:
         yield stores
 
 
 @pytest.fixture(scope="module")
 async def redis_wire(stores: Stores) -> AsyncIterator[RedisWire]:
-    """What leads to Redis."""
+    """The wire to Redis."""
     async with RedisWire(stores.endpoints.redis_url) as wire:
         yield wire
 
 
 @pytest.fixture(scope="module")
 async def postgres_wire(stores: Stores) -> AsyncIterator[PostgresWire]:
-    """What leads to Postgres."""
+    """The wire to Postgres."""
     async with PostgresWire(stores.endpoints.database_url) as wire:
         yield wire

@@ -1,4 +1,4 @@
-"""Two instances behind wires, once for all tests of this folder. Each test makes rows of its own."""
+"""Two instances behind wires, shared by all tests of this folder. Each test makes its own rows."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,26 +11,26 @@ from tests.keyed import keyed
 from tests.outages.instance import Pair, fresh_stores, recovered, two_running
 
 SHORT = {"FOURWAYS_USERS_TTL": "2", "FOURWAYS_PRODUCTS_TTL": "2"}
-"""A test waits until these are stale."""
+"""Lifetimes so short that a test can wait until entries are stale."""
 
 
 @pytest.fixture(scope="package")
 async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
-    """Stores of their own on the servers of the session: they run all the time, and would carry what others write."""
+    """Their own stores on the session's servers: they run all the time, and would deliver what others write."""
     async with fresh_stores(servers, 2) as stores:
         yield stores
 
 
 @pytest.fixture(scope="package")
 async def instances(stores: Endpoints) -> AsyncIterator[Pair]:
-    """The two, whatever a test before has done to them."""
+    """The two instances, in whatever state the previous test left them."""
     async with two_running(stores, wired=True, **SHORT) as pair:
         yield pair
 
 
 @pytest.fixture
 async def pair(instances: Pair) -> AsyncIterator[Pair]:
-    """The two, whole at the beginning, and again at the end; with connections that no other test has used."""
+    """The two instances, recovered before and after each test, with connections that no other test has used."""
     one, other = instances
     async with keyed(one.service, 1) as (to_one,), keyed(other.service, 1) as (to_other,):
         pair = replace(one, connection=to_one), replace(other, connection=to_other)
@@ -41,7 +41,7 @@ async def pair(instances: Pair) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def sql(stores: Endpoints) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with psql, on these stores."""
+    """An operator's connection to these stores, as with psql."""
     connection = await asyncpg.connect(stores.database_url)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""Instances of the application, each with wires of its own: what one of them has lost, the other may still have."""
+"""Instances of the application, each with its own wires: what one of them has lost, the other may still have."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,14 +20,14 @@ from tests.outages.rows import is_relayed
 from tests.service import Service, serving
 
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}
-"""Uvicorn closes a connection that was idle for 5 s; here some are idle for the length of an outage."""
+"""By default, Uvicorn closes a connection after 5 s of idleness; here some are idle for the length of an outage."""
 LOOK = r"max\(id\) FROM outbox"
-"""How a relay begins a poll."""
+"""The statement at the beginning of a relay's poll."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A process of the application, what lies between it and its stores, and a connection to it."""
+    """A process of the application, the wires between it and its stores, and a connection to it."""
 
     service: Service
     redis: RedisWire
@@ -35,7 +35,7 @@ class Instance:
     connection: Keyed
 
     async def readiness(self) -> tuple[int, Any]:
-        """The status of /health/ready, and what it says."""
+        """Returns the status and the body of /health/ready."""
         answer = await self.connection.ask("/health/ready")
         return answer.status, answer.json()
 
@@ -45,7 +45,7 @@ Pair = tuple[Instance, Instance]
 
 @asynccontextmanager
 async def fresh_stores(servers: Endpoints, number: int) -> AsyncIterator[Endpoints]:
-    """A new, migrated database, and the database of Redis with this number, emptied."""
+    """Yields a new, migrated database, and the emptied database of Redis with this number."""
     async with fresh_database(servers.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         stores = Endpoints(servers.redis_url.replace("?db=0", f"?db={number}"), database_url)
@@ -61,9 +61,9 @@ async def is_carried(instance: Instance) -> bool:
 
 @asynccontextmanager
 async def running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Instance]:
-    """One instance on these stores, ready to serve; `settings` are environment variables.
+    """Runs one instance on these stores until it is ready to serve; `settings` are environment variables.
 
-    When it is not `wired` it reaches its stores directly: a wire tells a little later that a connection was closed.
+    If not `wired`, it reaches its stores directly: a wire reports a closed connection a little later.
     """
     async with (
         RedisWire(stores.redis_url) as redis,
@@ -86,7 +86,7 @@ async def running(stores: Endpoints, *, wired: bool = True, **settings: str) -> 
 
 @asynccontextmanager
 async def two_running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Pair]:
-    """Two instances on the same stores."""
+    """Runs two instances on the same stores."""
     async with running(stores, wired=wired, **settings) as one, running(stores, wired=wired, **settings) as other:
         yield one, other
 
@@ -104,8 +104,8 @@ async def recovered(instances: Sequence[Instance]) -> float:
 
 
 async def all_told(wires: Sequence[PostgresWire], sql: asyncpg.Connection) -> None:
-    """Returns when Redis was told of all changes, and the relay at each wire knows: it may have looked while another
-    one had yet to tell of some, and without Postgres it does not believe Redis then."""
+    """Returns when Redis was told of all changes, and the relay at each wire knows. A relay may have polled while
+    another one had changes to deliver; without Postgres, it would not believe Redis then."""
     await eventually(lambda: is_relayed(sql))
     looks = [wire.count(LOOK) for wire in wires]
 

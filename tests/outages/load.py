@@ -1,5 +1,5 @@
-"""A steady load: so many requests a second, whatever became of those before, and each answer is compared with what was
-answered before it."""
+"""A steady load: a fixed rate of requests, whatever becomes of the earlier ones. Each answer is compared with what was
+answered before its request."""
 
 import asyncio
 import random
@@ -22,9 +22,9 @@ READS = ("read users", "read products", "read inventory")
 WRITES = ("write users", "write products", "write inventory")
 VIEW = "view"
 KINDS: Mapping[str, int] = {**dict.fromkeys(READS, 20), **dict.fromkeys(WRITES, 10), VIEW: 10}
-"""What is asked, and how often in a hundred."""
+"""What is requested, and how often in percent."""
 LONGEST = 5.0
-"""Seconds after which a request counts as hung: every deadline of the service is shorter, on a busy machine as well."""
+"""Seconds after which a request counts as hung: every deadline of the service is shorter, even on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Heard:
 
     @property
     def problem(self) -> str:
-        """The type of the problem that it is."""
+        """The type of the problem, if the answer is one."""
         return str(self.answer.json()["type"]) if self.status >= 400 else ""
 
 
@@ -68,7 +68,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Asks while the block lasts. At its end, what was asked is answered."""
+        """Sends requests while the block lasts. When it ends, all of them are answered."""
         over = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -81,7 +81,7 @@ class Load:
                     await connection.close()
 
     async def hears(self, number: int) -> None:
-        """Returns when so many requests more were answered."""
+        """Returns when `number` more requests were answered."""
         enough = len(self.heard) + number
 
         async def has_heard() -> bool:
@@ -90,11 +90,11 @@ class Load:
         await eventually(has_heard)
 
     def within(self, began: float, ended: float) -> list[Heard]:
-        """What was sent and answered between these two moments."""
+        """Returns the requests that were sent and answered between these two moments."""
         return [heard for heard in self.heard if began <= heard.began and heard.began + heard.took <= ended]
 
     async def check(self, sql: asyncpg.Connection) -> None:
-        """Fails when a row is not, on every instance, what Postgres has, or Postgres has lost what was answered."""
+        """Fails if a row on any instance differs from Postgres, or if Postgres has lost what was answered."""
         versions = {
             f"/{resource}/{key}": version
             for resource, query in {
@@ -121,7 +121,7 @@ class Load:
             await connection.close()
 
     def report(self, what: str, heard: Iterable[Heard]) -> str:
-        """A line for each kind: how often, with which answers, how fast."""
+        """Returns a line for each kind: how often, with which answers, how fast."""
         kinds: dict[str, list[Heard]] = defaultdict(list)
         for one in heard:
             kinds[one.kind].append(one)
@@ -143,7 +143,7 @@ class Load:
         while not over.is_set():
             group.create_task(self._ask())
             number += 1
-            # The pace: what falls behind is caught up with.
+            # Keeps the rate: a delay is caught up later.
             await asyncio.sleep(max(0.0, began + number / self._rate - time.monotonic()))
 
     async def _ask(self) -> None:
@@ -162,7 +162,7 @@ class Load:
         self._keep_books(heard, path, newest)
 
     def _request(self, kind: str) -> tuple[str, str, str, object]:
-        """The path of a row, and what is asked of it."""
+        """Returns the path of a row, and the request for it."""
         choose, rows = self._random.choice, self._rows
         resource = {"users": rows.users, "products": rows.products, "inventory": rows.stocks}
         if kind == VIEW:
@@ -179,7 +179,7 @@ class Load:
         counts = heard.kind in ("write inventory", VIEW)
         if heard.status == 503:
             assert "retry-after" in heard.answer.headers, heard
-            # A view that was refused may be taken on; stock may only be changed when the answer says so.
+            # A view that was refused may have been accepted; stock may only have changed if the answer says so.
             self._doubtful[path] += counts and (heard.kind == VIEW or heard.problem == "outcome-unknown")
             return
         assert heard.status in (200, 202), heard

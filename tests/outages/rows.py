@@ -21,17 +21,17 @@ class Rows:
 
     @property
     def paths(self) -> list[str]:
-        """Those of all rows."""
+        """The paths of all rows."""
         return [*self.users, *self.products, *self.stocks]
 
     @property
     def one_of_each(self) -> list[str]:
-        """The first of each resource."""
+        """The first path of each resource."""
         return [self.users[0], self.products[0], self.stocks[0]]
 
 
 async def made(connection: Keyed, name: str, number: int = 5) -> Rows:
-    """So many of each, whose names begin with `name`, in no cache yet: stock alone is, which is written through."""
+    """Creates `number` rows of each resource, named after `name`. Only stock is cached: it is written through."""
     users, products, stocks = [], [], []
     for each in range(number):
         user = await connection.post("/users", {"name": name, "email": f"{name}-{each}@example.com"})
@@ -46,5 +46,5 @@ async def made(connection: Keyed, name: str, number: int = 5) -> Rows:
 
 
 async def is_relayed(sql: asyncpg.Connection) -> bool:
-    """Whether Redis was told of all changes. Until it was, it is not believed without Postgres."""
+    """Whether Redis was told of all changes. Until then it is not believed without Postgres."""
     return not await sql.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE done_at IS NULL)")

@@ -1,4 +1,4 @@
-"""The relay or the flusher does not get on: nobody who asks whether this instance is ready is told that all is well."""
+"""The relay or the flusher makes no progress: /health/ready does not say that all is well."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ STUCK = timedelta(seconds=1)
 
 @pytest.fixture(scope="module")
 async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
-    """Stores that no other instance looks after."""
+    """Stores that no other instance uses."""
     async with fresh_stores(servers, 5) as stores:
         yield stores
 
@@ -37,13 +37,13 @@ async def wire(stores: Endpoints) -> AsyncIterator[PostgresWire]:
 
 @pytest.fixture
 async def client(stores: Endpoints, wire: PostgresWire) -> AsyncIterator[httpx.AsyncClient]:
-    """The application in this process; a statement may take a minute, so that one that is held is no error."""
+    """The application in this process. A statement may take a minute, so that a held statement is no error."""
     async with _application(stores.redis_url, wire.url) as client:
         yield client
 
 
 @pytest.mark.parametrize(("part", "statement"), [("relay", OUTBOX), ("flusher", FLUSH)])
-async def test_a_task_that_stands_still_takes_the_instance_away_until_it_goes_on(
+async def test_a_stalled_task_makes_the_instance_unready_until_it_resumes(
     client: httpx.AsyncClient, wire: PostgresWire, monkeypatch: pytest.MonkeyPatch, part: str, statement: str
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
@@ -55,7 +55,7 @@ async def test_a_task_that_stands_still_takes_the_instance_away_until_it_goes_on
 
 
 @pytest.mark.parametrize(("part", "statement"), [("relay", OUTBOX), ("flusher", FLUSH)])
-async def test_a_task_that_stands_still_without_postgres_is_no_reason_to_take_the_instance_away(
+async def test_a_stalled_task_does_not_make_the_instance_unready_without_postgres(
     client: httpx.AsyncClient, wire: PostgresWire, monkeypatch: pytest.MonkeyPatch, part: str, statement: str
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
@@ -69,11 +69,11 @@ async def test_a_task_that_stands_still_without_postgres_is_no_reason_to_take_th
     await eventually(lambda: _says(client, 200, "ready", part, "ok"))
 
 
-async def test_a_flusher_whose_rounds_all_fail_is_told_and_is_no_reason_to_take_the_instance_away(
+async def test_a_flusher_that_always_fails_makes_the_instance_degraded_and_not_unready(
     client: httpx.AsyncClient, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
-    # What is no page's fault makes no dead letters: the flusher goes on trying.
+    # An error that is no page's fault makes no dead letters: the flusher keeps trying.
     await sql.execute(
         "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
@@ -88,7 +88,7 @@ async def test_a_flusher_whose_rounds_all_fail_is_told_and_is_no_reason_to_take_
         await eventually(lambda: _says(client, 200, "ready", "flusher", "ok"))
 
 
-async def test_a_relay_whose_rounds_all_fail_takes_the_instance_away(
+async def test_a_relay_that_always_fails_makes_the_instance_unready(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.repeating.STUCK", STUCK)
@@ -96,7 +96,7 @@ async def test_a_relay_whose_rounds_all_fail_takes_the_instance_away(
         await eventually(lambda: _says(client, 503, "unready", "relay", "stuck"))
 
 
-async def test_no_read_waits_for_news_that_a_relay_whose_rounds_all_fail_never_has(client: httpx.AsyncClient) -> None:
+async def test_no_read_waits_for_news_of_a_relay_that_always_fails(client: httpx.AsyncClient) -> None:
     async with _defective_relay(client):
         for _ in range(3):
             answer = await client.get("/users/424242")
@@ -105,7 +105,7 @@ async def test_no_read_waits_for_news_that_a_relay_whose_rounds_all_fail_never_h
 
 @asynccontextmanager
 async def _defective_relay(client: httpx.AsyncClient) -> AsyncIterator[None]:
-    """The relay has a defect, and has failed so often that nobody trusts Redis any more."""
+    """Gives the relay a defect. Begins once it has failed so often that nobody trusts Redis."""
 
     async def fails(succession: Succession) -> Look:
         raise LookupError("It is a defect.")

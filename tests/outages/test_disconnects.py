@@ -1,4 +1,4 @@
-"""Clients that vanish in the middle of a write: it is done or not done, and nothing of it is left behind."""
+"""Clients that vanish in the middle of a write: it is done or not done, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ from tests.service import Service
 
 CLIENTS = 300
 CALM = 20
-"""So many looks in a row must find nothing: between two statements of one write a look finds nothing, too."""
+"""How many checks in a row must find nothing: a check between two statements of one write finds nothing, either."""
 BUSY = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'fourways' AND state <> 'idle'
 """
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: a close resets the connection, instead of saying goodbye."""
+"""SO_LINGER: closing resets the connection, without an orderly shutdown."""
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 11))])
-async def test_clients_that_vanish_in_mid_write_leave_nothing_behind(
+async def test_clients_that_vanish_during_a_write_leave_nothing_behind(
     pair: Pair, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:
     rows = await made(pair[0].connection, f"vanish-{seed}", 6)
@@ -68,7 +68,7 @@ async def test_clients_that_vanish_in_mid_write_leave_nothing_behind(
     stored = await sql.fetchval("SELECT coalesce(sum(views), 0) FROM page_views WHERE page = $1", page)
     for instance in pair:
         assert (await instance.connection.ask(rows.page)).json()["views"] == stored
-    # A machine that stands still for a moment turns some away, and not the next ones.
+    # A machine that stalls briefly refuses some requests, but not the next ones.
     await eventually(lambda: _answers_fifty_at_once(pair[0], rows))
     with capsys.disabled():
         changed = sum(before.get(path) != version for path, version in after.items())
@@ -79,7 +79,7 @@ async def test_clients_that_vanish_in_mid_write_leave_nothing_behind(
 
 
 def _write(rows: Rows, number: int, randomness: random.Random) -> tuple[str, str, Mapping[str, object]]:
-    """The method, path and body of a write."""
+    """Returns the method, path and body of a write."""
     user, product, stock = (randomness.choice(paths) for paths in (rows.users, rows.products, rows.stocks))
     name = f"{rows.page.rpartition('/')[2]}-new-{number}"
     writes: list[tuple[str, str, Mapping[str, object]]] = [
@@ -98,7 +98,7 @@ def _write(rows: Rows, number: int, randomness: random.Random) -> tuple[str, str
 async def _vanish(
     service: Service, method: str, path: str, body: Mapping[str, object], randomness: random.Random
 ) -> bool:
-    """Sends a write, or only the beginning of one, and is gone a moment later. Whether all of it was sent."""
+    """Sends a write, or only the beginning of one, and vanishes a moment later. Returns whether all of it was sent."""
     parts = urlsplit(service.url)
     content = json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
@@ -107,7 +107,7 @@ async def _vanish(
     moment, rude = randomness.uniform(0.0, 0.5), randomness.random() < 0.5
     patience = randomness.choice([0.0, randomness.uniform(0.0, 0.02), randomness.uniform(0.0, 0.2)])
 
-    # They come within half a second, and each goes at a moment of its own.
+    # The clients come within half a second, and each goes at its own moment.
     await asyncio.sleep(moment)
     _reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     if rude:
@@ -120,7 +120,7 @@ async def _vanish(
 
 
 async def _versions(sql: asyncpg.Connection) -> dict[str, int]:
-    """The version of every row, by its path."""
+    """Returns the version of every row, by its path."""
     queries = {
         "users": "SELECT id, version FROM users",
         "products": "SELECT sku, version FROM products",
@@ -132,8 +132,8 @@ async def _versions(sql: asyncpg.Connection) -> dict[str, int]:
 
 
 async def _is_quiet(sql: asyncpg.Connection) -> bool:
-    """Whether no backend of the application does anything, holds a transaction or a lock, and all was carried. Its own
-    polls are short, and found now and then."""
+    """Whether no backend of the application is busy, or holds a transaction or a lock, and all changes are delivered.
+    The application's own polls are short, and are found now and then."""
     quiet = not await sql.fetchval(BUSY) and not await sql.fetchval(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     )
@@ -141,7 +141,7 @@ async def _is_quiet(sql: asyncpg.Connection) -> bool:
 
 
 async def _answers_fifty_at_once(instance: Instance, rows: Rows) -> bool:
-    """More than the pool has connections: if some had not come back, these would get a 503, each time."""
+    """Makes more requests than the pool has connections: if connections leaked, some would get a 503 each time."""
     async with keyed(instance.service, 50) as connections:
         answers = await asyncio.gather(
             *(

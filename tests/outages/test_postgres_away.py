@@ -1,5 +1,5 @@
-"""Postgres refuses, says nothing, dies, or has its tables altered: what is cached is read, the rest is told to come
-back, and all goes on by itself."""
+"""Postgres refuses connections, is silent, dies, or has its tables altered: cached values are read, other requests are
+told to come back, and everything recovers by itself."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ from tests.outages.rows import Rows, made
 
 
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
-async def test_without_postgres_what_is_cached_is_read_and_the_rest_is_told_to_come_back(
+async def test_without_postgres_cached_values_are_read_and_other_requests_get_503(
     pair: Pair, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
     rows = await made(pair[0].connection, f"gone-{fault}", 2)
@@ -65,17 +65,17 @@ async def test_without_postgres_what_is_cached_is_read_and_the_rest_is_told_to_c
         )
 
 
-async def test_what_is_cached_is_read_though_postgres_fell_silent_while_the_relay_carried_a_change(
+async def test_cached_values_are_read_when_postgres_falls_silent_during_a_delivery_of_the_relay(
     pair: Pair, sql: asyncpg.Connection
 ) -> None:
-    """The relay tells Redis of a change, and looks whether there are more
+    """The relay tells Redis of a change, and checks whether there are more
                                         Postgres falls silent: nobody can change a row
-    R has to find what is cached, as it would if the relay had found nothing to tell
+    R has to find the cached value, as it would if the relay had found nothing to deliver
     """
     instance, other = pair
     rows = await made(instance.connection, "carrying", 2)
     assert (await instance.connection.ask(rows.stocks[0])).status == 200
-    # The other one must not carry it before this one does.
+    # The other relay must not deliver the change before this one does.
     async with instance.postgres.holding(r"outbox\.id <= ") as held, other.postgres.holding(r"^UPDATE outbox"):
         await sql.execute("UPDATE stock SET quantity = 1 WHERE sku = 'carrying-1'")
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
@@ -118,7 +118,7 @@ async def test_no_request_of_a_steady_load_hangs_without_postgres(
 
 
 @pytest.mark.parametrize("fault", ["refuse", pytest.param("silence", marks=pytest.mark.prove)])
-async def test_without_either_store_everybody_is_told_to_come_back(pair: Pair, fault: str) -> None:
+async def test_without_both_stores_every_request_gets_503_with_retry_after(pair: Pair, fault: str) -> None:
     rows = await made(pair[0].connection, f"neither-{fault}", 1)
     stock = f"{rows.stocks[0]}/adjustments"
     asked: list[tuple[str, str, object]] = [
@@ -149,10 +149,10 @@ async def test_without_either_store_everybody_is_told_to_come_back(pair: Pair, f
         assert {answer.status for answer in await _writes(instance, rows)} == {200}
 
 
-async def test_tables_are_altered_under_load_and_nothing_fails_that_nobody_expected(
+async def test_tables_altered_under_load_cause_only_expected_errors(
     servers: Endpoints, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Instances and tables of its own: a connection may keep a statement of before for as long as nobody needs it.
+    # Its own instances and tables: a connection may keep an earlier statement for as long as nobody needs it.
     async with fresh_stores(servers, 6) as stores, two_running(stores, wired=False) as pair:
         rows = await made(pair[0].connection, "altered", 2)
         load = Load([instance.service for instance in pair], rows, rate=100)
@@ -168,7 +168,7 @@ async def test_tables_are_altered_under_load_and_nothing_fails_that_nobody_expec
                 "ALTER TABLE products ALTER COLUMN name TYPE varchar(400)",
             ):
                 await sql.execute(change)
-                # A page of a list is no key, so it is read from Postgres each time.
+                # A page of a list has no cache key, so it is read from Postgres each time.
                 for instance in pair:
                     for path in ("/users", "/products") * 5:
                         answer = await instance.connection.ask(path)
@@ -201,7 +201,7 @@ def postgres() -> Iterator[PostgresServer]:
             server.let_go()
 
 
-async def test_a_postgres_that_crashes_and_comes_back_under_load_costs_only_503s(
+async def test_a_postgres_that_crashes_under_load_causes_only_503s(
     stores: Endpoints, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await asyncio.to_thread(migrate, postgres.url)
@@ -213,7 +213,7 @@ async def test_a_postgres_that_crashes_and_comes_back_under_load_costs_only_503s
             await load.hears(50)
             pid = await asyncio.to_thread(postmaster_pid, mortal)
             began = time.monotonic()
-            os.kill(pid, signal.SIGQUIT)  # What `pg_ctl stop -m immediate` sends.
+            os.kill(pid, signal.SIGQUIT)  # The signal that `pg_ctl stop -m immediate` sends.
             assert await asyncio.to_thread(postgres.start)
             up = time.monotonic()
             await load.hears(150)
@@ -238,7 +238,7 @@ async def test_a_postgres_that_crashes_and_comes_back_under_load_costs_only_503s
 
 
 async def _cut_off(instance: Instance, rows: Rows, before: Mapping[str, object]) -> list[float]:
-    """What an instance does without Postgres. Answers how long each refusal took."""
+    """Checks what an instance does without Postgres. Returns how long each refusal took."""
     page = f"{rows.page}/cached"
     for path in (rows.users[0], rows.products[0]):
 
@@ -260,7 +260,7 @@ async def _cut_off(instance: Instance, rows: Rows, before: Mapping[str, object])
 
 
 async def _refused(instance: Instance, rows: Rows) -> list[float]:
-    """Asks for what is not cached, and writes. Answers how long each refusal took."""
+    """Reads values that are not cached, and writes. Returns how long each refusal took."""
     took = []
     for method, path, body in (
         ("GET", rows.users[1], None),

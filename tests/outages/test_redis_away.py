@@ -1,5 +1,5 @@
-"""Redis refuses, or says nothing: reads and writes go on past it, and what was answered meanwhile is what is read
-afterwards, on every instance."""
+"""Redis refuses connections, or is silent: reads and writes continue without it, and afterwards every instance reads
+what was answered meanwhile."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tests.outages.load import LONGEST, READS, Load
 from tests.outages.rows import made
 
 TURNS = 4
-"""So many reads of one instance may pass by Redis at the same time: half of its connections to Postgres."""
+"""How many reads of one instance may bypass Redis at the same time: half of its connections to Postgres."""
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -27,7 +27,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
         pytest.param("silence", 200, 6000, marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
     ],
 )
-async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
+async def test_reads_and_writes_continue_while_redis_does_not_answer(
     pair: Pair, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], fault: str, rate: int, requests: int
 ) -> None:
     rows = await made(pair[0].connection, f"{fault}-{requests}")
@@ -48,7 +48,7 @@ async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
         await load.hears(50)
 
     outage = load.within(began, ended)
-    # A machine with too much else to do has no turn for some of them, and tells them so.
+    # An overloaded machine has no turn for some reads, and tells them so.
     turned_away = [heard for heard in outage if heard.kind in READS and heard.problem == "overloaded"]
     assert len(turned_away) <= len(outage) / 4
     for heard in outage:
@@ -60,7 +60,7 @@ async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
         elif heard.kind in ("write users", "write products"):
             assert heard.status == 200, heard
         else:
-            # Writers of stock that wait for Redis may hold all connections to Postgres that writers may have.
+            # Writers of stock that wait for Redis may hold all the connections to Postgres that writers may use.
             busy = {"database-unavailable"} if heard.kind == "write inventory" else set()
             assert heard.status == 503, heard
             assert heard.problem in {"cache-unavailable"} | busy, heard
@@ -77,7 +77,9 @@ async def test_reads_and_writes_go_on_past_a_redis_that_does_not_answer(
         )
 
 
-async def test_reads_past_redis_leave_half_of_the_connections_to_writers(pair: Pair, sql: asyncpg.Connection) -> None:
+async def test_reads_that_bypass_redis_leave_half_of_the_connections_to_writers(
+    pair: Pair, sql: asyncpg.Connection
+) -> None:
     rows = await made(pair[0].connection, "crowd", 1)
     instance = pair[0]
     instance.redis.refuse()
@@ -91,7 +93,7 @@ async def test_reads_past_redis_leave_half_of_the_connections_to_writers(pair: P
 
         async def all_turns_are_taken() -> bool:
             nonlocal most
-            # Within a transaction, Postgres would say again what it said at first.
+            # Within a transaction, Postgres would repeat its first answer.
             await sql.execute("SELECT pg_stat_clear_snapshot()")
             most = max(most, int(await sql.fetchval(WAITING)))
             return most >= TURNS
@@ -110,10 +112,10 @@ async def test_reads_past_redis_leave_half_of_the_connections_to_writers(pair: P
 
 
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
-async def test_a_write_at_an_instance_that_lost_redis_is_what_the_other_one_reads_next(
+async def test_a_write_of_an_instance_without_redis_is_read_next_by_the_other_instance(
     pair: Pair, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
-    """A commits, and cannot tell Redis; answered at once,
+    """A commits, and cannot tell Redis; if A answered at once,
     R on B, which can reach Redis, would hit the old value
     """
     lost, whole = pair
@@ -133,14 +135,14 @@ async def test_a_write_at_an_instance_that_lost_redis_is_what_the_other_one_read
         print(f"\nRedis: {fault} for one of two; its writes took {min(took):.2f} to {max(took):.2f} s")
 
 
-async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_verified_its_hits(
+async def test_an_instance_with_redis_and_without_postgres_reports_its_hits_as_unverified(
     pair: Pair, sql: asyncpg.Connection
 ) -> None:
-    """A has lost Redis, and B has lost Postgres. There is no way left from A to B:
+    """A has lost Redis, and B has lost Postgres. Nothing leads from A to B:
 
     A commits, cannot tell Redis, waits until the trust of all others has ended, and answers
-                                        R on B hits the old value: B goes on to believe Redis, for Postgres may be away
-                                        for everybody. It says so.
+                                        R on B hits the old value: B still believes Redis, because Postgres may be away
+                                        for everybody. B reports it as unverified.
     """
     without_redis, without_postgres = pair
     rows = await made(without_redis.connection, "crossed", 1)
@@ -166,9 +168,9 @@ async def test_an_instance_that_has_redis_and_not_postgres_says_that_nobody_has_
         await eventually(is_new)
 
 
-async def test_one_connection_of_the_relay_that_breaks_costs_no_request(pair: Pair) -> None:
-    """The relay asks every 100 ms whether Redis answers. Its connection may break as any other, by CLIENT KILL or in a
-    firewall that has forgotten it; Redis answers all the same."""
+async def test_a_broken_connection_of_the_relay_fails_no_request(pair: Pair) -> None:
+    """The relay asks Redis every 100 ms. Its connection may break like any other, by CLIENT KILL or in a firewall that
+    has forgotten it, while Redis still answers."""
     instance = pair[0]
     rows = await made(instance.connection, "probe", 1)
     refused = []

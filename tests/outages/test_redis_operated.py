@@ -1,5 +1,5 @@
-"""Somebody operates Redis while it is used: flushes it, makes it forget its scripts, ends its connections, fills its
-memory, and sets it to lose data."""
+"""Operators work on a Redis in use: they flush it, make it forget its scripts, end its connections, fill its memory,
+and set it to lose data."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ OPERATIONS: Mapping[str, Callable[[Redis], Awaitable[object]]] = {
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    """A Redis of its own: what is done to it is done to all that use it."""
+    """A separate Redis: these operations affect all that use it."""
     with open_directory() as directory:
         server = RedisServer(make_home(directory / "redis", SOCKET), directory / "log")
         assert server.start()
@@ -46,7 +46,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def stores(servers: Endpoints, redis_url: str) -> AsyncIterator[Endpoints]:
-    """That Redis, and a database of its own: with another Redis, other instances would take its changes."""
+    """That Redis with its own database: instances on another Redis would take its changes."""
     async with fresh_stores(servers, 4) as stores:
         yield Endpoints(redis_url, stores.database_url)
 
@@ -59,13 +59,13 @@ async def instances(redis_url: str, stores: Endpoints) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """Somebody with redis-cli."""
+    """An operator's connection, as with redis-cli."""
     async with open_redis(redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
         yield redis
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_no_request_between_two_of_them_fails(pair: Pair, redis: Redis, operation: str) -> None:
+async def test_no_request_between_two_operations_fails(pair: Pair, redis: Redis, operation: str) -> None:
     rows = await made(pair[0].connection, f"between-{operation.replace(' ', '-')}", 1)
     for number in range(TIMES):
         await OPERATIONS[operation](redis)
@@ -75,7 +75,7 @@ async def test_no_request_between_two_of_them_fails(pair: Pair, redis: Redis, op
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_they_cost_no_request_of_a_steady_load_that_can_be_saved(
+async def test_operations_under_load_fail_no_request_that_can_be_saved(
     pair: Pair, redis: Redis, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], operation: str
 ) -> None:
     rows = await made(pair[0].connection, f"under-{operation.replace(' ', '-')}")
@@ -87,24 +87,22 @@ async def test_they_cost_no_request_of_a_steady_load_that_can_be_saved(
         await load.hears(6)
     for heard in load.heard:
         if operation == "CLIENT KILL" and heard.kind in ("write inventory", "view"):
-            # One of these may be on its way when its connection ends. Whether Redis carried it out, nobody knows.
+            # A command may be in flight when its connection ends, and nobody knows whether Redis executed it.
             assert (heard.status, heard.problem) in ((200, ""), (202, ""), (503, "cache-unavailable")), heard
         else:
             assert heard.status in (200, 202), heard
     assert max(heard.took for heard in load.heard) < LONGEST
-    if operation != "FLUSHALL":  # It loses the views that wait.
+    if operation != "FLUSHALL":  # It loses the pending views.
         await eventually(lambda: is_carried(pair[0]))
         await load.check(sql)
     with capsys.disabled():
         print(load.report(f"{operation} {TIMES} times under load", load.heard))
 
 
-async def test_a_script_that_is_forgotten_a_second_time_while_it_is_sent_again_costs_no_write(
-    stores: Endpoints, redis: Redis
-) -> None:
+async def test_a_script_forgotten_again_while_it_is_reloaded_fails_no_write(stores: Endpoints, redis: Redis) -> None:
     """W finds that Redis does not know a script, and sends it
-                                        somebody makes Redis forget its scripts once more
-    W runs it by its digest
+                                        somebody makes Redis forget its scripts again
+    W runs the script by its digest
     """
     async with running(stores) as instance:
         (path,) = (await made(instance.connection, "twice", 1)).stocks
@@ -118,7 +116,7 @@ async def test_a_script_that_is_forgotten_a_second_time_while_it_is_sent_again_c
     assert answer.status == 200, answer.body
 
 
-async def test_views_are_counted_again_as_soon_as_redis_was_flushed(
+async def test_views_are_counted_again_right_after_redis_was_flushed(
     pair: Pair, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     rows = await made(pair[0].connection, "flushed", 1)
@@ -142,7 +140,7 @@ async def test_views_are_counted_again_as_soon_as_redis_was_flushed(
         ("appendonly", "no", "persistence", "accepted writes are lost"),
     ],
 )
-async def test_a_redis_that_may_lose_views_is_told_from_the_start(
+async def test_a_redis_that_may_lose_views_is_reported_from_the_start(
     pair: Pair, stores: Endpoints, redis: Redis, setting: str, wrong: str, part: str, loss: str
 ) -> None:
     right = str((await redis.config_get(setting))[setting])
@@ -160,14 +158,14 @@ async def test_a_redis_that_may_lose_views_is_told_from_the_start(
         assert said["parts"][part].endswith(loss)
 
 
-async def test_a_redis_whose_memory_is_full_costs_only_what_has_to_be_kept_in_it(
+async def test_a_redis_with_full_memory_fails_only_what_must_be_stored_in_it(
     pair: Pair, redis: Redis, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, others = await made(pair[0].connection, "full"), await made(pair[0].connection, "full-too", 1)
     load = Load([instance.service for instance in pair], rows, rate=100)
     async with load.running():
         await load.hears(50)
-        # Less than it uses already; it evicts nothing, and refuses what needs more.
+        # Redis already uses more than that. It evicts nothing, and refuses what needs more.
         await redis.config_set("maxmemory", "1mb")
         try:
             with pytest.raises(ResponseError, match="maxmemory"):
@@ -187,7 +185,7 @@ async def test_a_redis_whose_memory_is_full_costs_only_what_has_to_be_kept_in_it
         if heard.kind == "view":
             assert (heard.status, heard.problem) == (503, "cache-unavailable"), heard
         elif heard.kind == "write inventory":
-            # It needs no more memory than it gives back, where there was a value before.
+            # It needs no more memory than it frees, if there was a value before.
             assert (heard.status, heard.problem) in ((200, ""), (503, "cache-unavailable")), heard
         else:
             assert heard.status == 200, heard
@@ -199,7 +197,7 @@ async def test_a_redis_whose_memory_is_full_costs_only_what_has_to_be_kept_in_it
 
 
 def _requests(rows: Rows) -> list[tuple[str, str, object]]:
-    """One of each kind: method, path, body."""
+    """Returns one request of each kind: method, path, body."""
     user, product, stock = rows.one_of_each
     return [
         ("GET", user, None),

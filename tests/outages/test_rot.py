@@ -1,4 +1,4 @@
-"""What stands in Redis is late, foreign, or of no row at all: over HTTP, through two processes."""
+"""Redis holds values that are late, foreign, or of no row at all: tested over HTTP, through two processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -27,16 +27,16 @@ CROWD = 500
 
 @pytest.fixture
 async def redis(stores: Endpoints) -> AsyncIterator[Redis]:
-    """Somebody with redis-cli."""
+    """An operator's connection, as with redis-cli."""
     async with open_redis(stores.redis_url, timeout=timedelta(seconds=5), connections=1) as redis:
         yield redis
 
 
 @pytest.mark.parametrize("resource", ["users", "products"])
-async def test_a_fill_that_comes_after_a_write_was_answered_is_not_kept(pair: Pair, resource: str) -> None:
-    """R on A misses, reads the old row, and its fill is under way for long
+async def test_a_fill_that_arrives_after_a_write_was_answered_is_not_kept(pair: Pair, resource: str) -> None:
+    """R on A misses, and reads the old row; its fill stays in flight for long
                                         W on B commits, invalidates, and answers
-    the fill reaches Redis: every read until its TTL ends would get the old row
+    the fill reaches Redis: every read until its TTL expires would get the old row
     """
     reader, writer = pair
     rows = await made(writer.connection, f"late-{resource}", 1)
@@ -53,8 +53,8 @@ async def test_a_fill_that_comes_after_a_write_was_answered_is_not_kept(pair: Pa
 
 
 async def _filling(instance: Instance, path: str, held: Held) -> asyncio.Task[Answer]:
-    """A read whose fill is held. On a busy machine trust may lapse for a moment, or Postgres be late: who is answered
-    without a fill asks again."""
+    """Starts a read whose fill is held. On a busy machine trust may lapse briefly, or Postgres be late: a read that is
+    answered without a fill is repeated."""
     arrival = asyncio.create_task(held.arrived.wait())
     while True:
         read = asyncio.create_task(instance.connection.ask(path))
@@ -64,7 +64,7 @@ async def _filling(instance: Instance, path: str, held: Held) -> asyncio.Task[An
             return read
 
 
-async def test_the_first_of_two_writers_does_not_bring_its_number_back_when_its_fill_is_late(
+async def test_a_late_fill_of_the_first_of_two_writers_does_not_bring_its_value_back(
     pair: Pair, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     first, second = pair
@@ -88,14 +88,14 @@ async def test_five_hundred_readers_of_a_cold_stock_cost_one_query_in_all_proces
     pair: Pair, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     (path,) = (await made(pair[0].connection, "cold", 1)).stocks
-    # What a relay has yet to tell of its creation would void the load, and another reader would load again.
+    # A relay that has yet to deliver its creation would void the load, and another reader would load again.
     await all_told([instance.postgres for instance in pair], sql)
     while True:
         await redis.delete("stock:{cold-0}")
         before = [instance.postgres.count(LOADS["inventory"]) for instance in pair]
         answers = await _stampede(pair, path)
         assert {(answer.status, answer.json()["quantity"]) for answer in answers} == {(200, PIECES)}
-        # On a busy machine trust may lapse in the middle, and then reads bypass Redis, as they have to.
+        # On a busy machine trust may lapse in the middle, and then reads rightly bypass Redis.
         if not any("fwd=bypass" in answer.headers["cache-status"] for answer in answers):
             break
     assert sum(instance.postgres.count(LOADS["inventory"]) for instance in pair) - sum(before) == 1
@@ -122,7 +122,7 @@ async def _stampede(pair: Pair, path: str) -> Sequence[Answer]:
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-async def test_a_thousand_questions_for_what_never_was_cost_one_query_and_its_creation_shows_at_once(
+async def test_a_thousand_reads_of_an_absent_row_cost_one_query_and_its_creation_is_seen_at_once(
     pair: Pair, sql: asyncpg.Connection, resource: str
 ) -> None:
     name = f"never-{resource}"
@@ -153,13 +153,13 @@ async def test_a_thousand_questions_for_what_never_was_cost_one_query_and_its_cr
 
 @pytest.mark.parametrize("resource", RESOURCES)
 @pytest.mark.parametrize("rot", ["nothing", "garbage", "truncated", "changed", "older schema", "no numbers"])
-async def test_what_is_no_value_of_ours_is_counted_and_loaded_anew(
+async def test_a_foreign_or_corrupt_value_is_counted_and_loaded_again(
     pair: Pair, redis: Redis, sql: asyncpg.Connection, resource: str, rot: str
 ) -> None:
     instance = pair[0]
     rows = await made(instance.connection, f"rot-{resource}-{rot.replace(' ', '-')}", 1)
     path = rows.one_of_each[RESOURCES.index(resource)]
-    # The relay has yet to carry that it was made. If that came between, it would void the lease of a load.
+    # If the relay delivered the creation only now, it would void the lease of a load.
     await eventually(lambda: is_relayed(sql))
     key = f"{REGIONS[resource]}:{{{path.rpartition('/')[2]}}}"
     good = await instance.connection.ask(path)
@@ -188,7 +188,7 @@ async def test_what_is_no_value_of_ours_is_counted_and_loaded_anew(
 
 
 async def _foreign(instance: Instance, resource: str) -> float:
-    """How often a value was no value of ours, as the instance tells it."""
+    """Returns how many foreign values the instance has reported."""
     text = (await instance.connection.ask("/metrics")).body.decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return sum(

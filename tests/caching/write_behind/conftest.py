@@ -1,4 +1,4 @@
-"""Counters over a real Redis and a real Postgres, as page views are."""
+"""Counters over a real Redis and a real Postgres, as page views use them."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -15,7 +15,7 @@ from tests.caching.write_behind.views import Views, open_views
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flusher does not wait long for additions that do not come."""
+    """Makes flushers wait only briefly for additions that do not come."""
     monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
 
 
@@ -23,6 +23,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def views(
     endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database, impatient: None
 ) -> AsyncIterator[Views]:
-    """Page views; nobody runs the flusher, nor looks after receipts, but the test."""
+    """Page views. Only the test runs the flusher and checks the receipts."""
     async with open_views(endpoints, redis, clock, breaker, database) as views:
         yield views

@@ -1,4 +1,4 @@
-"""What is accepted counts once, and never more than the caps allow."""
+"""Accepted additions count once, and never exceed the caps."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ EMPTY = (0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was accepted as which entry (None: nothing was new), and its amount."""
+    """An accepted batch: its entry (None: nothing was new), and its amount."""
 
     entry: str | None
     amount: int
@@ -32,7 +32,7 @@ class Accepted:
 
 @pytest.fixture
 def accepted(views: Views, monkeypatch: pytest.MonkeyPatch) -> list[Accepted]:
-    """What was accepted, in place of receipts."""
+    """The accepted batches, recorded in place of receipts."""
     accepted: list[Accepted] = []
 
     def keep(shard: Shard, batch: Batch, entry: str | None, amount: int) -> None:
@@ -43,13 +43,13 @@ def accepted(views: Views, monkeypatch: pytest.MonkeyPatch) -> list[Accepted]:
 
 
 def new_batch(*additions: tuple[str, int, str | None]) -> Batch:
-    """A batch with these keys, amounts, and idempotency keys."""
+    """Returns a batch with these keys, amounts, and idempotency keys."""
     total = asyncio.get_running_loop().create_future()
     return batch_of(new_id(), [Addition(*addition, total) for addition in additions])
 
 
 async def accept(views: Views, batch: Batch) -> Sequence[int | None]:
-    """The first call for a batch, or a repetition of it."""
+    """Accepts a batch, for the first time or again, and returns its totals."""
     (answer,) = await views.counters._acceptance._call([(HOME, batch)], again=False)
     if isinstance(answer, Exception):
         raise answer
@@ -58,34 +58,34 @@ async def accept(views: Views, batch: Batch) -> Sequence[int | None]:
 
 
 async def waiting(redis: Redis) -> list[dict[str, int]]:
-    """The deltas of the entries that wait."""
+    """Returns the deltas of the pending entries."""
     entries: Any = await redis.xrange(HOME.stream)
     return [json.loads(fields[b"deltas"]) for _id, fields in entries]
 
 
 async def counted(redis: Redis) -> tuple[int, int]:
-    """How many views and bytes wait, as it is counted."""
+    """Returns how many views and bytes are pending, according to the counters."""
     views, size = await redis.mget(HOME.backlog, HOME.bytes)
     return int(views or 0), int(size or 0)
 
 
 async def measured(redis: Redis) -> tuple[int, int]:
-    """The same, as it is in the stream."""
+    """Returns the same, measured in the stream."""
     entries: Any = await redis.xrange(HOME.stream)
     deltas = [fields[b"deltas"] for _id, fields in entries]
     return sum(sum(json.loads(each).values()) for each in deltas), sum(map(len, deltas))
 
 
 def cap(views: Views, monkeypatch: pytest.MonkeyPatch, *, entries: int = 10_000, size: int = 2**20) -> None:
-    """So much may wait in each shard."""
+    """Sets the caps of each shard."""
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(entries=4 * entries, bytes=4 * size))
 
 
-async def test_at_the_cap_in_bytes_nothing_more_is_accepted_until_some_is_carried(
+async def test_at_the_cap_in_bytes_nothing_more_is_accepted_until_a_flush(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cap(views, monkeypatch, size=30)
-    for _ in range(3):  # Each takes 10 bytes: {"home":1}
+    for _ in range(3):  # Each needs 10 bytes: {"home":1}
         await views.counters.add("home", 1)
     assert await counted(redis) == (3, 30)
     with pytest.raises(BacklogFull, match="or 120 bytes wait"):
@@ -111,10 +111,10 @@ async def test_at_the_cap_in_entries_nothing_is_changed(
     assert (await redis.dbsize(), await views.total(), views.counters.receipts.amount) == (before, 1, 1)
 
 
-async def test_a_repetition_at_the_cap_is_answered(
+async def test_a_repeated_batch_at_the_cap_is_answered(
     views: Views, redis: Redis, accepted: list[Accepted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch that filled it, whose answer was lost."""
+    """The repeated batch is the one that filled the backlog; its answer was lost."""
     cap(views, monkeypatch, entries=1)
     filled = new_batch(("home", 2, None))
     assert await accept(views, filled) == await accept(views, filled) == [None]
@@ -124,10 +124,10 @@ async def test_a_repetition_at_the_cap_is_answered(
     assert await waiting(redis) == [{"home": 2}]
 
 
-async def test_after_somebody_emptied_the_stream_at_its_cap_views_are_accepted_again(
+async def test_views_are_accepted_again_after_a_full_stream_was_emptied_by_hand(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An eviction takes the stream, or somebody trims it, and what it held is still counted."""
+    """An eviction removes the stream, or somebody trims it. The counters still include what it held."""
     cap(views, monkeypatch, size=10)
     await views.counters.add("home", 1)
     with pytest.raises(BacklogFull):
@@ -139,7 +139,7 @@ async def test_after_somebody_emptied_the_stream_at_its_cap_views_are_accepted_a
     assert await counted(redis) == EMPTY
 
 
-async def test_what_waits_is_counted_as_it_is_while_some_of_it_is_carried(views: Views, redis: Redis) -> None:
+async def test_the_size_of_the_backlog_is_exact_during_a_partial_flush(views: Views, redis: Redis) -> None:
     for page in ("home", "über", "a/b", 'with "quotes"', "a\nb"):
         await accept(views, new_batch((page, 7, None), ("home", 1, None)))
         assert await counted(redis) == await measured(redis)
@@ -156,10 +156,10 @@ async def test_what_waits_is_counted_as_it_is_while_some_of_it_is_carried(views:
 
 @pytest.mark.parametrize("rot", ["no number", "no whole number", "too many digits", "a list"])
 @pytest.mark.parametrize("counter", ["backlog", "bytes"])
-async def test_what_is_no_count_of_what_waits_is_counted_anew_and_no_view_is_accepted_in_vain(
+async def test_a_corrupt_backlog_counter_is_rebuilt_and_loses_no_view(
     views: Views, redis: Redis, sql: asyncpg.Connection, counter: str, rot: str
 ) -> None:
-    """Somebody has put it there, before a batch is accepted, or before one is forgotten."""
+    """Somebody has overwritten the counter, before a batch is accepted or before an entry is removed."""
     name = HOME.backlog if counter == "backlog" else HOME.bytes
 
     async def spoil() -> None:
@@ -186,8 +186,8 @@ async def test_what_is_no_count_of_what_waits_is_counted_anew_and_no_view_is_acc
     assert (await stored(sql), views.flow[Flow.FLUSHED]) == (7, 7)
 
 
-async def test_a_batch_that_is_repeated_counts_once(views: Views, redis: Redis, accepted: list[Accepted]) -> None:
-    """Its guard knows it: also after it was carried, and whatever its keys are."""
+async def test_a_repeated_batch_counts_once(views: Views, redis: Redis, accepted: list[Accepted]) -> None:
+    """Its guard recognizes it, even after it was flushed, and whatever its keys are."""
     assert await views.total() == 0
     batch = new_batch(("home", 2, "click-1"), ("home", 3, None), ("news", 1, None))
     assert await accept(views, batch) == await accept(views, batch) == [5, None]
@@ -198,7 +198,7 @@ async def test_a_batch_that_is_repeated_counts_once(views: Views, redis: Redis, 
     assert len({(each.entry, each.amount) for each in accepted}) == 1
 
 
-async def test_a_guard_outlives_its_repetitions_and_then_goes(
+async def test_a_guard_outlives_the_repetitions_of_its_batch_and_then_expires(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
     batch = new_batch(("home", 2, "click-1"))
@@ -208,7 +208,7 @@ async def test_a_guard_outlives_its_repetitions_and_then_goes(
         assert lifetime - timedelta(minutes=5) < timedelta(milliseconds=milliseconds) <= lifetime
 
 
-async def test_a_key_counts_once_for_its_page_in_one_batch_and_in_the_next(
+async def test_an_idempotency_key_counts_once_per_page_within_and_across_batches(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
     await accept(views, new_batch(("home", 2, "click-1"), ("home", 9, "click-1"), ("news", 4, "click-1")))
@@ -218,7 +218,7 @@ async def test_a_key_counts_once_for_its_page_in_one_batch_and_in_the_next(
     assert [(each.entry is None, each.amount) for each in accepted] == [(False, 6), (False, 1), (True, 0)]
 
 
-async def test_a_batch_with_a_page_that_is_full_changes_nothing(
+async def test_a_batch_that_overflows_one_total_changes_nothing(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
     await redis.set(HOME.total("home", views.breaker.run), FULL)
@@ -228,7 +228,7 @@ async def test_a_batch_with_a_page_that_is_full_changes_nothing(
     assert (await redis.dbsize(), await waiting(redis), accepted) == (before, [], [])
 
 
-async def test_a_batch_that_is_there_is_not_accepted_again(
+async def test_a_batch_still_in_the_stream_is_not_accepted_again(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
     batch = new_batch(("home", 2, None))
@@ -240,10 +240,10 @@ async def test_a_batch_that_is_there_is_not_accepted_again(
     assert await redis.get(HOME.epoch) == epoch, "Nothing has changed."
 
 
-async def test_a_batch_whose_entry_is_gone_is_accepted_again_only_on_purpose(
+async def test_a_batch_whose_entry_is_gone_is_accepted_again_only_explicitly(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
-    """To a repetition, an entry that is gone was carried."""
+    """To a repetition, a missing entry means that it was flushed."""
     batch = new_batch(("home", 2, None))
     await accept(views, batch)
     await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
@@ -257,22 +257,20 @@ async def test_a_batch_whose_entry_is_gone_is_accepted_again_only_on_purpose(
     assert accepted[2].entry == accepted[3].entry
 
 
-async def test_a_batch_in_which_nothing_was_new_is_not_accepted_again(
+async def test_a_batch_without_anything_new_is_not_accepted_again(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
     await accept(views, new_batch(("home", 2, "click-1")))
     known = new_batch(("home", 2, "click-1"))
     await accept(views, known)
-    await redis.delete(HOME.record("home", "click-1"))  # Its guard knows all the same.
+    await redis.delete(HOME.record("home", "click-1"))  # Its guard recognizes the batch anyway.
     await views.counters._acceptance.accept_again(HOME, known)
     assert await waiting(redis) == [{"home": 2}]
     assert accepted[-1].entry is None
 
 
 @pytest.mark.parametrize("count", [10**14 + 1, FULL])
-async def test_counts_are_exact_as_far_as_totals_are(
-    views: Views, redis: Redis, sql: asyncpg.Connection, count: int
-) -> None:
+async def test_very_large_counts_are_exact(views: Views, redis: Redis, sql: asyncpg.Connection, count: int) -> None:
     assert await views.total() == 0
     assert await views.counters.add("home", count) == count
     assert (await views.counters.backlog()).amount == count
@@ -281,10 +279,10 @@ async def test_counts_are_exact_as_far_as_totals_are(
     assert views.flow[Flow.DEAD] == 0
 
 
-async def test_a_total_lives_on_with_each_addition_and_one_that_is_in_doubt_is_told_to_nobody(
+async def test_an_addition_extends_a_total_and_a_doubtful_total_is_dropped(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
-    """A batch is accepted, and its answer is lost · Redis loses it, and not the total · it comes again"""
+    """A batch is accepted, and its answer is lost · Redis loses the batch, but not the total · the batch comes again"""
     assert await views.total() == 0
     total = HOME.total("home", views.breaker.run)
     await redis.pexpire(total, 5_000)

@@ -1,4 +1,4 @@
-"""What waits for the database is reported as it is."""
+"""The report of what is pending is accurate."""
 
 import json
 from datetime import timedelta
@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from tests.caching.write_behind.views import HOME, Views, batch_of
 
 
-async def test_what_is_young_is_what_came_within_the_window_by_redis_own_clock(views: Views, redis: Redis) -> None:
-    """Five views came an hour ago, by Redis' own clock, and three just now, when it was a little ahead of ours."""
+async def test_young_views_are_those_within_the_window_by_the_clock_of_redis(views: Views, redis: Redis) -> None:
+    """Five views came an hour ago by Redis' own clock, and three just now, when it was a little ahead of our clock."""
     seconds, _microseconds = await redis.time()
     for count, at in {5: seconds - 3600, 3: seconds + 60}.items():
         deltas = json.dumps({"home": count})

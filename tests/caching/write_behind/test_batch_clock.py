@@ -1,7 +1,7 @@
-"""No view dies or doubles because of a clock: neither where the clocks of two processes differ, nor when Redis' steps.
+"""Clocks neither lose nor double a view: not when two processes' clocks differ, and not when Redis' clock steps.
 
-A process keeps a copy of Redis' clock, and names batches by it. When the clock of Redis' machine steps, the copies that
-were made before do not.
+A process keeps a copy of Redis' clock, and names its batches by it. When the clock of Redis' machine steps, copies made
+before do not.
 """
 
 import time
@@ -21,23 +21,23 @@ STEPS = [timedelta(hours=hours) for hours in (2, 25, -2.5, -30, 24 * 365)]
 
 
 def clock_of(ahead: timedelta) -> RedisClock:
-    """A copy of Redis' clock that is so far ahead."""
+    """Returns a copy of Redis' clock that is `ahead` of it."""
     clock = RedisClock()
     clock.set((time.time() + ahead.total_seconds()) * 1000)
     return clock
 
 
 async def letters(sql: asyncpg.Connection) -> int:
-    """How many views are dead letters."""
+    """Returns how many views are dead letters."""
     return int(await sql.fetchval("SELECT coalesce(sum(delta), 0) FROM dead_letters"))
 
 
 @pytest.mark.parametrize("ahead", STEPS, ids=str)
-async def test_the_views_of_two_processes_whose_clocks_differ_count_once(
+async def test_views_of_two_processes_with_different_clocks_count_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, ahead: timedelta
 ) -> None:
-    """Each takes on, and each carries what the other took on. What Redis loses before it was carried, and what it loses
-    after, each looks for with its receipts: the ledger is asked for it under the hour where it was recorded."""
+    """Each process accepts views, and flushes what the other one accepted. Redis loses views both before and after they
+    are flushed. Each process looks for them with its receipts: it asks the ledger for the hour of their record."""
     other = views.another(clock_of(ahead))
     for first, second in ((views, other), (other, views)):
         for process in (views, other):
@@ -63,10 +63,10 @@ async def test_the_views_of_two_processes_whose_clocks_differ_count_once(
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
-async def test_a_step_of_the_clock_of_redis_costs_no_view(
+async def test_a_step_of_the_clock_of_redis_loses_no_view(
     views: Views, redis: Redis, sql: asyncpg.Connection, step: timedelta
 ) -> None:
-    """A takes on, and B carries · the clock steps, and A learns of it · the same again · it steps back, and again"""
+    """A accepts, and B flushes · the clock steps, and A learns of it · the same again · it steps back, and again"""
     clock = clock_of(timedelta(0))
     stepped = views.another(clock)
     for ahead in (timedelta(0), step, timedelta(0)):
@@ -84,10 +84,10 @@ async def test_a_step_of_the_clock_of_redis_costs_no_view(
     assert (stepped.flow[Flow.RECOVERED], stepped.flow[Flow.LOST]) == (15, 0)
 
 
-async def test_a_process_whose_clock_is_behind_all_that_the_ledger_keeps_learns_it_before_it_takes_views_on(
+async def test_a_process_learns_that_its_clock_is_below_the_ledger_before_it_accepts_views(
     views: Views, sql: asyncpg.Connection
 ) -> None:
-    """It takes on only, and reads nothing."""
+    """This process only accepts views, and reads nothing."""
     await sql.execute("UPDATE ledger_floor SET hour = date_trunc('hour', now() - interval '25 hours')")
     behind = views.another(clock_of(timedelta(hours=-50)))
     async with behind.counters.receipts.running():
@@ -101,7 +101,7 @@ async def test_a_process_whose_clock_is_behind_all_that_the_ledger_keeps_learns_
     assert (await stored(sql), await letters(sql)) == (5, 0)
 
 
-async def test_a_process_learns_the_floor_with_whatever_it_reads(views: Views, sql: asyncpg.Connection) -> None:
+async def test_a_process_learns_the_floor_of_the_ledger_with_any_read(views: Views, sql: asyncpg.Connection) -> None:
     behind = views.another(clock_of(timedelta(hours=-50)))
     await sql.execute("UPDATE ledger_floor SET hour = date_trunc('hour', now())")
     assert await behind.total() == 0

@@ -1,4 +1,4 @@
-"""The flusher carries each view once, whatever dies; what cannot be counted is kept, and holds up nothing else."""
+"""The flusher flushes each view once, whatever dies. What cannot be counted is kept, and holds up nothing else."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.faults.postgres_wire import PostgresWire
 
 NOW, NEVER = timedelta(0), timedelta(days=1)
 EVER = timedelta(milliseconds=-1)
-"""Whoever was idle for longer than this: everybody."""
+"""An idle time that everybody has exceeded."""
 MANY = 10**9
 
 TRIGGER = """
@@ -43,7 +43,7 @@ POISON: Mapping[str, tuple[str, int, str]] = {
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with psql, whose triggers are gone at the end."""
+    """An operator's connection, as with psql. Its triggers are removed at the end."""
     yield sql
     await sql.execute("DROP FUNCTION IF EXISTS ill CASCADE")
 
@@ -52,7 +52,7 @@ async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
 async def views_over(
     endpoints: Endpoints, url: str, redis: Redis, clock: RedisClock, breaker: Breaker, timeout: timedelta
 ) -> AsyncIterator[Views]:
-    """Page views whose Postgres is at `url`, and has so much time."""
+    """Opens page views whose Postgres is at `url`, and must answer within `timeout`."""
     async with (
         open_database(url, connections=2, timeout=timeout, within=timeout, counted=lambda resource: None) as database,
         open_views(endpoints, redis, clock, breaker, database) as views,
@@ -78,22 +78,22 @@ async def wired(
 
 @pytest.fixture
 def abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is not acknowledged is taken over at once."""
+    """Makes everything unacknowledged available for takeover at once."""
     monkeypatch.setattr(gathering, "ABANDONED", NOW)
 
 
 async def ill(sql: asyncpg.Connection, body: str) -> None:
-    """From here on Postgres does this at each row of page views."""
+    """Makes Postgres run `body` for each row of page views from now on."""
     await sql.execute(TRIGGER.format(name="ill", body=body))
 
 
 async def well(sql: asyncpg.Connection) -> None:
-    """It does so no more."""
+    """Undoes `ill`."""
     await sql.execute("DROP FUNCTION ill CASCADE")
 
 
 async def wait(redis: Redis, *entries: Mapping[str, int] | bytes) -> list[str]:
-    """Puts entries into the stream as the acceptance does, or bytes that are none. Answers their batches."""
+    """Adds entries to the stream as the acceptance does, or bytes that are no entry. Returns the batches' names."""
     batches = [batch_of() for _ in entries]
     async with redis.pipeline(transaction=False) as pipeline:
         for batch, entry in zip(batches, entries, strict=True):
@@ -104,7 +104,7 @@ async def wait(redis: Redis, *entries: Mapping[str, int] | bytes) -> list[str]:
 
 
 async def hold(dead: flusher.Flusher) -> int:
-    """A flusher reads all that it gets, and dies. Answers how many entries it holds."""
+    """Makes a flusher read all that it gets, and die. Returns how many entries it holds."""
     count = 0
     while came := await dead._gathering.read(0.001):
         count += len(came)
@@ -112,17 +112,17 @@ async def hold(dead: flusher.Flusher) -> int:
 
 
 async def held(flusher: flusher.Flusher) -> bool:
-    """Whether it holds anything."""
+    """Whether the flusher holds anything."""
     return bool(flusher._held)
 
 
 async def pending(redis: Redis) -> int:
-    """How many entries were delivered, and not acknowledged."""
+    """Returns how many entries were delivered and not acknowledged."""
     return int((await redis.xpending(HOME.stream, GROUP))["pending"])
 
 
 async def consumers(redis: Redis) -> dict[str, int]:
-    """The consumers that Redis knows, and how many entries each holds."""
+    """Returns the consumers that Redis knows, and how many entries each holds."""
     found: Any = await redis.xinfo_consumers(HOME.stream, GROUP)
     return {consumer["name"].decode(): consumer["pending"] for consumer in found}
 
@@ -131,10 +131,10 @@ async def letters(sql: asyncpg.Connection) -> list[asyncpg.Record]:
     return list(await sql.fetch("SELECT page, delta, batch, entry, reason, deliveries FROM dead_letters ORDER BY id"))
 
 
-# What others have left.
+# Takeover of other flushers' entries.
 
 
-async def test_more_than_one_call_takes_over_is_taken_over_all_the_same(
+async def test_more_entries_than_one_call_claims_are_all_taken_over(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None
 ) -> None:
     await wait(redis, *({"home": 1} for _ in range(620)))
@@ -144,7 +144,7 @@ async def test_more_than_one_call_takes_over_is_taken_over_all_the_same(
     assert (await stored(sql), await pending(redis), await redis.xlen(HOME.stream)) == (620, 0, 0)
 
 
-async def test_what_somebody_works_at_is_not_taken_over(views: Views, redis: Redis) -> None:
+async def test_entries_of_an_active_flusher_are_not_taken_over(views: Views, redis: Redis) -> None:
     await wait(redis, {"home": 1})
     assert await hold(views.new_flusher()) == 1
     assert await views.new_flusher().round() == 0
@@ -152,10 +152,10 @@ async def test_what_somebody_works_at_is_not_taken_over(views: Views, redis: Red
 
 
 @pytest.mark.parametrize("removed", [1, 3, 130])
-async def test_entries_that_were_removed_while_they_were_pending_are_acknowledged(
+async def test_pending_entries_removed_from_the_stream_are_acknowledged(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, removed: int
 ) -> None:
-    """Redis 6.2 answers (None, None) for them, and hands them over; Redis 7 forgets them, and tells their ids."""
+    """Redis 6.2 returns (None, None) for them, and transfers them; Redis 7 forgets them, and returns their ids."""
     await wait(redis, *({"home": 1} for _ in range(removed + 2)))
     assert await hold(views.new_flusher()) == removed + 2
     entries: Any = await redis.xrange(HOME.stream)
@@ -164,10 +164,10 @@ async def test_entries_that_were_removed_while_they_were_pending_are_acknowledge
     assert (await pending(redis), await stored(sql), views.flow[Flow.GONE]) == (0, 2, removed)
 
 
-async def test_the_answer_of_redis_7_tells_of_removed_entries_in_its_third_part(
+async def test_removed_entries_in_the_third_part_of_a_redis_7_answer_are_counted_as_gone(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same, with the answer that Redis 7 would give: what is gone is neither told among the entries nor pending."""
+    """The same with the answer that Redis 7 would give: missing entries are neither among the entries nor pending."""
     autoclaim = views.waiting.xautoclaim
     third_parts: list[int] = []
 
@@ -194,10 +194,10 @@ async def test_the_answer_of_redis_7_tells_of_removed_entries_in_its_third_part(
     assert (await pending(redis), await stored(sql), views.flow[Flow.GONE]) == (0, 2, 3)
 
 
-async def test_after_all_was_trimmed_by_hand_nothing_waits(
+async def test_a_stream_trimmed_by_hand_leaves_nothing_pending(
     views: Views, redis: Redis, abandoned: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process that took them on is gone, with its receipts."""
+    """The process that accepted them is gone, together with its receipts."""
     await views.counters.add("home", 5)
     await hold(views.new_flusher())
     await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
@@ -206,7 +206,7 @@ async def test_after_all_was_trimmed_by_hand_nothing_waits(
     assert (backlog.amount, backlog.bytes, backlog.oldest) == (0, 0, None)
 
 
-async def test_what_was_accepted_before_there_was_a_group_is_carried(
+async def test_views_accepted_before_the_group_existed_are_flushed(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     await redis.flushall()
@@ -216,10 +216,8 @@ async def test_what_was_accepted_before_there_was_a_group_is_carried(
     assert await stored(sql) == 5
 
 
-async def test_a_group_that_is_made_anew_counts_nothing_twice(
-    views: Views, redis: Redis, sql: asyncpg.Connection
-) -> None:
-    """A flusher commits, and dies · somebody deletes the group: what was delivered is forgotten"""
+async def test_a_recreated_group_counts_nothing_twice(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """A flusher commits, and dies · somebody deletes the group: the deliveries are forgotten"""
     await views.counters.add("home", 5)
     await views.commit_without_acknowledging()
     await redis.xgroup_destroy(HOME.stream, GROUP)
@@ -227,10 +225,10 @@ async def test_a_group_that_is_made_anew_counts_nothing_twice(
     assert (await stored(sql), await pending(redis), await redis.xlen(HOME.stream)) == (5, 0, 0)
 
 
-async def test_what_is_redelivered_is_reported_once(
+async def test_a_redelivered_entry_is_reported_as_flushed_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None
 ) -> None:
-    """One commits, and dies · another one carries the entry · the first one lives again, and acknowledges"""
+    """One flusher commits, and stalls · another one flushes the entry · the first one resumes, and acknowledges"""
     await views.counters.add("home", 5)
     await views.commit_without_acknowledging()
     await views.carry(views.new_flusher())
@@ -242,7 +240,7 @@ async def test_what_is_redelivered_is_reported_once(
 # Consumers come and go.
 
 
-async def test_a_consumer_that_died_with_nothing_in_its_hands_is_removed(
+async def test_a_dead_consumer_without_entries_is_removed(
     views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await views.counters.add("home", 5)
@@ -258,7 +256,7 @@ async def test_a_consumer_that_died_with_nothing_in_its_hands_is_removed(
 async def test_a_consumer_that_holds_entries_is_never_removed(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With it, Redis would forget what it holds."""
+    """Redis would forget its entries together with the consumer."""
     monkeypatch.setattr(gathering, "RETIRED", EVER)
     await views.counters.add("home", 5)
     dead = views.new_flusher()
@@ -273,7 +271,7 @@ async def test_a_consumer_that_holds_entries_is_never_removed(
     assert dead._gathering.consumer not in await consumers(redis)
 
 
-async def test_who_stops_takes_leave(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_a_flusher_that_stops_removes_its_consumer(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     leaving = views.new_flusher()
     async with leaving:
         assert leaving.alive
@@ -283,14 +281,14 @@ async def test_who_stops_takes_leave(views: Views, redis: Redis, sql: asyncpg.Co
     assert leaving._gathering.consumer not in await consumers(redis)
 
 
-# The end.
+# Shutdown.
 
 
 @pytest.mark.parametrize("drain", [NOW, timedelta(seconds=PATIENCE)])
-async def test_at_its_end_it_carries_what_is_there_for_as_long_as_it_may(
+async def test_a_stopping_flusher_drains_the_stream_within_its_time_limit(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, drain: timedelta
 ) -> None:
-    """It is told to stop in the middle of its first flush; that one is finished."""
+    """It is told to stop in the middle of its first flush, which it finishes."""
     monkeypatch.setattr(flusher, "DRAIN", drain)
     views.gathered.clear()
     views.commit.clear()
@@ -308,10 +306,10 @@ async def test_at_its_end_it_carries_what_is_there_for_as_long_as_it_may(
     assert await pending(redis) == 0
 
 
-async def test_what_it_gathers_when_it_is_told_to_stop_is_flushed_at_once(
+async def test_a_flusher_told_to_stop_flushes_at_once_what_it_has_gathered(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """It would wait a day for more views to come."""
+    """Without the stop, it would wait a day for more views."""
     async with asyncio.timeout(PATIENCE):
         last = views.new_flusher(amount=MANY, interval=NEVER)
         async with last:
@@ -321,7 +319,7 @@ async def test_what_it_gathers_when_it_is_told_to_stop_is_flushed_at_once(
     assert await redis.xlen(HOME.stream) == 0
 
 
-async def test_without_the_database_it_ends_soon_and_leaves_what_it_holds_in_redis(
+async def test_without_the_database_a_flusher_stops_soon_and_leaves_its_entries_in_redis(
     wired: Views, wire: PostgresWire, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flusher, "DRAIN", NEVER)
@@ -376,10 +374,10 @@ async def test_one_poison_page_holds_up_nothing_else(
 
 
 @pytest.mark.parametrize("name", ["a NUL", "what a trigger refuses"])
-async def test_a_process_that_dies_right_after_a_salvage_leaves_one_letter(
+async def test_a_process_that_dies_right_after_a_salvage_leaves_one_dead_letter(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, name: str
 ) -> None:
-    """The salvage has committed · its process dies · another one takes the entry over, and is refused in its turn"""
+    """The salvage commits · its process dies · another one takes the entry over, and is refused in turn"""
     page, delta, _reason = POISON[name]
     await ill(sql, REFUSES)
     await wait(redis, *({"home": 1} for _ in range(20)), {"home": 3, page: delta}, *({"home": 1} for _ in range(20)))
@@ -394,7 +392,7 @@ async def test_a_process_that_dies_right_after_a_salvage_leaves_one_letter(
     assert (await pending(redis), await redis.xlen(HOME.stream)) == (0, 0)
 
 
-async def test_poison_everywhere_comes_to_an_end(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_a_stream_full_of_poison_is_worked_off(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     await ill(sql, REFUSES)
     await wait(redis, *({"poison": 1, "home": 1} for _ in range(200)))
     await views.carry(views.new_flusher(amount=MANY, interval=NEVER))
@@ -402,7 +400,7 @@ async def test_poison_everywhere_comes_to_an_end(views: Views, redis: Redis, sql
     assert len(views.flushes) <= 200 + 8, "Each one alone, and those on the way down to it."
 
 
-async def test_after_poison_a_flush_takes_as_much_as_before(
+async def test_after_poison_flushes_grow_to_their_former_size(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     await ill(sql, REFUSES)
@@ -415,10 +413,10 @@ async def test_after_poison_a_flush_takes_as_much_as_before(
     assert views.flushes[16:] == [200, 200]
 
 
-async def test_a_repeated_refusal_does_not_wear_out_the_rest(
+async def test_a_page_that_is_always_refused_does_not_hold_up_the_others(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """A page that is full refuses each view that comes, for as long as it is full."""
+    """A page that is full refuses each new view, for as long as it is full."""
     await sql.execute("INSERT INTO page_views VALUES ('full', $1)", 2**53 - 1)
     await wait(redis, *({"home": 1, "full": 1} for _ in range(3)))
     await views.carry()
@@ -427,10 +425,10 @@ async def test_a_repeated_refusal_does_not_wear_out_the_rest(
     assert views.flow[Flow.FLUSHED] == views.flow[Flow.DEAD] == 3
 
 
-async def test_views_that_are_too_many_only_together_are_counted_as_far_as_they_go(
+async def test_of_entries_that_overflow_only_together_the_first_is_counted(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """Two entries whose sum is more than Postgres can count: the first fits."""
+    """Two entries whose sum is more than Postgres can count: the first one fits."""
     await wait(redis, {"home": 2**52}, {"home": 2**52}, {"news": 1})
     await views.carry()
     assert await sums(sql) == {"home": 2**52, "news": 1}
@@ -441,7 +439,7 @@ async def test_views_that_are_too_many_only_together_are_counted_as_far_as_they_
     "raw",
     [b"\xff{", b"", b"[]", b'{"home": 1.5}', b'{"home": -1}', b'{"home": true}', b"[" * 50_000],
 )
-async def test_bytes_that_are_no_batch_become_one_letter_and_the_rest_is_counted(
+async def test_bytes_that_are_no_batch_become_one_dead_letter_and_the_rest_is_counted(
     views: Views, redis: Redis, sql: asyncpg.Connection, raw: bytes
 ) -> None:
     await wait(redis, {"home": 1}, raw, {"home": 1})
@@ -457,7 +455,7 @@ async def test_bytes_that_are_no_batch_become_one_letter_and_the_rest_is_counted
 @pytest.mark.parametrize(
     "name", ["01ARZ3NDEKTSV4RRFFQ69G5FAI", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ", "01arz3ndektsv4rrffq69g5fav", "x"]
 )
-async def test_a_batch_whose_name_is_none_keeps_no_total_away_and_is_not_counted(
+async def test_a_batch_with_an_invalid_name_is_not_counted_and_blocks_no_total(
     views: Views, redis: Redis, sql: asyncpg.Connection, name: str
 ) -> None:
     """A letter that no ULID has, a year after 9999, small letters, too short."""
@@ -469,7 +467,7 @@ async def test_a_batch_whose_name_is_none_keeps_no_total_away_and_is_not_counted
     assert await stored(sql) == await views.total() == 1
 
 
-async def test_bytes_that_two_flushers_hold_become_one_letter(
+async def test_invalid_bytes_held_by_two_flushers_become_one_dead_letter(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None
 ) -> None:
     await wait(redis, b"\xff{", {"home": 1})
@@ -482,7 +480,7 @@ async def test_bytes_that_two_flushers_hold_become_one_letter(
     assert (await pending(redis), await redis.xlen(HOME.stream)) == (0, 0)
 
 
-async def test_bytes_behind_an_entry_without_pages_become_a_letter(
+async def test_invalid_bytes_after_an_entry_without_pages_become_a_dead_letter(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     await wait(redis, {}, b"\xff{", {"home": 1})
@@ -491,7 +489,7 @@ async def test_bytes_behind_an_entry_without_pages_become_a_letter(
     assert await stored(sql) == 1
 
 
-async def test_an_entry_below_the_floor_of_the_ledger_becomes_letters_once(
+async def test_an_entry_below_the_floor_of_the_ledger_becomes_dead_letters_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, abandoned: None, ledger: None
 ) -> None:
     await sql.execute("UPDATE ledger_floor SET hour = date_trunc('hour', now())")
@@ -510,11 +508,11 @@ async def test_an_entry_below_the_floor_of_the_ledger_becomes_letters_once(
     }
 
 
-async def test_an_entry_of_a_new_stream_is_not_forgotten_in_place_of_one_that_had_its_id(
+async def test_an_entry_of_a_new_stream_is_not_removed_for_an_earlier_one_with_its_id(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """The flusher has gathered an entry · FLUSHALL · another entry gets its id, within the same ms · the first is
-    counted, and would be forgotten"""
+    """The flusher has gathered an entry · FLUSHALL · another entry gets its id, within the same ms · the first entry is
+    counted, and its acknowledgement would remove the other one"""
     await wait(redis, {"home": 1})
     entries: Any = await redis.xrange(HOME.stream)
     await views.flusher._gathering.gather(views.flusher._held)
@@ -524,10 +522,10 @@ async def test_an_entry_of_a_new_stream_is_not_forgotten_in_place_of_one_that_ha
     assert await stored(sql) == 6
 
 
-async def test_a_stream_that_is_lost_while_poison_is_in_hand_does_not_hold_up_the_flusher(
+async def test_a_stream_lost_while_poison_is_in_flight_does_not_stop_the_flusher(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """It has gathered poison · FLUSHALL: there is no group that could tell how often it was delivered"""
+    """The flusher has gathered poison · FLUSHALL: no group can tell how often the poison was delivered"""
     await ill(sql, REFUSES)
     await wait(redis, {"poison": 1, "home": 1})
     await views.flusher._gathering.gather(views.flusher._held)
@@ -537,14 +535,14 @@ async def test_a_stream_that_is_lost_while_poison_is_in_hand_does_not_hold_up_th
     assert (await stored(sql), len(await letters(sql))) == (6, 1)
 
 
-# What is no fault of the views.
+# Errors that are not the views' fault.
 
 
 @pytest.mark.parametrize("state", ["40P01", "08006"])
-async def test_what_is_no_fault_of_the_views_makes_no_letter(
+async def test_an_error_that_is_not_the_views_fault_makes_no_dead_letter(
     views: Views, redis: Redis, sql: asyncpg.Connection, state: str
 ) -> None:
-    """A deadlock and a lost connection: all are tried together."""
+    """A deadlock and a lost connection: all entries are retried together."""
     await ill(sql, f"RAISE EXCEPTION 'Not now.' USING ERRCODE = '{state}';")
     await wait(redis, *({"home": 1} for _ in range(4)))
     carrying = views.new_flusher(amount=MANY)
@@ -559,7 +557,7 @@ async def test_what_is_no_fault_of_the_views_makes_no_letter(
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO applied", "^COMMIT"])
-async def test_a_connection_that_breaks_makes_no_letter_and_counts_nothing_twice(
+async def test_a_broken_connection_makes_no_dead_letter_and_counts_nothing_twice(
     wired: Views, wire: PostgresWire, redis: Redis, sql: asyncpg.Connection, statement: str
 ) -> None:
     for _ in range(2):
@@ -575,8 +573,8 @@ async def test_a_connection_that_breaks_makes_no_letter_and_counts_nothing_twice
     assert wired.flow[Flow.FLUSHED] == 7
 
 
-async def test_a_partition_that_is_missing_makes_no_letter(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
-    """Somebody has dropped it, while the store believes that it is there."""
+async def test_a_missing_partition_makes_no_dead_letter(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """Somebody has dropped it, while the store believes that it exists."""
     await wait(redis, {"home": 1})
     await views.carry()
     await drop_partitions(sql)

@@ -1,8 +1,8 @@
-"""What write-behind keeps in Redis is a format: names, types, bytes and lifetimes stay as they are, for an earlier or a
-later version may share them.
+"""What write-behind keeps in Redis is a format: names, types, bytes and lifetimes stay as they are, because an earlier
+or a later version may share them.
 
 `kept_in_redis.txt` was recorded from the version that had all of write-behind in one folder with the other strategies.
-Whoever changes it on purpose changes what two versions that run side by side can read of each other.
+Changing it on purpose changes what two versions that run side by side can read of each other.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ RECORDED = Path(__file__).with_name("kept_in_redis.txt")
 
 
 async def kept(redis: Redis, views: Views) -> str:
-    """All that is kept. Of what is another one each time, it says that it is there."""
+    """Returns all keys and their values. Parts that differ in each run are replaced by a placeholder."""
     lines = []
     for name in sorted([name async for name in redis.scan_iter("views:*")]):
         kind: Any = await redis.type(name)
@@ -36,14 +36,14 @@ async def kept(redis: Redis, views: Views) -> str:
 
 
 async def value(redis: Redis, name: bytes, kind: bytes) -> Any:
-    """What stands under a name."""
+    """Returns the value under a name."""
     if kind == b"stream":
         groups = [(group["name"], group["pending"]) for group in await redis.xinfo_groups(name)]
         entries: Any = await redis.xrange(name)
         return f"{groups}" + "".join(f"\n    {fields}" for _id, fields in entries)
     if kind == b"hash":
         fields: Any = await redis.hgetall(name)
-        # Those of keys are counted by the hour, and the hour may end in the middle of the test.
+        # The records of keys are counted by the hour, and the hour may end in the middle of the test.
         return sum(map(int, fields.values())) if name.endswith(b":keyed") else fields
     return await redis.get(name)
 

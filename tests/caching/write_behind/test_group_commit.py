@@ -1,4 +1,4 @@
-"""The additions of one moment go in one call, and each gets an answer of its own."""
+"""Concurrent additions share one call, and each gets its own answer."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from app.caching import (
 from tests.caching.write_behind.views import Views, stored
 
 
-async def test_the_additions_of_one_moment_share_a_call(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_concurrent_additions_share_a_call(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     await redis.config_resetstat()
     await asyncio.gather(*(views.counters.add("home", 1) for _ in range(1000)))
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] < 10
@@ -22,7 +22,7 @@ async def test_the_additions_of_one_moment_share_a_call(views: Views, redis: Red
     assert await stored(sql) == 1000
 
 
-async def test_more_keys_than_an_entry_may_have_are_several_entries(views: Views, sql: asyncpg.Connection) -> None:
+async def test_more_keys_than_one_entry_may_have_become_several_entries(views: Views, sql: asyncpg.Connection) -> None:
     await views.counters.add_many({f"page {place}": place for place in range(1, 5001)})
     backlog = await views.counters.backlog()
     assert backlog.amount == 5000 * 5001 // 2
@@ -49,10 +49,10 @@ UNCOUNTABLE: list[tuple[str, Any, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("page", "count", "key", "says"), UNCOUNTABLE)
-async def test_an_amount_or_a_key_that_nobody_can_count_is_refused_before_it_joins_others(
+async def test_an_invalid_amount_or_key_is_refused_before_it_joins_other_additions(
     views: Views, sql: asyncpg.Connection, page: str, count: Any, key: str | None, says: str
 ) -> None:
-    """They are asked in one tick, and would go in one call."""
+    """All of them come in one tick, and would share one call."""
     assert await views.total() == 0
     many = {"home": 1, "news": 1, page: count}
     answers = await asyncio.gather(
@@ -70,7 +70,7 @@ async def test_an_amount_or_a_key_that_nobody_can_count_is_refused_before_it_joi
     assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
 
 
-async def test_an_addition_that_makes_a_total_too_large_is_refused_alone(
+async def test_only_the_addition_that_overflows_a_total_is_refused(
     views: Views,
 ) -> None:
     assert await views.total() == 0

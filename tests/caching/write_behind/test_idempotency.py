@@ -1,4 +1,4 @@
-"""An idempotency key counts once for each page, by one record for a call; what is kept for that is bounded."""
+"""An idempotency key counts once per page, with one record per call. The size of these records is bounded."""
 
 import asyncio
 from datetime import timedelta
@@ -16,13 +16,13 @@ from tests.caching.write_behind.views import HOME, Views, batch_of, stored, sums
 
 DAY = timedelta(hours=24)
 PAGES = {f"page {place}": place % 7 + 1 for place in range(4000)}
-"""Two entries of each shard, and more than one call takes on."""
+"""Two entries in each shard, and more than one call accepts."""
 HERE = [f"here {place}" for place in range(1000) if number(f"here {place}") == HOME.number]
-"""Pages of the same shard."""
+"""Pages of one shard."""
 
 
 async def records(redis: Redis, views: Views) -> int:
-    """How many bytes Redis needs for its records of keys, as it tells itself."""
+    """Returns how many bytes Redis uses for the records of keys, by its own account."""
     names = [name async for name in redis.scan_iter("views:*") if b":key:" in name or b":call:" in name]
     async with redis.pipeline(transaction=False) as pipeline:
         for name in names:
@@ -31,14 +31,14 @@ async def records(redis: Redis, views: Views) -> int:
 
 
 def bound(views: Views, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """So many bytes of records may stand in each shard."""
+    """Sets how many bytes of records each shard may hold."""
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(records=COUNT * size))
 
 
-# One record for a call.
+# One record per call.
 
 
-async def test_a_call_with_many_pages_leaves_one_record_in_each_shard(
+async def test_a_call_with_many_pages_leaves_one_record_per_shard(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     before = await redis.dbsize()
@@ -55,10 +55,10 @@ async def test_a_call_with_many_pages_leaves_one_record_in_each_shard(
     assert await sums(sql) == {page: 3 * count for page, count in PAGES.items()}
 
 
-async def test_a_call_that_was_taken_on_in_part_is_completed(
+async def test_a_partly_accepted_call_is_completed_by_its_repetition(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An entry fills each shard, and the call has several for each."""
+    """One entry fills a shard, and the call has several entries for each."""
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(entries=COUNT, bytes=2**27))
     for _ in range(10):
         try:
@@ -69,7 +69,7 @@ async def test_a_call_that_was_taken_on_in_part_is_completed(
     assert await sums(sql) == PAGES
 
 
-async def test_pages_whose_calls_share_a_batch_are_told_apart(views: Views, sql: asyncpg.Connection) -> None:
+async def test_calls_that_share_a_batch_are_recorded_separately(views: Views, sql: asyncpg.Connection) -> None:
     await asyncio.gather(
         views.counters.add("home", 1, "a"),
         views.counters.add_many({"home": 2, "news": 2}, "a"),
@@ -82,10 +82,10 @@ async def test_pages_whose_calls_share_a_batch_are_told_apart(views: Views, sql:
     assert await sums(sql) == {"home": 1 + 4 + 16, "news": 2 + 4 + 16}
 
 
-async def test_records_of_a_version_that_kept_one_for_each_page_are_known(
+async def test_records_of_the_earlier_version_with_one_per_page_are_recognized(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """It has taken a part of a call on; the call is repeated to this version."""
+    """The earlier version has accepted a part of a call; the call is repeated to this version."""
     for page in HERE[:100]:
         await redis.set(HOME.record(page, "call"), batch_of(), px=round(KEY / timedelta(milliseconds=1)))
     await views.counters.add_many(dict.fromkeys(HERE, 1), "call")
@@ -94,7 +94,7 @@ async def test_records_of_a_version_that_kept_one_for_each_page_are_known(
     assert await sums(sql) == dict.fromkeys(HERE[100:], 1)
 
 
-async def test_a_batch_that_redis_has_lost_is_taken_on_again_under_its_own_record(
+async def test_a_batch_that_redis_lost_is_accepted_again_under_its_own_record(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """The stream is lost, and the records are not."""
@@ -106,7 +106,7 @@ async def test_a_batch_that_redis_has_lost_is_taken_on_again_under_its_own_recor
     assert await sums(sql) == dict.fromkeys(HERE, 1)
 
 
-async def test_a_page_is_known_for_a_day_whatever_else_its_key_is_used_for(views: Views, redis: Redis) -> None:
+async def test_a_page_is_remembered_for_a_day_whatever_else_its_key_is_used_for(views: Views, redis: Redis) -> None:
     await views.counters.add_many({"home": 1}, "call")
     call = HOME.call("call")
     found: Any = await redis.hgetall(call)
@@ -123,10 +123,10 @@ async def test_a_page_is_known_for_a_day_whatever_else_its_key_is_used_for(views
     assert DAY / timedelta(milliseconds=1) - 60_000 < await redis.pttl(call) <= DAY / timedelta(milliseconds=1)
 
 
-# The bound.
+# The bound on records.
 
 
-async def test_no_more_is_kept_than_is_counted(views: Views, redis: Redis) -> None:
+async def test_the_counted_size_of_records_is_at_least_their_real_size(views: Views, redis: Redis) -> None:
     for place, page in enumerate(HERE[:40]):
         await views.counters.add(page, 1, f"key-{place}".ljust(place + 10, "x"))
         await views.counters.add_many(dict.fromkeys(HERE[: 6 * place + 1], 1), f"call-{place}")
@@ -135,10 +135,10 @@ async def test_no_more_is_kept_than_is_counted(views: Views, redis: Redis) -> No
     assert used <= backlog.record_bytes <= 3 * used, (used, backlog.record_bytes)
 
 
-async def test_at_the_bound_only_views_with_a_new_key_are_refused(
+async def test_at_the_bound_on_records_only_views_with_a_new_key_are_refused(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them come in one moment, and go in one call."""
+    """All additions come together, and go in one call."""
     await views.counters.add("home", 1, "known")
     await views.counters.add_many({"home": 2}, "known-call")
     bound(views, monkeypatch, (await views.counters.backlog()).record_bytes)
@@ -158,10 +158,10 @@ async def test_at_the_bound_only_views_with_a_new_key_are_refused(
     assert await stored(sql) == 1 + 2 + 4 + 128
 
 
-async def test_what_redis_has_lost_is_taken_on_again_at_the_bound(
+async def test_views_that_redis_lost_are_accepted_again_at_the_bound_on_records(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was accepted."""
+    """It was accepted before."""
     await views.counters.add("home", 1, "known")
     bound(views, monkeypatch, 1)
     await redis.delete(HOME.stream, HOME.record("home", "known"))
@@ -170,7 +170,9 @@ async def test_what_redis_has_lost_is_taken_on_again_at_the_bound(
     assert await stored(sql) == 1
 
 
-async def test_after_a_day_there_is_room_again(views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_older_than_a_day_free_their_room(
+    views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds, _ = await redis.time()
     hour = int(seconds) // 3600
     bound(views, monkeypatch, 1000)
@@ -186,14 +188,14 @@ async def test_after_a_day_there_is_room_again(views: Views, redis: Redis, monke
     assert 0 < await redis.ttl(HOME.keyed) <= 48 * 3600
 
 
-async def test_a_key_that_was_used_for_very_many_calls_is_used_up_and_no_other_one(views: Views, redis: Redis) -> None:
-    """To read its record would hold up everybody else in Redis. What it has is known. They go in one call, in which
-    other keys are new, too.
+async def test_a_key_used_for_very_many_calls_is_worn_out_and_other_keys_are_not(views: Views, redis: Redis) -> None:
+    """Reading its large record would hold up all other clients of Redis. Pages already in the record are still
+    recognized. All additions go in one call, in which other keys are new, too.
     """
     await views.counters.add_many({"home": 1}, "call")
     await redis.hset(HOME.call("call"), mapping={batch_of(): b"12345678" for _ in range(MOST_BATCHES)})
     await views.counters.add_many({"home": 1}, "call")
-    # Of more than a day ago is nothing that counts.
+    # Entries of more than a day ago do not count.
     await redis.hset(HOME.call("other"), mapping={batch_of(DAY * 2): b"12345678" for _ in range(MOST_BATCHES)})
     answers = await asyncio.gather(
         views.counters.add_many({HERE[0]: 1}, "call"),
@@ -208,7 +210,7 @@ async def test_a_key_that_was_used_for_very_many_calls_is_used_up_and_no_other_o
     assert [await views.total(page) for page in ("home", HERE[0], HERE[1])] == [2, 1, 1]
 
 
-# What is no record.
+# Corrupt records.
 
 
 LIST, TEXT = ("RPUSH", "LRANGE", "0", "-1"), ("SET", "GET")
@@ -219,10 +221,10 @@ LIST, TEXT = ("RPUSH", "LRANGE", "0", "-1"), ("SET", "GET")
     [(HOME.call("rotten"), LIST), (HOME.record("home", "rotten"), LIST), (HOME.record("home", "rotten"), TEXT)],
     ids=["a list for a call", "a list", "a text"],
 )
-async def test_what_is_no_record_fails_the_call_whose_record_it_should_be_and_no_other_one(
+async def test_a_corrupt_record_fails_only_the_calls_with_its_key(
     views: Views, redis: Redis, sql: asyncpg.Connection, name: str, put: tuple[str, ...]
 ) -> None:
-    """Somebody has put something else there. Those who come in the same tick are taken on by the same script."""
+    """Somebody has put something else there. Additions of the same tick are accepted by the same script."""
     write, read, *of_it = put
     await redis.execute_command(write, name, "theirs")  # type: ignore[no-untyped-call]
     add, add_many = views.counters.add, views.counters.add_many
@@ -247,10 +249,10 @@ async def test_what_is_no_record_fails_the_call_whose_record_it_should_be_and_no
     assert left in (b"theirs", [b"theirs"])
 
 
-async def test_what_was_accepted_is_taken_on_again_whatever_has_become_of_its_records(
+async def test_lost_views_are_accepted_again_even_if_their_records_are_corrupt(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """The stream is lost, and what stands in place of the records is none. Nobody would look after the rest."""
+    """The stream is lost, and the records are corrupt. Nobody else would look after the rest."""
     await views.counters.add("home", 1, "rotten")
     await views.counters.add_many({"home": 2}, "rotten-call")
     await views.counters.add("home", 4, "good")
@@ -264,7 +266,7 @@ async def test_what_was_accepted_is_taken_on_again_whatever_has_become_of_its_re
 
 
 @pytest.mark.parametrize("rot", ["a text", "no number", "no hour", "no whole number", "too many digits"])
-async def test_what_is_no_count_of_the_records_takes_no_views_away(
+async def test_a_corrupt_count_of_records_loses_no_view(
     views: Views, redis: Redis, sql: asyncpg.Connection, rot: str
 ) -> None:
     seconds, _ = await redis.time()

@@ -1,4 +1,4 @@
-"""The likely mistakes of somebody who takes write-behind home: each is an error in words, or does no harm."""
+"""Likely mistakes of somebody who takes write-behind home: each raises a clear error, or does no harm."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ A_WHILE = timedelta(seconds=5)
 
 
 class Memory:
-    """A database of a few lines. What it is given for a key in `bad` it does not take, each in its own way."""
+    """A database of a few lines. It refuses the keys in `bad`, each with its own error."""
 
     def __init__(self) -> None:
         self.amounts: dict[str, int] = {}
@@ -40,16 +40,16 @@ class Memory:
 
     @property
     def target(self) -> Target:
-        """What write-behind is told of it."""
+        """The functions that write-behind gets."""
         return Target(self.load, self.flush, self.salvage)
 
     async def load(self, keys: Sequence[str], batches: Sequence[str]) -> Standing:
-        """In one snapshot."""
+        """Reads amounts and ledger in one snapshot."""
         amounts = {key: self.amounts[key] for key in keys if key in self.amounts}
         return Standing(amounts, frozenset(self.ledger.intersection(batches)))
 
     async def flush(self, batches: Sequence[Batch]) -> int:
-        """All of them, or none."""
+        """Counts all batches, or none."""
         for batch in batches:
             for key in batch.amounts:
                 if key in self.bad:
@@ -62,7 +62,7 @@ class Memory:
         return len(batches)
 
     async def salvage(self, entry: Pending, reason: str, deliveries: int) -> tuple[int, int]:
-        """All of it is dead."""
+        """Makes all of the entry dead letters."""
         if self.salvage_fails:
             raise Refused("The dead letters refuse it, too.")
         assert entry.batch is not None
@@ -75,15 +75,15 @@ class Memory:
 
 @pytest.fixture
 def memory() -> Memory:
-    """An empty one."""
+    """An empty database."""
     return Memory()
 
 
 @pytest.mark.parametrize("mistake", ["flush raises what nobody knows", "salvage refuses"])
-async def test_one_key_that_the_target_stumbles_over_holds_up_no_other(
+async def test_a_key_that_the_target_fails_on_holds_up_no_other_key(
     endpoints: Endpoints, redis: Redis, memory: Memory, mistake: str
 ) -> None:
-    """`flush` raises KeyError for one key, or refuses it, and so does `salvage` · the others are flushed"""
+    """`flush` raises KeyError for one key, or both `flush` and `salvage` refuse it · the others are flushed"""
     memory.salvage_fails = mistake == "salvage refuses"
     memory.bad["bad"] = Refused("It is not taken.") if memory.salvage_fails else KeyError("bad")
     async with (
@@ -102,7 +102,7 @@ async def test_one_key_that_the_target_stumbles_over_holds_up_no_other(
     assert memory.dead == 0
 
 
-async def test_a_total_is_without_what_became_a_dead_letter(endpoints: Endpoints, redis: Redis, memory: Memory) -> None:
+async def test_a_total_excludes_dead_letters(endpoints: Endpoints, redis: Redis, memory: Memory) -> None:
     """The total is cached as 1 · 10 more are accepted, and refused by the database · 1 more is accepted: it is 2"""
     async with (
         open_cache(endpoints.redis_url, timeout=A_WHILE) as cache,
@@ -125,8 +125,10 @@ async def test_a_total_is_without_what_became_a_dead_letter(endpoints: Endpoints
         assert (await likes.get("post")).amount == 2
 
 
-async def test_nothing_is_accepted_outside_of_the_block(endpoints: Endpoints, redis: Redis, memory: Memory) -> None:
-    """Nobody would look after it: before, and after; and who goes on adding does not hold up the end."""
+async def test_nothing_is_accepted_outside_of_the_async_with_block(
+    endpoints: Endpoints, redis: Redis, memory: Memory
+) -> None:
+    """Before and after the block, nobody would look after an addition. Adding in a loop does not hold up the exit."""
     async with open_cache(endpoints.redis_url, timeout=A_WHILE) as cache:
         likes = WriteBehind(cache, "likes", memory.target)
         with pytest.raises(CacheUnavailable, match="outside of the `async with`"):
@@ -144,13 +146,13 @@ async def test_nothing_is_accepted_outside_of_the_block(endpoints: Endpoints, re
             await eventually(lambda: _is(added > 10))
         with pytest.raises(CacheUnavailable, match="outside of the `async with`"):
             await task
-        async with likes, Flusher(cache, "likes", memory.target):  # It may begin again.
+        async with likes, Flusher(cache, "likes", memory.target):  # It can be entered again.
             await eventually(lambda: _is(memory.amounts == {"post": added}))
             await likes.add("post", 1)
     assert memory.amounts == {"post": added + 1}
 
 
-async def test_a_flusher_may_begin_again(endpoints: Endpoints, redis: Redis, memory: Memory) -> None:
+async def test_a_flusher_can_be_started_again(endpoints: Endpoints, redis: Redis, memory: Memory) -> None:
     async with (
         open_cache(endpoints.redis_url, timeout=A_WHILE) as cache,
         WriteBehind(cache, "likes", memory.target) as likes,
@@ -163,7 +165,7 @@ async def test_a_flusher_may_begin_again(endpoints: Endpoints, redis: Redis, mem
                 assert flusher.alive
 
 
-async def test_counters_that_nobody_flushes_say_so(
+async def test_counters_without_a_flusher_log_a_warning(
     endpoints: Endpoints,
     redis: Redis,
     memory: Memory,
@@ -178,8 +180,8 @@ async def test_counters_that_nobody_flushes_say_so(
         await eventually(lambda: _is("Nobody flushes likes" in caplog.text))
 
 
-async def test_values_and_counters_may_not_have_one_name(redis: Redis, memory: Memory, endpoints: Endpoints) -> None:
-    """A value of the key 2 would stand where the stream of shard 2 is."""
+async def test_values_and_counters_cannot_share_a_name(redis: Redis, memory: Memory, endpoints: Endpoints) -> None:
+    """The value of the key 2 would have the same name as the stream of shard 2."""
     async with open_cache(endpoints.redis_url, timeout=A_WHILE) as cache:
         Region[int, Thing](cache, "likes", Thing)
         with pytest.raises(ValueError, match="likes is the name of values already: choose another one for counters"):
@@ -190,7 +192,9 @@ async def test_values_and_counters_may_not_have_one_name(redis: Redis, memory: M
 
 
 @pytest.mark.parametrize("key", [7, "", b"post", "a\0b"])
-async def test_what_is_no_key_is_refused_in_words(endpoints: Endpoints, redis: Redis, memory: Memory, key: str) -> None:
+async def test_an_invalid_key_is_refused_with_a_clear_error(
+    endpoints: Endpoints, redis: Redis, memory: Memory, key: str
+) -> None:
     async with (
         open_cache(endpoints.redis_url, timeout=A_WHILE) as cache,
         WriteBehind(cache, "likes", memory.target) as likes,
@@ -201,7 +205,7 @@ async def test_what_is_no_key_is_refused_in_words(endpoints: Endpoints, redis: R
             await likes.add("post", 1, idempotency_key=key)
 
 
-async def test_a_version_that_is_no_int_is_refused(redis: Redis, endpoints: Endpoints) -> None:
+async def test_a_version_that_is_not_an_int_is_refused(redis: Redis, endpoints: Endpoints) -> None:
     class Dated(BaseModel):
         version: str
 

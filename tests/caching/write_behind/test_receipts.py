@@ -1,6 +1,6 @@
-"""What Redis loses is taken on again, from the receipts of the process that took it on; the database counts it once.
+"""What Redis loses is accepted again, from the receipts of the process that accepted it. The database counts it once.
 
-FLUSHALL stands for every loss: a crash of Redis' machine, a replica that took over, an eviction.
+FLUSHALL stands for every loss: a crash of Redis' machine, a replica that takes over, an eviction.
 """
 
 import asyncio
@@ -49,24 +49,24 @@ async def wired(
 
 
 def remembers_nothing(views: Views) -> bool:
-    """Whether nothing is kept any more, but what the database has by now, for a while."""
+    """Whether no receipts are left, except for a while those that the database already has."""
     kept = views.counters.receipts
     carried = {receipt.id for _since, _shard, receipt in kept._applied}
     return kept.amount == 0 and {receipt.id for receipt in kept._kept} <= carried
 
 
 async def remove_newest(redis: Redis) -> None:
-    """Somebody deletes the newest entry by hand."""
+    """Deletes the newest entry, as somebody might by hand."""
     newest: Any = await redis.xrevrange(HOME.stream, count=1)
     assert await redis.xdel(HOME.stream, newest[0][0]) == 1
 
 
 async def keep_one(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on only the batch that was taken on last can be taken on again."""
+    """Limits the receipts so that from now on only the last accepted batch can be accepted again."""
     monkeypatch.setattr(receipts, "KEPT", views.counters.receipts._kept[-1].batch.bytes)  # type: ignore[union-attr]
 
 
-async def test_what_redis_loses_is_taken_on_again_and_counted_once(
+async def test_views_that_redis_loses_are_accepted_again_and_counted_once(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("INSERT INTO page_views VALUES ('home', 100)")
@@ -88,7 +88,7 @@ async def test_what_redis_loses_is_taken_on_again_and_counted_once(
     assert views.flow[Flow.LOST] == 0
 
 
-async def test_what_is_carried_is_forgotten(views: Views) -> None:
+async def test_flushed_views_leave_no_receipt(views: Views) -> None:
     for place in range(20):
         await views.counters.add(f"page {place}", 1)
     await views.check()
@@ -100,10 +100,10 @@ async def test_what_is_carried_is_forgotten(views: Views) -> None:
 
 
 @pytest.mark.parametrize("first", ["the flusher that held it", "another one"])
-async def test_what_is_lost_while_a_flusher_holds_it_counts_once(
+async def test_views_that_redis_loses_while_a_flusher_holds_them_count_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, first: str
 ) -> None:
-    """A flusher has gathered · FLUSHALL · the ledger has nothing, so the views are taken on again · both commit"""
+    """A flusher has gathered · FLUSHALL · the ledger has nothing, so the views are accepted again · both commit"""
     views.gathered.clear()
     views.commit.clear()
     await views.counters.add("home", 5)
@@ -128,7 +128,7 @@ async def test_what_is_lost_while_a_flusher_holds_it_counts_once(
     assert views.flow[Flow.FLUSHED] + other.flow[Flow.FLUSHED] == 5
 
 
-async def test_what_left_the_stream_for_the_database_is_not_taken_on_again(
+async def test_views_that_the_database_already_has_are_not_accepted_again(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """A flusher commits · FLUSHALL, before it could acknowledge"""
@@ -141,10 +141,8 @@ async def test_what_left_the_stream_for_the_database_is_not_taken_on_again(
     assert await views.total() == await stored(sql) == 5
 
 
-async def test_what_leaves_for_the_database_while_somebody_looks_is_not_taken_on_again(
-    views: Views, redis: Redis
-) -> None:
-    """A check that asked the ledger first, and the stream then, would find it in neither."""
+async def test_views_flushed_during_a_check_are_not_accepted_again(views: Views, redis: Redis) -> None:
+    """A check that asked the ledger first and then the stream would find the views in neither."""
     await views.counters.add("home", 5)
     views.read.clear()
     views.behind.clear()
@@ -158,12 +156,12 @@ async def test_what_leaves_for_the_database_while_somebody_looks_is_not_taken_on
     assert await redis.xlen(HOME.stream) == 0
 
 
-async def test_a_total_that_was_built_meanwhile_has_it_already(
+async def test_views_accepted_again_are_not_added_to_a_total_that_already_has_them(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """A check asks the ledger, which has nothing
                                         the flusher commits; a read builds the total, with these views
-    it takes them on again: added to that total, they would count twice
+    the check accepts them again: added to that total, they would count twice
     """
     other = views.another()
     slow = await lost_while_held(views, redis)
@@ -179,12 +177,12 @@ async def test_a_total_that_was_built_meanwhile_has_it_already(
     assert await stored(sql) == await other.total() == 5
 
 
-async def test_no_total_is_built_over_what_is_taken_on_again(
+async def test_no_total_is_built_while_views_are_accepted_again(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """A check asks the ledger, which has nothing
-                                        the flusher commits; R looks, and sees no entry
-    it takes the views on again
+                                        the flusher commits; R reads the stream, and sees no entry
+    the check accepts the views again
                                         R asks the database, which has them, and seeds: the stream has them, too
     """
     other = views.another()
@@ -205,7 +203,7 @@ async def test_no_total_is_built_over_what_is_taken_on_again(
 
 
 async def lost_while_held(views: Views, redis: Redis) -> "asyncio.Task[int]":
-    """Five views are in the hands of a flusher, which stands before its commit, and nowhere else."""
+    """Leaves five views only with a flusher, which waits before its commit: Redis has lost them."""
     views.gathered.clear()
     views.commit.clear()
     await views.counters.add("home", 5)
@@ -216,7 +214,7 @@ async def lost_while_held(views: Views, redis: Redis) -> "asyncio.Task[int]":
 
 
 async def asked_the_ledger(views: Views) -> "asyncio.Task[None]":
-    """A check that has read the ledger, and stands at the gate behind it."""
+    """Starts a check, and returns when it has read the ledger and waits at the gate after it."""
     views.read.clear()
     views.behind.clear()
     check = asyncio.create_task(views.check())
@@ -226,10 +224,10 @@ async def asked_the_ledger(views: Views) -> "asyncio.Task[None]":
 
 @pytest.mark.parametrize("key", [None, "click-1"])
 @pytest.mark.parametrize("removed", ["the entry", "the stream"])
-async def test_an_entry_that_was_removed_by_hand_is_taken_on_again(
+async def test_an_entry_that_was_removed_by_hand_is_accepted_again(
     views: Views, redis: Redis, sql: asyncpg.Connection, removed: str, key: str | None
 ) -> None:
-    """Its guard is still there, and so is the idempotency key under which it was taken on."""
+    """Its guard is still there, and so is the idempotency key under which it was accepted."""
     await views.counters.add("home", 2)
     await views.counters.add("home", 5, key)
     if removed == "the entry":
@@ -248,10 +246,10 @@ async def test_an_entry_that_was_removed_by_hand_is_taken_on_again(
     assert views.flow[Flow.RECOVERED] == (5 if removed == "the entry" else 7)
 
 
-async def test_a_client_that_repeats_its_key_before_the_check_counts_once(
+async def test_a_key_that_is_repeated_before_the_check_counts_once(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """Two views are in a batch · FLUSHALL · the client of one repeats it · the batch is taken on again"""
+    """Two views are in a batch · FLUSHALL · the client of one repeats it · the batch is accepted again"""
     await asyncio.gather(views.counters.add("home", 5, "click-1"), views.counters.add("home", 2))
     await redis.flushall()
     await views.counters.add("home", 5, "click-1")
@@ -265,10 +263,10 @@ async def test_a_client_that_repeats_its_key_before_the_check_counts_once(
     assert views.flow[Flow.RECOVERED] == 2, "The others came again by themselves."
 
 
-async def test_a_client_that_repeats_its_key_after_the_check_counts_once(
+async def test_a_key_that_is_repeated_after_the_check_counts_once(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """The receipt knows the keys, and they are known again with the batch."""
+    """The receipt has the keys, and restores them together with the batch."""
     await views.counters.add("home", 5, "click-1")
     await redis.flushall()
     await views.check()
@@ -278,7 +276,7 @@ async def test_a_client_that_repeats_its_key_after_the_check_counts_once(
     assert await stored(sql) == 5
 
 
-async def test_a_batch_in_which_nothing_was_new_leaves_no_receipt(views: Views, redis: Redis) -> None:
+async def test_a_batch_without_anything_new_leaves_no_receipt(views: Views, redis: Redis) -> None:
     await views.counters.add("home", 5, "click-1")
     await views.carry()
     await views.check()
@@ -289,7 +287,7 @@ async def test_a_batch_in_which_nothing_was_new_leaves_no_receipt(views: Views, 
     assert await redis.xlen(HOME.stream) == 0
 
 
-async def test_of_more_than_is_kept_the_newest_is_taken_on_again_and_the_rest_is_counted_as_lost(
+async def test_beyond_the_kept_bytes_only_the_newest_views_are_accepted_again_and_others_are_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await views.counters.add("home", 5)
@@ -310,10 +308,10 @@ async def test_of_more_than_is_kept_the_newest_is_taken_on_again_and_the_rest_is
     assert remembers_nothing(views)
 
 
-async def test_what_is_not_kept_is_lost_only_after_it_was_missing_for_long(
+async def test_views_without_a_kept_batch_are_lost_only_after_they_were_missing_for_long(
     views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken on long ago, and left the stream a moment ago."""
+    """It was accepted long ago, and left the stream a moment ago."""
     monkeypatch.setattr(receipts, "KEPT", 0)
     monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
     await views.counters.add("home", 5)
@@ -325,10 +323,10 @@ async def test_what_is_not_kept_is_lost_only_after_it_was_missing_for_long(
     assert views.flow[Flow.LOST] == 5
 
 
-async def test_what_a_flusher_brings_to_the_database_meanwhile_is_not_lost(
+async def test_views_that_a_flusher_commits_meanwhile_are_not_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flusher has gathered · FLUSHALL · a check finds views that nobody can take on again · the flusher commits"""
+    """A flusher has gathered · FLUSHALL · a check finds views that nobody can accept again · the flusher commits"""
     monkeypatch.setattr(receipts, "KEPT", 0)
     monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
     slow = await lost_while_held(views, redis)
@@ -341,7 +339,7 @@ async def test_what_a_flusher_brings_to_the_database_meanwhile_is_not_lost(
     assert remembers_nothing(views)
 
 
-async def test_a_page_that_is_full_meanwhile_is_counted_as_lost(
+async def test_views_of_a_page_that_has_become_full_are_counted_as_lost(
     views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
@@ -355,7 +353,7 @@ async def test_a_page_that_is_full_meanwhile_is_counted_as_lost(
     assert remembers_nothing(views)
 
 
-async def test_what_is_young_is_not_looked_for(views: Views, redis: Redis) -> None:
+async def test_young_additions_are_not_checked(views: Views, redis: Redis) -> None:
     await views.counters.add("home", 5)
     await redis.flushall()
     views.asked.clear()
@@ -367,11 +365,11 @@ async def test_what_is_young_is_not_looked_for(views: Views, redis: Redis) -> No
 
 
 async def raise_floor(sql: asyncpg.Connection) -> None:
-    """The ledger of all batches until now is gone."""
+    """Raises the floor: the ledger of all batches until now is gone."""
     await sql.execute("UPDATE ledger_floor SET hour = now() + interval '1 hour'")
 
 
-async def test_what_the_ledger_cannot_tell_of_is_not_taken_on_again_and_counted_as_lost(
+async def test_views_below_the_floor_of_the_ledger_are_not_accepted_again_and_count_as_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, ledger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a day this process could not reach the database, and others could."""
@@ -387,7 +385,7 @@ async def test_what_the_ledger_cannot_tell_of_is_not_taken_on_again_and_counted_
     assert remembers_nothing(views)
 
 
-async def test_what_becomes_dead_letters_below_the_floor_is_not_lost(
+async def test_views_that_become_dead_letters_below_the_floor_are_not_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, ledger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flusher has gathered · FLUSHALL · the floor is raised · the flusher sets it aside · a check finds it there"""
@@ -403,10 +401,10 @@ async def test_what_becomes_dead_letters_below_the_floor_is_not_lost(
     assert await sql.fetchval("SELECT sum(delta) FROM dead_letters") == 5
 
 
-async def test_behind_those_that_wait_nobody_looks_until_they_have_left(
+async def test_a_check_stops_at_entries_that_still_wait(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream is carried in its order: where the oldest wait, to look at a long backlog would cost each second."""
+    """The stream is flushed in order. While the oldest entries wait, a check of a long backlog each second is waste."""
     monkeypatch.setattr(receipts, "CHUNK", 2)
     for _ in range(6):
         await views.counters.add("home", 1)
@@ -420,7 +418,7 @@ async def test_behind_those_that_wait_nobody_looks_until_they_have_left(
     assert await stored(sql) == 6
 
 
-async def test_while_the_database_is_away_nothing_is_forgotten_and_nothing_is_lost(
+async def test_during_an_outage_of_the_database_all_receipts_are_kept_and_none_count_as_lost(
     wired: Views, wire: PostgresWire, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
@@ -447,7 +445,7 @@ async def test_while_the_database_is_away_nothing_is_forgotten_and_nothing_is_lo
     assert await stored(sql) == 5
 
 
-async def test_what_finds_the_backlog_full_is_taken_on_again_later(
+async def test_views_that_meet_a_full_backlog_are_accepted_again_later(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
@@ -469,7 +467,7 @@ async def test_what_finds_the_backlog_full_is_taken_on_again_later(
     assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (3, 0)
 
 
-async def test_a_shard_that_is_full_does_not_keep_what_others_have_lost(
+async def test_a_full_shard_does_not_block_views_that_other_shards_have_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(entries=4, bytes=2**27))
@@ -487,10 +485,10 @@ async def test_a_shard_that_is_full_does_not_keep_what_others_have_lost(
     assert await sums(sql) == dict.fromkeys(pages, 1) | {pages[0]: 2}
 
 
-async def test_an_answer_that_is_lost_does_not_take_on_twice(
+async def test_a_lost_answer_does_not_accept_views_twice(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FLUSHALL · it is taken on again, and nobody hears of it · it is taken on again"""
+    """FLUSHALL · the views are accepted again, and that answer is lost · they are accepted again"""
     await views.counters.add("home", 5)
     await redis.flushall()
     accept = views.counters._acceptance._script
@@ -511,7 +509,7 @@ async def test_an_answer_that_is_lost_does_not_take_on_twice(
     assert remembers_nothing(views)
 
 
-async def test_each_second_somebody_looks(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_running_receipts_are_checked_regularly(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     async with views.counters.receipts.running():
         assert views.counters.receipts.alive
         await views.counters.add("home", 5)
@@ -526,10 +524,10 @@ async def test_each_second_somebody_looks(views: Views, redis: Redis, sql: async
     assert await stored(sql) == 5
 
 
-async def test_the_strategy_looks_after_what_it_has_accepted_as_long_as_it_is_open(
+async def test_an_open_write_behind_checks_its_own_receipts(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """Nobody has to think of its receipts: they begin and end with it."""
+    """Callers need not think of its receipts: they start and stop with it."""
     async with WriteBehind(views.cache, "views", views.target) as counters:
         assert counters.receipts.alive
         await counters.add("home", 5)
@@ -540,7 +538,7 @@ async def test_the_strategy_looks_after_what_it_has_accepted_as_long_as_it_is_op
     assert await stored(sql) == 5
 
 
-async def test_at_its_end_a_process_looks_once_more(views: Views, redis: Redis) -> None:
+async def test_a_process_checks_once_more_when_it_stops(views: Views, redis: Redis) -> None:
     """Nobody has its receipts after that."""
     async with views.counters.receipts.running():
         await views.counters.add("home", 5)
@@ -549,7 +547,7 @@ async def test_at_its_end_a_process_looks_once_more(views: Views, redis: Redis) 
     assert views.flow[Flow.RECOVERED] == 5
 
 
-async def test_at_its_end_a_process_does_not_wait_for_a_database_that_is_away(
+async def test_a_process_that_stops_does_not_wait_for_an_unavailable_database(
     wired: Views, wire: PostgresWire, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with asyncio.timeout(PATIENCE), wired.counters.receipts.running():
@@ -559,7 +557,7 @@ async def test_at_its_end_a_process_does_not_wait_for_a_database_that_is_away(
     assert "nobody knows what has become of an amount of 5" in caplog.text
 
 
-async def test_of_two_processes_each_takes_its_own_on_again(
+async def test_each_of_two_processes_accepts_its_own_views_again(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     other = views.another()
@@ -574,10 +572,10 @@ async def test_of_two_processes_each_takes_its_own_on_again(
         assert await stored(sql) == 7
 
 
-async def test_a_batch_that_became_dead_letters_is_not_taken_on_again(
+async def test_a_batch_that_became_dead_letters_is_not_accepted_again(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """The ledger knows it, although nothing of it was counted."""
+    """The ledger has it, although none of it was counted."""
     await views.counters.add("home", 5)
     await sql.execute("INSERT INTO page_views VALUES ('home', $1)", 2**53 - 1)
     await views.carry()
@@ -588,7 +586,7 @@ async def test_a_batch_that_became_dead_letters_is_not_taken_on_again(
     assert (await redis.xlen(HOME.stream), views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (0, 0, 0)
 
 
-async def test_a_group_that_was_deleted_loses_nothing(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_a_deleted_group_loses_no_views(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
     await views.counters.add("home", 5)
     await redis.xgroup_destroy(HOME.stream, GROUP)
     await views.check()
@@ -597,13 +595,13 @@ async def test_a_group_that_was_deleted_loses_nothing(views: Views, redis: Redis
     assert await stored(sql) == 5
 
 
-async def test_a_batch_whose_answer_was_lost_is_kept_for_who_repeats_it_and_for_nobody_else(
+async def test_a_batch_whose_answer_was_lost_is_kept_only_for_a_client_that_repeats_it(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Views are taken on, and the answer is lost, again and again: the clients are told that nobody knows
-    one repeats its call under its key, and is told that all is well · FLUSHALL, before they were carried
+    """Views are accepted, and the answer is lost, again and again: the clients are told that the outcome is unknown
+    One client repeats its call under its key, and is told that all is well · FLUSHALL, before the views were flushed
 
-    Whoever has no key cannot repeat, and may count once or not at all.
+    A client without a key cannot repeat its call, and its views may count once or not at all.
     """
     accept = views.counters._acceptance._script
 

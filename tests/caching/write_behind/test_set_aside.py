@@ -1,4 +1,4 @@
-"""One entry that the database does not count in time, or at all, stands aside; the others are carried meanwhile."""
+"""An entry that the database does not count in time, or at all, is set aside. The others are flushed meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,33 +28,33 @@ CREATE FUNCTION ill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER ill BEFORE INSERT ON applied FOR EACH ROW EXECUTE FUNCTION ill();
 """
-"""As if it took too long to write one batch down: what Postgres says then."""
+"""A trigger by which Postgres fails as if it took too long to record one batch."""
 STATES = {"a statement takes too long": "57014", "a lock is not to be had": "55P03", "nobody knows": "38000"}
 
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with psql, whose triggers are gone at the end."""
+    """An operator's connection, as with psql. Its triggers are removed at the end."""
     yield sql
     await sql.execute("DROP FUNCTION IF EXISTS ill CASCADE")
 
 
 @pytest.fixture
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands aside is tried in each round."""
+    """Makes each round retry the entries that are set aside."""
     for name in ("FIRST", "LONGEST", "OUTAGE"):
         monkeypatch.setattr(set_aside, name, NOW)
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands aside is not tried again on its own account."""
+    """Disables the timed retries of entries that are set aside."""
     for name in ("FIRST", "LONGEST", "OUTAGE"):
         monkeypatch.setattr(set_aside, name, NEVER)
 
 
 async def carry(flusher: Flusher, redis: Redis, left: int = 0) -> int:
-    """Carries until no more than so many entries are left, and answers how many rounds have failed."""
+    """Flushes until at most `left` entries are left. Returns how many rounds failed."""
     failures = 0
     async with asyncio.timeout(PATIENCE):
         while await redis.xlen(HOME.stream) > left:
@@ -66,19 +66,19 @@ async def carry(flusher: Flusher, redis: Redis, left: int = 0) -> int:
 
 
 async def try_once(flusher: Flusher, redis: Redis, page: str = "home") -> None:
-    """Another view is counted, and what stands aside is tried."""
+    """Flushes one more view, and so retries the entries that are set aside."""
     await wait(redis, {page: 1})
     await flusher.round()
 
 
 async def stick(sql: asyncpg.Connection, batch: str, state: str = "57014") -> None:
-    """From here on Postgres does not count this batch, or any, where it is '%'."""
+    """Makes Postgres refuse to count this batch from now on, or every batch when it is '%'."""
     stuck = STUCK.format(batch=batch, state=state)
     await sql.execute(stuck.replace("NEW.batch = '%'", "true"))
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-async def test_one_entry_that_is_not_counted_holds_up_nothing_else(
+async def test_an_entry_that_is_not_counted_holds_up_no_other_entry(
     views: Views, redis: Redis, sql: asyncpg.Connection, patient: None, state: str
 ) -> None:
     batches = await wait(redis, *({"home": 2} for _ in range(99)), {"home": 7}, *({"home": 2} for _ in range(100)))
@@ -90,7 +90,7 @@ async def test_one_entry_that_is_not_counted_holds_up_nothing_else(
     assert await views.total() == 2 * 199 + 7, "What waits is in the total, once."
 
 
-async def test_entries_of_an_hour_whose_ledger_is_locked_hold_up_no_others(
+async def test_entries_of_a_locked_partition_of_the_ledger_hold_up_no_others(
     endpoints: Endpoints,
     redis: Redis,
     clock: RedisClock,
@@ -99,7 +99,7 @@ async def test_entries_of_an_hour_whose_ledger_is_locked_hold_up_no_others(
     patient: None,
     impatient: None,
 ) -> None:
-    """Somebody has locked one partition, to look after it. Postgres itself breaks off what waits for it."""
+    """Somebody has locked one partition for maintenance. Postgres itself cancels statements that wait for it."""
     old = batch_of(timedelta(hours=3))
     async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:
         await views.store.apply([Counted(batch_of(timedelta(hours=3)), made_at(old), {"home": 1})])
@@ -114,7 +114,7 @@ async def test_entries_of_an_hour_whose_ledger_is_locked_hold_up_no_others(
         assert await sums(sql) == {"home": 1 + 4 + 5}
 
 
-async def test_it_is_never_given_up_and_counted_in_the_end(
+async def test_an_entry_that_is_set_aside_is_retried_until_it_is_counted(
     views: Views, redis: Redis, sql: asyncpg.Connection, restless: None
 ) -> None:
     (batch,) = await wait(redis, {"home": 5})
@@ -129,10 +129,10 @@ async def test_it_is_never_given_up_and_counted_in_the_end(
     assert (await sums(sql), await letters(sql)) == ({"news": 20, "home": 5}, [])
 
 
-async def test_however_long_no_others_are_counted_all_are_in_the_end(
+async def test_entries_are_counted_after_an_outage_of_any_length(
     views: Views, redis: Redis, sql: asyncpg.Connection, restless: None
 ) -> None:
-    """All take too long; then the database is well again."""
+    """All entries take too long; then the database recovers."""
     await stick(sql, "%")
     await wait(redis, *({f"page {place}": 1} for place in range(2)))
     carrying = views.new_flusher(amount=MANY)
@@ -148,7 +148,7 @@ async def test_however_long_no_others_are_counted_all_are_in_the_end(
     assert await letters(sql) == []
 
 
-async def test_what_was_too_slow_while_all_were_is_tried_when_the_first_one_was_counted(
+async def test_entries_set_aside_in_an_outage_are_retried_once_another_one_is_counted(
     views: Views, redis: Redis, sql: asyncpg.Connection, patient: None
 ) -> None:
     await stick(sql, "%")
@@ -165,15 +165,15 @@ async def test_what_was_too_slow_while_all_were_is_tried_when_the_first_one_was_
 
 
 async def abandon(redis: Redis, consumer: str) -> None:
-    """All entries are `consumer`'s, who has not been heard of for a minute."""
+    """Assigns all entries to `consumer`, which was last heard of a minute ago."""
     entries: Any = await redis.xrange(HOME.stream)
     await redis.xclaim(HOME.stream, GROUP, consumer, 0, [entry for entry, _fields in entries], idle=60_000)
 
 
-# Who has it.
+# Ownership.
 
 
-async def test_an_entry_that_stands_aside_is_not_taken_over_while_its_flusher_lives(
+async def test_an_entry_that_is_set_aside_is_not_taken_over_while_its_flusher_lives(
     views: Views, redis: Redis, sql: asyncpg.Connection, patient: None
 ) -> None:
     (batch,) = await wait(redis, {"slow": 1})
@@ -185,7 +185,7 @@ async def test_an_entry_that_stands_aside_is_not_taken_over_while_its_flusher_li
     assert await views.new_flusher().round() == 0
 
 
-async def test_a_flusher_does_not_take_over_what_it_has_set_aside_itself(
+async def test_a_flusher_does_not_take_over_entries_that_it_set_aside_itself(
     views: Views, redis: Redis, sql: asyncpg.Connection, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gathering, "ABANDONED", NOW)
@@ -198,7 +198,7 @@ async def test_a_flusher_does_not_take_over_what_it_has_set_aside_itself(
     assert len(views.flushes) == tries
 
 
-async def test_when_too_many_stand_aside_nothing_more_is_set_aside(
+async def test_at_most_the_allowed_number_of_entries_is_set_aside(
     views: Views, redis: Redis, sql: asyncpg.Connection, restless: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are tried first, so that there is room again."""
@@ -214,7 +214,7 @@ async def test_when_too_many_stand_aside_nothing_more_is_set_aside(
     assert await stored(sql, "slow") == 5
 
 
-async def test_what_stands_aside_is_told_as_trouble(
+async def test_an_entry_that_stays_set_aside_is_reported_as_trouble(
     views: Views, redis: Redis, sql: asyncpg.Connection, restless: None
 ) -> None:
     (batch,) = await wait(redis, {"slow": 1})

@@ -1,4 +1,4 @@
-"""Keys are spread over four shards, which are asked in one round trip and answer for themselves."""
+"""Keys are spread over four shards, which are asked in one round trip and answer independently."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from app.caching.write_behind.shard import number
 from tests.caching.write_behind.views import Views
 
 
-async def test_additions_to_all_shards_go_together_though_redis_has_forgotten_the_script(
+async def test_additions_to_all_shards_succeed_although_redis_has_forgotten_the_script(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     pages = {f"page-{place}": place for place in range(1, 21)}
@@ -27,10 +27,10 @@ async def test_additions_to_all_shards_go_together_though_redis_has_forgotten_th
     assert await sql.fetchval("SELECT count(*) FROM page_views") == 20
 
 
-async def test_a_shard_that_is_full_does_not_refuse_for_the_others(
+async def test_a_full_shard_refuses_only_its_own_additions(
     views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are asked in one round trip, and each answers for itself."""
+    """All shards are asked in one round trip, and each gives its own answer."""
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(entries=4, bytes=2**27))
     full, *others = (next(page for page in map(str, range(100)) if number(page) == shard) for shard in range(4))
     await views.counters.add(full, 1)

@@ -1,4 +1,4 @@
-"""A stream that is none any more holds up no other one."""
+"""A key that is no longer a stream holds up no other stream."""
 
 import asyncio
 import logging
@@ -11,21 +11,21 @@ from app.caching.write_behind.shard import Shard, number
 from tests.caching.write_behind.views import Views
 
 PAGES = [f"page {place}" for place in range(12)]
-"""Some in each shard."""
+"""At least one page in each shard."""
 ALL = {number(page): Shard("views", number(page)) for page in PAGES}
 LOST, *OTHERS = ALL.values()
 
 
 async def counted(sql: asyncpg.Connection) -> set[str]:
-    """The pages that the database has views of."""
+    """Returns the pages that the database has views of."""
     return {row["page"] for row in await sql.fetch("SELECT page FROM page_views")}
 
 
-async def test_what_stands_in_the_place_of_a_stream_stops_no_other_stream(
+async def test_a_foreign_value_in_place_of_a_stream_stops_no_other_stream(
     views: Views, redis: Redis, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Views wait in all streams · somebody sets a string under the name of one · the others are flushed, and the
-    flusher says why not all are · the name is free again, and what was lost is accepted again and flushed"""
+    """All streams have pending views · somebody sets a string under the name of one · the others are flushed, and the
+    flusher reports why not all are · the name is free again, and what was lost is accepted again and flushed"""
     assert len(ALL) == 4
     for page in PAGES:
         await views.counters.add(page, 1)
@@ -38,7 +38,7 @@ async def test_what_stands_in_the_place_of_a_stream_stops_no_other_stream(
     assert [record.message for record in caplog.records] == [trouble]
 
     await redis.delete(LOST.stream)
-    views.flusher._gathering._claimed = 0.0  # It looks again each few seconds.
+    views.flusher._gathering._claimed = 0.0  # Streams are checked again only every few seconds.
     await views.carry()
     assert views.flusher.trouble is None
     await views.check()
@@ -46,11 +46,11 @@ async def test_what_stands_in_the_place_of_a_stream_stops_no_other_stream(
     assert await counted(sql) == set(PAGES)
 
 
-async def test_a_stream_that_is_overwritten_during_a_flush_keeps_no_other_entry_from_being_forgotten(
+async def test_flushed_entries_are_removed_although_another_stream_is_overwritten_meanwhile(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """The flusher has gathered entries of all streams, and waits for the database · somebody sets a string under the
-    name of one · all are counted, and the others' entries are forgotten"""
+    name of one · all entries are counted, and those of the other streams are removed"""
     for page in PAGES:
         await views.counters.add(page, 1)
     views.commit.clear()
@@ -63,8 +63,10 @@ async def test_a_stream_that_is_overwritten_during_a_flush_keeps_no_other_entry_
     assert [await redis.xlen(shard.stream) for shard in OTHERS] == [0, 0, 0]
 
 
-async def test_receipts_of_other_shards_are_looked_after(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
-    """One stream is overwritten, and Redis loses another one · what was in the other one is accepted again"""
+async def test_an_overwritten_stream_does_not_stop_the_check_of_other_shards(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
+    """One stream is overwritten, and Redis loses the others · what was in the others is accepted again"""
     for page in PAGES:
         await views.counters.add(page, 1)
     await redis.set(LOST.stream, "what somebody else keeps there")

@@ -1,8 +1,8 @@
-"""Totals are exact, what is pending included, and never go back.
+"""Totals are exact, include what is pending, and never decrease.
 
-The rules are C1 to C5, and C7: a key is added to without its total; a total counts what is pending; pending batches are
-held against the ledger; an acknowledgement begins a new epoch; a seed knows of deliveries; entries that are gone take
-their totals with them. C6 and C8 are in `test_write_behind.py`.
+The rules are C1 to C5, and C7: an addition needs no total of its key; a total includes what is pending; pending batches
+are checked against the ledger; an acknowledgement begins a new epoch; a seed knows of deliveries; entries that are gone
+take their totals with them. C6 and C8 are in `test_write_behind.py`.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from app.caching.write_behind.totals import TOTAL
 from tests.caching.write_behind.views import HOME, Views, batch_of, stored, sums
 
 
-async def test_an_addition_to_a_key_whose_total_is_not_cached_needs_no_database_and_makes_no_total(
+async def test_an_addition_to_an_uncached_key_needs_no_database_and_creates_no_total(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
-    """C1. A view creates the total of a page that is not cached: the database's hundred views are gone from it."""
+    """C1. If a view created the total of a page that is not cached, it would lack the database's hundred views."""
     await sql.execute("INSERT INTO page_views VALUES ('home', 100)")
     views.before.clear()  # The database does not answer.
     assert await views.counters.add("home", 1) is None
@@ -34,8 +34,8 @@ async def test_an_addition_to_a_key_whose_total_is_not_cached_needs_no_database_
     assert await views.counters.add("home", 2) == 103
 
 
-async def test_a_total_counts_what_is_pending(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
-    """C2. A total that is read anew from the database alone lacks what waits, and goes back."""
+async def test_a_total_includes_what_is_pending(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """C2. A total that is read anew from the database alone would lack what is pending, and decrease."""
     await views.counters.add("home", 5)
     assert await views.total() == 5
     await redis.delete(HOME.total("home", views.breaker.run))
@@ -46,8 +46,8 @@ async def test_a_total_counts_what_is_pending(views: Views, redis: Redis, sql: a
     assert await views.total() == 5
 
 
-async def test_a_batch_that_is_committed_and_not_acknowledged_is_not_counted_twice(views: Views, redis: Redis) -> None:
-    """C3. The flusher commits · it dies · the total is evicted · a read adds the database and what still waits"""
+async def test_a_committed_batch_without_an_acknowledgement_is_not_counted_twice(views: Views, redis: Redis) -> None:
+    """C3. The flusher commits · it dies · the total is evicted · a read adds the database and the pending entries"""
     await views.counters.add("home", 8)
     await views.commit_without_acknowledging()
     await redis.delete(HOME.total("home", views.breaker.run))
@@ -56,10 +56,10 @@ async def test_a_batch_that_is_committed_and_not_acknowledged_is_not_counted_twi
     assert await views.total() == 8
 
 
-async def test_a_total_is_not_built_over_an_acknowledgement(views: Views, sql: asyncpg.Connection) -> None:
-    """C4. R looks, and asks the database
+async def test_a_total_is_not_seeded_across_an_acknowledgement(views: Views, sql: asyncpg.Connection) -> None:
+    """C4. R reads the stream, and asks the database
                                         a view is accepted, flushed, and acknowledged
-    R seeds what it saw: neither the old views of the database nor the stream have the new one
+    R would seed what it saw: neither the database's views that R read nor the stream include the new view
     """
     await views.counters.add("home", 31)
     await views.flusher.round()
@@ -74,9 +74,9 @@ async def test_a_total_is_not_built_over_an_acknowledgement(views: Views, sql: a
 
 
 async def test_a_total_does_not_count_a_delivered_entry_twice(views: Views) -> None:
-    """C5. R looks
+    """C5. R reads the stream
                                         a view is accepted, and its flush commits, and is not yet acknowledged
-    R asks the database, which has the view, and seeds: the stream has it, too
+    R asks the database, which has the view, and would seed: the stream has the view, too
     """
     await views.counters.add("home", 31)
     await views.flusher.round()
@@ -91,7 +91,7 @@ async def test_a_total_does_not_count_a_delivered_entry_twice(views: Views) -> N
     assert await views.total() == 47
 
 
-async def test_after_a_flush_of_redis_totals_are_not_below_the_database(
+async def test_after_flushall_totals_are_not_below_the_database(
     views: Views, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """C7. A flusher has gathered views · FLUSHALL · a read builds the total from the database · the flush commits"""
@@ -103,7 +103,7 @@ async def test_after_a_flush_of_redis_totals_are_not_below_the_database(
     slow = asyncio.create_task(views.flusher.round())
     await views.gathered.wait()
     await redis.flushall()
-    await views.new_flusher().round()  # The group is made anew.
+    await views.new_flusher().round()  # The group is created again.
     assert await views.total() == 79
     views.commit.set()
     await slow
@@ -111,7 +111,7 @@ async def test_after_a_flush_of_redis_totals_are_not_below_the_database(
     assert await views.total() == 111
 
 
-async def test_a_total_that_is_not_cached_behind_a_long_backlog_is_an_error_and_not_wrong(
+async def test_an_uncached_total_with_too_long_a_backlog_is_an_error_and_never_wrong(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(totals, "MOST_LOOKED_AT", 1)
@@ -124,18 +124,16 @@ async def test_a_total_that_is_not_cached_behind_a_long_backlog_is_an_error_and_
     assert await views.total() == 2
 
 
-async def test_an_entry_that_was_trimmed_while_it_was_pending_does_not_keep_totals_away(
-    views: Views, redis: Redis
-) -> None:
+async def test_a_pending_entry_that_was_trimmed_does_not_block_totals(views: Views, redis: Redis) -> None:
     await views.counters.add("home", 5)
     await views.new_flusher()._gathering.read(0.001)  # It is delivered, and its flusher dies.
     await redis.xtrim(HOME.stream, maxlen=0, approximate=False)
     assert await views.total() == 0
 
 
-async def test_no_total_is_built_over_a_new_group(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
-    """R looks · a view is delivered and committed · the group is deleted, and made again · R asks the database, and
-    seeds: the new group does not know that the view was delivered
+async def test_a_total_is_not_seeded_across_a_new_group(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+    """R reads the stream · a view is delivered and committed · the group is deleted, and created again · R asks the
+    database, and would seed: the new group does not know that the view was delivered
     """
     views.before.clear()
     reader = asyncio.create_task(views.total())
@@ -149,8 +147,8 @@ async def test_no_total_is_built_over_a_new_group(views: Views, redis: Redis, sq
     assert await views.total() == 5
 
 
-async def test_to_read_keys_that_nobody_has_added_to_leaves_nothing_lasting(views: Views, redis: Redis) -> None:
-    """Their names are as long as they may be. A page that was viewed once is kept, though its total was 0 before."""
+async def test_reads_of_keys_without_additions_leave_nothing_lasting_behind(views: Views, redis: Redis) -> None:
+    """Their names have the greatest length. A page that was viewed once is kept, though its total was 0 before."""
     pages = [f"{place:04}".ljust(2048, "x") for place in range(40)]
     before = {key async for key in redis.scan_iter("*")}
     assert set(await asyncio.gather(*map(views.total, pages))) == {0}
@@ -165,7 +163,7 @@ async def test_to_read_keys_that_nobody_has_added_to_leaves_nothing_lasting(view
 
 
 @pytest.mark.parametrize("page", ["a\0b", "\ud800", ""])
-async def test_to_read_what_cannot_be_a_key_fails_alone(views: Views, page: str) -> None:
+async def test_a_read_of_an_invalid_key_fails_no_other_read(views: Views, page: str) -> None:
     await views.counters.add("home", 5)
     answers = await asyncio.gather(views.total("home"), views.total(page), views.total("news"), return_exceptions=True)
     assert (answers[0], answers[2]) == (5, 0)
@@ -173,10 +171,10 @@ async def test_to_read_what_cannot_be_a_key_fails_alone(views: Views, page: str)
 
 
 @pytest.mark.parametrize("rot", ["many", str(2**53), "9" * 17, "9" * 5000, None])
-async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
+async def test_a_corrupt_total_is_rebuilt_and_does_not_affect_the_others(
     views: Views, redis: Redis, sql: asyncpg.Connection, rot: str | None
 ) -> None:
-    """It is no number, or none that can be counted on, or of another type. They are read, built, and added to
+    """It is no number, or too large to count on, or of another type. Good and bad totals are read, built, and added to
     together."""
     pages = [page for page in map(str, range(99)) if number(page) == HOME.number][:9]
     await views.counters.add_many(dict.fromkeys(["home", *pages], 1))
@@ -197,22 +195,22 @@ async def test_a_total_that_is_none_is_built_anew_and_spoils_nothing_of_others(
 
 
 @pytest.mark.parametrize("delta", ['"many"', "null", "{}"])
-async def test_an_entry_that_is_no_batch_spoils_no_total_that_is_being_built(
+async def test_an_invalid_entry_does_not_spoil_a_total_that_is_being_built(
     views: Views, redis: Redis, delta: str
 ) -> None:
-    """R looks, and asks the database       somebody writes into the stream       R seeds: what came since is added"""
+    """R reads, and asks the database       somebody writes into the stream       R seeds: what came since is added"""
     views.before.clear()
     reader = asyncio.create_task(views.total())
     await views.asked.wait()
     await redis.xadd(HOME.stream, {"batch": batch_of(), "deltas": f'{{"home": {delta}}}', "views": 1})
     await views.counters.add("home", 5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views.counters._totals, "_look", None)  # There is no second look.
+        patch.setattr(views.counters._totals, "_look", None)  # A second read of the stream would fail.
         views.before.set()
         assert await reader == 5
 
 
-async def test_what_is_no_epoch_of_a_shard_is_another_one(views: Views, redis: Redis) -> None:
+async def test_a_corrupt_epoch_of_a_shard_counts_as_another_epoch(views: Views, redis: Redis) -> None:
     await redis.delete(HOME.epoch)
     await redis.rpush(HOME.epoch, "theirs")
     await views.counters.add("home", 5)

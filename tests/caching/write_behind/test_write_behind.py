@@ -1,7 +1,7 @@
-"""What was accepted is counted once, whatever is lost or dies on its way.
+"""What was accepted is counted once, whatever is lost or dies on the way.
 
-The rules are C6 and C8: a batch has a guard, and counts once in a flush; the ledger knows batches, and not entries. C1
-to C5 and C7 are those of totals (`test_totals.py`).
+The rules are C6 and C8: a batch has a guard, and counts once in a flush; the ledger records batches, not entries. C1
+to C5 and C7 are the rules of totals (`test_totals.py`).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from app.caching.write_behind.shard import GROUP
 from tests.caching.write_behind.views import HOME, Views, batch_of, stored
 
 
-async def test_a_lost_answer_does_not_count_twice(
+async def test_an_addition_whose_answer_was_lost_counts_once(
     views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C6. The script has run · its answer is lost · the call is repeated"""
@@ -66,10 +66,10 @@ async def test_two_entries_of_one_batch_in_one_flush_count_once(
     assert await stored(sql) == 5
 
 
-async def test_what_a_dead_flusher_held_is_claimed_and_counted_once(
+async def test_entries_of_a_dead_flusher_are_claimed_and_counted_once(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C8. One flusher dies before COMMIT, and one after it: a third one gets all their entries."""
+    """C8. One flusher dies before COMMIT, and one after it: a third one claims all their entries."""
     monkeypatch.setattr(gathering, "ABANDONED", timedelta(milliseconds=1))
     await views.counters.add("home", 3)
     await views.new_flusher()._gathering.read(0.001)
@@ -95,7 +95,7 @@ async def test_a_repeated_idempotency_key_counts_once_for_each_key(views: Views,
     assert [await stored(sql, page) for page in ("home", "news", "about")] == [9, 8, 7]
 
 
-async def test_at_its_cap_the_backlog_accepts_nothing_more(
+async def test_a_full_backlog_accepts_nothing_more(
     views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views.counters._acceptance, "cap", Cap(entries=8, bytes=2**27))
@@ -109,7 +109,9 @@ async def test_at_its_cap_the_backlog_accepts_nothing_more(
     await views.counters.add("home", 1)
 
 
-async def test_what_is_no_batch_becomes_a_dead_letter(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
+async def test_an_entry_that_is_no_batch_becomes_a_dead_letter(
+    views: Views, redis: Redis, sql: asyncpg.Connection
+) -> None:
     await redis.xadd(HOME.stream, {"batch": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "deltas": b"\xff{"})
     await views.counters.add("home", 1)
     assert await views.total() == 1
@@ -139,10 +141,10 @@ async def test_without_redis_nothing_is_accepted(clock: RedisClock, breaker: Bre
                 await question
 
 
-async def test_a_backlog_larger_than_a_transaction_takes_is_flushed_in_several(
+async def test_a_large_backlog_is_flushed_in_several_transactions(
     views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the database was away, more has come than it can count within a statement's time."""
+    """While the database was away, more was accepted than it can count within one statement's timeout."""
     monkeypatch.setattr(flusher, "MOST_ROWS", 700)
     for place in range(4):
         await views.counters.add_many({f"page {place} {number}": 1 for number in range(1000)})
@@ -160,7 +162,7 @@ async def test_a_backlog_larger_than_a_transaction_takes_is_flushed_in_several(
     assert max(sizes) <= 700
 
 
-async def test_the_ledger_can_be_read_by_a_dump_while_a_new_hour_begins(
+async def test_a_dump_that_reads_the_ledger_does_not_block_a_new_hour(
     views: Views, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     async with sql.transaction():
@@ -170,9 +172,7 @@ async def test_the_ledger_can_be_read_by_a_dump_while_a_new_hour_begins(
     assert await stored(sql) == 5
 
 
-async def test_a_partition_that_somebody_dropped_is_made_again(
-    views: Views, sql: asyncpg.Connection, redis: Redis
-) -> None:
+async def test_a_dropped_partition_is_created_again(views: Views, sql: asyncpg.Connection, redis: Redis) -> None:
     for times in (1, 2, 3):
         batch = batch_of(timedelta(hours=3))
         await redis.xadd(HOME.stream, {"batch": batch, "deltas": '{"home": 5}'})

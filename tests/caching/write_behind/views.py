@@ -1,4 +1,4 @@
-"""Page views as they are wired, with gates, and with processes that die when a test wants them to."""
+"""Page views with their real wiring, plus gates, and processes that die when a test wants them to."""
 
 import asyncio
 from collections import Counter
@@ -35,16 +35,16 @@ COUNTED = """
 SELECT page, sum(views)::bigint AS views
 FROM (SELECT page, views FROM page_views UNION ALL SELECT page, delta FROM parked_views) AS each GROUP BY page
 """
-"""What is counted of each page, with what waits for its row."""
+"""The counted views of each page, including those that still wait for its row."""
 HOME = Shard("views", number("home"))
 
 
 class Lost(BaseException):
-    """A process died, or its link did."""
+    """A process or its connection died."""
 
 
 class Unwatched(WriteBehind):
-    """Nobody looks after its receipts, but the test."""
+    """Counters whose receipts only the test checks."""
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._background)
@@ -52,8 +52,8 @@ class Unwatched(WriteBehind):
 
 
 class Views:
-    """A process that takes page views on, and one that carries them. There is a gate before and behind each answer of
-    the database, and one before each flush; a flush can die after its COMMIT, and a salvage after its own."""
+    """A process that accepts page views and one that flushes them. There is a gate before and after each answer of the
+    database, and one before each flush. A flush can die after its COMMIT, and so can a salvage."""
 
     def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, breaker: Breaker, database: Database) -> None:
         self.store = PageViewStore(database)
@@ -64,7 +64,7 @@ class Views:
         self.open()
         self.flow: Counter[Flow] = Counter()
         self.flushes: list[int] = []
-        """How many batches each flush was given."""
+        """The number of batches in each flush."""
         self.cache, self.breaker = Cache(redis, clock, breaker), breaker
         self._of_store = target(self.store, self.store)
         self.target = Target(self.load, self.flush, self.salvage)
@@ -74,14 +74,14 @@ class Views:
         self.flusher = self.new_flusher()
 
     def another(self, clock: RedisClock | None = None) -> Self:
-        """Another process, with the same stores, and perhaps another copy of Redis' clock."""
+        """Returns another process with the same stores, and perhaps another copy of Redis' clock."""
         redis, waiting, own, breaker, database = self._stores
         other = type(self)(redis, waiting, clock or own, breaker, database)
         other.counters._background.open()
         return other
 
     def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
-        """Another flusher: another process."""
+        """Returns another flusher, which acts as another process."""
         return Flusher(
             self.cache, "views", self.target, redis=self.waiting, amount=amount, interval=interval, observe=self.observe
         )
@@ -92,11 +92,11 @@ class Views:
             gate.set()
 
     def observe(self, flow: Flow, count: int) -> None:
-        """Counts what was reported."""
+        """Counts the reported events."""
         self.flow[flow] += count
 
     async def load(self, pages: Sequence[str], batches: Sequence[str]) -> Standing:
-        """What the database has, through the gates."""
+        """Reads the database, through the gates."""
         self.asked.set()
         await self.before.wait()
         standing = await self._of_store.load(pages, batches)
@@ -122,24 +122,24 @@ class Views:
         return kept
 
     async def commit_without_acknowledging(self) -> None:
-        """A flush whose process dies right after COMMIT."""
+        """Runs a flush whose process dies right after COMMIT."""
         self.dies_after_commit = True
         with pytest.raises(Lost):
             await self.flusher.round()
         self.dies_after_commit = False
 
     async def total(self, page: str = "home") -> int:
-        """What a read answers."""
+        """Returns what a read answers."""
         return (await self.counters.get(page)).amount
 
     async def check(self) -> None:
-        """Looks for what Redis has lost, however young it is."""
+        """Checks for losses of Redis, however young the additions are."""
         await self.counters.receipts.check(young=timedelta(0))
 
     async def carry(self, flusher: Flusher | None = None) -> None:
-        """Carries all that waits."""
+        """Flushes all pending additions."""
         flusher, in_vain = flusher or self.flusher, 0
-        while in_vain < 2:  # The first one may have had to create the groups.
+        while in_vain < 2:  # The first round may have had to create the groups.
             in_vain = 0 if await flusher.round() else in_vain + 1
 
 
@@ -147,7 +147,7 @@ class Views:
 async def open_views(
     endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
 ) -> AsyncIterator[Views]:
-    """Page views over real servers; nobody runs the flusher, nor looks after receipts, but the test."""
+    """Opens page views over real servers. Only the test runs the flusher and checks the receipts."""
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
         views = Views(redis, waiting, clock, breaker, database)
         async with views.counters:
@@ -157,22 +157,22 @@ async def open_views(
 
 
 def batch_of(age: timedelta = timedelta(0)) -> str:
-    """A batch that was made so long ago."""
+    """Returns the name of a batch that was made `age` ago."""
     return ulid((datetime.now(UTC) - age).timestamp() * 1000)
 
 
 async def stored(sql: asyncpg.Connection, page: str = "home") -> int:
-    """What Postgres has."""
+    """Returns the views that Postgres has of a page."""
     return int(await sql.fetchval("SELECT coalesce((SELECT views FROM page_views WHERE page = $1), 0)", page))
 
 
 async def sums(sql: asyncpg.Connection) -> Mapping[str, int]:
-    """What Postgres has of every page."""
+    """Returns the views that Postgres has of every page."""
     return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
 
 
 async def drop_partitions(sql: asyncpg.Connection) -> None:
-    """Somebody drops all partitions of the ledger."""
+    """Drops all partitions of the ledger, as somebody might by hand."""
     for partition in await sql.fetch(
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'applied'::regclass"
     ):
@@ -180,7 +180,7 @@ async def drop_partitions(sql: asyncpg.Connection) -> None:
 
 
 async def new_ledger(sql: asyncpg.Connection) -> None:
-    """The ledger is that of a new database."""
+    """Resets the ledger to that of a new database."""
     await drop_partitions(sql)
     await sql.execute(
         "DELETE FROM ledger_hours; DELETE FROM set_aside; UPDATE ledger_floor SET hour = '1970-01-01 00:00Z'"

@@ -1,7 +1,7 @@
-"""Linearizable: who reads after a write was answered sees it, and nobody sees what is not committed.
+"""Linearizable: a read that begins after a write was answered sees it, and no read sees an uncommitted value.
 
 The rules are L1 to L4: the lock before the revocation, and the revocation before COMMIT; lock and row in two
-statements; the writer takes the lease over; a load without the lock is kept by nobody and shared with nobody.
+statements; the writer takes the lease over; a load without the lock is neither kept nor shared.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT gra
 
 
 async def quantity(inventory: Inventory, sku: str = "A") -> int | None:
-    """What a read answers."""
+    """Returns the quantity that a read answers."""
     stock = (await inventory.get(sku)).value
     return None if stock is None else stock.quantity
 
@@ -59,7 +59,7 @@ async def test_a_write_is_in_both_stores_when_it_is_answered(inventory: Inventor
 async def test_without_redis_nothing_is_saved(
     inventory: Inventory, load: Load, store: StockStore, clock: RedisClock, breaker: Breaker
 ) -> None:
-    """L1. A's link to Redis is down · A commits anyway, and answers · R on B hits the old value."""
+    """L1. A's connection to Redis is down · A commits anyway, and answers · R on B hits the old value."""
     await inventory.put("A", Setting(30))
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         region: Region[str, Stock] = Region(
@@ -79,7 +79,7 @@ async def test_without_redis_nothing_is_saved(
     assert stored.model_dump_json().encode() == (await inventory.get("A")).payload
 
 
-async def test_the_value_is_not_taken_away_before_the_lock_is_had(
+async def test_a_writer_does_not_revoke_the_value_before_it_holds_the_lock(
     inventory: Inventory, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """L1. W revokes, and waits for the lock · R loads the old row, which nobody has locked, and fills it · W commits"""
@@ -96,8 +96,8 @@ async def test_the_value_is_not_taken_away_before_the_lock_is_had(
 async def test_lock_and_row_are_read_with_two_snapshots(
     endpoints: Endpoints, sql: asyncpg.Connection, inventory: Inventory
 ) -> None:
-    """L2. A statement takes its snapshot, and stalls · W commits, and frees its lock · the statement gets the lock, and
-    would answer the old row as one that may be kept."""
+    """L2. A statement takes its snapshot, and stalls · W commits, and releases its lock · the statement gets the lock,
+    and would answer the old row as one that may be kept."""
     await inventory.put("A", Setting(30))
     reader = await asyncpg.connect(endpoints.database_url)
     async with sql.transaction():
@@ -113,10 +113,10 @@ async def test_lock_and_row_are_read_with_two_snapshots(
     assert (row["unlocked"], row["quantity"]) == (True, 29)
 
 
-async def test_a_writer_that_was_overtaken_does_not_bring_its_value_back(
+async def test_an_overtaken_writer_does_not_bring_its_value_back(
     region: Region[str, Stock], load: Load, store: StockStore
 ) -> None:
-    """L3. W1 commits, and stalls · W2 revokes, commits, and dies · W1 fills: the lease must be W2's by now."""
+    """L3. W1 commits, and stalls · W2 revokes, commits, and dies · W1 fills: by now, the lease must be W2's."""
     committed, go = asyncio.Event(), asyncio.Event()
 
     async def slow_save(sku: str, change: Change, revoke: Callable[[], Awaitable[None]]) -> Stock | None:
@@ -134,11 +134,11 @@ async def test_a_writer_that_was_overtaken_does_not_bring_its_value_back(
     assert await quantity(inventory) == 96
 
 
-async def test_a_row_that_was_read_under_a_writer_is_shared_with_nobody(
+async def test_a_row_read_during_a_write_is_not_shared(
     inventory: Inventory, region: Region[str, Stock], load: Load, store: StockStore, redis: Redis
 ) -> None:
     """L4. W has the lock, and has revoked
-    the relay carries an older change, and drops W's lease
+    the relay delivers an older change, and drops W's lease
     R1 is granted a lease, reads the old row without the lock, and stalls
                                         W commits, and answers
                                         R2 meets R1's lease; if it joined, it would answer the old row
@@ -185,7 +185,7 @@ async def test_a_row_that_was_read_under_a_writer_is_shared_with_nobody(
     assert new.value.quantity == 99
 
 
-async def test_a_reader_never_sees_what_is_not_committed(
+async def test_a_reader_never_sees_an_uncommitted_value(
     inventory: Inventory, region: Region[str, Stock], load: Load, store: StockStore
 ) -> None:
     await inventory.put("A", Setting(30))
@@ -210,7 +210,7 @@ async def test_a_reader_never_sees_what_is_not_committed(
     assert await quantity(inventory) == 29
 
 
-async def test_a_write_in_sql_shows_after_its_invalidation(
+async def test_a_write_in_sql_is_seen_after_its_invalidation(
     inventory: Inventory, region: Region[str, Stock], sql: asyncpg.Connection
 ) -> None:
     await inventory.put("A", Setting(30))
@@ -222,7 +222,7 @@ async def test_a_write_in_sql_shows_after_its_invalidation(
 async def test_a_database_with_another_default_isolation_keeps_the_two_snapshots(
     endpoints: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """L2 holds in READ COMMITTED only: a repeatable read takes one snapshot for both statements."""
+    """L2 holds only in READ COMMITTED: a repeatable read takes one snapshot for both statements."""
     await sql.execute("ALTER DATABASE fourways SET default_transaction_isolation = 'repeatable read'")
     try:
         async with (
@@ -236,10 +236,10 @@ async def test_a_database_with_another_default_isolation_keeps_the_two_snapshots
         await sql.execute("ALTER DATABASE fourways RESET default_transaction_isolation")
 
 
-async def test_a_connection_lost_while_it_commits_is_an_unknown_outcome(
+async def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(
     endpoints: Endpoints, region: Region[str, Stock], load: Load, inventory: Inventory, sql: asyncpg.Connection
 ) -> None:
-    """W's COMMIT is on its way · the connection dies: W cannot know. A repetition with the same key settles it."""
+    """W's COMMIT is in flight · the connection dies: W cannot know. A repetition with the same key settles it."""
     await inventory.put("A", Setting(30))
     async with (
         PostgresWire(endpoints.database_url) as wire,

@@ -1,4 +1,4 @@
-"""The resources whose coherence is checked: each module here describes one, as `CHECKED`."""
+"""The resources whose coherence is checked. Each module here describes one, as `CHECKED`."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,15 +10,15 @@ class Checked:
     """A resource with a service that has `get(key)` and `change(key, changes, expected)`."""
 
     name: str
-    """Of the resource, its table, and its attribute of `Resources`."""
+    """Name of the resource, of its table, and of its attribute of `Resources`."""
     insert: str
-    """Adds a row whose `field` is `old`, and answers its key."""
+    """A statement that adds a row whose `field` is `old`, and returns its key."""
     key: str
-    """The key's column."""
+    """The column of the key."""
     field: str
-    """A column that can be changed to any text."""
+    """A column that can be set to any text."""
 
 
 def all_of_them() -> list[Checked]:
-    """Those of all modules."""
+    """Returns the resources of all modules."""
     return [import_module(f"{__name__}.{module.name}").CHECKED for module in iter_modules(__path__)]

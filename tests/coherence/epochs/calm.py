@@ -1,7 +1,7 @@
-"""Whether all believe in the end, once no more faults happen and all names lead to one Redis and one Postgres.
+"""Checks that all instances believe in the end, once faults stop and all names lead to one Redis and one Postgres.
 
-From a state on, the instances take turns, in a fixed order: each ends what it does and makes a whole poll, then the
-time goes on by a tick. Where that comes to a state that it was in before, without belief of all, nobody would ever
+From a given state on, the instances take turns in a fixed order: each finishes what it has begun and makes a whole
+poll, then time advances by a tick. If that returns to an earlier state in which not all believe, nobody would ever
 believe again.
 """
 
@@ -15,8 +15,8 @@ Rules = frozenset[str]
 
 
 class Calm:
-    """Judges states. `url` and `address`: where all names lead from then on; without them they lead where they do.
-    `wanted`: who has to believe, if that is not all."""
+    """Judges states. `url` and `address`: where all names lead from then on; without them, names stay as they are.
+    `wanted`: the instances that have to believe, if not all have to."""
 
     def __init__(self, without: Rules, url: int | None, address: int | None, wanted: tuple[int, ...] = ()) -> None:
         self._without, self._url, self._address = without, url, address
@@ -50,14 +50,14 @@ class Calm:
         return None
 
     def _well(self, world: World) -> bool:
-        """Whether all believe, or, where names go on to lead to different stores, whether anybody does."""
+        """Whether all believe or, if names keep leading to different stores, whether any instance does."""
         if self._wanted:
             return all(world.instances[i].trust for i in self._wanted)
         beliefs = [one.trust > 0 for one in world.instances if one.alive]
         return any(beliefs) if self._url is None or self._address is None else all(beliefs)
 
     def _round(self, world: World) -> World:
-        """Each makes a poll, or ends what it has begun."""
+        """Lets each instance make a poll, or finish the one it has begun."""
         for i, one in enumerate(world.instances):
             if not one.alive:
                 continue
@@ -68,6 +68,6 @@ class Calm:
             begun = False
             while world.instances[i].poll.step or not begun:
                 begun = True
-                # The last choice is the new connection, where there is one to make.
+                # The last choice is the new connection, if one can be made.
                 *_, (_, world) = polls(world, i, self._without)
         return world

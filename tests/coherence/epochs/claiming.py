@@ -10,7 +10,7 @@ Rules = frozenset[str]
 
 
 def claim(world: World, i: int, both: bool, without: Rules) -> Iterator[Step]:
-    """Puts the claims that are missing, or promotes where they have stood for long enough."""
+    """Puts the missing claims, or promotes once they have stood for long enough."""
     me = world.instances[i]
     _, _, _, claim, claimed = me.poll.row
     recorded, _, redis_claim, claimant, _ = me.poll.seen

@@ -1,4 +1,4 @@
-"""Goes through every interleaving, and tells the first that breaks a property."""
+"""Explores every interleaving, and reports the first one that violates a property."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Labelled = tuple[int, str, World]
 
 
 class Violation(NamedTuple):
-    """What went wrong, and the steps that lead there: who made each, and what it was."""
+    """What went wrong, and the steps that lead there: the actor and the label of each."""
 
     what: str
     trace: list[tuple[int, str]]
@@ -26,7 +26,7 @@ class Violation(NamedTuple):
 
 
 class Explored(NamedTuple):
-    """How many states there were, whether those were all, and the first violation."""
+    """The number of states, whether those were all, and the first violation."""
 
     states: int
     exhausted: bool
@@ -62,7 +62,7 @@ def tick(world: World) -> World:
 
 
 def steps(world: World, without: Rules) -> Iterator[Labelled]:
-    """Each step that may come next. Raises Stale with the step that is wrong."""
+    """Yields each possible next step. Raises Stale for a step that is wrong."""
     for i, one in enumerate(world.instances):
         if one.alive:
             for kind in (polls, writes, reads):
@@ -106,7 +106,7 @@ def explore(
     limit: int = 1_000_000,
     calm: Callable[[World], str | None] | None = None,
 ) -> Explored:
-    """Breadth first. `calm` judges each state, too."""
+    """Explores breadth first. `calm` judges each state, too."""
     parents = {hash(start): hash(start)}
     queue = deque([start])
     while queue:

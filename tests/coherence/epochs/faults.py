@@ -1,4 +1,4 @@
-"""What happens to the stores and to the names that lead to them. Each fault of a world happens at most once."""
+"""Faults of the stores and of the names that lead to them. Each fault of a world happens at most once."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from tests.coherence.epochs.world import NO_POLL, NO_REQUEST, World
 
 
 def fault(world: World, name: str) -> World | None:
-    """The world after a fault, or None when it cannot happen now."""
+    """Returns the world after a fault, or None when it cannot happen now."""
     faults = list(world.faults)
     faults.remove(name)
     rest = world._replace(faults=tuple(faults))
@@ -25,7 +25,7 @@ def _address(world: World, i: int, p: int) -> World | None:
 
 
 def _move(world: World, r: int) -> World:
-    """The name of Redis leads elsewhere, for all at once."""
+    """The name of Redis leads elsewhere, for all instances at once."""
     for i in range(len(world.instances)):
         world = _url(world, i, r)
     return world
@@ -78,7 +78,7 @@ def _copy(world: World, p: int, lost: int) -> World | None:
 
 
 def _promote(world: World, lost: int) -> World | None:
-    """A standby is promoted that lacks the last commits."""
+    """A standby that lacks the last commits is promoted."""
     return _copy(world, 1, lost)
 
 

@@ -1,4 +1,4 @@
-"""A world after some moves that are made one after the other: where an exploration may start that would be too long."""
+"""A world after a sequence of moves: the start of an exploration that would otherwise be too long."""
 
 from tests.coherence.epochs.explorer import tick
 from tests.coherence.epochs.faults import fault
@@ -10,8 +10,8 @@ KINDS = {"polls": polls, "writes": writes, "reads": reads}
 
 
 def played(world: World, *moves: str, without: frozenset[str] = frozenset()) -> World:
-    """`A polls`, `B writes`, `A reads`: to the end. `A goes on`: one step of its poll. `tick`, and the name of a
-    fault: that. Raises ValueError when a move cannot be made."""
+    """Plays moves, one after the other. `A polls`, `B writes`, `A reads`: from beginning to end. `A goes on`: one step
+    of its poll. `tick`, or the name of a fault: just that. Raises ValueError when a move cannot be made."""
     for move in moves:
         who, _, what = move.partition(" ")
         if what in KINDS and who in "ABC":
@@ -29,7 +29,7 @@ def played(world: World, *moves: str, without: frozenset[str] = frozenset()) -> 
 
 
 def _ended(world: World, i: int, what: str, without: frozenset[str]) -> World:
-    """What an instance does from the beginning to the end. It takes a new connection where one is to be made."""
+    """Plays a poll, a write or a read to its end. It takes a new connection where one can be made."""
     while True:
         steps = list(KINDS[what](world, i, without))
         if not steps:

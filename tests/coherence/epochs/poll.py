@@ -25,11 +25,11 @@ Rules = frozenset[str]
 
 
 VOID = -1
-"""The token of a record after somebody has seen that Redis went back."""
+"""The token of a record after an instance has seen that Redis went back."""
 
 AT_ONCE = frozenset(("seen", "row", "row claimed", "redis claimed", "promoted", "refuted", "redis refuted"))
-"""Where an answer is seen as soon as it was given. What it makes the instance do is a step of its own, and may come
-late; and a look that changes nothing elsewhere may come late itself."""
+"""Steps at which an answer is seen as soon as it is given. Acting on it is a separate step, which may come late; and a
+query that changes nothing elsewhere may be late itself."""
 
 
 def polls(world: World, i: int, without: Rules) -> Iterator[Step]:
@@ -157,7 +157,7 @@ def _row(world: World, i: int, without: Rules) -> Iterator[Step]:
 
 
 def _member(world: World, i: int, without: Rules) -> World:
-    """What a member does when there is no claim any more."""
+    """Continues a member's poll once there is no claim."""
     poll = world.instances[i].poll
     if poll.undone and "rows are told before trust" not in without:
         return with_poll(world, i, step="take")

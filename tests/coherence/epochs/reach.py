@@ -1,11 +1,11 @@
-"""How an instance comes to a store, and how it loses its trust."""
+"""How an instance connects to a store, and how it loses its trust."""
 
 from collections.abc import Iterator
 
 from tests.coherence.epochs.world import NO_POLL, Instance, Postgres, Redis, World, new_beat
 
 TRUST, SETTLED = 1, 2
-"""Ticks."""
+"""In ticks."""
 
 
 def with_instance(world: World, i: int, **changes: object) -> World:
@@ -17,7 +17,7 @@ def with_poll(world: World, i: int, **changes: object) -> World:
 
 
 def end(world: World, i: int) -> World:
-    """The poll of the instance is over."""
+    """Ends the poll of the instance."""
     return with_instance(world, i, poll=NO_POLL)
 
 
@@ -30,7 +30,7 @@ def with_postgres(world: World, p: int, postgres: Postgres) -> World:
 
 
 def distrusting(one: Instance) -> Instance:
-    """The instance after it has noticed a loss of trust."""
+    """Returns the instance after it has noticed a loss of trust."""
     return one._replace(
         trust=0,
         poll=one.poll._replace(spoilt=True) if one.poll.step else one.poll,
@@ -44,7 +44,7 @@ def put(world: World, i: int, one: Instance) -> World:
 
 
 def to_redis(world: World, i: int, without: frozenset[str]) -> Iterator[tuple[World, int]]:
-    """Each connection that the instance may take, a new one too: the world with it, and the Redis it leads to."""
+    """Yields the world and the Redis for each connection that the instance may take, including a new one."""
     me = world.instances[i]
     for r in me.pool:
         yield world, r
@@ -53,7 +53,7 @@ def to_redis(world: World, i: int, without: frozenset[str]) -> Iterator[tuple[Wo
 
 
 def connected(world: World, i: int, without: frozenset[str]) -> World:
-    """A new connection is made to where the URL leads. Another run than the one met last ends the trust."""
+    """Makes a new connection to where the URL leads. If it meets another run than the last one, trust ends."""
     me = world.instances[i]
     run = world.redises[me.url].run
     pool = me.pool if "old connections are dropped" in without else ()
@@ -65,7 +65,7 @@ def connected(world: World, i: int, without: frozenset[str]) -> World:
 
 
 def to_postgres(world: World, i: int) -> Iterator[tuple[World, int]]:
-    """Each session that the instance may take, a new one too."""
+    """Yields the same for each session in Postgres."""
     me = world.instances[i]
     for p in me.sessions:
         yield world, p
@@ -74,7 +74,7 @@ def to_postgres(world: World, i: int) -> Iterator[tuple[World, int]]:
 
 
 def invalidated(world: World, i: int, r: int, without: frozenset[str]) -> World:
-    """Redis drops the value, voids the lease, and sets the beat, in one script."""
+    """Drops the value, voids the lease, and sets the beat, in one script."""
     redis = world.redises[r]._replace(value=-1, filled=0, lease=0)
     if "telling sets the beat" in without:
         return with_redis(world, r, redis)

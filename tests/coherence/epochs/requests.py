@@ -18,7 +18,7 @@ Rules = frozenset[str]
 
 
 class Stale(Exception):
-    """A read that answers what it must not."""
+    """A read answers a value that it must not answer."""
 
 
 def writes(world: World, i: int, without: Rules) -> Iterator[Step]:
@@ -164,7 +164,7 @@ def _fill(world: World, i: int, r: int, without: Rules) -> Step:
 
 
 def _read(world: World, i: int, version: int, history: int) -> World:
-    """The end of a read. Raises Stale when it is one."""
+    """Ends a read. Raises Stale when its answer is stale."""
     needed = world.instances[i].read.needed
     excused = world.excused and world.excused[i]
     for h, pg in enumerate(world.postgreses):

@@ -1,5 +1,5 @@
-"""Random walks through a world that is too large to be seen whole: deep ones, in which one instance often goes on for
-a while. They prove nothing; what they find is wrong."""
+"""Random walks through a world that is too large to be explored completely: deep ones, in which one instance often
+makes many steps in a row. They prove nothing, but whatever they find is a real violation."""
 
 import random
 
@@ -11,7 +11,7 @@ from tests.coherence.epochs.world import World
 
 
 def walk(world: World, seed: int, without: Rules = frozenset(), length: int = 150) -> Violation | None:
-    """One walk, the same for each seed."""
+    """Makes one walk, the same one for each seed."""
     chance = random.Random(seed)
     sticky, haste = chance.choice((0.3, 0.7, 0.9)), chance.choice((0.08, 0.2))
     alive = [i for i, one in enumerate(world.instances) if one.alive]
@@ -46,7 +46,7 @@ def walk(world: World, seed: int, without: Rules = frozenset(), length: int = 15
 
 
 def swarm(world: World, seeds: range, without: Rules = frozenset(), length: int = 150) -> Violation | None:
-    """The shortest violation of the first that these walks find."""
+    """Returns the violation of the first walk that finds one."""
     for seed in seeds:
         if found := walk(world, seed, without, length):
             return found

@@ -1,9 +1,9 @@
-"""The protocol of epochs in every order of its steps: what holds with all rules, and what each rule is there for.
+"""The protocol of epochs in every order of its steps: what holds with all rules, and why each rule is needed.
 
 The worlds are small (two instances, two Redises, a Postgres and a copy of it, one key), and TRUST is one tick. A world
-that is exhausted has been seen whole; one that is not has been seen up to a bound. Rules stand together where each
-of them alone is enough. Not modelled: an answer that never comes, a store that is away, the revoke of inventory,
-clocks that do not go alike.
+is either exhausted, that is, seen completely, or explored up to a bound. Rules are left out together where each of them
+alone is enough. Not modelled: an answer that never comes, a store that is away, the revocation of inventory, clocks
+that run at different speeds.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ LOST = ("A writes", "A reads", "promote 1", *PROMOTED[1:])
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A world that has been played to where the exploration begins. `then`: what may still happen. `calm`: where all
-    names lead in the end, and who has to believe then."""
+    """A world that has been played to where the exploration begins. `then`: faults that may still happen. `calm`: where
+    all names lead in the end, and which instances have to believe then."""
 
     then: tuple[str, ...] = ()
     moves: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ FAR = {
 
 
 @pytest.mark.parametrize("left_out", NEEDED, ids=" and ".join)
-def test_without_this_rule_a_property_breaks(left_out: tuple[str, ...]) -> None:
+def test_without_this_rule_a_property_is_violated(left_out: tuple[str, ...]) -> None:
     case, without = NEEDED[left_out], frozenset(left_out)
     explored = explore(case.start(without), without, 60_000, case.judge(without))
     print(explored.violation)
@@ -119,7 +119,7 @@ def test_without_this_rule_a_property_breaks(left_out: tuple[str, ...]) -> None:
     [pytest.param(case, id=name) for name, case in HOLDS.items()]
     + [pytest.param(case, id=name, marks=pytest.mark.prove) for name, case in HOLDS_AT_LENGTH.items()],
 )
-def test_with_all_rules_the_whole_world_holds(case: Case) -> None:
+def test_with_all_rules_every_property_holds_in_the_whole_world(case: Case) -> None:
     explored = explore(case.start(), calm=case.judge(frozenset()))
     assert explored.violation is None, str(explored.violation)
     assert explored.exhausted
@@ -128,12 +128,12 @@ def test_with_all_rules_the_whole_world_holds(case: Case) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("walks", [100, pytest.param(20_000, marks=pytest.mark.prove)])
 @pytest.mark.parametrize("name", FAR)
-def test_no_walk_finds_a_violation(name: str, walks: int) -> None:
+def test_no_random_walk_finds_a_violation(name: str, walks: int) -> None:
     found = swarm(FAR[name].start(), range(walks))
     assert found is None, str(found)
 
 
-def test_unless_the_record_is_voided_at_once_others_go_on_to_believe_a_redis_that_went_back() -> None:
-    """A sees it and stands still before it claims; B, whose beat is older than what was lost, reads the old value."""
+def test_without_voiding_the_record_others_keep_believing_a_redis_that_went_back() -> None:
+    """A detects it and stalls before it claims; B, whose beat is older than the loss, reads the old value."""
     rule = frozenset(["who sees Redis gone back voids the record"])
     assert swarm(FAR["Redis goes back"].start(), range(600, 800), rule) is not None

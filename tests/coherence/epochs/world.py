@@ -1,8 +1,8 @@
-"""What there is in the model: instances, Redises, Postgreses, and what is known of each.
+"""The model's state: instances, Redises, Postgreses, and what is known of each.
 
-All records are tuples, so that a state can be hashed. Time is counted in ticks, and only what is left or has passed is
-kept: two states that differ by the hour alone are one. Random tokens are small numbers: a new one is the smallest that
-stands nowhere, so that a state that comes again is seen to come again.
+All records are tuples, so that a state can be hashed. Time is counted in ticks, and only remaining or elapsed time is
+kept: two states that differ only in absolute time are one. Random tokens are small numbers: a new one is the smallest
+unused number, so that a state that recurs is recognized.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,17 @@ def above(one: int, other: int) -> bool:
 
 
 class Redis(NamedTuple):
-    """A server, and what stands in it. `token` 0: no record; `claim` 0: no claim."""
+    """A server, and what it holds. `token` 0: no record; `claim` 0: no claim."""
 
     run: int
     token: int
     history: int
     claim: int
     claimant: int
-    """The history of who claims."""
+    """The history of the claiming instance."""
     beats: tuple[int, ...]
     value: int
-    """The version of the one key; -1 for none."""
+    """The version of the only key; -1 for none."""
     filled: int
     """The token under which the value was filled."""
     lease: int
@@ -42,20 +42,20 @@ class Postgres(NamedTuple):
     history: int
     claim: int
     claimed: int
-    """The run that is claimed."""
+    """The claimed run."""
     versions: tuple[int, ...]
     undone: tuple[int, ...]
     needed: int
-    """The newest version of which a write was answered."""
+    """The newest version whose write was answered."""
 
 
 class Poll(NamedTuple):
-    """A poll under way."""
+    """A poll in flight."""
 
     step: str = ""
     elapsed: int = 0
     spoilt: bool = False
-    """Whether trust was lost since it began."""
+    """Whether trust was lost since the poll began."""
     redis: int = 0
     run: int = 0
     seen: tuple[int, int, int, int, str] = (0, -1, 0, -1, "")
@@ -65,11 +65,11 @@ class Poll(NamedTuple):
     """Token, run, history, claim, claimed run of the newest epoch."""
     undone: tuple[int, ...] = ()
     fresh: bool = False
-    """Whether its connections are its own, made by it."""
+    """Whether the poll uses its own new connections."""
 
 
 class Request(NamedTuple):
-    """A read or a write under way."""
+    """A read or a write in flight."""
 
     step: str = ""
     token: int = 0
@@ -85,12 +85,12 @@ NO_POLL, NO_REQUEST = Poll(), Request()
 
 
 class Instance(NamedTuple):
-    """A process. `url` and `address` are where its names lead; `pool` and `sessions` where it has connections."""
+    """A process. `url` and `address` are where its names lead; `pool` and `sessions` are its connections."""
 
     url: int
     pool: tuple[int, ...]
     met: int
-    """The run met last on a new connection."""
+    """The run that a new connection met last."""
     address: int
     sessions: tuple[int, ...]
     token: int
@@ -101,19 +101,19 @@ class Instance(NamedTuple):
     back: int = 0
     """The token of the epoch in which this instance saw Redis go back."""
     strange: bool = False
-    """It saw another token in this Redis."""
+    """Whether it saw another token in this Redis."""
     superseded: int = -1
     """The highest history that Redis showed to be above its own."""
     shown: int = -1
     """The history that the last poll showed, if it is that of the newest epoch."""
     looked: int = 0
-    """For how many ticks its last look into Redis counts."""
+    """For how many more ticks its last query of Redis counts."""
     row_claim: int = 0
     row_age: int = 0
     redis_claim: int = 0
     redis_age: int = 0
     doubt: bool = False
-    """The next poll makes its own connections."""
+    """Whether the next poll makes its own connections."""
     poll: Poll = NO_POLL
     write: Request = NO_REQUEST
     read: Request = NO_REQUEST
@@ -121,24 +121,24 @@ class Instance(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything. `faults`, `writes`, `reads`: what may still happen."""
+    """The whole state. `faults`, `writes`, `reads`: what may still happen."""
 
     redises: tuple[Redis, ...]
     postgreses: tuple[Postgres, ...]
     instances: tuple[Instance, ...]
     faults: tuple[str, ...]
     writes: tuple[int, ...]
-    """Who may still write."""
+    """The instances that may still write."""
     reads: tuple[int, ...]
     version: int = 0
     saved: tuple[Redis, ...] = ()
     excused: tuple[int, ...] = ()
-    """Since Redis silently went back: 1 has not polled, 2 has, 3 all have, 0 has polled again."""
+    """For each instance since Redis silently went back: 1 has not polled, 2 has, 3 all have, 0 has polled again."""
 
 
 def _replacing(kind: type[tuple[Any, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[Any, ...]]:
-    """`_replace` of these records: Python's own asks for each field whether it is replaced, and an exploration
-    replaces one or two of thirty, millions of times."""
+    """Returns a faster `_replace` for these records: Python's own checks each field, and an exploration replaces one or
+    two of thirty, millions of times."""
     places = {field: place for place, field in enumerate(fields)}
     new = tuple.__new__
 
@@ -156,7 +156,7 @@ for record in (Redis, Postgres, Poll, Request, Instance, World):
 
 
 def unused(world: World, kind: str) -> int:
-    """A token of an epoch or of a claim that stands nowhere."""
+    """Returns a token of an epoch or of a claim that is not in use."""
     used: set[int] = {0}
     redises = world.redises + world.saved
     if kind == "epoch":
@@ -177,7 +177,7 @@ def unused(world: World, kind: str) -> int:
 
 
 def new_beat(world: World, i: int) -> int:
-    """A beat of instance `i` that stands nowhere."""
+    """Returns a beat of instance `i` that is not in use."""
     used = {redis.beats[i] for redis in world.redises + world.saved} | {world.instances[i].beat, 0}
     beat = 1
     while beat in used:

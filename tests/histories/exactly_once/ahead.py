@@ -1,4 +1,4 @@
-"""The application whose copy of Redis' clock is wrong: `AHEAD` hours ahead, as when that clock stepped back since.
+"""The application with a wrong copy of Redis' clock: `AHEAD` hours ahead, as if that clock had stepped back since.
 
 `AHEAD=2 uvicorn tests.histories.exactly_once.ahead:app`.
 """
@@ -11,6 +11,6 @@ AHEAD = float(os.environ["AHEAD"]) * 3_600_000
 told = RedisClock.set
 RedisClock.set = lambda clock, now: told(clock, now + AHEAD)  # type: ignore[method-assign, assignment]
 
-from app.main import app  # noqa: E402  # It shall find the above.
+from app.main import app  # noqa: E402  # Imported last, so that it uses the patched clock.
 
 __all__ = ["app"]

@@ -1,5 +1,5 @@
-"""The application in processes of its own that can be killed one by one or all at once, and started again in the same
-place: its clients know one address."""
+"""The application as separate processes, which can be killed one by one or all at once, and started again at the same
+address: its clients know only that one."""
 
 import contextlib
 import os
@@ -19,16 +19,16 @@ from tests.service import Service, free_port, ready
 
 
 class Connection(Keyed):
-    """A connection that knows its port, which tells the process at the other end."""
+    """A connection that knows its port, which identifies the process at the other end."""
 
     @property
     def port(self) -> int:
-        """Our end's."""
+        """The port of our end."""
         return int(self._writer.get_extra_info("sockname")[1])
 
 
 class Application:
-    """`uvicorn` with some workers, on an address that stays."""
+    """`uvicorn` with some workers, at a fixed address."""
 
     def __init__(
         self, redis_url: str, database_url: str, settings: Mapping[str, str], *, app: str, workers: int
@@ -41,7 +41,7 @@ class Application:
             **os.environ,
             "REDIS_URL": redis_url,
             "DATABASE_URL": database_url,
-            # Uvicorn closes a connection that was idle for 5 s, and the machine may be busy for so long.
+            # By default, Uvicorn closes a connection after 5 s of idleness, and the machine may be busy for that long.
             "UVICORN_TIMEOUT_KEEP_ALIVE": "120",
             **settings,
         }
@@ -58,7 +58,7 @@ class Application:
         app: str = "app.main:app",
         workers: int = 3,
     ) -> AsyncIterator["Application"]:
-        """One that is ready; stopped by SIGTERM at the end. `settings` are environment variables."""
+        """Runs the application from when it is ready until a final SIGTERM. `settings` are environment variables."""
         application = cls(redis_url, database_url, settings, app=app, workers=workers)
         await application.start()
         try:
@@ -69,50 +69,47 @@ class Application:
 
     @property
     def service(self) -> Service:
-        """The one that runs now."""
+        """The running service."""
         assert self._service is not None, "It does not run."
         return self._service
 
     async def start(self) -> None:
-        """Starts it, and does not wait for it."""
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            self._app,
-            "--port",
-            str(self._port),
-            "--workers",
-            str(self.workers),
-        ]
-        quietly = ["--no-access-log", "--log-level", "error"]
-        process = start([*command, *quietly], self._environment, screen=None, session=False)
+        """Starts it, without waiting until it is ready."""
+        process = start(
+            [
+                sys.executable, "-m", "uvicorn", self._app, "--port", str(self._port), "--workers", str(self.workers),
+                "--no-access-log", "--log-level", "error",
+            ],
+            self._environment,
+            screen=None,
+            session=False,
+        )  # fmt: skip
         self._service = Service(self.url, process)
 
     async def stop(self) -> None:
-        """SIGTERM, and an end in order, if it still runs."""
+        """Sends SIGTERM, if it still runs, and waits for an orderly exit."""
         self.service.process.send_signal(signal.SIGTERM)
         await self.service.ended()
 
     async def kill(self) -> None:
-        """`kill -9` of all its processes."""
+        """Kills all its processes (`kill -9`)."""
         await kill(self.service)
 
     async def killed(self, worker: psutil.Process) -> None:
-        """`kill -9` of one, which its supervisor replaces; returns when there are as many as before."""
+        """Kills one worker (`kill -9`), which its supervisor replaces. Returns when there are as many as before."""
         worker.kill()
         await ProcessTree((worker,)).gone()
         await eventually(self._is_complete)
 
     def processes(self) -> list[psutil.Process]:
-        """The workers."""
+        """Returns the worker processes."""
         found = ProcessTree.of(self.service.process.pid).workers()
-        # While a supervisor has none, it is taken for one; a single worker has no supervisor.
+        # A supervisor without workers is itself reported as one; a single worker has no supervisor.
         return [one for one in found if self.workers == 1 or one.pid != self.service.process.pid]
 
     @asynccontextmanager
     async def each(self) -> AsyncIterator[list[Connection]]:
-        """A connection to each worker, when all of them serve."""
+        """Yields a connection to each worker, once all of them serve."""
         async with AsyncExitStack() as stack:
             found: dict[int, Connection] = {}
 
@@ -134,7 +131,7 @@ class Application:
             yield list(found.values())
 
     async def told(self) -> Mapping[str, Any]:
-        """What /write-behind says, as soon as it can."""
+        """Returns what /write-behind answers, as soon as it can."""
         said: Mapping[str, Any] = {}
 
         async def it_says() -> bool:

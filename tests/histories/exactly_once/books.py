@@ -1,4 +1,4 @@
-"""What was asked and answered about each page, and what a total may therefore be."""
+"""Records what was asked and answered about each page, and so what a total may be."""
 
 import time
 from collections import Counter, defaultdict, deque
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 GRACE = 3.0
-"""When a flusher has in hand what Redis has lost, the total does not know of it until it is acknowledged: for so many
-seconds Postgres may have more."""
+"""Seconds for which Postgres may have more than a total: while a flusher holds entries that Redis has lost, the total
+does not include them until they are acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The least that may be told to a read which starts now: what was answered or told before, and what the database
-    had, where somebody has looked; `stored` is what it had `GRACE` ago."""
+    """The least that a read which starts now may be told. `views`: what was answered or told before, or what the
+    database had when it was checked. `stored`: what the database had `GRACE` ago."""
 
     views: int
     stored: int
@@ -22,8 +22,8 @@ class Floor:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call, and how often it may count: once, and once more for each loss that it has seen. A view that the database
-    has from its first time, and whose key Redis has lost, counts again when it is repeated."""
+    """A call, and how often it may count: once, plus once for each loss that it has lived through. If the database has
+    a view from the first attempt, and Redis has lost its key, the view counts again when it is repeated."""
 
     views: Counter[str]
     times: int
@@ -37,30 +37,30 @@ class Books:
     counted: Counter[str] = field(default_factory=Counter)
     """Views that were answered with 202."""
     sent: Counter[str] = field(default_factory=Counter)
-    """Those, and what may have been taken on although an error was answered, or nothing."""
+    """Those, plus views that may have been accepted although the answer was an error, or never came."""
     told: Counter[str] = field(default_factory=Counter)
-    """The highest total of a page that was told."""
+    """The highest total of each page that was answered."""
     looks: defaultdict[str, deque[tuple[float, int]]] = field(default_factory=lambda: defaultdict(deque))
     """What the database had, and when."""
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    """What must never be told, and was."""
+    """Answers that must never be given, and were."""
     under_way: set[Call] = field(default_factory=set)
     losing: bool = False
     """Whether Redis is losing something now."""
     lost_at: float | None = None
-    """When Redis began to lose something, or had lost it, the last time."""
+    """When Redis last began to lose something, or finished losing it."""
     lacking: set[str] = field(default_factory=set)
-    """Pages of which less was told than was counted, and not everything again since."""
+    """Pages with an answered total below what was counted, and without a complete total since."""
     whole_after: float = 0.0
-    """So long after Redis lost something, a total still lacked it."""
+    """The longest time after a loss of Redis at which a total still lacked something."""
 
     @contextmanager
     def loss(self) -> Iterator[None]:
-        """Redis loses something while the block lasts.
+        """Marks the time in which Redis loses something.
 
-        A call may begin in it, be taken on and lost, and be repeated, all before the one who broke Redis knows that it
-        is back: then it has seen the loss, too.
+        A call may begin in it, be accepted and lost, and be repeated, all before the test that breaks Redis knows that
+        Redis is back. So such a call has lived through the loss, too.
         """
         self.losing, self.lost_at = True, time.monotonic()
         for call in self.under_way:
@@ -73,7 +73,7 @@ class Books:
 
     @contextmanager
     def call(self, views: Counter[str]) -> Iterator[Call]:
-        """Somebody calls while the block lasts, again and again if he repeats it."""
+        """Marks the time of a call, including all its repetitions."""
         call = Call(views, 2 if self.losing else 1)
         self.under_way.add(call)
         for _ in range(call.times):
@@ -89,11 +89,11 @@ class Books:
                 self.counts["repeated after a loss"] += 1
 
     def look(self, page: str, stored: int) -> None:
-        """Somebody has looked what the database has."""
+        """Records what the database has now."""
         self.looks[page].append((time.monotonic(), stored))
 
     def floor(self, page: str) -> Floor:
-        """What a read that starts now must not fall below."""
+        """Returns the least that a read which starts now may be told."""
         looks, before = self.looks[page], time.monotonic() - GRACE
         newest = looks[-1][1] if looks else 0
         while len(looks) > 1 and looks[1][0] <= before:
@@ -102,7 +102,7 @@ class Books:
         return Floor(max(self.counted[page], self.told[page], newest), stored)
 
     def hear(self, page: str, floor: Floor, views: int) -> None:
-        """A total was told."""
+        """Records and checks a total that was answered."""
         self.counts["totals told"] += 1
         if views > self.sent[page]:
             self.wrong.append(f"{page}: {views} views were told, and {self.sent[page]} were sent.")
@@ -119,7 +119,7 @@ class Books:
         self.told[page] = max(self.told[page], views)
 
     def check(self, stored: Mapping[str, int]) -> list[str]:
-        """What is wrong with what Postgres has in the end."""
+        """Returns what is wrong with what Postgres has in the end."""
         return [
             f"{page}: Postgres has {stored.get(page, 0)} views, and not {self.counted[page]} to {most}."
             for page, most in self.sent.items()

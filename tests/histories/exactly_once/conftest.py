@@ -1,4 +1,4 @@
-"""One pair of servers for all of these: each test has pages of its own, and an application of its own."""
+"""One pair of servers for this package: each test has its own pages, and its own application."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.faults.stores import Stores
 
 @pytest.fixture(scope="package")
 def stores() -> Iterator[Stores]:
-    """Servers of this package's own, in place of some for each module."""
+    """Servers of this package, instead of new ones for each module."""
     with Stores.started() as stores:
         yield stores

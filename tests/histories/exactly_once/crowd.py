@@ -1,4 +1,4 @@
-"""A crowd of clients, and how it ends: all that was answered is counted, and everybody says so."""
+"""A crowd of clients, and its end: everything that was answered is counted, and every worker says so."""
 
 import asyncio
 import random
@@ -16,14 +16,14 @@ from tests.histories.exactly_once.ends import carried, dead_letters, psql, store
 from tests.histories.exactly_once.visitor import Client, Reader, Visitor
 
 PAGES = 40
-"""So many are viewed by careful visitors, and as many by careless ones."""
+"""Number of pages for careful visitors, and also for careless ones."""
 
 
 @asynccontextmanager
 async def visiting(
     name: str, application: Application, stores: Endpoints, books: Books, randomness: random.Random
 ) -> AsyncIterator[None]:
-    """Visitors of each kind, twice, and two readers, while the block lasts, and until what was begun is completed."""
+    """Runs two visitors of each kind and two readers while the block lasts, and until they complete what they began."""
     pages = {
         careful: [f"{name}/{'careful' if careful else 'careless'}/{number}" for number in range(PAGES)]
         for careful in (False, True)
@@ -58,16 +58,16 @@ async def visiting(
 
 
 async def enough(books: Books, views: int) -> bool:
-    """Whether so many were counted, and nothing is lacking in what is told."""
+    """Whether at least `views` views were counted, and no answered total lacks anything."""
     return books.counted.total() >= views and not books.lacking
 
 
 async def settled(application: Application, stores: Endpoints, books: Books) -> tuple[float, dict[str, int]]:
-    """Returns when all that was answered is in Postgres, nothing waits, and each worker tells just what Postgres has;
-    with the seconds that took, and what that is.
+    """Returns when all that was answered is in Postgres, nothing is pending, and each worker tells exactly what
+    Postgres has. Returns the seconds that this took, and what Postgres has.
 
-    A call of many pages that was answered with an error may have been taken on in part: of what Redis loses, this part,
-    too, is taken on again, some time later.
+    A call of many pages that was answered with an error may have been accepted in part: when Redis loses this part, it
+    is accepted again, too, some time later.
     """
     found: dict[str, int] = {}
     less: dict[str, int] = {}

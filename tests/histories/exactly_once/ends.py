@@ -1,4 +1,4 @@
-"""What both stores have in the end, seen past the application."""
+"""What both stores have in the end, read without the application."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ SHARDS = shards("views")
 
 @asynccontextmanager
 async def psql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to Postgres."""
+    """Opens a connection to Postgres."""
     connection = await asyncpg.connect(database_url)
     try:
         yield connection
@@ -24,19 +24,19 @@ async def psql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def stored(database_url: str) -> dict[str, int]:
-    """The views of each page."""
+    """Returns the views of each page."""
     async with psql(database_url) as sql:
         return {row["page"]: row["views"] for row in await sql.fetch(COUNTED)}
 
 
 async def dead_letters(database_url: str) -> int:
-    """How many there are."""
+    """Returns the number of dead letters."""
     async with psql(database_url) as sql:
         return int(await sql.fetchval("SELECT count(*) FROM dead_letters"))
 
 
 async def waiting(redis_url: str) -> dict[str, object]:
-    """What waits for the database, and what is said of it; nothing in the end. XPENDING says who has it in hand."""
+    """Returns what is pending, and its counters: nothing in the end. XPENDING counts entries that flushers hold."""
     found: dict[str, object] = {}
     try:
         async with Redis.from_url(redis_url) as redis:
@@ -45,10 +45,10 @@ async def waiting(redis_url: str) -> dict[str, object]:
                 found[f"{shard.stream} pending"] = (await redis.xpending(shard.stream, GROUP))["pending"]
                 found[shard.backlog], found[shard.bytes] = await redis.mget(shard.backlog, shard.bytes)
     except RedisError as error:
-        return {"Redis": error}  # Perhaps the group is not there yet.
+        return {"Redis": error}  # Perhaps the group does not exist yet.
     return {name: number for name, number in found.items() if number}
 
 
 async def carried(redis_url: str) -> bool:
-    """Whether nothing waits for the database, and nobody holds anything."""
+    """Whether nothing is pending, and no flusher holds anything."""
     return not await waiting(redis_url)

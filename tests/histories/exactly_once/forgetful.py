@@ -1,4 +1,4 @@
-"""The application without a memory: it keeps the numbers of what it takes on, and nothing to take it on again from.
+"""The application without receipts: it keeps the amounts of what it accepts, but nothing to accept it again from.
 
 `uvicorn tests.histories.exactly_once.forgetful:app`.
 """
@@ -8,9 +8,9 @@ from datetime import timedelta
 from app.caching.write_behind import receipts
 
 receipts.KEPT = 0
-# So long it waits for whoever may have a lost entry in hand: here that takes two seconds at most.
+# How long it waits for a flusher that may hold a lost entry: here that takes two seconds at most.
 receipts.IN_HAND = timedelta(seconds=3)
 
-from app.main import app  # noqa: E402  # It shall find the above.
+from app.main import app  # noqa: E402  # Imported last, so that it uses the patched constants.
 
 __all__ = ["app"]

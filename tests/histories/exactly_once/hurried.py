@@ -1,7 +1,7 @@
-"""The application in a hurry: what a dead process had in hand is taken over after one second and not after ten.
+"""The application in a hurry: entries that a dead process left pending are taken over after one second, not ten.
 
-`uvicorn tests.histories.exactly_once.hurried:app`. More is taken over than needs be, also from the living: the ledger
-has to bear that, too.
+`uvicorn tests.histories.exactly_once.hurried:app`. Some entries are taken over without need, even from live processes:
+the ledger has to cope with that, too.
 """
 
 from datetime import timedelta
@@ -10,6 +10,6 @@ from app.caching.write_behind import gathering
 
 gathering.ABANDONED = timedelta(seconds=1)
 
-from app.main import app  # noqa: E402  # It shall find the above.
+from app.main import app  # noqa: E402  # Imported last, so that it uses the patched constant.
 
 __all__ = ["app"]

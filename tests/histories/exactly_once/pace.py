@@ -1,4 +1,4 @@
-"""An open loop: so many calls a second, whatever becomes of those before."""
+"""An open loop: a fixed rate of calls, whatever becomes of the earlier ones."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ Call = Callable[[Connection], Awaitable[None]]
 
 @asynccontextmanager
 async def paced(url: str, rate: float, call: Call) -> AsyncIterator[None]:
-    """Calls while the block lasts, each on a connection that nobody else uses; at its end, all were answered."""
+    """Calls while the block lasts, each on a connection that no other call uses. At its end, all are answered."""
     idle: deque[Connection] = deque()
     over = asyncio.Event()
 
@@ -27,7 +27,7 @@ async def paced(url: str, rate: float, call: Call) -> AsyncIterator[None]:
         while not over.is_set():
             group.create_task(one())
             number += 1
-            # What falls behind is caught up with.
+            # A delay is caught up later.
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
 
     try:

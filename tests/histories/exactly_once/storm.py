@@ -1,8 +1,8 @@
-"""Breaks one thing after the other, as a seed has it, while views are counted.
+"""Injects one fault after another, determined by a seed, while views are counted.
 
-There are two kinds of storm. In the one processes of the application die, and Redis keeps what it has confirmed. In the
-other Redis loses what it has confirmed, and no process of the application dies. Both at once may lose views: the one
-who has forgotten them and the one who remembers them are the last two that know.
+There are two kinds of storms. In one, processes of the application die, and Redis keeps what it has confirmed. In the
+other, Redis loses what it has confirmed, and no process of the application dies. Both at once may lose views, because
+only Redis and the process that accepted them know of them.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ from tests.histories.exactly_once.books import Books
 from tests.histories.exactly_once.ends import psql
 
 AT_MOST = 0.5
-"""Seconds that the loss of one answer is waited for."""
+"""Longest wait, in seconds, for the loss of one answer."""
 BETWEEN = 60
-"""At most so many calls are answered between two faults."""
+"""The most calls that are answered between two faults."""
 STRIKES = 4
 
 Fault = Callable[[], Awaitable[None]]
 
 
 class Acknowledgement:
-    """The first one that comes by, and no other."""
+    """Matches the first acknowledgement that passes, and no other."""
 
     text = ""
 
     def is_this(self, text: str) -> bool:
-        """Whether it is the one."""
+        """Whether `text` is that acknowledgement."""
         if not self.text and text.startswith("ACKNOWLEDGE "):
             self.text = text
         return text == self.text
@@ -58,7 +58,7 @@ class Strike:
 
 
 class Storm:
-    """Strikes at the stores, at what leads to them, and at the application. `loses`: which kind of storm it is."""
+    """Injects faults into the stores, the wires to them, and the application. `loses` selects the kind of storm."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Storm:
         self.strikes: list[Strike] = []
 
     async def strike(self) -> None:
-        """Four faults, one at least of its kind, each when some calls were answered after the one before."""
+        """Injects four faults, at least one of its kind, each after some answered calls since the previous one."""
         kind = self._losses if self._loses else {**self._ends, "Redis killed": self._losses["Redis killed"]}
         first = self._random.choice([*(self._losses if self._loses else self._ends)])
         rest = self._random.sample([name for name in (*kind, *self._others) if name != first], STRIKES - 1)
@@ -141,7 +141,7 @@ class Storm:
     async def _a_few_times(self, lose: Callable[[], Lost]) -> None:
         for _ in range(self._random.randint(2, 8)):
             lost = lose()
-            # When nobody calls, because something else is broken, the next one to call is hit.
+            # If nobody calls, because something else is broken, the next call is hit.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lost.dropped.wait(), AT_MOST)
 
@@ -153,7 +153,7 @@ class Storm:
         await self._application.start()
 
     async def _kill_flusher(self) -> None:
-        """Redis is told nothing of what the database has: neither while its process lives, nor later."""
+        """Kills a flusher before Redis learns what the database has, neither while the process lives nor later."""
         killed = False
         while not killed:
             killed = await self._kill_flusher_of(Acknowledgement())
@@ -168,13 +168,13 @@ class Storm:
         return worker is not None
 
     async def _flusher(self, acknowledgement: str) -> psutil.Process | None:
-        """The process that has committed what it wants to acknowledge: it is told by its name in Redis. None when
-        another one has taken the entry over, and acknowledged it, before we could look."""
+        """Returns the process whose commit this acknowledgement confirms, identified by its consumer's name. None when
+        another process has taken the entry over, and acknowledged it, before we could look it up."""
         words = acknowledgement.split(" ")
         stream = words[2]
         (entry,) = [word for word in words if re.fullmatch(r"\d{13}-\d+", word)][:1]
         async with Redis.from_url(self._stores.endpoints.redis_url) as redis:
-            # redis-py's types are unions over decoding; ours is undecoded.
+            # redis-py's types are unions over decoding; our answers are not decoded.
             found = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(stream, entry, entry))
             pending = await redis.xpending_range(stream, GROUP, entry, entry, 1)
         if not found or not pending:
@@ -186,8 +186,8 @@ class Storm:
 
 
 async def fsync(redis_url: str, policy: str) -> None:
-    """When Redis syncs its file. With `everysec`, `kill -9` alone may lose what it has confirmed: it does not write
-    while the disk is busy with what it wrote before. With `always` it loses nothing."""
+    """Sets when Redis syncs its file. With `everysec`, `kill -9` alone may lose what Redis has confirmed: it does not
+    write while the disk is busy with the previous write. With `always`, it loses nothing."""
 
     async def is_set() -> bool:
         try:

@@ -1,5 +1,5 @@
-"""Without Postgres the backlog grows to its cap and no further: what comes then is refused, and told when to come back.
-What was taken on is carried when Postgres is back, without help, exactly.
+"""Without Postgres the backlog grows to its cap and no further: later views are refused, and told when to come back.
+Accepted views are flushed exactly once, and without help, when Postgres is back.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from tests.histories.exactly_once.ends import SHARDS, carried, stored
 from tests.histories.exactly_once.pace import paced
 
 USUAL = 40.0
-"""Calls a second."""
+"""Calls per second."""
 TIMES = 5
 ENTRIES, BYTES = 80, 8_000
-"""All four shards' share of one of them is reached within a second or two."""
+"""Caps of all four shards. Each shard reaches its share within a second or two."""
 CAPS = {"entries": {"FOURWAYS_BACKLOG_ENTRIES": str(ENTRIES)}, "bytes": {"FOURWAYS_BACKLOG_BYTES": str(BYTES)}}
 PATIENT = {"FOURWAYS_REDIS_TIMEOUT": "30"}
 LARGEST = 200
-"""So many bytes has an entry at most: a few pages, whose views came at one moment."""
+"""Largest size of an entry in bytes: a few pages, whose views came together."""
 GROWN = 32 * 2**20
-"""So much more than at the cap may a process have in the end: what is allocated by the way."""
+"""How much a process may grow after the cap is reached, by incidental allocations."""
 OUTAGES = [("entries", 3), *(pytest.param(cap, 30, marks=pytest.mark.prove) for cap in CAPS)]
 
 
 @pytest.mark.parametrize(("cap", "seconds"), OUTAGES)
-async def test_at_the_cap_views_are_refused_and_what_was_taken_on_is_carried_exactly(
+async def test_at_the_cap_views_are_refused_and_accepted_ones_are_flushed_exactly(
     stores: Stores, postgres_wire: PostgresWire, capsys: pytest.CaptureFixture[str], cap: str, seconds: int
 ) -> None:
     endpoints, randomness = stores.endpoints, random.Random(seconds)
@@ -77,7 +77,7 @@ async def test_at_the_cap_views_are_refused_and_what_was_taken_on_is_carried_exa
             refused, in_the_end = problems.total(), await memory()
             postgres_wire.heal()
             healed, taken = time.monotonic(), counted.total()
-            # It takes views on again while it carries those that wait.
+            # It accepts views again while it flushes the pending ones.
             await eventually(lambda: _more(counted, taken + 100))
         drained = await eventually(lambda: carried(endpoints.redis_url))
         took = time.monotonic() - healed

@@ -1,4 +1,4 @@
-"""Two instances whose copies of Redis' clock differ, and a Redis that loses everything in between: each view that was
+"""Two instances have different copies of Redis' clock, and Redis loses everything in between: each view that was
 answered counts once, and none becomes a dead letter.
 """
 
@@ -16,7 +16,7 @@ VIEWS = 100
 
 
 @pytest.mark.parametrize("ahead", [2, 25, -2.5])
-async def test_two_instances_whose_clocks_differ_count_each_view_once(stores: Stores, ahead: float) -> None:
+async def test_two_instances_with_different_clocks_count_each_view_once(stores: Stores, ahead: float) -> None:
     endpoints, page = stores.endpoints, f"clock/{ahead}"
     before = await dead_letters(endpoints.database_url)
 
@@ -45,7 +45,7 @@ async def test_two_instances_whose_clocks_differ_count_each_view_once(stores: St
             return (await stored(endpoints.database_url)).get(page, 0) >= 4 * VIEWS
 
         await eventually(all_is_there)
-    # At its end each has looked once more for what it had taken on.
+    # When they stopped, each checked once more for the views that it had accepted.
     assert not await waiting(endpoints.redis_url)
     assert (await stored(endpoints.database_url))[page] == 4 * VIEWS
     assert await dead_letters(endpoints.database_url) == before

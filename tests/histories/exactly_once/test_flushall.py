@@ -1,5 +1,5 @@
-"""FLUSHALL in the middle: what was taken on is counted once all the same, for the processes that took it on remember
-it; what nobody remembers is counted as lost. The service goes on by itself.
+"""FLUSHALL in the middle: accepted views are counted once nonetheless, because the processes that accepted them have
+receipts. Views without receipts are counted as lost. The service recovers by itself.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from tests.histories.exactly_once.ends import SHARDS, carried, stored
 HURRIED = "tests.histories.exactly_once.hurried:app"
 FORGETFUL = "tests.histories.exactly_once.forgetful:app"
 SLOW = {"FOURWAYS_FLUSH_INTERVAL": "1", "FOURWAYS_FLUSH_VIEWS": "1000000"}
-"""Something waits at nearly each moment."""
+"""With these settings, some views are pending at nearly any moment."""
 SINGLY = {"FOURWAYS_FLUSH_VIEWS": "1"}
-"""A flusher that has something in hand reads no more."""
+"""With this setting, a flusher that holds an entry reads no more."""
 TIMES = [1, pytest.param(30, marks=pytest.mark.prove)]
 
 
 @pytest.mark.parametrize("times", TIMES)
-async def test_what_a_flushall_takes_is_counted_once_all_the_same(
+async def test_views_that_a_flushall_removes_are_counted_once(
     stores: Stores, capsys: pytest.CaptureFixture[str], times: int
 ) -> None:
     randomness, books = random.Random(times), Books()
@@ -60,7 +60,7 @@ async def test_what_a_flushall_takes_is_counted_once_all_the_same(
     assert said["lost"] == 0
 
 
-async def test_recovered_says_how_much_a_flushall_has_taken(stores: Stores, postgres_wire: PostgresWire) -> None:
+async def test_recovered_reports_how_much_a_flushall_has_removed(stores: Stores, postgres_wire: PostgresWire) -> None:
     endpoints = stores.endpoints
     async with (
         _stopped_short(stores, postgres_wire, "recovered", HURRIED, workers=2) as (application, connection),
@@ -72,13 +72,13 @@ async def test_recovered_says_how_much_a_flushall_has_taken(stores: Stores, post
         await redis.flushall()
         postgres_wire.heal()
         await eventually(lambda: _is_carried(stores, 700, "recovered/"))
-        # What the flushers had in hand was lost by Redis as well, and may have been counted before anybody noticed.
+        # Redis also lost what the flushers held, and that may have been counted before anybody noticed.
         said = await application.told()
         assert 700 <= said["recovered"] <= 700 + await _plugs(stores, "recovered")
         assert said["lost"] == 0
 
 
-async def test_what_nobody_remembers_is_counted_as_lost(stores: Stores, postgres_wire: PostgresWire) -> None:
+async def test_views_without_receipts_are_counted_as_lost(stores: Stores, postgres_wire: PostgresWire) -> None:
     endpoints = stores.endpoints
     async with (
         _stopped_short(stores, postgres_wire, "lost", FORGETFUL, workers=1) as (application, connection),
@@ -93,7 +93,7 @@ async def test_what_nobody_remembers_is_counted_as_lost(stores: Stores, postgres
         async def is_noticed() -> bool:
             return bool((await application.told())["lost"] >= 700)
 
-        # It goes on meanwhile, and tells what Postgres has.
+        # Meanwhile it works, and tells what Postgres has.
         assert (await connection.post("/page-views/lost/0", {})).status == 202
         await eventually(lambda: _is_carried(stores, 1, "lost/"))
         assert (await connection.ask("/page-views/lost/0")).json()["views"] == 1
@@ -102,10 +102,10 @@ async def test_what_nobody_remembers_is_counted_as_lost(stores: Stores, postgres
         assert (said["recovered"], said["lost"]) == (0, 700)
 
 
-async def test_a_view_is_counted_that_was_answered_only_when_it_was_repeated(
+async def test_a_view_that_was_answered_only_when_repeated_is_counted(
     stores: Stores, redis_wire: RedisWire, postgres_wire: PostgresWire
 ) -> None:
-    """Who took it on was not told so: it has no answer to keep a receipt for. Who was asked again found its key."""
+    """The process that accepted it got no answer, and so has no receipt. The repeated call found its key."""
     *_, page, witness = _pages_of_one_shard("unanswered")
     endpoints = stores.endpoints
     async with (
@@ -123,10 +123,10 @@ async def test_a_view_is_counted_that_was_answered_only_when_it_was_repeated(
 
 
 @pytest.mark.prove
-async def test_views_with_keys_are_counted_although_somebody_removed_their_entries(
+async def test_views_with_keys_are_counted_although_their_entries_were_removed(
     stores: Stores, postgres_wire: PostgresWire
 ) -> None:
-    """What was taken from the stream by hand is taken on again; the keys that stand there are its own."""
+    """Entries that were removed from the stream by hand are accepted again: the keys found in Redis are their own."""
     *pages, witness = _pages_of_one_shard("removed")
     async with (
         _stopped_short(stores, postgres_wire, "removed", HURRIED, workers=1) as (_, one),
@@ -140,10 +140,10 @@ async def test_views_with_keys_are_counted_although_somebody_removed_their_entri
         assert await _counted_up_to(stores, witness) == dict.fromkeys([*pages, witness], 1)
 
 
-async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_a_flushall(
+async def test_a_view_whose_answer_was_lost_before_a_flushall_is_in_the_total_once(
     stores: Stores, redis_wire: RedisWire
 ) -> None:
-    """It was taken on and carried; Redis forgot that; a total was built; the repetition was taken on once more."""
+    """The view was accepted and flushed; Redis forgot that; a total was built; the repetition was accepted again."""
     endpoints, path = stores.endpoints, "/page-views/doubled"
 
     async def is_stored() -> bool:
@@ -174,14 +174,14 @@ async def test_a_total_does_not_count_a_view_twice_whose_answer_was_lost_before_
 async def _stopped_short(
     stores: Stores, postgres: PostgresWire, name: str, app: str, *, workers: int, redis_url: str | None = None
 ) -> AsyncIterator[tuple[Application, Connection]]:
-    """An application without Postgres, each of whose flushers has views in hand, so that it reads no others."""
+    """Runs an application without Postgres, each of whose flushers holds views, and so reads no others."""
     async with (
         Application.running(
             redis_url or stores.endpoints.redis_url, postgres.url, SINGLY, app=app, workers=workers
         ) as application,
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
-        # One that began ten seconds later would take over what another one has in hand, which reads no more.
+        # A flusher that began ten seconds later would take over what another one holds, which reads no more.
         async with application.each() as connections:
             await eventually(lambda: _are_ready(connections))
         connection = await Connection.to(application.url)
@@ -206,7 +206,7 @@ async def _are_ready(connections: Sequence[Connection]) -> bool:
 
 
 async def _is_carried(stores: Stores, views: int, begins: str) -> bool:
-    """Whether these pages have so many views, and nothing waits."""
+    """Whether these pages have `views` views, and nothing is pending."""
     found = await stored(stores.endpoints.database_url)
     total = sum(views for page, views in found.items() if page.startswith(begins))
     assert total <= views, found
@@ -218,12 +218,12 @@ async def _plugs(stores: Stores, name: str) -> int:
 
 
 def _pages_of_one_shard(name: str) -> list[str]:
-    """They are carried in the order in which they were taken on."""
+    """Returns pages of one shard: they are flushed in the order in which they were accepted."""
     return [page for page in (f"{name}/{each}" for each in range(60)) if number(page) == 0]
 
 
 async def _counted_up_to(stores: Stores, witness: str) -> dict[str, int]:
-    """What the pages of the same test have when the last one to be viewed is counted: what is not, never will be."""
+    """Returns the views of the same test's pages once the last one is counted: what is missing then will never come."""
     found: dict[str, int] = {}
 
     async def is_counted() -> bool:

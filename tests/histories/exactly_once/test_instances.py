@@ -1,5 +1,5 @@
-"""Two instances, with three workers each, on the same hot pages: flushers that lock the same rows do not run into a
-deadlock, no client is told of an error, and the sums are exact.
+"""Two instances, with three workers each, count views of the same hot pages: flushers that lock the same rows do not
+deadlock, no client gets an error, and the sums are exact.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ CALLS = [200, pytest.param(6_000, marks=pytest.mark.prove)]
 CLIENTS = 12
 PAGES = 200
 EAGER = {
-    # A few calls in each flush, so that two of them share nearly all of their rows, and six meet in Postgres.
+    # A few calls per flush, so that two flushes share nearly all of their rows, and six meet in Postgres.
     "FOURWAYS_FLUSH_VIEWS": "600",
     "FOURWAYS_FLUSH_INTERVAL": "0.05",
     "FOURWAYS_REDIS_TIMEOUT": "30",
@@ -59,7 +59,7 @@ async def test_two_instances_count_the_same_hot_pages_without_a_deadlock(
         took = await eventually(lambda: carried(endpoints.redis_url))
         found = {page: views for page, views in (await stored(endpoints.database_url)).items() if page in counted}
         consumers = (await one.told())["consumers"]
-    # What a session has counted is told when it ends.
+    # A session reports its counts when it ends.
     async with psql(endpoints.database_url) as sql:
         after, batches = await sql.fetchval(DEADLOCKS), await sql.fetchval(FLUSHES) - batches
     with capsys.disabled():

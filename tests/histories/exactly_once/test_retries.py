@@ -1,5 +1,5 @@
-"""Who repeats a call with its Idempotency-Key is counted once: however often, at whichever worker, and while those die
-and Redis restarts.
+"""A call that is repeated with its Idempotency-Key counts once: however often it is repeated, at whichever worker, and
+while workers die and Redis restarts.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def test_a_call_that_is_repeated_thousands_of_times_is_counted_once(
             if answer is None:
                 continue
             books.counts["answered"] += 1
-            # The total may be unknown, and is never another one.
+            # The total may be unknown, but never another one.
             assert answer.json() in ({"accepted": 2 * PAGES}, *({"page": pages[key][0], "views": n} for n in (2, None)))
         await client.close()
 

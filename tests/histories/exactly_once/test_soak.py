@@ -1,6 +1,6 @@
-"""Ten minutes at four fifths of what the machine can take: nothing grows that should not, and nothing is lost.
+"""Ten minutes at four fifths of the machine's capacity: nothing grows that should not, and nothing is lost.
 
-What may grow, and why: Redis keeps a guard of each batch for ten minutes, and an Idempotency-Key for a day.
+What may grow, and why: Redis keeps the guard of each batch for ten minutes, and an Idempotency-Key for a day.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from tests.histories.exactly_once.pace import paced
 
 SECONDS = 600
 MEASURED = 10
-"""So many seconds the machine is asked what it can take."""
+"""Seconds for which the machine's capacity is measured."""
 SHARE = 0.8
 CLIENTS = 24
 PAGES = 500
 SAMPLE = 5.0
 WARM = 60
-"""After so many seconds everything has its size."""
+"""Seconds after which everything has reached its size."""
 GROWN = 24 * 2**20
-"""So much may a worker grow from then on: far less than a leak of some bytes for each call."""
+"""How much a worker may grow from then on: far less than a leak of a few bytes per call."""
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fourways'"
 BATCHES = "SELECT count(*) FROM applied"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen at one moment."""
+    """The measurements of one moment."""
 
     at: float
     workers: int
@@ -132,13 +132,13 @@ async def test_nothing_grows_in_ten_minutes_of_load(stores: Stores, capsys: pyte
     assert grown < GROWN
     assert max(each.clients for each in warm) <= max(each.clients for each in first) + 3
     assert max(each.sessions for each in warm) <= max(each.sessions for each in first) + 3
-    # A flush carries what came within 0.2 s.
+    # A flush contains what came within 0.2 s.
     assert statistics.median(each.waiting for each in last) < rate
     assert max(each.waiting for each in warm) < 10 * rate
 
 
 async def _added(redis: Redis) -> int:
-    """How many entries were ever added."""
+    """Returns how many entries were ever added."""
     return int((await redis.info("commandstats")).get("cmdstat_xadd", {"calls": 0})["calls"])
 
 

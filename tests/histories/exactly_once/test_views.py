@@ -1,16 +1,16 @@
-"""Every view that was answered with 202 is counted exactly once, whatever dies; one that was answered with an error is
-counted once or not at all.
+"""Every view that was answered with 202 is counted exactly once, whatever dies. A view that was answered with an error
+is counted once or not at all.
 
-Each seed is a storm of its own, on pages of its own: eight clients view pages, one or many at a time, with and without
-an Idempotency-Key, two read the totals, three worker processes answer, and things break meanwhile (`storm.py`).
+Each seed is a separate storm on separate pages: eight clients view pages, one or many at a time, with and without an
+Idempotency-Key, two read the totals, three worker processes answer, and faults are injected meanwhile (`storm.py`).
 
-What is promised of totals while it lasts:
+What is promised of totals during a storm:
 
 - While Redis keeps what it has confirmed, a total is never less than what was answered or told before, by any worker to
   any client, and never more than what was sent.
-- When Redis has lost something, a total may lack it until the process that took it on has noticed (it looks each
-  second) and taken it on again. It is never less than what Postgres had before, and never more than what was sent. How
-  long something was lacking is printed.
+- When Redis has lost something, a total may lack it until the process that accepted it has noticed (it checks each
+  second) and accepted it again. The total is never less than what Postgres had before, and never more than what was
+  sent. The test prints for how long something was lacking.
 - A call with an Idempotency-Key that is repeated after Redis has lost the key may count twice.
 
 With AOF `everysec`, `kill -9` of Redis alone may lose what it has confirmed: it belongs to the storms of loss.
@@ -35,20 +35,20 @@ from tests.histories.exactly_once.storm import Storm
 SAMPLE = (1, 8, 13)
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(36)]
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
-"""Shorter than the faults, so that what is given up is given up in the middle of them."""
+"""Shorter than the faults, so that timeouts expire in the middle of them."""
 ENOUGH, ANSWERED = 1000, 100
 """A storm that has counted fewer views than this, or has answered fewer calls, proves little."""
 
 
 @pytest.fixture(scope="module")
 def past() -> list[Books]:
-    """Those of the rounds that are over."""
+    """The books of the rounds that are over."""
     return []
 
 
 @pytest.fixture(scope="module")
 async def application(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Application]:
-    """It reaches its stores through wires only."""
+    """The application, which reaches its stores only through wires."""
     async with Application.running(
         redis_wire.url, postgres_wire.url, HASTY, app="tests.histories.exactly_once.hurried:app"
     ) as application:
@@ -80,7 +80,7 @@ async def test_each_view_is_counted_exactly_once_whatever_dies(
     if loses:
         recovered = (await application.told())["recovered"] - before["recovered"]
     elif not any(strike.fault == "all workers killed" for strike in storm.strikes):
-        # The numbers are those of one supervisor.
+        # These numbers are those of one supervisor.
         assert (await application.told())["recovered"] == before["recovered"], "Nothing was lost."
     with capsys.disabled():
         strikes = ", ".join(f"{strike.fault} ({strike.calls})" for strike in storm.strikes)
@@ -99,8 +99,8 @@ async def test_each_view_is_counted_exactly_once_whatever_dies(
     _check_worth(books, storm)
 
 
-async def test_nothing_was_counted_later(stores: Stores, application: Application, past: list[Books]) -> None:
-    """What Redis has lost and somebody remembers, what was late on a wire, what was taken over: all has its end."""
+async def test_nothing_is_counted_after_the_storms(stores: Stores, application: Application, past: list[Books]) -> None:
+    """Views that Redis lost and a process accepted again, late answers, takeovers of entries: all of that is over."""
     await application.stop()
     assert await carried(stores.endpoints.redis_url)
     found = await stored(stores.endpoints.database_url)
@@ -108,9 +108,9 @@ async def test_nothing_was_counted_later(stores: Stores, application: Applicatio
 
 
 def _check_worth(books: Books, storm: Storm) -> None:
-    """A round proves nothing when little was answered, or nobody called while something was broken.
+    """A round proves nothing when few calls were answered, or nobody called while something was broken.
 
-    How much was refused says nothing: it is the more, the longer a busy machine takes to start a server again.
+    The number of refusals means nothing: it grows with the time that a busy machine takes to start a server again.
     """
     assert books.counted.total() >= ENOUGH
     assert books.counts["answered"] >= ANSWERED, books.counts

@@ -1,4 +1,4 @@
-"""Clients: who views pages, one or many at a time, and who reads their totals."""
+"""Clients: visitors that view pages, one or many at a time, and readers of their totals."""
 
 import asyncio
 import itertools
@@ -13,20 +13,20 @@ from tests.keep_alive import Answer
 from tests.keyed import HUNG_UP
 
 PATIENCE = 10.0
-"""A client that has waited for so many seconds hangs up."""
+"""Seconds after which a waiting client hangs up."""
 LONGEST = 60.0
-"""So long the whole application may be away."""
+"""Longest time in seconds for which the whole application may be away."""
 PAUSE = 0.02
-"""So long it waits after an error."""
+"""Pause in seconds after an error."""
 ALPHA = 1.1
 
 Stored = Callable[[str], Awaitable[int]]
-"""What the database has of a page; 0 when it does not answer."""
+"""Returns what the database has of a page; 0 when it does not answer."""
 
 
 class Client:
-    """Calls on one connection, and on another one when that is lost; now and then on another one anyway, and so perhaps
-    at another worker."""
+    """Calls on one connection, and on a new one when that is lost. Now and then it changes the connection anyway, and
+    so perhaps the worker."""
 
     def __init__(self, url: str, books: Books, pages: Sequence[str], randomness: random.Random) -> None:
         self.books, self.pages, self.random = books, pages, randomness
@@ -35,11 +35,11 @@ class Client:
         self._weights = list(itertools.accumulate(1 / rank**ALPHA for rank in range(1, len(pages) + 1)))
 
     def choose(self, number: int = 1) -> list[str]:
-        """Pages: the first one most often."""
+        """Returns pages: the first one most often."""
         return self.random.choices(self.pages, cum_weights=self._weights, k=number)
 
     async def call(self, path: str, body: object = None, key: str | None = None) -> Answer | None:
-        """The answer; None when nobody knows, or it was not done."""
+        """Returns the answer; None when the call was not done, or nobody knows."""
         if self.random.random() < 0.03:
             await self.close()
         connection, self._connection = self._connection or await self._connected(), None
@@ -70,22 +70,22 @@ class Client:
                     await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
 
 class Visitor:
-    """Views pages. A careful one names each call, and repeats it until it is answered: it knows what was counted. A
-    careless one goes on."""
+    """Views pages. A careful visitor names each call, and repeats it until it is answered, so it knows what was
+    counted. A careless one goes on to the next call."""
 
     def __init__(self, name: str, client: Client, *, many: bool, careful: bool) -> None:
         self.name, self._client, self._many, self._careful = name, client, many, careful
         self.calls = 0
 
     async def visit(self, over: asyncio.Event) -> None:
-        """Posts until it is over; what a careful one has begun it completes."""
+        """Posts until `over` is set. A careful visitor completes the call that it has begun."""
         try:
             while not over.is_set():
                 await self._view()
@@ -129,7 +129,7 @@ class Reader:
         self._client, self._stored = client, stored
 
     async def read(self, over: asyncio.Event) -> None:
-        """Reads until it is over, rather those pages of which something was lacking."""
+        """Reads until `over` is set, preferring pages whose totals lacked something."""
         try:
             while not over.is_set():
                 await self._look(self._client.choose()[0])

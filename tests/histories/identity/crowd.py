@@ -1,4 +1,4 @@
-"""Those who read and write while things break, and write down what they were answered."""
+"""Clients that read and write while faults happen, and record their answers."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ class Crowd:
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
-        """They call while the block lasts."""
+        """Runs the clients while the block lasts."""
         rows = sorted(self.ledger.rows)
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
@@ -60,7 +60,7 @@ class Crowd:
                 await self.read(name, instance, own.choice(rows))
 
     async def read(self, name: str, instance: Instance, key: str) -> Reading[User] | Reading[Product] | None:
-        """One read of a row, checked; None when it was not answered."""
+        """Reads a row, and checks the answer. Returns None when there was none."""
         expected = self.ledger.expect(key)
         resource, _, row = key.partition("/")
         reading: Reading[User] | Reading[Product]
@@ -72,12 +72,12 @@ class Crowd:
         except (CacheError, DatabaseUnavailable):
             self.ledger.counts["refused"] += 1
             return None
-        except Exception as error:  # noqa: BLE001  # Whatever it is, a client would be told of a defect.
+        except Exception as error:  # noqa: BLE001  # Whatever the error is, a client would get it as a defect.
             self._broke("read", error)
             return None
         self.ledger.counts[reading.outcome.value] += 1
         if not reading.verified:
-            # Postgres was silent: the client is told that it may have been changed.
+            # Postgres was silent: the client is told that the value may have changed.
             self.ledger.counts["unverified"] += 1
             return reading
         value = reading.value
@@ -86,7 +86,7 @@ class Crowd:
         return reading
 
     async def _write(self, own: random.Random, rows: Sequence[str]) -> None:
-        """The last rows are seldom written: of what is written all the time, nobody keeps an old value for long."""
+        """Writes rows, the last ones seldom: an old value of a row that is written all the time is short-lived."""
         number = 0
         while not self._over.is_set():
             await asyncio.sleep(own.uniform(0.02, 0.15))
@@ -98,7 +98,7 @@ class Crowd:
                 await self.read(name, instance, key)
 
     async def write(self, instance: Instance, key: str, name: str) -> None:
-        """One write of a row."""
+        """Writes a row once."""
         resource, _, row = key.partition("/")
         self.ledger.writing(key, name)
         try:
@@ -135,7 +135,7 @@ class Crowd:
                     self.views.took(page)
 
     def _broke(self, what: str, error: Exception) -> None:
-        """A database that is being restored lacks rows, tables and triggers; no other one does."""
+        """Only a database that is being restored may lack rows, tables and triggers."""
         self.ledger.counts[f"{what} broke"] += 1
         if not self.ledger.losing:
             self.ledger.wrong.append(f"A {what} broke: {''.join(traceback.format_exception(error))}")

@@ -1,4 +1,4 @@
-"""Some instances of the service in this process, each behind wires of its own, and the stores that they lead to."""
+"""Some instances of the service in this process, each behind its own wires, and the stores that they lead to."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class SteppedClock(RedisClock):
     ahead = timedelta(0)
 
     def set(self, now: float) -> None:
-        """Redis has said that it is `now`; what is kept is so much more."""
+        """Sets the clock to `now`, which Redis has reported, plus the error."""
         super().set(now + self.ahead / timedelta(milliseconds=1))
 
 
@@ -40,7 +40,7 @@ class Deployment:
     @classmethod
     @asynccontextmanager
     async def started(cls, instances: int, *, standby: bool) -> AsyncIterator[Self]:
-        """On servers of its own, which are new; the instances lead to the first Redis. All ends with the block."""
+        """Starts new servers, and instances that lead to the first Redis. All of them end with the block."""
         async with AsyncExitStack() as stack:
             stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
             redises = [await stack.enter_async_context(ReplicatingRedis.started()) for _ in range(2)]
@@ -62,7 +62,7 @@ class Deployment:
         self.redises = redises
         self.first_redis, self.second_redis = (redis.url for redis in redises)
         self.database_url = database_url
-        """Of the Postgres to which all names lead, or are to lead."""
+        """URL of the Postgres to which all names lead, or are to lead."""
         self.standby = standby
         self.instances: dict[str, Instance] = {}
         self.clocks: dict[str, SteppedClock] = {}
@@ -71,17 +71,17 @@ class Deployment:
 
     @property
     def admin_url(self) -> str:
-        """The address of another database of that Postgres."""
+        """URL of another database of that Postgres."""
         return urlunsplit(urlsplit(self.database_url)._replace(path="/postgres"))
 
     @property
     def database(self) -> str:
-        """The name of the database."""
+        """Name of the database."""
         return urlsplit(self.database_url).path[1:]
 
     @contextmanager
     def called(self, randomness: random.Random) -> Iterator[tuple[str, Instance]]:
-        """One of the instances, which stays open at least until the block ends."""
+        """Picks one of the instances, which stays open at least until the block ends."""
         name = randomness.choice(list(self.instances))
         self._calls[name] += 1
         try:
@@ -91,7 +91,7 @@ class Deployment:
 
     @asynccontextmanager
     async def with_another(self, name: str, redis_url: str) -> AsyncIterator[Instance]:
-        """One more instance, which clients call while the block lasts."""
+        """Runs one more instance, which clients call while the block lasts."""
         async with instance(redis_url, self.database_url) as another:
             self.instances[name] = another
             try:
@@ -99,11 +99,11 @@ class Deployment:
             finally:
                 del self.instances[name]
                 await eventually(lambda: self._is_idle(name))
-                # What it has taken on, it carries itself: nobody else is on its Redis.
+                # It has to flush what it accepted itself: nobody else uses its Redis.
                 await eventually(lambda: _has_carried(another))
 
     async def stop(self) -> None:
-        """Ends the instances. The stores go on."""
+        """Stops the instances. The stores keep running."""
         await self._running.aclose()
 
     async def _is_idle(self, name: str) -> bool:
@@ -116,7 +116,7 @@ async def _has_carried(instance: Instance) -> bool:
 
 @asynccontextmanager
 async def instance(redis_url: str, database_url: str, clock: RedisClock | None = None) -> AsyncIterator[Instance]:
-    """An instance behind wires to these stores."""
+    """Runs an instance behind wires to these stores."""
     async with (
         RedisWire(redis_url) as redis,
         PostgresWire(database_url) as postgres,

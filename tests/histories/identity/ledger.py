@@ -1,13 +1,13 @@
-"""What was answered about each user and product, and what a read must therefore not answer, also when the database has
-lost something meanwhile.
+"""What was answered about each user and product, and so what a read must not answer, even when the database has lost
+something meanwhile.
 
     write answered          no read that begins now is older
     the database loses      `kept` is what it has in the end; until a second after the heal, a read may answer what was
-                            written before, or what is kept, but nothing of before once something newer was answered
+                            written before, or what is kept, but nothing from before once something newer was answered
     settled                 what was lost is never read again, and no read is older than what the database had then
 
-Each row has one writer, and each of its writes another name. So a name tells which write a read has seen, and versions,
-which rise in one history of the database only, tell the order.
+Each row has one writer, and each of its writes has another name. So a name identifies the write that a read has seen,
+and versions, which rise only within one history of the database, give the order.
 """
 
 import time
@@ -19,7 +19,7 @@ from tests.histories.identity.state import State
 
 @dataclass(slots=True)
 class Write:
-    """One write of a row: when it began, and when it was answered with which version."""
+    """One write of a row: when it began, when it was answered, and the version in the answer."""
 
     began: float
     answered: float | None = None
@@ -28,12 +28,12 @@ class Write:
 
 @dataclass(slots=True)
 class Row:
-    """One row: what was written to it, by name, and the oldest version that a read which begins now may answer."""
+    """One row: its writes by name, and the oldest version that a read which begins now may answer."""
 
     writes: dict[str, Write] = field(default_factory=dict)
     least: int = 0
     lost: set[str] = field(default_factory=set)
-    """What the database has lost for good."""
+    """The writes that the database has lost for good."""
     newest_began: float = 0.0
     """When the newest of the answered writes began."""
 
@@ -54,10 +54,10 @@ class Ledger:
 
     rows: defaultdict[str, Row] = field(default_factory=lambda: defaultdict(Row))
     wrong: list[str] = field(default_factory=list)
-    """What must never be answered, and was."""
+    """Answers that must never be given, and were."""
     counts: Counter[str] = field(default_factory=Counter)
     exempt: list[tuple[float, float]] = field(default_factory=list)
-    """When a Redis went back in silence: from when until when that need not have been noticed."""
+    """Periods after a Redis went back silently, in which that need not have been noticed."""
     _kept: State | None = None
     _without_triggers: bool = False
     _lossy_since: float = 0.0
@@ -66,38 +66,38 @@ class Ledger:
 
     @property
     def losing(self) -> bool:
-        """Whether the database loses something now."""
+        """Whether the database is losing something now."""
         return self._era % 2 == 1
 
     def knows(self, state: State) -> None:
-        """The rows that are there at the beginning."""
+        """Records the rows that exist at the beginning."""
         for key, found in state.rows.items():
             self.rows[key].writes[found.name] = Write(0.0, 0.0, found.version)
             self.rows[key].least = found.version
 
     def writing(self, key: str, name: str) -> None:
-        """A write begins."""
+        """Records that a write begins."""
         self.rows[key].writes[name] = Write(time.monotonic())
 
     def wrote(self, key: str, name: str, version: int) -> None:
-        """It was answered."""
+        """Records that the write was answered."""
         row = self.rows[key]
         write = row.writes[name]
         write.answered, write.version = time.monotonic(), version
         row.newest_began = max(row.newest_began, write.began)
-        # What began while the database lost something may be lost with it.
+        # A write that began while the database was losing something may be lost with it.
         if not self.losing and write.began > self._lossy_since:
             row.least = max(row.least, version)
         self.counts["written"] += 1
 
     def loses(self, kept: State, *, without_triggers: bool) -> None:
-        """The database is about to become what it was: `kept`. For a moment its rows may be `without_triggers`: a write
-        then has the version of the one before, and leaves no trace, until it is lost itself."""
+        """Records that the database is about to go back to `kept`. For a moment its rows may be `without_triggers`: a
+        write then gets the version of the previous one, and leaves no trace until it is lost itself."""
         self._kept, self._without_triggers = kept, without_triggers
         self._lossy_since, self._era = time.monotonic(), self._era + 1
 
     def settled(self, state: State, looked: float) -> None:
-        """It has become that, everybody must know it, and it had this `state` after `looked`."""
+        """Records that the loss is complete, and known to all. The database had this `state` after `looked`."""
         assert self._kept is not None
         for key, row in self.rows.items():
             kept, now = self._kept.rows[key], state.rows[key]
@@ -107,17 +107,17 @@ class Ledger:
                 if write.answered is not None and write.answered < self._lossy_since and write.version > kept.version
             }
             answered = row.writes[now.name].answered
-            # Of what nobody was told of yet, a read need not know.
+            # A read need not know of a write that has not been answered yet.
             row.least = now.version if answered is not None and answered < looked else kept.version
         self._lossy_since, self._era = time.monotonic(), self._era + 1
 
     def expect(self, key: str) -> Expectation:
-        """What a read that begins now has to answer."""
+        """Returns what a read that begins now has to answer."""
         row = self.rows[key]
         return Expectation(time.monotonic(), row.least, row.newest_began, self._era)
 
     def read(self, key: str, expected: Expectation, name: str | None, version: int, how: str) -> None:
-        """A read was answered, with None when it said that there is no such row; `how` says by whom, and how."""
+        """Checks the answer of a read; `name` is None if there was no row. `how` says who answered, and how."""
         row, ended = self.rows[key], time.monotonic()
         self.counts["reads"] += 1
         strict = expected.era == self._era and not self.losing

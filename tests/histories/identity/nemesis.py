@@ -1,4 +1,4 @@
-"""Makes the stores others than they were, in one way after the other, as a seed has it, and mends each."""
+"""Changes the stores in one way after another, determined by a seed, and heals each change."""
 
 import asyncio
 import math
@@ -26,11 +26,11 @@ from tests.histories.identity.deployment import Deployment, instance
 from tests.histories.identity.state import State
 
 UNNOTICED = (SETTLED + POLL).total_seconds()
-"""Seconds after which a Redis that went back in silence has been noticed."""
+"""Seconds after which a Redis that silently went back has been noticed."""
 KNOWN = 1.0
-"""Seconds after the heal until what was lost must be gone for everybody."""
+"""Seconds after the heal until what was lost must be gone everywhere."""
 LEAST = 0.3
-"""Seconds between two swaps: what goes back by less than a poll is not noticed."""
+"""Seconds between two swaps: a Redis that goes back by less than a poll is not noticed."""
 STEPS = timedelta(hours=-2.5), timedelta(hours=2), timedelta(hours=25)
 NEEDS_STANDBY = frozenset({"standby met", "promoted", "promoted with loss"})
 FAULTS = (
@@ -55,7 +55,7 @@ WHERE backend_type = 'client backend' AND application_name = 'fourways' AND pid 
 
 
 def drawn(randomness: random.Random, number: int) -> list[str]:
-    """So many faults. A standby is promoted once at most, and is none any more then."""
+    """Draws up to `number` faults. A standby can be promoted only once, and is no standby after that."""
     faults = randomness.sample(FAULTS, number)
     if {"promoted", "promoted with loss"} <= set(faults):
         faults.remove("promoted")
@@ -65,7 +65,7 @@ def drawn(randomness: random.Random, number: int) -> list[str]:
 
 
 class Nemesis:
-    """Strikes at the stores of a deployment, and says to those who check what was lost by that."""
+    """Injects faults into the stores of a deployment, and tells the checkers what each has lost."""
 
     def __init__(self, deployment: Deployment, crowd: Crowd, randomness: random.Random) -> None:
         self._deployment, self._crowd, self._randomness = deployment, crowd, randomness
@@ -86,7 +86,7 @@ class Nemesis:
         self.strikes: list[Strike] = []
 
     async def strike(self, faults: Sequence[str]) -> None:
-        """With one after the other."""
+        """Injects one fault after another."""
         for name in faults:
             await self._pause(0.1, 0.6)
             start = time.monotonic()
@@ -102,9 +102,9 @@ class Nemesis:
         return instances
 
     async def _move_redis(self) -> None:
-        """The name leads to another Redis, for one instance after the other, and back. Some connections live on.
+        """The name leads to another Redis, for one instance after another, and back. Some connections live on.
 
-        Answers are a little late, so that some connections are in use whenever those that are idle are closed."""
+        Answers are a little late, so that some connections are in use whenever idle ones are closed."""
         urls = self._deployment.first_redis, self._deployment.second_redis
         for each in self._deployment.instances.values():
             each.redis.delay(self._randomness.uniform(0.0, 0.02))
@@ -119,8 +119,8 @@ class Nemesis:
         await self._kill(urls[1], 1.0)
 
     async def _demote_redis(self) -> None:
-        """A failover of Redis, and back: the replica is promoted, the name follows, and the old primary, to which
-        connections live on, becomes its replica."""
+        """A failover of Redis, and back: the replica is promoted, the name follows, and the old primary becomes its
+        replica while connections to it live on."""
         primary, replica = self._deployment.redises
         for _there_and_back in range(2):
             await replica.follow(primary)
@@ -129,7 +129,7 @@ class Nemesis:
             for each in self._shuffled():
                 each.redis.move_to(replica.url)
                 await self._kill(primary.url, self._randomness.choice((0.0, 0.3)))
-            # On connections that live on, it goes back to what the other one knew when it was promoted.
+            # To connections that live on, it goes back to what the other one knew when it was promoted.
             async with self._going_back():
                 await primary.follow(replica)
             await self._pause(0.3, 0.8)
@@ -138,7 +138,7 @@ class Nemesis:
         await self._kill(replica.url, 1.0)
 
     async def _step_clock(self) -> None:
-        """What one instance takes for Redis' clock is wrong for a while."""
+        """The copy of Redis' clock of one instance is wrong for a while."""
         clock = self._deployment.clocks[self._randomness.choice(sorted(self._deployment.clocks))]
         clock.ahead = self._randomness.choice(STEPS)
         await self._pause(0.4, 1.0)
@@ -151,19 +151,19 @@ class Nemesis:
                     await redis.client_kill_filter(_id=connection["id"], skipme=True)
 
     async def _swap_redis(self) -> None:
-        """Redis has other values for a while, and then again those of before."""
+        """Redis has other values for a while, and then the former ones again."""
         async with Redis.from_url(self._deployment.first_redis, protocol=2) as redis:
             for number in range(2):
                 async with self._going_back():
                     await redis.swapdb(0, 1)
                 if number == 0:
-                    # Who has not looked meanwhile cannot notice.
+                    # An instance that has not polled meanwhile cannot notice.
                     await asyncio.gather(*(self._has_polled(each) for each in self._shuffled()))
                     await self._pause(LEAST, 0.7)
 
     @asynccontextmanager
     async def _going_back(self) -> AsyncIterator[None]:
-        """In the block a Redis goes back in silence: that need not be noticed at once."""
+        """Marks the time in which a Redis silently goes back: that need not be noticed at once."""
         exempt, since = self._crowd.ledger.exempt, time.monotonic()
         exempt.append((since, math.inf))
         yield
@@ -188,7 +188,7 @@ class Nemesis:
 
     @asynccontextmanager
     async def _losing(self, kept: State, *, without_triggers: bool = False) -> AsyncIterator[None]:
-        """In the block, the database becomes `kept`, and is mended."""
+        """Marks the time in which the database becomes `kept`, and is healed."""
         crowd = self._crowd
         since = time.monotonic()
         crowd.ledger.loses(kept, without_triggers=without_triggers)
@@ -203,13 +203,13 @@ class Nemesis:
         crowd.shelf.settled(since, looked, state)
 
     async def _drop_and_restore(self) -> None:
-        """DROP DATABASE, CREATE DATABASE, and a dump of a moment ago."""
+        """DROP DATABASE, CREATE DATABASE, and the restore of a recent dump."""
         deployment = self._deployment
         kept, dump = await self._dump()
         await self._pause(0.2, 0.6)
         async with self._losing(kept):
             sql = await asyncpg.connect(deployment.database_url)
-            # Whoever would count views waits, and is ended with all others.
+            # A process that would count views waits for this lock, and is ended with all others.
             await sql.execute("BEGIN")
             await sql.execute("LOCK TABLE page_views, parked_views IN EXCLUSIVE MODE")
             had = await State.of(sql)
@@ -220,7 +220,7 @@ class Nemesis:
         self._crowd.views.lost(kept, had)
 
     async def _restore_over(self) -> None:
-        """`pg_restore --clean`, while everybody goes on."""
+        """`pg_restore --clean`, while everybody keeps working."""
         kept, dump = await self._dump()
         await self._pause(0.2, 0.6)
         async with self._losing(kept, without_triggers=True):
@@ -231,11 +231,11 @@ class Nemesis:
         try:
             await restored_over(self._deployment.database_url, dump)
         except subprocess.CalledProcessError:
-            return False  # Somebody was in its way: a deadlock, or a partition of the ledger that was just made.
+            return False  # Something was in its way: a deadlock, or a new partition of the ledger.
         return True
 
     async def _meet_standby(self) -> None:
-        """The name of Postgres leads to a standby that lags, for some instances, and back."""
+        """The name of Postgres leads to a lagging standby, for some instances, and back."""
         standby = self._deployment.standby
         assert standby is not None
         sql = await asyncpg.connect(standby.url)
@@ -254,7 +254,7 @@ class Nemesis:
         await sql.close()
 
     async def _promote(self) -> None:
-        """A switchover: the primary takes no more writes, the standby knows all, is promoted, and the name follows."""
+        """A switchover: the primary refuses writes, the standby catches up and is promoted, and the name follows."""
         standby, old = self._deployment.standby, self._deployment.database_url
         assert standby is not None
         sql = await asyncpg.connect(old)
@@ -268,7 +268,7 @@ class Nemesis:
         await sql.close()
 
     async def _promote_with_loss(self) -> None:
-        """A failover: the standby does not know the last commits. The old primary is alive, and takes writes."""
+        """A failover: the standby lacks the last commits. The old primary is alive, and accepts writes."""
         standby, old = self._deployment.standby, self._deployment.database_url
         assert standby is not None
         await standby.cut_off()
@@ -285,7 +285,7 @@ class Nemesis:
         await sql.close()
 
     async def _lead_to(self, database_url: str) -> None:
-        """The name leads there, for one instance after the other. Some connections live on until the caller ends them.
+        """The name leads there, for one instance after another. Some connections live on until the caller ends them.
 
         Only then may it be said that the name leads there."""
         for each in self._shuffled():
@@ -296,7 +296,7 @@ class Nemesis:
         self._deployment.database_url = database_url
 
     async def _make_read_only(self) -> None:
-        """Each session that begins meanwhile takes no writes, and stays so."""
+        """Sessions that begin meanwhile refuse writes, and keep refusing."""
         name = self._deployment.database
         sql = await asyncpg.connect(self._deployment.database_url)
         await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -345,8 +345,8 @@ class Nemesis:
         await sql.close()
 
     async def _run_on_another_redis(self) -> None:
-        """One more instance, on the same Postgres, and on a Redis of its own. Those that are believed are slow to look:
-        the answers of Postgres are late for some of them."""
+        """One more instance, on the same Postgres, and on its own Redis. Some of the believed instances are slow to
+        notice: their answers from Postgres are late."""
         slow = self._shuffled()[: self._randomness.randint(0, len(self._deployment.instances))]
         for each in slow:
             each.postgres.delay(self._randomness.uniform(0.03, 0.09))

@@ -1,4 +1,4 @@
-"""The stock of some SKUs: its history is one counter's within each history of the database."""
+"""The stock of some SKUs: within each history of the database, its history is that of one counter."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from tests.histories.linearizability.operation import Kind, Operation
 from tests.histories.linearizability.recorder import Recorder
 
 SECONDS = 5.0
-"""So long may the checker think about one SKU in one history."""
+"""Time limit in seconds for the check of one SKU in one history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """A history of the database: from when on everybody knows it, and with which stock. The look that found it began a
-    little before, and the history of before ended when the database began to lose something."""
+    """A history of the database: when all clients know it, and the stock it began with. The query that found it began a
+    little earlier, and the previous history ended when the database began to lose something."""
 
     before_ended: float
     looked: float
@@ -27,17 +27,17 @@ class Beginning:
 
 @dataclass(slots=True)
 class Shelf:
-    """What was answered about stock, and how often the database began anew."""
+    """What was answered about stock, and each new beginning of the database."""
 
     recorder: Recorder = field(default_factory=Recorder)
     beginnings: list[Beginning] = field(default_factory=list)
 
     def settled(self, lossy_since: float, looked: float, state: State) -> None:
-        """Another history of the database has begun, which had this `state` after `looked`."""
+        """Records that another history of the database has begun, which had this `state` after `looked`."""
         self.beginnings.append(Beginning(lossy_since, looked, time.monotonic(), state.stock))
 
     def check(self, exempt: Sequence[tuple[float, float]]) -> tuple[list[str], list[Verdict]]:
-        """What is wrong, and how each SKU in each history was judged. Reads that were `exempt` say nothing."""
+        """Returns what is wrong, and the verdict for each SKU in each history. Reads that were `exempt` say nothing."""
         wrong, verdicts = [], []
         for sku, operations in self.recorder.histories.items():
             told = [
@@ -62,7 +62,7 @@ class Shelf:
             for one in operations:
                 if one.start > end or (begun is not None and one.end <= begun.looked):
                     continue
-                # Across a border, nobody knows on which side it was done.
+                # For a call that spans a border, nobody knows on which side it was done.
                 doubtful = one.end > end or (begun is not None and one.start < begun.known)
                 history.append(replace(one, end=inf, answer=None) if doubtful else one)
             histories.append((history, None if begun is None else begun.stock.get(sku)))

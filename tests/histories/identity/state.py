@@ -1,4 +1,4 @@
-"""What a database has at one moment, seen past the application."""
+"""What a database has at one moment, read without the application."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tests.histories.linearizability.checker import Stock
 
 
 class Found(NamedTuple):
-    """A row of users or products: its name, and its version."""
+    """A row of users or products: its name and its version."""
 
     name: str
     version: int
@@ -27,7 +27,7 @@ class State:
 
     @classmethod
     async def of(cls, sql: asyncpg.Connection) -> "State":
-        """What this connection sees; all at one moment, where its transaction has one snapshot."""
+        """Reads what this connection sees. It is all of one moment if the transaction has one snapshot."""
         rows = await sql.fetch(
             "SELECT 'users/' || id AS key, name, version FROM users"
             " UNION ALL SELECT 'products/' || sku, name, version FROM products"

@@ -14,14 +14,14 @@ from tests.histories.linearizability.target import Broken, Refused, Unknown
 
 
 class StockTarget:
-    """Calls now this instance of a deployment, now that one."""
+    """Calls a randomly chosen instance of a deployment each time."""
 
     def __init__(self, deployment: Deployment, randomness: random.Random, is_odd: Callable[[], bool]) -> None:
-        """`is_odd` says whether the database is not whole at the moment, so that it may raise anything."""
+        """`is_odd` tells whether the database is incomplete at the moment, and so may raise any error."""
         self._deployment, self._randomness, self._is_odd = deployment, randomness, is_odd
 
     async def read(self, sku: str) -> Answer:
-        """What a read answers."""
+        """Reads the stock."""
 
         async def get(instance: Instance) -> Answer:
             reading = await instance.resources.inventory.get(sku)
@@ -33,15 +33,15 @@ class StockTarget:
         return await self._ask(get)
 
     async def put(self, sku: str, quantity: int) -> Answer:
-        """So many there are."""
+        """Sets the stock."""
         return await self._change(sku, Setting(quantity))
 
     async def adjust(self, sku: str, delta: int) -> Answer:
-        """So many more, or less."""
+        """Adjusts the stock."""
         return await self._change(sku, Adjustment(delta))
 
     async def delete(self, sku: str) -> Answer:
-        """There is none any more."""
+        """Removes the stock."""
         return await self._change(sku, Removal())
 
     async def _change(self, sku: str, change: Change) -> Answer:

@@ -1,14 +1,13 @@
-"""What a client is told is true, also when the stores are not what they were: the name of Redis leads to another one,
-or Redis goes back in silence; Postgres is restored, promoted, a standby, or read-only; another deployment, or another
-Redis, comes in between.
+"""What a client is told is true, even when the stores change: the name of Redis leads to another one, or Redis silently
+goes back; Postgres is restored, promoted, a standby, or read-only; another deployment, or another Redis, interferes.
 
-Each seed is a history of its own, on servers of its own: two or three instances in this process, clients who read and
-write, and a nemesis who strikes three times. In the end three things are checked:
+Each seed is a separate history on separate servers: two or three instances in this process, clients that read and
+write, and a nemesis that injects three faults. In the end three things are checked:
 
-- no read was older than a write that was answered before it began, but what the database itself has lost, and that is
-  read by nobody from a second after the heal on (`ledger.py`);
-- the stock of each SKU is linearizable within each history of the database (`shelf.py`);
-- each view that was answered is counted once, but those that the database itself has lost, and no view twice
+- No read was older than a write that was answered before it began, unless the database itself has lost that write. From
+  a second after the heal on, nobody reads a lost write (`ledger.py`).
+- The stock of each SKU is linearizable within each history of the database (`shelf.py`).
+- Each view that was answered is counted once, unless the database itself has lost it, and no view counts twice
   (`views.py`).
 """
 
@@ -29,22 +28,22 @@ from tests.histories.identity.state import State
 from tests.histories.linearizability.checker import Verdict
 
 SAMPLE = (0, 16, 30, 32)
-"""The fewest seeds that strike with each fault."""
+"""A smallest set of seeds that covers every fault."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
 STRIKES = 3
 ENOUGH = 100
-"""Hits. The clients go on until then, or longer, until all is mended."""
+"""Number of hits. The clients continue until then, or longer, until all faults are healed."""
 ROWS = 4
 
 
 @pytest.fixture(scope="module")
 def verdicts() -> Counter[Verdict]:
-    """How many SKUs, in how many histories of a database, got which, over all seeds."""
+    """The number of each verdict, for every SKU in every history of a database, over all seeds."""
     return Counter()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_what_is_answered_is_true_whatever_the_stores_become(
+async def test_every_answer_is_true_whatever_happens_to_the_stores(
     seed: int, verdicts: Counter[Verdict], capsys: pytest.CaptureFixture[str]
 ) -> None:
     randomness = random.Random(seed)
@@ -82,7 +81,7 @@ async def test_what_is_answered_is_true_whatever_the_stores_become(
     assert not wrong, "\n".join(wrong)
 
 
-def test_nearly_every_history_of_stock_could_be_decided(verdicts: Counter[Verdict]) -> None:
+def test_nearly_every_history_of_stock_gets_a_verdict(verdicts: Counter[Verdict]) -> None:
     assert verdicts[Verdict.UNDECIDED] <= verdicts.total() / 20
 
 
@@ -97,7 +96,7 @@ async def _furnished(deployment: Deployment) -> State:
 
 
 async def _all_believe(deployment: Deployment, crowd: Crowd, missing: set[tuple[str, str]]) -> bool:
-    """Whether each instance has hit each row since the last strike, and enough was read for the history to prove
+    """Whether each instance has hit each row since the last fault, and enough was read for the history to prove
     something. `missing` are the hits that have not come yet: writers go on, so they do not come all at once."""
     for name, key in sorted(missing):
         reading = await crowd.read(name, deployment.instances[name], key)
@@ -107,7 +106,7 @@ async def _all_believe(deployment: Deployment, crowd: Crowd, missing: set[tuple[
 
 
 async def _counted(deployment: Deployment, crowd: Crowd) -> State:
-    """What the database has when all views that were answered are counted, and the instances have ended."""
+    """Returns what the database has when all answered views are counted, and the instances have stopped."""
     sql = await asyncpg.connect(deployment.database_url)
     state = await State.of(sql)
 
@@ -116,9 +115,9 @@ async def _counted(deployment: Deployment, crowd: Crowd) -> State:
         state = await State.of(sql)
         return not crowd.views.lacking(state)
 
-    with suppress(AssertionError):  # The check says which are not.
+    with suppress(AssertionError):  # The check says which ones are missing.
         await eventually(all_are)
-    # What was late, or taken over, or taken on again, has its end with the instances.
+    # Late answers, takeovers, and views accepted again come to an end with the instances.
     await deployment.stop()
     state = await State.of(sql)
     await sql.close()

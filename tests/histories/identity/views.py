@@ -1,7 +1,7 @@
 """Which views were answered, and what a database must have of them: each page is viewed once.
 
-answered        it is there in the end, once; unless a loss of the database has taken it
-an error        it is there once, or not at all
+answered        the view is there in the end, once, unless the database has lost it
+an error        the view is there once, or not at all
 """
 
 import time
@@ -16,29 +16,29 @@ class Views:
 
     sent: set[str] = field(default_factory=set)
     answered: dict[str, float] = field(default_factory=dict)
-    """And when."""
+    """When each was answered."""
     may_be_lost: set[str] = field(default_factory=set)
 
     def view(self, page: str) -> None:
-        """It is about to be viewed."""
+        """Records that the page is about to be viewed."""
         self.sent.add(page)
 
     def took(self, page: str) -> None:
-        """That was answered."""
+        """Records that the view was answered."""
         self.answered[page] = time.monotonic()
 
     def lost(self, kept: State, had: State | None) -> None:
-        """The database that `had` these pages is gone, and all the world knows it; `kept` were those that the next one
-        has. Where nobody knows what it had, it may have had all that was sent."""
-        # What is answered from now on is carried to the database that is believed now.
+        """Records that the database that `had` these pages is gone, and that all clients know it; the next one has
+        `kept`. If nobody knows what it had, it may have had everything that was sent."""
+        # Views that are answered from now on are flushed to the database that is now believed.
         self.may_be_lost |= (self.sent if had is None else set(had.pages)) - set(kept.pages)
 
     def lacking(self, state: State) -> set[str]:
-        """What was answered, is not there, and is not excused."""
+        """Returns the pages whose view was answered, is missing, and is not excused."""
         return set(self.answered) - set(state.pages) - self.may_be_lost
 
     def check(self, state: State) -> list[str]:
-        """What is wrong with what the database has in the end."""
+        """Returns what is wrong with what the database has in the end."""
         return [
             *(f"{page} was answered, and is not counted." for page in sorted(self.lacking(state))),
             *(f"{page} was viewed once, and is counted {n} times." for page, n in state.pages.items() if n != 1),

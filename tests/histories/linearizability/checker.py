@@ -2,11 +2,11 @@
 between its start and its end, in which every answer is what a single counter would have said.
 
 The search is that of Wing and Gong, with the memory of Lowe, as in Porcupine: depth first over the operations that may
-come next, and no combination of operations done and state is looked at twice. It is exponential in the operations that
-overlap, and in those of unknown outcome, so it has a deadline.
+come next, and no combination of completed operations and state is visited twice. It is exponential in the operations
+that overlap, and in those of unknown outcome, so it has a deadline.
 
-Versions sharpen it, for they tell which write a read has seen. A version may only rise while a row lives; nothing is
-asked of it across DELETE and creation.
+Versions make it stricter, because they identify the write that a read has seen. A version may only rise while a row
+lives; nothing is required of it across DELETE and creation.
 """
 
 import time
@@ -20,11 +20,11 @@ from typing import NamedTuple
 from tests.histories.linearizability.operation import Answer, Kind, Operation
 
 CONTEXT = 16
-"""So many operations of the failing prefix are shown."""
+"""How many operations of the failing prefix are shown."""
 
 
 class Verdict(StrEnum):
-    """What is known of a history."""
+    """The result of a check."""
 
     LINEARIZABLE = "linearizable"
     NOT_LINEARIZABLE = "not linearizable"
@@ -32,7 +32,7 @@ class Verdict(StrEnum):
 
 
 class Stock(NamedTuple):
-    """The row. Unless the version is `exact`, all that is known of it is that it is higher."""
+    """The row. Unless the version is `exact`, the row's version is only known to be higher."""
 
     quantity: int
     version: int = 0
@@ -43,7 +43,7 @@ State = Stock | None
 
 
 def check(history: Iterable[Operation], *, seconds: float, initial: State = None) -> Verdict:
-    """Whether a history that began with `initial` is linearizable, if that can be told in so many seconds."""
+    """Decides whether a history that began with `initial` is linearizable, within the time limit."""
     operations = sorted((one for one in history if not _says_nothing(one)), key=lambda one: one.start)
     answered = sum(1 << place for place, one in enumerate(operations) if one.answer is not None)
     deadline = time.monotonic() + seconds
@@ -62,7 +62,7 @@ def check(history: Iterable[Operation], *, seconds: float, initial: State = None
 
 
 def explain(history: Sequence[Operation], *, seconds: float, initial: State = None) -> str:
-    """The shortest beginning of a history that no order explains, for a person to read."""
+    """Returns the shortest prefix of a history that no order explains, in readable form."""
     ends = sorted(one.end for one in history if one.answer is not None)
 
     def fails(end: float) -> bool:
@@ -82,7 +82,7 @@ def explain(history: Sequence[Operation], *, seconds: float, initial: State = No
 
 
 def _until(history: Iterable[Operation], end: float) -> list[Operation]:
-    """What was known of a history at that moment: what was not answered by then may have happened, or not."""
+    """Returns what was known at that moment: an operation without an answer by then may have happened, or not."""
     begun = [one for one in history if one.start <= end]
     return [one if one.end <= end else replace(one, end=inf, answer=None) for one in begun]
 
@@ -92,12 +92,12 @@ def _says_nothing(operation: Operation) -> bool:
 
 
 def _next(operations: Sequence[Operation], done: int, state: State) -> list[tuple[int, State]]:
-    """What may come next, the operation that ended first at the end of the list."""
+    """Returns what may come next. The operation that ended first is last in the list."""
     horizon, following = inf, []
     first = (~done & (done + 1)).bit_length() - 1
     for place in range(first, len(operations)):
         operation = operations[place]
-        # They are sorted by their start: this one and all that follow began after one had ended that is not done yet.
+        # Operations are sorted by start: this one and all later ones began after the end of one that is not done yet.
         if operation.start > horizon:
             break
         if done >> place & 1:
@@ -114,7 +114,7 @@ def _next(operations: Sequence[Operation], done: int, state: State) -> list[tupl
 
 
 def _after(state: State, operation: Operation) -> tuple[State, ...]:
-    """The state after an operation with that answer; nothing when it cannot have been answered so in this state."""
+    """Returns the state after an operation with that answer; nothing if this state cannot have given that answer."""
     answer = operation.answer
     if answer is None:
         return (_unanswered(state, operation),)

@@ -1,4 +1,4 @@
-"""Somebody who reads and changes stock at random."""
+"""A client that reads and changes stock at random."""
 
 import asyncio
 import random
@@ -12,13 +12,13 @@ from tests.histories.linearizability.target import Target
 BEAT = 0.07
 """Seconds. All clients call at the same beats, so that their calls overlap, and are few enough for the checker."""
 PAUSE = 2
-"""So many beats a client lets pass when it was not answered."""
+"""Number of beats for which a client pauses after a call without an answer."""
 KINDS = {Kind.READ: 50, Kind.ADJUST: 32, Kind.PUT: 13, Kind.DELETE: 5}
 """How often each is called, in percent."""
 
 
 class Client:
-    """One of those who call at the same time. What it does depends on `randomness` alone, and when, on the target."""
+    """One of several concurrent clients. Its calls depend only on `randomness`; their times depend on the target."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class Client:
         self._kinds = kinds
 
     async def call(self, skus: Sequence[str], *, beat: float = BEAT) -> None:
-        """Waits for the next beat, and makes one call, or some, one after the other, until one is not answered."""
+        """Waits for the next beat, and makes one or more calls, one after the other, until one is not answered."""
         await asyncio.sleep(beat - time.monotonic() % beat)
         for _ in range(self._randomness.choice((1, 1, 2, 3))):
             sku = self._randomness.choice(skus)
             (kind,) = self._randomness.choices(list(self._kinds), list(self._kinds.values()))
             if await self._recorder.record(self._target, self._name, sku, kind, self._argument(kind)) is None:
-                # As `Retry-After` asks. Else a Postgres that is slow to recover would fill the history with refusals.
+                # As `Retry-After` asks. Otherwise a Postgres that recovers slowly would fill the history with refusals.
                 await asyncio.sleep(PAUSE * beat)
                 return
 

@@ -1,9 +1,9 @@
-"""Write-through as it is often told: both stores are written at the same time, and when both have answered it is done.
+"""Write-through as it is often described: both stores are written at the same time, and it is done when both answered.
 
     read    GET · on a miss SELECT, and SET
     write   UPDATE in Postgres ∥ SET in Redis
 
-It is not linearizable, though nothing fails: nothing makes the two stores take two writes in the same order, and
+It is not linearizable, even without any failure: nothing makes the two stores apply two writes in the same order, and
 nothing keeps a reader from bringing an old row back. It is here so that the checker has something to find.
 """
 
@@ -17,18 +17,18 @@ from tests.histories.linearizability.operation import Answer
 
 
 class ConcurrentWriteThrough:
-    """The same calls as the service's, in this process. Values live so long in the cache as `ttl` says."""
+    """The same calls as the service's, in this process. Cached values expire after `ttl`."""
 
     def __init__(self, redis: Redis, postgres: asyncpg.Pool, *, ttl: timedelta = timedelta(minutes=5)) -> None:
         self._redis, self._postgres, self._ttl = redis, postgres, ttl
 
     async def read(self, sku: str) -> Answer:
-        """From the cache, which is filled on a miss."""
+        """Reads from the cache, which is filled on a miss."""
         quantity = await self._quantity(sku)
         return Answer(404) if quantity is None else Answer(200, quantity)
 
     async def put(self, sku: str, quantity: int) -> Answer:
-        """Into both at once."""
+        """Writes to both stores at once."""
         created, _ = await asyncio.gather(
             self._postgres.fetchval(
                 "INSERT INTO stock (sku, quantity) VALUES ($1, $2)"
@@ -41,7 +41,7 @@ class ConcurrentWriteThrough:
         return Answer(201 if created else 200, quantity)
 
     async def adjust(self, sku: str, delta: int) -> Answer:
-        """The sum has to be known before both can be told."""
+        """Adjusts the stock. The sum has to be known before both stores can be written."""
         available = await self._quantity(sku)
         if available is None:
             return Answer(404)
@@ -54,7 +54,7 @@ class ConcurrentWriteThrough:
         return Answer(200, available + delta)
 
     async def delete(self, sku: str) -> Answer:
-        """From both at once."""
+        """Deletes from both stores at once."""
         done, _ = await asyncio.gather(
             self._postgres.execute("DELETE FROM stock WHERE sku = $1", sku), self._redis.delete(f"naive:{sku}")
         )

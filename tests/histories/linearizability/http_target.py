@@ -29,14 +29,14 @@ class HttpTarget:
         return await self._ask(sku, "DELETE")
 
     async def close(self) -> None:
-        """Hangs up. The next call takes another connection, perhaps to another worker."""
+        """Closes the connection. The next call opens a new one, perhaps to another worker."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
     @property
     def port(self) -> int | None:
-        """Our end of the connection, None when there is none: it tells which worker has the other end."""
+        """Port of our end of the connection, None without one: it identifies the worker at the other end."""
         return None if self._connection is None else self._connection.port
 
     async def _ask(self, sku: str, method: str, body: object = None, *, path: str = "") -> Answer:
@@ -50,7 +50,7 @@ class HttpTarget:
         try:
             answer = await connection.ask(f"/inventory/{sku}{path}", method=method, body=body)
         except BaseException as error:
-            # A deadline, too, must not leave a connection on which the next call would read the answer to this one.
+            # After a timeout, too: on the same connection, the next call would read the answer to this one.
             await connection.close()
             if isinstance(error, HUNG_UP):
                 raise Unknown from error

@@ -6,7 +6,7 @@ from math import inf
 
 
 class Kind(StrEnum):
-    """What can be called."""
+    """The kinds of calls."""
 
     READ = "read"
     PUT = "put"
@@ -16,7 +16,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the status of HTTP, and what the body said. `version` is None where nobody numbers rows."""
+    """An answer: the HTTP status, and what the body said. `version` is None where rows have no versions."""
 
     status: int
     quantity: int | None = None

@@ -1,4 +1,4 @@
-"""Calls a target, and writes down what it answered and when."""
+"""Calls a target, and records what it answered and when."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from tests.histories.linearizability.operation import Answer, Kind, Operation
 from tests.histories.linearizability.target import Broken, Refused, Target, Unknown
 
 PATIENCE = 10.0
-"""A client that has waited for so many seconds goes on, and does not know what became of its call."""
+"""Seconds after which a waiting client goes on, without knowing what became of its call."""
 
 
 class Recorder:
@@ -18,13 +18,13 @@ class Recorder:
     def __init__(self) -> None:
         self.histories: defaultdict[str, list[Operation]] = defaultdict(list)
         self.refused: list[Operation] = []
-        """What did not happen. It is no part of a history."""
+        """Calls that were not done. They are no part of a history."""
         self.broken: list[str] = []
-        """What it was answered, and must not be."""
+        """Answers that must never be given."""
         self.outcomes: Counter[str] = Counter()
 
     async def record(self, target: Target, client: str, sku: str, kind: Kind, argument: int = 0) -> Answer | None:
-        """Makes one call; None when it was not answered."""
+        """Makes one call; returns None when it was not answered."""
         start = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):

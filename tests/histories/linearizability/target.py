@@ -6,15 +6,15 @@ from tests.histories.linearizability.operation import Answer
 
 
 class Refused(Exception):
-    """It was not done, and never will be."""
+    """The call was not done, and never will be."""
 
 
 class Unknown(Exception):
-    """It was done, or will be, or never will be."""
+    """The call was done, or will be, or never will be."""
 
 
 class Broken(Unknown):
-    """It was answered with something that it must never be answered with, such as a 500; the message says what."""
+    """The answer is one that must never be given, such as a 500; the message quotes it."""
 
 
 class Target(Protocol):

@@ -1,4 +1,4 @@
-"""The checker itself: what it accepts, what it rejects, and that it agrees with trying every order."""
+"""The checker itself: what it accepts, what it rejects, and that it agrees with a search through all orders."""
 
 import random
 from dataclasses import replace
@@ -80,16 +80,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_one_counter_could_have_said_is_accepted(name: str) -> None:
+def test_answers_that_one_counter_could_give_are_accepted(name: str) -> None:
     assert check(GOOD[name], seconds=SECONDS, initial=START) is Verdict.LINEARIZABLE
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_no_counter_could_have_said_is_rejected(name: str) -> None:
+def test_answers_that_no_counter_could_give_are_rejected(name: str) -> None:
     assert check(BAD[name], seconds=SECONDS, initial=START) is Verdict.NOT_LINEARIZABLE
 
 
-def test_the_report_ends_with_the_answer_that_cannot_be() -> None:
+def test_the_report_ends_with_the_impossible_answer() -> None:
     history = [put(0, 0.001, 5), adjust(0.001, 0.006, 1, 6), read(0.002, 0.003, 30), read(0.007, 0.008, 6)]
     assert explain(history, seconds=SECONDS, initial=START).splitlines() == [
         "No order explains the last answer of these operations, marked with >>> (3 began before it):",
@@ -99,7 +99,7 @@ def test_the_report_ends_with_the_answer_that_cannot_be() -> None:
     ]
 
 
-def test_when_time_runs_out_it_says_that_it_does_not_know() -> None:
+def test_a_check_that_runs_out_of_time_is_undecided() -> None:
     unknowns = [unknown(0, Kind.ADJUST, 1 << place) for place in range(40)]
     assert check([*unknowns, read(1, 2, 1 << 41)], seconds=0.05, initial=START) is Verdict.UNDECIDED
 
@@ -111,7 +111,7 @@ def test_a_hundred_operations_of_which_eight_overlap_are_decided() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 25), st.floats(0, 5))
-def test_whatever_one_counter_has_answered_is_accepted(
+def test_every_random_history_of_one_counter_is_accepted(
     randomness: random.Random, operations: int, overlap: float
 ) -> None:
     history = _history(randomness, operations=operations, overlap=overlap)
@@ -120,7 +120,7 @@ def test_whatever_one_counter_has_answered_is_accepted(
 
 @settings(max_examples=300, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 5), st.floats(0, 3), st.booleans())
-def test_it_agrees_with_trying_every_order(
+def test_the_checker_agrees_with_a_search_through_all_orders(
     randomness: random.Random, operations: int, overlap: float, corrupted: bool
 ) -> None:
     history = _history(randomness, operations=operations, overlap=overlap)
@@ -131,7 +131,7 @@ def test_it_agrees_with_trying_every_order(
 
 
 def _history(randomness: random.Random, *, operations: int, overlap: float) -> list[Operation]:
-    """Answers of one counter, each from within its operation; some of the answers got lost."""
+    """Returns answers of one counter, each from within its operation; some of the answers are lost."""
     state: State = Stock(START.quantity, version=1)
     history = []
     for moment in range(operations):
@@ -148,7 +148,7 @@ def _history(randomness: random.Random, *, operations: int, overlap: float) -> l
 
 
 def _corrupted(randomness: random.Random, history: list[Operation]) -> list[Operation]:
-    """The history with another answer in one place."""
+    """Returns the history with another answer in one place."""
     place = randomness.randrange(len(history))
     answer = history[place].answer
     if answer is None:
@@ -164,7 +164,7 @@ def _corrupted(randomness: random.Random, history: list[Operation]) -> list[Oper
 
 
 def _some_order_explains(history: list[Operation]) -> bool:
-    """Tries every order of the operations that were answered, with any of the others among them."""
+    """Tries every order of the answered operations, with any of the others among them."""
     answered = [one for one in history if one.answer is not None]
     others = [one for one in history if one.answer is None]
     return any(
@@ -180,7 +180,7 @@ def _keeps_time(order: tuple[Operation, ...]) -> bool:
 
 
 def _explains(order: tuple[Operation, ...]) -> bool:
-    """Runs the operations on one counter. It numbers rows as the answers do, and where they do not, as it likes."""
+    """Runs the operations on one counter. It uses the versions of the answers, and any version where there is none."""
     state: State = START
     versions: list[int | None] = [START.version, None]
     for one in order:
@@ -203,7 +203,7 @@ def _explains(order: tuple[Operation, ...]) -> bool:
 
 
 def _counter(state: State, kind: Kind, argument: int, version: int) -> tuple[State, Answer]:
-    """What one counter does, and answers."""
+    """Returns what one counter becomes, and answers."""
     if kind is Kind.PUT:
         return Stock(argument, version), Answer(201 if state is None else 200, argument, version)
     if state is None:

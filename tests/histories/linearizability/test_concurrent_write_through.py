@@ -42,12 +42,12 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[RedisWire]:
 
 @pytest.fixture
 async def slow(wire: RedisWire, pool: asyncpg.Pool) -> AsyncIterator[ConcurrentWriteThrough]:
-    """Another process, whose way to Redis can be held up."""
+    """Another process, whose connection to Redis can be held up."""
     async with open_redis(wire.url, timeout=timedelta(seconds=PATIENCE), connections=4) as redis:
         yield ConcurrentWriteThrough(redis, pool)
 
 
-async def test_a_reader_that_brings_an_old_row_back_is_seen(
+async def test_a_reader_that_brings_an_old_row_back_is_detected(
     target: ConcurrentWriteThrough, slow: ConcurrentWriteThrough, wire: RedisWire, redis: Redis
 ) -> None:
     """R misses, SELECTs 30, and stalls · W sets 29 in both stores, and is answered · R SETs 30 · R2 reads 30."""
@@ -64,7 +64,7 @@ async def test_a_reader_that_brings_an_old_row_back_is_seen(
     assert check(recorder.histories["A"], seconds=SECONDS) is Verdict.NOT_LINEARIZABLE
 
 
-async def test_two_writes_that_the_stores_take_in_different_orders_are_seen(
+async def test_two_writes_that_the_stores_apply_in_different_orders_are_detected(
     target: ConcurrentWriteThrough, slow: ConcurrentWriteThrough, wire: RedisWire, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     """W1 UPDATEs to 10, and its SET stalls · W2 sets 20 in both stores · W1 SETs 10 · R reads 10, and later 20."""
@@ -87,7 +87,7 @@ async def test_two_writes_that_the_stores_take_in_different_orders_are_seen(
 
 
 @pytest.mark.parametrize("kinds", [{Kind.READ: 80, Kind.PUT: 20}, KINDS], ids=["reads and settings", "all calls"])
-async def test_it_is_caught_by_chance_too(
+async def test_random_calls_reveal_concurrent_write_through_too(
     redis: Redis, pool: asyncpg.Pool, capsys: pytest.CaptureFixture[str], kinds: Mapping[Kind, int]
 ) -> None:
     target = ConcurrentWriteThrough(redis, pool, ttl=timedelta(milliseconds=20))

@@ -1,9 +1,9 @@
 """Inventory over HTTP is linearizable for each SKU, whatever fails: stores cut, silent and killed, workers stopped and
 killed.
 
-Each seed is a history of its own, on SKUs of its own: eight clients read, set, adjust, remove and create, three worker
-processes answer, and a nemesis breaks things meanwhile. What nobody knows the outcome of may have happened or not; all
-else must be what one counter could have said.
+Each seed is a separate history on separate SKUs: eight clients read, set, adjust, remove and create, three worker
+processes answer, and a nemesis injects faults meanwhile. A call of unknown outcome may have happened or not; all other
+answers must be what one counter could have said.
 """
 
 import asyncio
@@ -30,28 +30,28 @@ from tests.process_tree import ProcessTree
 from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
-"""The fewest seeds that strike with each fault of the stores and of the workers."""
+"""A smallest set of seeds that covers every fault of the stores and of the workers."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(60)]
 CLIENTS = 8
 WORKERS = 3
 SECONDS = 10.0
-"""So long may the checker think about one SKU."""
+"""Time limit in seconds for the check of one SKU."""
 ENOUGH = 200
-"""The clients go on until so many calls were answered, or longer, until the last fault is mended."""
+"""The clients continue until this many calls were answered, or longer, until the last fault is healed."""
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
-"""Shorter than the faults, so that what is given up is given up in the middle of them."""
+"""Shorter than the faults, so that timeouts expire in the middle of them."""
 
 
 @pytest.fixture(scope="module")
 async def service(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Service]:
-    """It reaches its stores through wires only."""
+    """The service, which reaches its stores only through wires."""
     async with serving(redis_wire.url, postgres_wire.url, workers=WORKERS, **HASTY) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def verdicts() -> Counter[Verdict]:
-    """How many SKUs got which, over all seeds."""
+    """The number of each verdict, for every SKU, over all seeds."""
     return Counter()
 
 
@@ -90,14 +90,14 @@ async def test_each_sku_is_linearizable_whatever_fails(
     _check_worth(recorder, nemesis.strikes)
 
 
-def test_nearly_every_history_could_be_decided(verdicts: Counter[Verdict]) -> None:
+def test_nearly_every_history_gets_a_verdict(verdicts: Counter[Verdict]) -> None:
     assert verdicts[Verdict.UNDECIDED] <= verdicts.total() / 20
 
 
 async def _shop(
     service: Service, name: str, recorder: Recorder, randomness: random.Random, skus: Sequence[str], over: asyncio.Event
 ) -> None:
-    """Calls until it is over, now and then on another connection, and so perhaps at another worker."""
+    """Calls until `over` is set, now and then on a new connection, and so perhaps at another worker."""
     target = HttpTarget(service.url)
     client = Client(name, target, recorder, randomness)
     try:
@@ -116,7 +116,7 @@ async def _have(recorder: Recorder, answers: int) -> bool:
 async def _mended(
     stores: Stores, service: Service, recorder: Recorder, skus: Sequence[str]
 ) -> tuple[list[Answer], list[list[Answer]]]:
-    """What Postgres has when all is mended, and what each worker says. Both are part of the history."""
+    """Returns what Postgres has when all faults are healed, and what each worker says. Both are part of the history."""
     sql = await asyncpg.connect(stores.endpoints.database_url)
     stored: list[Answer] = []
     told: list[list[Answer]] = []
@@ -129,7 +129,7 @@ async def _mended(
             for number, target in enumerate(targets)
         ]
         told = [[one for one in each if one is not None] for each in answers]
-        # A worker may still be without its stores, and an outcome that nobody knows may still come true.
+        # A worker may still be without its stores, and a call of unknown outcome may still happen.
         return all(len(each) == len(skus) for each in told) and stored == [
             await _row(sql, recorder, sku) for sku in skus
         ]
@@ -142,7 +142,7 @@ async def _mended(
 
 @asynccontextmanager
 async def _each_worker(service: Service) -> AsyncIterator[list[HttpTarget]]:
-    """A connection to each of the workers, when all of them are there."""
+    """Yields a connection to each worker, once all of them are found."""
     async with AsyncExitStack() as stack:
         found: dict[int, HttpTarget] = {}
 
@@ -168,7 +168,7 @@ async def _row(sql: asyncpg.Connection, recorder: Recorder, sku: str) -> Answer:
 
 
 def _check_worth(recorder: Recorder, strikes: Sequence[Strike]) -> None:
-    """A history proves nothing when most was not answered, or nobody tried to write while something was broken."""
+    """A history proves nothing if most calls were not answered, or nobody tried to write during the faults."""
     outcomes = recorder.outcomes
     assert outcomes["answered"] > outcomes.total() / 2, outcomes
     tried = [*recorder.refused, *(one for history in recorder.histories.values() for one in history)]

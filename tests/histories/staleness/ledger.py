@@ -1,4 +1,4 @@
-"""What was answered about each row, and what a read that starts now must therefore not answer."""
+"""What was answered about each row, and so what a read that starts now must not answer."""
 
 import time
 from collections import Counter, defaultdict
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Row:
-    """One row. Its versions rise: whoever removes it is also the only one who creates it again."""
+    """One row. Its versions rise, because only the client that removes it creates it again."""
 
     least: int = 0
-    """No read that starts now may answer an older version: a change was answered."""
+    """No read that starts now may answer an older version, because this one was answered."""
     there: bool = False
-    """Whether it is known to be there."""
+    """Whether the row is known to exist."""
     removals: int = 0
-    """How many removals were asked for."""
+    """How many removals were requested."""
     doubtful: bool = False
-    """A removal was not answered, and may still come true."""
+    """Whether a removal was not answered, and may still happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A read that did not show a change in SQL which was committed so many seconds before it started."""
+    """A read that did not show a change in SQL, which was committed `behind` seconds before the read started."""
 
     start: float
     behind: float
@@ -44,38 +44,38 @@ class Ledger:
 
     rows: defaultdict[str, Row] = field(default_factory=lambda: defaultdict(Row))
     in_sql: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Of rows that somebody changes in SQL: the newest version, and when it was committed."""
+    """For rows that are changed in SQL: the newest version, and when it was committed."""
     late: list[Late] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    """What must never be answered, and was."""
+    """Answers that must never be given, and were."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def wrote(self, path: str, version: int) -> None:
-        """A change was answered with this version."""
+        """Records that a change was answered with this version."""
         row = self.rows[path]
         row.least, row.there = max(row.least, version), True
 
     def removing(self, path: str) -> None:
-        """A removal is asked for."""
+        """Records that a removal was requested."""
         row = self.rows[path]
         row.there, row.removals = False, row.removals + 1
 
     def removed(self, path: str) -> None:
-        """It was answered. Whoever sees a row from now on sees one that was created later."""
+        """Records that it was answered. A row that is read from now on was created later."""
         self.rows[path].least += 1
 
     def changed_in_sql(self, path: str, version: int) -> None:
-        """Somebody has changed a row past the application."""
+        """Records that somebody has changed a row without the application."""
         self.in_sql[path] = (version, time.monotonic())
 
     def expect(self, path: str) -> Expectation:
-        """What a read that starts now has to answer."""
+        """Returns what a read that starts now has to answer."""
         row = self.rows[path]
         there = row.there and not row.doubtful
         return Expectation(time.monotonic(), row.least, there, row.removals, self.in_sql.get(path))
 
     def read(self, path: str, expected: Expectation, version: int | None, source: str) -> None:
-        """A read answered this version, None for no such row."""
+        """Checks a read that answered this version, or None if there was no such row."""
         self.counts[source.partition(";")[2].split(";")[0].strip()] += 1
         if version is None:
             if expected.there and self.rows[path].removals == expected.removals:

@@ -1,8 +1,8 @@
-"""No read of a user or a product that started after a write was answered is older than it, on any instance, whatever
-fails: stores cut, silent, killed, and gone back in time, workers stopped and killed.
+"""A read of a user or a product that starts after a write was answered is never older than that write, on any instance,
+whatever fails: stores cut, silent, killed, and gone back in time, workers stopped and killed.
 
-Clients change rows and read them through three workers while a nemesis breaks things. Somebody else changes rows in
-SQL; how long those take to show, and how long after a fault was mended, is printed.
+Clients change rows and read them through three workers while a nemesis injects faults. Other rows are changed in SQL:
+the test prints how long those changes take to appear, and how long after a fault was healed.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from tests.keyed import HUNG_UP
 from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
-"""The fewest seeds that strike with each fault of the stores and of the workers."""
+"""A smallest set of seeds that covers every fault of the stores and of the workers."""
 SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(40)]
 HASTY = {
     "FOURWAYS_REDIS_TIMEOUT": "0.25",
     "FOURWAYS_DATABASE_TIMEOUT": "1",
-    # So short that entries end, are refreshed, and are served stale, in the middle of everything.
+    # So short that entries expire, are refreshed, and are served stale, in the middle of everything.
     "FOURWAYS_USERS_TTL": "0.5",
     "FOURWAYS_ABSENT_TTL": "0.5",
 }
-"""Shorter than the faults, so that what is given up is given up in the middle of them."""
+"""Shorter than the faults, so that timeouts expire in the middle of them."""
 READERS = 8
 PACE = 0.01
 """Seconds between two calls of a client."""
@@ -44,21 +44,21 @@ ENOUGH = 500
 
 @pytest.fixture(scope="module")
 async def service(redis_wire: RedisWire, postgres_wire: PostgresWire) -> AsyncIterator[Service]:
-    """It reaches its stores through wires only."""
+    """The service, which reaches its stores only through wires."""
     async with serving(redis_wire.url, postgres_wire.url, workers=3, **HASTY) as service:
         yield service
 
 
 class Client:
-    """Calls on one connection, and on another one when that is lost; now and then on another one anyway, and so perhaps
-    at another worker."""
+    """Calls on one connection, and on a new one when that is lost. Now and then it changes the connection anyway, and
+    so perhaps the worker."""
 
     def __init__(self, service: Service, ledger: Ledger, randomness: random.Random) -> None:
         self._service, self._ledger, self._randomness = service, ledger, randomness
         self._connection: KeepAlive | None = None
 
     async def call(self, method: str, path: str, body: object = None) -> Answer | None:
-        """The answer; None when nobody knows, or it was not done."""
+        """Returns the answer; None when the call was not done, or nobody knows."""
         await asyncio.sleep(PACE)
         if self._randomness.random() < 0.05:
             await self.close()
@@ -78,13 +78,13 @@ class Client:
         return answer
 
     async def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
     async def read(self, path: str) -> None:
-        """Reads, and has it checked."""
+        """Reads a row, and has the answer checked."""
         expected = self._ledger.expect(path)
         answer = await self.call("GET", path)
         if answer is not None:
@@ -92,21 +92,21 @@ class Client:
             self._ledger.read(path, expected, version, answer.headers["cache-status"])
 
     async def change(self, path: str, name: str) -> None:
-        """Changes a row, and writes down that it was answered."""
+        """Changes a row, and records the answer."""
         answer = await self.call("PATCH", path, {"name": name})
         if answer is not None and answer.status == 200:
             self._ledger.wrote(path, answer.json()["version"])
             self._ledger.counts["written"] += 1
 
     async def create(self, path: str, name: str) -> None:
-        """Creates a product, which may be there."""
+        """Creates a product, which may already exist."""
         answer = await self.call("POST", "/products", {"sku": path.rpartition("/")[2], "name": name, "price": "1"})
         if answer is not None and answer.status == 201:
             self._ledger.wrote(path, answer.json()["version"])
             self._ledger.counts["written"] += 1
 
     async def remove(self, path: str) -> None:
-        """Removes a product, which may not be there."""
+        """Removes a product, which may not exist."""
         self._ledger.removing(path)
         answer = await self.call("DELETE", path)
         if answer is None:
@@ -117,7 +117,7 @@ class Client:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_no_read_is_older_than_a_write_that_was_answered_before_it_whatever_fails(
+async def test_no_read_is_older_than_a_write_answered_before_it_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,
     postgres_wire: PostgresWire,
@@ -128,7 +128,7 @@ async def test_no_read_is_older_than_a_write_that_was_answered_before_it_whateve
     randomness, ledger = random.Random(seed), Ledger()
     users, in_sql = await _users(stores, seed)
     products = [f"/products/P{seed}-{number}" for number in range(3)]
-    # What is changed all the time hides what a Redis brings back that has forgotten its last second.
+    # A row that is written all the time hides the old values that a Redis brings back when it forgets its last second.
     quiet = [f"/products/Q{seed}-{number}" for number in range(5)]
     nemesis = Nemesis(stores, redis_wire, postgres_wire, service, random.Random(randomness.random()))
     over = asyncio.Event()
@@ -210,7 +210,7 @@ async def test_no_read_is_older_than_a_write_that_was_answered_before_it_whateve
 
 def _report(seed: int, seconds: float, ledger: Ledger, strikes: Sequence[Strike]) -> str:
     behind = max((late.behind for late in ledger.late), default=0.0)
-    # Of changes that were committed before a fault was mended: how long after it was mended were they still not seen?
+    # Of changes committed before a fault was healed: for how long after the heal were they still not seen?
     after = max(
         (
             late.start - strike.end
