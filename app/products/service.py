@@ -21,7 +21,7 @@ class Products:
         self._store = store
 
     async def get(self, sku: str) -> Reading[Product]:
-        """Returns a product, or the cached or fresh answer that there is none."""
+        """Returns a reading of a product, which may say that there is none."""
         return await self._cache.get(sku)
 
     async def get_many(self, skus: Sequence[str]) -> list[Reading[Product] | Unreadable]:

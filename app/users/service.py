@@ -19,7 +19,7 @@ class Users:
         self._store = store
 
     async def get(self, user_id: int) -> Reading[User]:
-        """Returns a user, or the cached or fresh answer that there is none."""
+        """Returns a reading of a user, which may say that there is none."""
         return await self._cache.get(user_id, self._store.get)
 
     async def page(self, *, after: int, limit: int) -> list[User | UnreadableRow]:
