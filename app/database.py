@@ -136,7 +136,7 @@ class Database:
     @asynccontextmanager
     async def writing(self, resource: str, within: timedelta | None = None) -> AsyncIterator[AsyncConnection]:
         """Yields a connection in a transaction. It commits when the block ends, and rolls back when the block raises or
-        lasts longer than `within`, or the default if that is None.
+        lasts longer than `within` (None: the default of this database).
 
         Raises OutcomeUnknown when the connection is lost during COMMIT.
         """

@@ -59,7 +59,7 @@ class Outbox:
         """Yields at most `BATCH` undone changes, oldest first. They are done when the block ends, and undone again when
         it raises.
 
-        It yields none if the epoch of this token is no longer the database's newest. Otherwise changes would be lost:
+        It yields none if the epoch of this token is no longer the database's current one. Otherwise:
 
             A is a member of the epoch of R1        B begins the next epoch with R2, and fills R2
             A takes a row, invalidates in R1, and marks the row done: nobody invalidates in R2

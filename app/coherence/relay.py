@@ -42,8 +42,8 @@ FIRST = timedelta(seconds=5)
 before that bypasses the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
-"""Drops what is cached under a key (as text), unless it has this version. Raises CacheUnavailable, and ValueError when
-the cache can have no such key."""
+"""Drops what is cached under a key (as text), unless it has exactly this version. Raises CacheUnavailable, and
+ValueError when the cache can have no such key."""
 
 
 class Relay:

@@ -30,7 +30,7 @@ def make_cluster(data: Path, name: str, programs: Path, claim: BinaryIO, account
     _run(initdb, b"", claim, account)
     single: list[str | Path] = [programs / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
     _run(single, f"create database {name}\n".encode(), claim, account)
-    # The cluster gets its name only now, so one with that name is complete, whenever a start was killed.
+    # The cluster gets its name only now, so one with that name is complete, even if a start was killed.
     new.rename(data)
 
 
@@ -39,7 +39,7 @@ def forget_stale_pids(data: Path, socket: Path) -> None:
     Postgres runs here.
 
     kill -9 of Postgres; its pid 4711 stays in postmaster.pid -> 4711 is assigned to another process -> the next
-    Postgres sees 4711 alive, and refuses to start forever.
+    Postgres sees 4711 alive, and never starts.
     """
     (data / "postmaster.pid").unlink(missing_ok=True)
     socket.with_name(f"{socket.name}.lock").unlink(missing_ok=True)
