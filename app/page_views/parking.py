@@ -6,7 +6,7 @@
 A page's total is its row plus what is parked (`store.py`), so parking and settling do not change it.
 
     blocked     an attempt on the row has failed: flushes park new views of this page without a try
-    not         a flush parked it because the page was blocked; it does not block the page itself
+    not         a flush parked it without a try, mostly because the page was blocked; it does not block the page itself
 
         a flush checks: the page is blocked
                                              the row is free: everything is settled
