@@ -1,4 +1,4 @@
-"""`fourways`, or `python -m app`: the commands of `cli.py`, and a quiet end while they are still being imported."""
+"""`fourways`, or `python -m app`: runs the commands of `cli.py`. Ctrl-C ends it quietly even during their import."""
 
 import gc
 import signal
@@ -6,11 +6,11 @@ import signal
 
 def main() -> None:
     """Runs a command."""
-    # What is imported stays, and the collector would look through it three hundred times until all of it is there: a
-    # seventh of what the start takes.
+    # Imported objects are permanent. The garbage collector would walk them three hundred times during the import, a
+    # seventh of the start.
     gc.set_threshold(50_000, 50, 1_000)
-    # The imports take a second or two. Until they are done nothing has begun, and there is nothing to tell of Ctrl-C.
-    # Where it is ignored, as in what a shell runs in the background, it stays so.
+    # The imports take a second or two. Nothing has begun until then, so Ctrl-C needs no message. Where SIGINT is
+    # ignored, as in a shell's background job, it stays ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from app.cli import main as run

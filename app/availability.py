@@ -1,8 +1,8 @@
-"""What Postgres' errors mean: that it is away, that its answer is no good, that a value is refused, or something else.
+"""Classifies Postgres' errors: it is unavailable, its connection is misplaced, a value is refused, or something else.
 
-    async with available():     whatever goes wrong because of Postgres' state is DatabaseUnavailable outside
+    async with available():     turns every error caused by the state of Postgres into DatabaseUnavailable
 
-What can go wrong: an SQLSTATE that stands in none of the lists passes as it is, and a client is told of a defect.
+What can go wrong: an SQLSTATE that is in none of the lists passes unchanged, and the client gets an internal error.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet, TookTooLong
 
-# The classes of SQLSTATE that speak of the server's state: connection, resources, operator intervention, system error,
-# transaction roll-back (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
-# not to be had, a password or a database that it does not know, an error of its own, a privilege that is missing.
+# The SQLSTATE classes that concern the server's state: connection, resources, operator intervention, system error,
+# transaction rollback (a deadlock), read-only (a failover) or aborted transactions, an object in use or a lock that is
+# not available, a wrong password or database, an internal error, a missing privilege.
 UNAVAILABLE = ("08", "25", "28", "40", "53", "55", "57", "58", "3D000", "XX", "42501")
-# Of those, a statement that took too long, and a lock that was not to be had in time.
+# Of those: a statement that took too long, and a lock that was not available in time.
 TOO_LONG = ("57014", "55P03")
-# Those that speak of the values: they cannot be, break a constraint, are too large, or a trigger does not like them.
+# Those that concern the values: invalid, breaking a constraint, too large, or refused by a trigger.
 REFUSED = ("22", "23", "54", "P0")
-# The table was altered since the statement was prepared: the next try prepares it anew.
+# The table was altered since the statement was prepared. The next attempt prepares it again.
 ALTERED = "0A000"
-# A table, a column or a function is not there: a migration is missing.
+# A table, a column or a function does not exist: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883", "42P10")
 BROKEN = "The connection to the database is broken."
 QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
-"""As English and other languages quote."""
+"""A quotation, in the quotation marks of English and other languages."""
 ADDRESS = re.compile(r"\S*:\d{1,5}\b|(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}|\b\d{1,3}(?:\.\d{1,3}){3}\b")
-"""With a port; IPv6; IPv4. Postgres quotes them, and what stands in between may not."""
+"""An address with a port, of IPv6, or of IPv4. Postgres quotes addresses, but a pooler in between may not."""
 SETTINGS = re.compile(r"(?:\b(?:host|hostaddr|port|dbname|user|password)=\S+\s*)+")
-# Of those, the ones that say it at the door: who this is, to which database, and how many there are already.
+# The classes in `UNAVAILABLE` that refuse a connection: unknown user, unknown database, too many connections.
 CLOSED_TO_US = ("28", "3D", "533")
-# The connection lives, and is of no use: it leads to a server, or is in a state, that takes nothing or no writes. What
-# Postgres says of it names neither an address nor a user.
+# The connection is alive but useless: its server or its own state accepts nothing, or no writes. Postgres' message for
+# these names neither an address nor a user.
 MISPLACED = {
     "25006": "Postgres is read-only",
     "25P02": "Postgres has given the transaction up",
@@ -52,7 +52,7 @@ MISPLACED = {
 
 @asynccontextmanager
 async def available() -> AsyncIterator[None]:
-    """Turns every way in which Postgres can be away into DatabaseUnavailable; other errors pass."""
+    """Turns every error that means that Postgres is unavailable into DatabaseUnavailable. Other errors pass."""
     try:
         yield
     except Exception as error:
@@ -63,7 +63,7 @@ async def available() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def in_time(seconds: float) -> AsyncIterator[None]:
-    """Raises TookTooLong after so many seconds."""
+    """Raises TookTooLong if the block takes more than `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -72,7 +72,7 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 
 
 def unavailability(error: Exception) -> str | None:
-    """In which way Postgres is away, as a sentence without secrets; None when `error` does not say that it is."""
+    """Returns why Postgres is unavailable, as a sentence without secrets; None if `error` does not mean that it is."""
     if isinstance(error, PoolTimeout):
         return "All connections to the database are in use."
     if isinstance(error, asyncpg.InterfaceError):
@@ -80,13 +80,13 @@ def unavailability(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"The database {_fate(error)}."
     if isinstance(error, RuntimeError):
-        # What uvloop says of a socket that the other end has closed a moment ago.
+        # uvloop raises this for a socket that the other end has just closed.
         return BROKEN if "handler is closed" in str(error) else None
     if not isinstance(error, DBAPIError | asyncpg.PostgresError):
         return None
     state = sqlstate(error)
     if state is None and isinstance(error, SQLAlchemyError):
-        # The driver gave up before the server had a say (a closed or broken connection, a deadline).
+        # The driver failed before the server answered (a closed or broken connection, a deadline).
         return BROKEN
     if state in UNMIGRATED:
         return "The database lacks a migration: run `alembic upgrade head`."
@@ -101,7 +101,7 @@ def unavailability(error: Exception) -> str | None:
 
 
 def _fate(error: Exception) -> str:
-    """What became of a connection: a clause without an address. In Python, a deadline is an OSError, too."""
+    """Returns what happened to a connection, as a clause without an address. In Python a timeout is an OSError, too."""
     if isinstance(error, socket.gaierror):
         return "is not found: its name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -120,32 +120,32 @@ def _fate(error: Exception) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What Postgres said: its first line, without what it quotes: names of users, hosts, databases."""
+    """Returns the first line of Postgres' message, without what it quotes: names of users, hosts, databases."""
     words = QUOTED.sub("", _words(error)).rstrip(".")
-    # A pooler in between does not quote them.
+    # A pooler in between does not quote these names.
     words = re.sub(r"\b(user|database): .*", r"\1", words)
     return ADDRESS.sub("…", SETTINGS.sub("…", words))
 
 
 def ends_connection(error: BaseException) -> bool:
-    """Whether the connection on which this was raised must not be used again, although it may live."""
+    """Whether the connection that raised this must not be used again, even if it is alive."""
     return isinstance(error, (StandbyMet, OtherHistory)) or sqlstate(error) in MISPLACED
 
 
 def constraint(error: IntegrityError) -> str:
-    """The name of the constraint that a statement broke."""
+    """Returns the name of the constraint that a statement violated."""
     return str(getattr(getattr(error.orig, "__cause__", None), "constraint_name", ""))
 
 
 def refusal(error: DBAPIError) -> str | None:
-    """Why Postgres refuses the values that it was given, in its own words; None when it is about something else."""
+    """Returns why Postgres refuses the values, in its own words; None if the error is about something else."""
     return _words(error) if (sqlstate(error) or "").startswith(REFUSED) else None
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The five characters by which Postgres names an error, None when it was not Postgres that raised it."""
+    """Returns Postgres' five-character code for an error; None if Postgres did not raise it."""
     found = getattr(error, "orig", error)
-    # SQLAlchemy's own error for a statement of before an ALTER TABLE says nothing of it: the driver's, its cause, does.
+    # For a statement prepared before an ALTER TABLE, SQLAlchemy's error has no code; its cause, the driver's, has one.
     state = getattr(found, "sqlstate", None) or getattr(getattr(found, "__cause__", None), "sqlstate", None)
     return state if isinstance(state, str) else None
 

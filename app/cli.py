@@ -20,7 +20,7 @@ from app.page_views.store import PageViewStore
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
 
-# Without markup and emoji: a path or a value may contain what looks like it.
+# Without markup and emoji, because a path or a value may contain text that looks like them.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 complaints = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=True)
 commands = typer.Typer(
@@ -40,7 +40,7 @@ NONE = "There are no dead letters."
 
 
 def main() -> None:
-    """Runs a command. What a person can mend is told in a sentence, without a traceback."""
+    """Runs a command. Prints an error that the user can fix as a sentence, without a traceback."""
     try:
         commands()
     except (EmbeddedError, SettingsError, DatabaseUnavailable) as error:
@@ -80,11 +80,11 @@ def list_dead_letters() -> None:
     """Show the dead letters, oldest first."""
 
     async def shown(store: PageViewStore) -> int:
-        # Whatever is too long for its column is continued in the next line: a page has to be known exactly.
+        # A value too long for its column continues on the next line, because a page must be shown in full.
         columns = (Column(name, overflow="fold") for name in ("id", "page", "views", "why", "tries", "since"))
         table = Table(*columns, box=None)
         async for letter in _all_letters(store):
-            # Where there is no page, the bytes as they came.
+            # Without a page, show the raw bytes.
             page = repr(letter.entry)[1:] if letter.page is None else letter.page
             views = "" if letter.delta is None else f"{letter.delta:,}"
             since = f"{letter.created_at:%Y-%m-%d %H:%M:%S}"
@@ -138,7 +138,7 @@ def _each(ids: list[int] | None, every: bool, act: Callable[[PageViewStore, int]
 
 
 def _plain(text: str) -> str:
-    """Somebody else's text, on one line: what a terminal would carry out is spelled out."""
+    """Returns foreign text on one line, with escapes for characters that a terminal would interpret."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
@@ -151,7 +151,7 @@ async def _all_letters(store: PageViewStore) -> AsyncIterator[DeadLetter]:
 
 
 def _with_letters(act: Callable[[PageViewStore], Awaitable[int]]) -> None:
-    """Acts on the dead letters, and exits with 1 when some of that has failed."""
+    """Acts on the dead letters, and exits with code 1 if any action failed."""
     url = _running_database()
 
     async def acted() -> int:
@@ -165,7 +165,7 @@ def _with_letters(act: Callable[[PageViewStore], Awaitable[int]]) -> None:
 
 
 def _running_database() -> str:
-    """DATABASE_URL, or else the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY."""
+    """Returns DATABASE_URL, or the URL of the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY."""
     settings = read_settings()
     endpoints = None if settings.database_url else running_endpoints(settings.directory)
     url = settings.database_url or (endpoints.database_url if endpoints else None)

@@ -1,7 +1,7 @@
-"""One connection to Postgres, with the limits that bound every wait.
+"""One connection to Postgres, with limits on every wait.
 
-What can go wrong: a pooler in between that takes no settings at the start, or does not pass on what Postgres says of
-its role.
+What can go wrong: a pooler in between that accepts no settings at the start of a session, or does not forward what
+Postgres reports about its role.
 """
 
 from datetime import timedelta
@@ -12,25 +12,24 @@ LEAVE = timedelta(milliseconds=200)
 
 
 class Connection(asyncpg.Connection):
-    """A connection that does not wait long for a server that has fallen silent to take leave, and that knows what
-    it was told of the server."""
+    """A connection that closes quickly even if the server is silent, and knows what the server reported of itself."""
 
     is_new = True
-    """Whether nobody has used it yet."""
+    """Whether it has never been used."""
     generation = 0
-    """Of which generation of its pool it is."""
+    """The generation of its pool that it belongs to."""
 
     def is_misplaced(self, *, writing: bool) -> bool:
-        """Whether Postgres has said that it is a standby, or, which matters to a writer, that its sessions are
-        read-only. It says so at the start of a session, from version 14 on; a pooler in between may not pass it on."""
+        """Whether Postgres has reported that it is a standby or, if `writing`, that its sessions are read-only. It
+        reports this at the start of a session, from version 14 on. A pooler in between may not forward it."""
         told = self.get_settings()
         if getattr(told, "in_hot_standby", "off") == "on":
             return True
         return writing and getattr(told, "default_transaction_read_only", "off") == "on"
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Takes leave. SQLAlchemy allows two seconds for it, on each connection that a deadline has broken, and asks
-        nobody what became of it when it goes on without."""
+        """Closes the connection within `LEAVE`. SQLAlchemy would allow two seconds for each connection that a deadline
+        has broken, and does not check the outcome when it continues without waiting."""
         try:
             await super().close(timeout=min(timeout or LEAVE.total_seconds(), LEAVE.total_seconds()))
         except TimeoutError:
@@ -38,11 +37,11 @@ class Connection(asyncpg.Connection):
 
 
 async def connect(url: str, timeout: timedelta) -> Connection:
-    """A connection to `url`, a plain postgresql:// address as libpq takes it, with the limits that bound every wait.
+    """Connects to `url`, a plain postgresql:// URL as libpq accepts it, with limits on every wait.
 
-    Postgres itself ends a statement after `timeout` (half of it, when it waits for a lock), and a transaction that was
-    left idle for as long: a process that was stopped in the middle must not hold its locks. The client waits a little
-    longer, so that the server's own word comes first.
+    Postgres itself ends a statement after `timeout` (after half of it if it waits for a lock), and a transaction that
+    was idle for as long: a process that was stopped midway must not keep its locks. The client waits a little longer,
+    so that the server's error arrives first.
     """
     milliseconds = str(round(timeout / timedelta(milliseconds=1)))
     connection: Connection = await asyncpg.connect(
@@ -56,7 +55,7 @@ async def connect(url: str, timeout: timedelta) -> Connection:
             "idle_in_transaction_session_timeout": milliseconds,
             "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
             "timezone": "UTC",
-            # Whatever the database's default is: the lock of a SKU and its row have to be read with two snapshots.
+            # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
             "default_transaction_isolation": "read committed",
         },
     )

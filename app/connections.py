@@ -1,14 +1,15 @@
-"""The connections of one process: how many there may be, and how long a client may take for what it owes.
+"""The connections of one process: how many there may be, and how long each client may keep the service waiting.
 
-    owing    the client has not sent its next request, or not all of it, or does not take its answer
-    busy     the application works on what was asked, and the client can only wait
+    owing    the client has not sent its next request, or not all of it, or does not read its answer
+    busy     the application works on the request, and the client can only wait
 
-Above the limit, the one that has been owing for the longest time makes room, as in nginx: a crowd of connections that
-send nothing, or a letter now and then, keeps no good client outside, for a good one sends its request at once. Only
-when all are busy is a new one refused.
+Above the limit, the connection that has been owing longest is closed to make room, as in nginx. So a crowd of
+connections that send nothing, or a byte now and then, does not lock out good clients, which send their request at once.
+A new connection is refused only when all are busy.
 
-What can go wrong: descriptors run out before the limit. So some are kept free, for the stores and for what is about to
-end. Where they run out all the same, the system keeps new connections waiting, and the loop accepts them later.
+What can go wrong: file descriptors run out before the limit is reached. So some are reserved for the stores and for
+connections that are about to end. If they run out anyway, the kernel queues new connections, and the loop accepts them
+later.
 """
 
 import asyncio
@@ -25,31 +26,31 @@ from app.turns import Turns
 logger = logging.getLogger(__name__)
 
 SPARE = 64
-"""Descriptors for what is neither a client nor a store: files, pipes, the listener."""
+"""File descriptors reserved for all but clients and stores: files, pipes, the listener."""
 LINGERING = 16
-"""So many refused connections may take their time to end; of the others the answer may be lost."""
+"""How many refused connections may linger until the client has read the answer. For others the answer may be lost."""
 TICK = timedelta(seconds=1)
 AT_ONCE = 100
-"""So many connections are looked at in one turn of the event loop: to refuse one takes a tenth of a millisecond."""
+"""How many connections are checked per turn of the event loop: refusing one takes a tenth of a millisecond."""
 
 
 class Connection(Protocol):
-    """What is asked of one of them."""
+    """The interface of a connection."""
 
     def look(self, now: float, tick: float) -> None:
-        """Ends what takes too long. It was noted with the time of a tick, which is late by a tick at the most."""
+        """Ends what takes too long. Start times are noted as of the last tick, and so are off by at most `tick`."""
 
     def abort(self) -> None:
-        """Ends it now."""
+        """Ends the connection now."""
 
 
 class Connections:
-    """Those of a process. It is told of their beginning and end, and looks at them once in a while."""
+    """The connections of a process. Learns when each begins and ends, and checks all of them once per tick."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.now = 0.0
-        """The loop's time at the last look: asking the clock at every request would cost more than it is worth."""
+        """The loop's time at the last tick. Reading the clock at every request would cost more than it is worth."""
         self.turns = Turns()
         self._tick = min(TICK, settings.header_timeout / 4, settings.body_timeout / 4, settings.keep_alive / 4)
         self._most = 0
@@ -57,11 +58,11 @@ class Connections:
         self._owing: OrderedDict[Connection, None] = OrderedDict()
         self._looking: asyncio.TimerHandle | None = None
         self._outside: set[Connection] = set()
-        """Those that were refused, and have not ended."""
+        """The connections that were refused and have not ended."""
         self._evicted = self._refused = 0
 
     def admit(self, connection: Connection) -> bool:
-        """Takes a new one in, for which another one may have to go. False if there is no room."""
+        """Admits a new connection, evicting another one if necessary. Returns False if there is no room."""
         if self._looking is None:
             self._most = self._most or _most(self.settings)
             self._look_later()
@@ -78,22 +79,22 @@ class Connections:
         return True
 
     def leave(self, connection: Connection) -> None:
-        """It has ended."""
+        """Removes a connection that has ended."""
         self._all.discard(connection)
         self._outside.discard(connection)
         self._owing.pop(connection, None)
 
     def owes(self, connection: Connection) -> None:
-        """Its client has something to do, from now on."""
+        """Marks a connection as owing: from now on the client must act."""
         if connection in self._all:
             self._owing[connection] = None
 
     def is_busy(self, connection: Connection) -> None:
-        """Its client has done all that it can."""
+        """Marks a connection as busy: the client has done all that it can."""
         self._owing.pop(connection, None)
 
     def may_linger(self, connection: Connection) -> bool:
-        """Whether there is room for it until its client has read why it is closed."""
+        """Whether a connection may stay until its client has read why it is closed."""
         if connection not in self._all:
             if len(self._outside) >= LINGERING:
                 return False
@@ -106,7 +107,7 @@ class Connections:
         self._looking = loop.call_later(self._tick.total_seconds(), self._look)
 
     def _look(self) -> None:
-        """Looks at each, as long as there is one."""
+        """Checks every connection, and schedules the next check while there are any."""
         self._looking = None
         if self._all:
             self._look_later()
@@ -120,7 +121,7 @@ class Connections:
         self._evicted = self._refused = 0
 
     def _look_at(self, some: Sequence[Connection], start: int = 0) -> None:
-        """Looks at some of them in this turn of the loop. When thousands expire at once, others are served between."""
+        """Checks some connections per turn of the loop, so that requests are served while thousands expire at once."""
         for connection in some[start : start + AT_ONCE]:
             if connection in self._all:
                 connection.look(self.now, self._tick.total_seconds())
@@ -135,7 +136,7 @@ def _most(settings: Settings) -> int:
 
 
 def allow_descriptors(settings: Settings) -> None:
-    """Raises this process's limit of descriptors to what its connections need, as far as it may."""
+    """Raises this process's limit on file descriptors to what its connections need, as far as permitted."""
     needed = settings.connections + SPARE + LINGERING + settings.redis_connections + settings.database_connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

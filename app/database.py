@@ -3,15 +3,15 @@
     async with database.reading("users") as connection:    one statement, without BEGIN and COMMIT
     async with database.writing("users") as connection:    a transaction, committed when the block ends
 
-A store method is one such block: when it returns, it is committed. (A session that commits in a `yield` dependency
-commits after the client has had its answer.)
+A store method is one such block: when it returns, its change is committed. (A session that commits in a `yield`
+dependency commits after the client has its answer.)
 
-What can go wrong: `DatabaseUnavailable`, for everything that is Postgres' state and not the statement's fault: refused,
-silent, starting, out of connections, a lock or a statement that took too long. When Postgres falls silent, whoever asks
-learns it within about half the timeout, and who asks next, at once.
+What can go wrong: `DatabaseUnavailable`, for everything caused by the state of Postgres and not by the statement:
+refused, silent, starting, out of connections, a lock or a statement that took too long. When Postgres falls silent, a
+caller learns it within about half the timeout, and later callers at once.
 
-A name may lead elsewhere than before: to a standby, or to the primary of another history. What `look` and `change` ask
-says by itself where it was carried out, and `pool.py` throws a connection away that leads to the wrong place.
+A name may lead elsewhere than before: to a standby, or to the primary of another history. The statements of `look` and
+`change` report where they ran, and `pool.py` discards a connection that leads to the wrong place.
 """
 
 import asyncio
@@ -41,23 +41,23 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-"""All tables, for the migrations to compare with."""
+"""All tables. The migrations are compared with them."""
 
 Row = dict[str, Any]
-"""The columns of a row by their names."""
+"""The columns of a row, by name."""
 Returning = ReturningInsert[Any] | ReturningUpdate[Any] | ReturningDelete[Any]
-"""A statement that changes rows and answers something of them."""
+"""A statement that changes rows and returns columns of them."""
 
 logger = logging.getLogger(__name__)
 
 CLOSING = timedelta(seconds=2)
 FAILURES = 3
 SILENCE = timedelta(milliseconds=200)
-"""When so many connections one after the other were not to be had, nobody asks for one for so long."""
+"""After `FAILURES` consecutive failures to get a connection, none is attempted for `SILENCE`."""
 
 
 class Database:
-    """A pool of connections, and what is counted of their use."""
+    """A pool of connections, and the counting of its use."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Database:
         committed: Callable[[str], None],
     ) -> None:
         self._pool = Pool(url, connections=connections, timeout=timeout, counted=counted)
-        # Writers that wait for each other's rows must leave connections to readers.
+        # Writers that wait for each other's rows must leave connections for readers.
         self._writers = asyncio.Semaphore(max(min(connections, 2), connections * 3 // 4))
         self._patience = timeout.total_seconds()
         self._within = self._patience * 0.45 if within is None else within.total_seconds()
@@ -79,33 +79,33 @@ class Database:
         self._silent = DatabaseUnavailable("The database does not answer.")
         self._failures = 0
         self.timeline: str | None = None
-        """The timeline of the history that is believed, eight hexadecimal digits; None, when any will do."""
+        """The timeline of the trusted history, eight hexadecimal digits; None accepts any."""
         self.epoch: str | None = None
-        """The epoch that is believed; None, when any will do."""
+        """The token of the trusted epoch; None accepts any."""
         self.refused: str | None = None
-        """Why nothing is asked of this database: it is an old primary."""
+        """Why this database must not be queried: it is an old primary."""
         self.served = False
-        """Whether it has ever answered this process as it should: as a primary."""
+        """Whether it has ever answered this process as a primary."""
 
     async def look(self, resource: str, look: Look, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        """What one look finds, counted for `resource`. Raises StandbyMet and OtherHistory."""
+        """Runs a query, counted for `resource`, and returns its rows. Raises StandbyMet and OtherHistory."""
         async with self.reading(resource) as connection:
             return await self.look_on(connection, look, parameters)
 
     async def look_on(
         self, connection: AsyncConnection, look: Look, parameters: Mapping[str, Any] | None = None
     ) -> list[Row]:
-        """The same on a connection that is had already."""
+        """Does the same on a connection that the caller has already."""
         rows = (await connection.execute(look.statement, parameters)).all()
         self._judge(rows[0][0])
         return look.found(rows)
 
     async def change(self, connection: AsyncConnection, statement: Returning) -> Row | None:
-        """Changes one row at most, and answers what the statement returns of it, None when there was none. Raises
-        OtherHistory: then the transaction must not commit.
+        """Changes at most one row. Returns what the statement returns of it, or None if there was none. Raises
+        OtherHistory; then the transaction must not commit:
 
-            the database is restored, and gives versions out again; W's poll has not seen that yet
-            W's change gets the version of a row that is lost, and Redis keeps that one as the same
+            the database is restored, and assigns versions a second time; W's poll has not noticed yet
+            W's change gets the version of a lost row, and Redis takes the cached lost row for it
         """
         row = (await connection.execute(statement.returning(TIMELINE))).one_or_none()
         if row is None:
@@ -128,17 +128,17 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, resource: str, *, as_writer: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own. `resource` is what it is counted for.
-        `as_writer` says that it must be one that a writer would get."""
+        """Yields a connection on which each statement is its own transaction, counted for `resource`. With `as_writer`
+        it is one that a writer would get."""
         async with available(), asyncio.timeout(self._within), self._connection(writing=as_writer) as connection:
             yield await connection.execution_options(resource=resource)
 
     @asynccontextmanager
     async def writing(self, resource: str, within: timedelta | None = None) -> AsyncIterator[AsyncConnection]:
-        """A connection in a transaction: committed at the end of the block, rolled back when the block raises, or when
-        it lasts longer than `within`, where that is given.
+        """Yields a connection in a transaction. It commits when the block ends, and rolls back when the block raises or
+        lasts longer than `within` (None: the default of this database).
 
-        Raises OutcomeUnknown when the connection is lost while it commits.
+        Raises OutcomeUnknown when the connection is lost during COMMIT.
         """
         longest = self._within if within is None else within.total_seconds()
         async with available(), self._writer(), self._connection(writing=True) as connection:
@@ -167,13 +167,13 @@ class Database:
             raise DatabaseUnavailable(str(self._silent)) from self._silent.__cause__
         async with AsyncExitStack() as stack:
             try:
-                # It may take three waits: for a turn, until an old connection turns out to be dead, and for a new one.
+                # This may wait three times: for a turn, until an old connection proves dead, and for a new connection.
                 async with asyncio.timeout(self._patience * 0.4):
                     connection = await self._pool.connection(stack, writing=writing)
             except (PoolTimeout, DatabaseUnavailable):
-                raise  # It answers others.
+                raise  # Postgres still answers others.
             except Exception as error:
-                # Those who stand in line would learn it one after the other.
+                # Otherwise each queued caller would find out for itself, one after the other.
                 self._failures += 1
                 if self._failures >= FAILURES:
                     self._silent_until = time.monotonic() + SILENCE.total_seconds()
@@ -200,17 +200,17 @@ class Database:
             self._writers.release()
 
     def believe(self, timeline: int, epoch: str | None) -> None:
-        """Only what runs at this timeline, or changes a row in this epoch, is believed from here on, and on connections
-        that are made from here on."""
+        """From now on accepts only statements that run at this timeline, and changes in this epoch, on connections that
+        are made from now on."""
         self.timeline, self.epoch = f"{timeline:08X}", epoch
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Whoever asks for a connection from here on gets one that is made from here on."""
+        """From now on gives out only connections that are made from now on."""
         self._pool.reconnect()
 
     async def close(self) -> None:
-        """Closes the pool. A Postgres that does not answer does not hold it up for long."""
+        """Closes the pool. Waits for at most `CLOSING` if Postgres does not answer."""
         try:
             await asyncio.wait_for(self._pool.close(), CLOSING.total_seconds())
         except TimeoutError:
@@ -227,11 +227,11 @@ async def open_database(
     counted: Callable[[str], None],
     committed: Callable[[str], None] = lambda resource: None,
 ) -> AsyncIterator[Database]:
-    """A pool of at most `connections`, closed at the end. `counted` is told the resource of each statement, and
-    `committed` that of each transaction.
+    """Opens a pool of at most `connections`, and closes it when the block ends. `counted` is called with the resource
+    of each statement, `committed` with that of each committed transaction.
 
-    `timeout` bounds a statement and the waits before it. `within` bounds what is done on a connection in all; where
-    nothing else is said it is less than half of that, for a client waits.
+    `timeout` bounds a statement and the waits before it. `within` bounds all work on one connection; by default it is
+    less than half of `timeout`, because a client waits.
     """
     database = Database(
         url, connections=connections, timeout=timeout, within=within, counted=counted, committed=committed

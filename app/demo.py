@@ -1,4 +1,4 @@
-"""The demo data: what the examples of the README, of docs/ and of /docs speak of. It goes into empty tables only."""
+"""The demo data that the examples in the README, docs/ and /docs use. It is added to empty tables only."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,7 +66,7 @@ DATA: tuple[tuple[Table, tuple[str, ...], tuple[tuple[object, ...], ...]], ...] 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How many rows the tables of the resources have."""
+    """The number of rows in each resource's table."""
 
     users: int
     products: int
@@ -78,9 +78,9 @@ class Rows:
 
 
 async def add_demo_data(url: str) -> Rows:
-    """Fills those tables of the database at `url` that are empty, and answers how many rows each has then.
+    """Fills the empty tables of the database at `url`. Returns how many rows each table has then.
 
-    A row that somebody removed does not come back: this is done at each start. Raises DatabaseUnavailable.
+    It runs at each start, and does not restore a row that was removed. Raises DatabaseUnavailable.
     """
     async with (
         open_database(url, connections=1, timeout=timedelta(seconds=30), counted=lambda resource: None) as database,
@@ -90,7 +90,7 @@ async def add_demo_data(url: str) -> Rows:
         for table, columns, rows in DATA:
             count = await connection.scalar(select(func.count()).select_from(table)) or 0
             if count == 0:
-                # Two that start together may both find it empty.
+                # Two instances that start together may both find the table empty.
                 added = insert(table).on_conflict_do_nothing()
                 await connection.execute(added, [dict(zip(columns, row, strict=True)) for row in rows])
                 count = len(rows)

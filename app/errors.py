@@ -1,26 +1,27 @@
-"""What can go wrong, in words for the client. None of it knows HTTP: `app/routers/problems.py` maps each to a status.
+"""The application's errors, with messages for the client. They are independent of HTTP: `app/routers/problems.py` maps
+each to a status.
 
 FourwaysError
 ├── NotFound               There is no such row.
 ├── Conflict               Another row already has this name.
 ├── PreconditionFailed     The row is no longer in the version that the client named.
-├── OutOfStock             There is less than was asked for.
+├── OutOfStock             There is less stock than requested.
 ├── TooMuch                More pieces than can be counted.
 ├── KeyReused              An idempotency key that was used for another change.
 ├── Uncountable            Views that Postgres refuses, and will refuse again.
-├── UnreadableRow          A row that Postgres holds, and this application cannot say.
+├── UnreadableRow          A row in Postgres that this application cannot represent.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
-    ├── TookTooLong        A lock, a statement or a call took longer than it may.
-    ├── StandbyMet         A standby was asked: what it knows may be old.
-    ├── OtherHistory       Postgres has become another one than the one that is believed.
-    └── OutcomeUnknown     The answer to a COMMIT was lost: the change may be made, or not.
+    ├── TookTooLong        A lock, a statement or a call took too long.
+    ├── StandbyMet         A standby answered: its data may be old.
+    ├── OtherHistory       Postgres has another history than the trusted one.
+    └── OutcomeUnknown     The answer to a COMMIT was lost: the change may have been made.
 
 The cache has its own tree, in `app/caching/errors.py`.
 """
 
 
 class FourwaysError(Exception):
-    """A sentence for the client, with the value that it is about."""
+    """An error whose message is a sentence for the client, with the value that it concerns."""
 
 
 class NotFound(FourwaysError):
@@ -40,7 +41,7 @@ class Uncountable(FourwaysError):
 
 
 class UnreadableRow(FourwaysError):
-    """A row that Postgres holds, and this application cannot say. It is the row's own error, and no other's."""
+    """A row in Postgres that this application cannot represent. The error affects this row only."""
 
     def __init__(self, what: str, key: int | str, column: str) -> None:
         super().__init__(f"{what} {key} cannot be read: its {column} is no time of the years 1 to 9999.")
@@ -52,23 +53,23 @@ class DatabaseUnavailable(FourwaysError):
 
 
 class TookTooLong(DatabaseUnavailable):
-    """A lock, a statement or a call took longer than it may: perhaps Postgres is slow, or what it was to do is much."""
+    """A lock, a statement or a call took too long: perhaps Postgres is slow, or the work is too much."""
 
 
 class StandbyMet(DatabaseUnavailable):
-    """The connection leads to a standby, which may lack what was committed. Nothing that it says counts."""
+    """The connection leads to a standby, which may lack committed changes. Its answers are discarded."""
 
 
 class OtherHistory(DatabaseUnavailable):
-    """Postgres is at another timeline than the one that this process believes."""
+    """Postgres is at another timeline, or in another epoch, than the one that this process trusts."""
 
 
 class OutcomeUnknown(DatabaseUnavailable):
-    """The answer to a COMMIT was lost: the change may be made, or not."""
+    """The answer to a COMMIT was lost: the change may or may not have been made."""
 
 
 class OutOfStock(FourwaysError):
-    """There is less than was asked for."""
+    """There is less stock than requested."""
 
     def __init__(self, sku: str, available: int, requested: int) -> None:
         super().__init__(f"Only {available} of {sku} are left, and {requested} were asked for.")

@@ -1,14 +1,14 @@
-"""When a connection reads and writes: uvicorn's own, which can be told that reading has to wait.
+"""The flow control of a connection: uvicorn's own, with a flag that keeps reading paused.
 
-Reading is resumed from several places: an answer ends, an application asks for a body. While bytes are held that came
-before what would be read, each of them would make a client that pipelines fill the memory.
+Reading is resumed in several places: when an answer ends, when an application asks for a body. While earlier bytes are
+still held, resuming would let a client that pipelines fill the memory.
 """
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Flow(FlowControl):
-    """Reading goes on when it may, and not when somebody asks for it."""
+    """Flow control that does not resume reading while `holds` is set."""
 
     holds = False
 

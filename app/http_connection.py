@@ -1,12 +1,12 @@
-"""One HTTP/1.1 connection of `fourways serve`: uvicorn's own, and what is done better.
+"""One HTTP/1.1 connection of `fourways serve`: uvicorn's protocol with improvements.
 
-    an upgrade      to what nobody speaks here is ignored, and the body read (RFC 9110, section 7.8)
-    a pipeline      is parsed as far as the request under way, and read on in its turn, when that is answered
-    a head          that is too long, too slow, or no HTTP, is refused, behind the answers that are due before it
-    half an end     a client that has said all gets its answers, and then the end
+    an upgrade      to a protocol that is not supported is ignored, and the body read (RFC 9110, section 7.8)
+    a pipeline      is parsed up to the request in flight; reading resumes in its turn, when that is answered
+    a head          that is too long, too slow, or not HTTP is refused, after the answers that are due before it
+    a half-close    a client that has ended its stream gets its answers before the connection closes
 
-What can go wrong: all of it, where answers and requests overlap. So there is at most one request beside the one under
-way, and it waits in uvicorn's own `pipeline`, also when it is refused.
+What can go wrong: everything, where answers and requests overlap. So there is at most one request besides the one in
+flight, and it waits in uvicorn's own `pipeline`, even if it is refused.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from app.upgrade import without_upgrade
 
 BLANK = b"\r\n\r\n"
 SLICE = 4096
-"""So many bytes are parsed at once at the most, and none behind a blank line: there may be another request."""
+"""The most bytes parsed at once. Parsing also stops after a blank line, where another request may begin."""
 
 
 class HttpConnection(Refusing):
@@ -41,17 +41,17 @@ class HttpConnection(Refusing):
         self._allow()
         self._among, self._most = among, among.settings
         self._least = min(self._most.url_bytes, self._most.header_bytes)
-        """A head that has no more bytes needs no closer look."""
+        """A head of at most this many bytes needs no further check."""
         self._since = among.now
-        """When what it does now began, by the time of the last tick."""
+        """When the current state began, as of the last tick."""
         self._held = self.url = b""
-        """What waits for the end of an answer, or for its turn."""
+        """Bytes that wait for the end of an answer, or for their turn."""
         self._deaf = self._ended = self._closes = False
-        """Nothing more is heard · the client has said all · it has been seen closing"""
+        """Whether input is ignored · the client has ended its stream · a check has found the connection closing."""
         self._unfinished = self._in_head = False
-        """A request has begun, and is not there as a whole · nor is its head."""
+        """Whether a request has begun and is incomplete · its head is incomplete, too."""
         self._fed = self._unread = 0
-        """The bytes that are being parsed, and those before them of the same request that led to no body."""
+        """The number of bytes being parsed, and of earlier ones of the same request that led to no body."""
 
     def join(self, transport: asyncio.Transport) -> Joined:
         return Lingering(transport, self._lingers)
@@ -71,16 +71,16 @@ class HttpConnection(Refusing):
     def data_received(self, data: bytes) -> None:
         if self._held or len(data) > AT_ONCE:
             if not self._deaf:
-                self._hold(self._held + data)  # There may be some: it was read already when reading was paused.
+                self._hold(self._held + data)  # Data may still arrive: it had been read when reading was paused.
         else:
             self._feed(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client has said all. Tells the loop whether the connection stays until it is answered."""
+        """Handles the end of the client's stream. Returns whether the connection stays open for an answer."""
         self._joined.flush()
         self._ended = True
-        if self._unfinished and not (self._in_head or self._deaf):  # The rest of its body will not come.
-            if self.pipeline:  # It has not begun. What is answered now is the one before.
+        if self._unfinished and not (self._in_head or self._deaf):  # The rest of the body will not come.
+            if self.pipeline:  # That request has not started. The one being answered is the one before it.
                 self.pipeline.popleft()
                 self.cycle, self._unfinished, self._deaf = self._before, False, True
                 return True
@@ -110,7 +110,7 @@ class HttpConnection(Refusing):
             at = stop
 
     def _hold(self, data: bytes) -> None:
-        """Keeps it for its turn, or for the end of the answer."""
+        """Holds data until its turn, or until the end of the answer."""
         self._held, self.flow.holds = data, True
         self.flow.pause_reading()
         if not self._is_answering():
@@ -133,7 +133,7 @@ class HttpConnection(Refusing):
                 self._is_too_long()
 
     def _is_too_long(self) -> bool:
-        """Refuses a request whose head is too long, also one that has not come to its end, but for its last slice."""
+        """Refuses a request whose head is too long, even if incomplete. The last slice is not counted."""
         if refusal := too_long(self.url, self.headers, self._unread - len(self.url) - SLICE, self._most):
             self._refuse(refusal)
         return self._deaf
@@ -148,7 +148,7 @@ class HttpConnection(Refusing):
         much = len(self.headers) > self._most.header_count or self._unread + self._fed > self._least
         if much and self._is_too_long():
             return
-        if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` goes on.
+        if self.parser.should_upgrade():  # The parser stops here, and `_ignore_upgrade` continues.
             return
         if (self.url[:1] != b"/" or self.parser.get_http_version() != "1.1") and (refusal := self._other_line()):
             self._refuse(refusal)
@@ -157,12 +157,13 @@ class HttpConnection(Refusing):
         super().on_headers_complete()
         if self.pipeline:
             self._before = before
-        self.headers = []  # What comes behind a body are no header fields of the request (RFC 9110, section 6.5.1).
+        self.headers = []  # Trailers are not header fields of the request (RFC 9110, section 6.5.1).
         self._in_head = False
         self._since = self._among.now
 
     def _other_line(self) -> JSONResponse | None:
-        """Reads an unusual request line, or says why not. A later 1.x is as 1.1 (RFC 9110, section 2.5)."""
+        """Handles an unusual request line. Returns a refusal, or None to accept. A later 1.x is read as 1.1 (RFC 9110,
+        section 2.5)."""
         version = self.parser.get_http_version()
         if not version.startswith("1."):
             return NO_VERSION
@@ -203,17 +204,17 @@ class HttpConnection(Refusing):
             self.flow.resume_reading()
 
     def read_on(self) -> None:
-        """It is its turn."""
+        """Parses the held bytes: it is this connection's turn."""
         if self._may_read_on():
             held, self._held, self.flow.holds = self._held, b"", False
-            self.flow.resume_reading()  # First: what is read may pause it again, as a body does that nobody takes.
+            self.flow.resume_reading()  # First: parsing may pause it again, as a body does that nothing reads.
             self._feed(held)
 
     def _may_read_on(self) -> bool:
         return bool(self._held) and not (self._is_answering() or self.transport.is_closing())
 
     def shutdown(self) -> None:
-        """The service ends: what has not come as a whole is refused, and what has is answered."""
+        """Answers complete requests and refuses an incomplete one, because the service is stopping."""
         while self._may_read_on():
             self.read_on()
         if self._unfinished and not self._deaf:
@@ -222,11 +223,11 @@ class HttpConnection(Refusing):
             super().shutdown()
 
     def _allow(self) -> None:
-        """Lets the parser read on behind a request that closes, and leave other versions to `_other_line`."""
+        """Lets the parser continue after a request that closes, and leave other versions to `_other_line`."""
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
 
     def _ignore_upgrade(self) -> None:
-        """Parses the head once more, without what asks for another protocol: behind that no body would be read."""
+        """Parses the head again without its Upgrade. With it, the parser would read no body."""
         method, app = self.parser.get_method(), self.app
         head = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
         self.parser = httptools.HttpRequestParser(self)

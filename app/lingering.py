@@ -1,9 +1,10 @@
-"""A transport that can end its own half first.
+"""A transport that can close its own half first.
 
     the client sends, and has not read · a refusal is written, and the connection closed
-    the client's next bytes find nobody, and the system answers them with a reset, which drops what is not read yet
+    the client's next bytes reach a closed socket; the kernel answers with a reset, which drops what is not read yet
 
-So what is written leaves, then our end; and the connection closes when the client has ended, too, or after `LINGER`.
+So the transport sends what is written, then its end of stream. The connection closes when the client has ended, too, or
+after `LINGER`.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ LINGER = timedelta(seconds=2)
 
 
 class Lingering(Joined):
-    """It asks `lingers` at its close whether the client may be sending yet."""
+    """On close, it calls `lingers` to learn whether the client may still be sending."""
 
     def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
         super().__init__(transport)
@@ -24,7 +25,7 @@ class Lingering(Joined):
         self._lingering: bool = False
 
     def close(self) -> None:
-        """Sends what is held, and closes, at once or as said above."""
+        """Sends what is held, and closes, either at once or after lingering."""
         if self.is_closing():
             return
         if not self._lingers():
@@ -37,5 +38,5 @@ class Lingering(Joined):
         self._loop.call_later(LINGER.total_seconds(), self._transport.abort)
 
     def is_closing(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Whether the transport accepts no more writes."""
         return self._lingering or self._transport.is_closing()

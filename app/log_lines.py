@@ -1,9 +1,9 @@
-"""How a line of the log begins, in each process: when, how grave, and who says it.
+"""The format of log lines in every process: time, level, logger.
 
     2026-11-29T08:46:18.123Z WARNING app.connections: 10000 connections are open, and more are not allowed: …
 
-What can go wrong: workers are new processes, which know nothing of what their supervisor has set up. So `fourways
-serve` gives them `LINES`. The command line of uvicorn sets up its own lines only, and those of others would be bare.
+What can go wrong: workers are new processes and do not inherit their supervisor's logging configuration. So `fourways
+serve` passes them `LINES`. uvicorn's command line configures only its own loggers; others' lines would have no prefix.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Line(logging.Formatter):
-    """In universal time, as that of another machine is."""
+    """Formats a line, with its time in UTC so that logs of several machines can be compared."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -34,7 +34,7 @@ LINES: dict[str, Any] = {
 
 
 def speak_as_one() -> None:
-    """Where uvicorn has set up its own lines, and nobody those of all: lets all begin alike."""
+    """Gives all loggers the same format, if uvicorn has configured its own loggers and nobody the root logger."""
     theirs = [*logging.getLogger("uvicorn").handlers, *logging.getLogger("uvicorn.access").handlers]
     if theirs and not logging.getLogger().handlers:
         dictConfig(LINES)

@@ -1,6 +1,6 @@
 """The application: `uvicorn app.main:app`.
 
-Without REDIS_URL and DATABASE_URL it starts a real Redis and a real Postgres of its own, in `.fourways/`.
+Without REDIS_URL and DATABASE_URL it starts its own real Redis and Postgres in `.fourways/`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application with these settings. It opens nothing before its lifespan begins."""
+    """Creates the application. It opens nothing before its lifespan begins."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -50,29 +50,29 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         summary="The four caching strategies in front of a database.",
         lifespan=lifespan,
-        openapi_url=None,  # It is added with the other documents.
+        openapi_url=None,  # `add_documents` adds it.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Each request would ask the environment three times whether somebody has configured it.
+        # Otherwise each request checks the environment three times for a telemetry configuration.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
     routers = [module.router for module in (users, products, inventory, page_views, operations, dead_letters)]
     for router in routers:
-        # As they are: `include_router` keeps a router in the router, and matches each request twice.
+        # Not `include_router`: it nests the router, and each request is matched twice.
         app.router.routes.extend(router.routes)
     add_documents(app)
-    # The last one that is added is the first one to see a request.
+    # The middleware added last sees a request first.
     app.add_middleware(DirectWay, routes=app.router.routes)
     app.add_middleware(Edge, settings=settings)
-    # Where it listens may be said by a name, and then it is called by it.
+    # If `settings.host` is a name, clients may use it as the Host, so it is allowed too.
     app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
     return app
 
 
 async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """Starts the embedded servers until the stack ends, and brings their schema up to date."""
+    """Starts the embedded servers and migrates their database. The stack stops them when it ends."""
     servers = ExitStack()
     stack.push_async_callback(asyncio.to_thread, servers.close)
     endpoints = await asyncio.to_thread(servers.enter_context, embedded_servers(settings.directory, report=logger.info))
@@ -81,9 +81,9 @@ async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:
 
 
 async def _report(resources: Resources) -> None:
-    """Says at the start what an operator should know, and would ask readiness for only when it is too late."""
+    """Logs at startup what readiness reports, so that the operator learns of a fault before it does harm."""
     with suppress(CacheUnavailable):  # Readiness says why.
-        # Many that begin at once stand still, and trust lapses for a moment: as a reader does, wait for news.
+        # When many instances start at once they stall, and trust lapses for a moment. Wait for it, as a reader does.
         await resources.breaker.believed()
     for part, says in (await readiness(resources)).parts.items():
         if says not in (OK, Schema.CURRENT):
@@ -92,9 +92,9 @@ async def _report(resources: Resources) -> None:
 
 @contextmanager
 def _ended_with_supervisor() -> Iterator[None]:
-    """Ends this process as SIGTERM does when it is a worker and its supervisor was killed.
+    """Ends this worker process with SIGTERM when its supervisor is killed.
 
-    It would go on serving else, with nobody to stop it, and the next start would find the port taken.
+    Otherwise the worker keeps serving, nothing stops it, and the next start finds the port taken.
     """
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
@@ -116,7 +116,7 @@ def _configured() -> FastAPI:
     try:
         return create_app(read_settings())
     except SettingsError as error:
-        # Uvicorn's own code for a failed start: a supervisor that sees it does not start the worker again and again.
+        # Uvicorn's exit code for a failed start. A supervisor that sees it does not keep restarting the worker.
         print(error, file=sys.stderr)
         raise SystemExit(STARTUP_FAILURE) from None
 

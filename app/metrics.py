@@ -1,9 +1,9 @@
-"""The counters and histograms, for Prometheus to read at /metrics.
+"""The counters and histograms that Prometheus reads at /metrics.
 
-With several workers each process counts for itself, and /metrics adds them up from files in a directory that they
-share: prometheus_client's multiprocess mode. The library decides for it when it is imported, by an environment
-variable. So that nobody has to set it, it is set here, above that import, in processes that a supervisor spawned
-(uvicorn's workers).
+With several workers, each process counts for itself, and /metrics adds up the files in a directory that they share:
+prometheus_client's multiprocess mode. An environment variable enables it when the library is imported. So that nobody
+has to set the variable, this module sets it before that import, in processes that a supervisor spawned (uvicorn's
+workers).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ PREFIX = "fourways-metrics-"
 
 supervisor = multiprocessing.parent_process()
 if supervisor is not None and VARIABLE not in os.environ:
-    # Workers inherit the key of their supervisor. It is random, so a recycled process number does not bring old counts.
+    # Workers inherit the key of their supervisor. It is random, so a recycled process id does not revive old counts.
     key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
     os.environ[VARIABLE] = str(Path(tempfile.gettempdir()) / f"{PREFIX}{supervisor.pid}-{key}")
 
@@ -30,7 +30,7 @@ from prometheus_client.registry import Collector  # noqa: E402
 
 
 class Metrics:
-    """What the service counts. One for each process."""
+    """The metrics of the service, one instance per process."""
 
     def __init__(self) -> None:
         self._directory = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
@@ -60,7 +60,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
-        self._open.set(1)  # Until a relay has closed it.
+        self._open.set(1)  # Until a relay closes it.
         self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
         self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
@@ -82,8 +82,8 @@ class Metrics:
         }
 
     def observe(self, resource: str, event: str, took: timedelta, times: int = 1) -> None:
-        """A cache reports what happened in it, and how many times. A load is measured as well."""
-        # A look into a dict: to find a child by its labels takes a third of what a hit takes in all.
+        """Counts an event of a cache, `times` times. Also measures the duration of a load."""
+        # A dict lookup: finding a child by its labels takes a third of the time of a hit.
         child = self._children.get((resource, event))
         if child is None:
             child = self._children[resource, event] = self._events.labels(resource, event)
@@ -92,48 +92,48 @@ class Metrics:
             self._load_seconds.labels(resource).observe(took.total_seconds())
 
     def observe_breaker(self, is_open: bool) -> None:
-        """The breaker has opened, or closed."""
+        """Records that the breaker has opened or closed."""
         self._open.set(is_open)
         self._opened.inc(is_open)
 
     def observe_lock_wait(self, took: timedelta) -> None:
-        """A change of stock got its SKU's lock."""
+        """Records how long a change of stock waited for its SKU's lock."""
         self._lock_seconds.observe(took.total_seconds())
 
     def count_query(self, resource: str) -> None:
-        """A statement was sent to Postgres."""
+        """Counts a statement sent to Postgres."""
         self._queries.labels(resource).inc()
 
     def count_commit(self, resource: str) -> None:
-        """A request has changed something in Postgres."""
+        """Counts a change committed by a request."""
         self._commits.labels(resource).inc()
 
     def count_relayed(self, changes: int, failures: int) -> None:
-        """The relay carried so many changes, and failed so many times."""
+        """Counts changes that the relay delivered, and its failed polls."""
         self._relayed.inc(changes)
         self._relay_failures.inc(failures)
 
     def count_refused_change(self) -> None:
-        """The relay has set a change aside."""
+        """Counts a change that the relay has set aside."""
         self._refused_changes.inc()
 
     def observe_flow(self, flow: str, count: int) -> None:
-        """Something happened to page views on their way to Postgres."""
+        """Counts an event of page views on their way to Postgres."""
         self._flow[flow].inc(count)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format, of all workers."""
+        """Returns all metrics of all workers, in Prometheus' text format."""
         return generate_latest(self._all())
 
     def gauges_text(self, values: Mapping[str, tuple[str, float]]) -> bytes:
-        """Values of this moment by name, with what they are, in the same format. They are the same for all workers, so
-        nobody adds them up."""
+        """Returns current values, given by name with their help text, in the same format. They are the same for all
+        workers, so they are not added up."""
         registry = CollectorRegistry()
         registry.register(_Gauges(values))
         return generate_latest(registry)
 
     def totals(self, name: str, **labels: str) -> dict[str, float]:
-        """The counter `name` of all workers, limited to `labels`, by the value of its remaining label."""
+        """Returns the counter `name` over all workers, limited to `labels`, by the value of its remaining label."""
         totals: dict[str, float] = {}
         for metric in self._all().collect():
             for sample in metric.samples:
@@ -143,7 +143,7 @@ class Metrics:
         return totals
 
     def total(self, name: str) -> float:
-        """The counter `name` of all workers, which has no labels."""
+        """Returns the unlabelled counter `name` over all workers."""
         samples = (sample for metric in self._all().collect() for sample in metric.samples)
         return sum(sample.value for sample in samples if sample.name == f"fourways_{name}_total")
 
@@ -156,7 +156,7 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    """Values of this moment."""
+    """Gauges with the current values."""
 
     def __init__(self, values: Mapping[str, tuple[str, float]]) -> None:
         self._values = values

@@ -1,4 +1,4 @@
-"""What is answered where the application is not asked: the request is none, does not come as a whole, or there is no
+"""The answers that do not involve the application: the input is no request, the request is incomplete, or there is no
 room for it."""
 
 from app.routers.problems import problem

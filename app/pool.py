@@ -1,7 +1,7 @@
-"""The connections to one Postgres. None is given out that leads where its name does not lead any more, or to a server
-that was in the wrong role when it was made: such a connection lives on by itself, and would come back for ever.
+"""The connections to one Postgres. The pool gives out no connection to where the name no longer leads, nor to a server
+that had the wrong role when the connection was made: such a connection stays alive and would be reused forever.
 
-What can go wrong: `DatabaseUnavailable`, when the pool gives up to make connections anew.
+What can go wrong: `DatabaseUnavailable`, when the pool stops trying to replace connections.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from app.connection import Connection, connect
 from app.errors import DatabaseUnavailable
 
 WAIT = timedelta(milliseconds=600)
-"""How long a request waits for a connection before it is told to come back."""
+"""How long a request waits for a connection before it is refused."""
 WRITING: ContextVar[bool] = ContextVar("writing", default=False)
-"""Whether the connection that this task takes is to write."""
+"""Whether the connection that this task requests is for writing."""
 
 
 class Pool:
-    """At most so many `connections` to `url`. `counted` is told the resource of each statement."""
+    """At most `connections` connections to `url`. `counted` is called with the resource of each statement."""
 
     def __init__(self, url: str, *, connections: int, timeout: timedelta, counted: Callable[[str], None]) -> None:
         self._generation = 0
@@ -45,7 +45,7 @@ class Pool:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=WAIT.total_seconds(),
-            # Asks whether a connection still lives before it is used: one round trip with AUTOCOMMIT, else three.
+            # Checks that a connection is alive before each use: one round trip with AUTOCOMMIT, three without.
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
         )
@@ -53,18 +53,18 @@ class Pool:
         event.listen(self._engine.sync_engine, "checkout", self._well_placed)
 
     async def connection(self, stack: AsyncExitStack, *, writing: bool) -> AsyncConnection:
-        """A connection until the stack ends, `writing` or not. Raises what SQLAlchemy raises."""
+        """Returns a connection until the stack ends, for `writing` or not. Raises what SQLAlchemy raises."""
         intent = WRITING.set(writing)
         try:
             return await stack.enter_async_context(self._engine.connect())
         except InvalidRequestError as error:
-            # It gives up after two: an old connection, and a new one that was not to be kept, either.
+            # SQLAlchemy stops after two: an old connection, and a new one that was refused, too.
             raise DatabaseUnavailable("Connections to Postgres are being made anew; try again.") from error
         finally:
             WRITING.reset(intent)
 
     def reconnect(self) -> None:
-        """Whoever asks for a connection from here on gets one that is made from here on."""
+        """From now on gives out only connections that are made from now on."""
         self._generation += 1
 
     async def close(self) -> None:
@@ -72,9 +72,9 @@ class Pool:
         await self._engine.dispose()
 
     def _well_placed(self, adapted: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
-        """Has a connection replaced that may lead to where the name does not lead any more, or that was made while
-        Postgres took no writes, or was a standby: it stays as it is when Postgres has changed long since. Of a new one,
-        its statements say where it leads."""
+        """Has the pool replace a connection that may lead to where the name no longer leads, or that was made while
+        Postgres was read-only or a standby: its settings stay as they were, even if Postgres has changed since. A new
+        connection is accepted, because its statements report where it leads."""
         connection = proxy.driver_connection
         assert isinstance(connection, Connection)
         if connection.generation != self._generation:

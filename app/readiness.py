@@ -1,16 +1,16 @@
-"""Whether this instance should get requests, part by part, in the words of whoever said what is wrong.
+"""Whether this instance should receive requests, reported part by part, with the words of the store that refused.
 
-ready       everything is as it should be
-degraded    it serves what it can, and another instance could do no better: a store is down or refuses writes, Redis may
-            throw away what was accepted, another Redis is believed, there is no room for idempotency keys, a later
+ready       everything works
+degraded    the instance serves what it can, and no other instance would do better: a store is down or refuses writes,
+            Redis may discard accepted data, another Redis is trusted, there is no room for idempotency keys, a later
             version has migrated the database
-unready     another instance could: its stores are not those of this one (a password or a name that has never worked
+unready     another instance would do better: this one has the wrong stores (a password or a name that has never worked
             here, a standby, an old primary), a task here is stuck while both stores answer, a migration is missing here
 
-What was right once and is not any more, like a password that is changed, is so for every instance at the same time: it
-takes none away. So each store is remembered to have served this process.
+A setting that worked once and no longer does, such as a changed password, fails for every instance at the same time.
+That must not make them all unready, so each store's client remembers whether it has ever served this process.
 
-What can go wrong: an instance that had a primary, and is alone led to a standby, only says that it is degraded.
+What can go wrong: if a name leads only this instance from the primary to a standby, it reports degraded, not unready.
 """
 
 import re
@@ -35,10 +35,10 @@ STUCK = "stuck"
 UNKNOWN = "unknown"
 OLDEST_POSTGRES = 15
 AS_GOOD_AS_FULL = 0.99
-"""A record that there is no room for is never the last byte of it."""
+"""The fill level at which there is no room for another record. The last bytes are never used."""
 
 LOGIN = re.compile(r"says (NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|invalid password|(invalid )?DB index))")
-"""What Redis says to whom has the wrong password, user or number of a database."""
+"""What Redis answers to a wrong password, user or database number."""
 TO_DO_WITH_REDIS = {
     "NOAUTH": "put its password into REDIS_URL",
     "WRONGPASS": "put the right user and password into REDIS_URL",
@@ -61,15 +61,15 @@ TO_DO_WITH_POSTGRES = {
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """`status` is one of the three words above; `parts` says of each part "ok" (the schema: "current"), or what is
-    wrong."""
+    """`status` is one of the three words above. `parts` maps each part to "ok" (the schema: "current") or to its
+    fault."""
 
     status: str
     parts: dict[str, str]
 
 
 async def readiness(resources: Resources) -> Readiness:
-    """Asks both stores, and looks at the tasks."""
+    """Queries both stores and checks the tasks."""
     parts = dict.fromkeys(("redis", "postgres"), OK) | {"schema": UNKNOWN} | _tasks(resources)
     parts |= {"breaker": _breaker(resources), "epoch": _epoch(resources)}
     parts |= dict.fromkeys(("eviction", "persistence", "keys"), UNKNOWN)
@@ -104,7 +104,7 @@ async def readiness(resources: Resources) -> Readiness:
 
 
 def _tasks(resources: Resources) -> dict[str, str]:
-    """What each task does. One that goes on, and fails each time, fails of what every instance would get."""
+    """Returns the state of each task. A task that runs and keeps failing is not stuck: every instance's would fail."""
     tasks: dict[str, Flusher | Receipts | Parking] = {
         "flusher": resources.flusher,
         "receipts": resources.page_views.receipts,
@@ -120,11 +120,11 @@ def _tasks(resources: Resources) -> dict[str, str]:
 
 
 async def _keys(resources: Resources) -> str:
-    """Whether views with a new idempotency key are taken."""
+    """Returns whether views with a new idempotency key are accepted."""
     try:
         fill = (await resources.page_views.backlog()).record_fill
     except CacheUnavailable:
-        return UNKNOWN  # Another part says why.
+        return UNKNOWN  # Another part reports the reason.
     if fill < AS_GOOD_AS_FULL:
         return OK
     return (
@@ -152,7 +152,7 @@ def _breaker(resources: Resources) -> str:
 
 
 def _epoch(resources: Resources) -> str:
-    """Why this instance is a member of no epoch, and what to do when that lasts."""
+    """Returns "ok", or why this instance is a member of no epoch and what to do if that lasts."""
     why = resources.breaker.refused
     if why is None or resources.breaker.ours is False:
         return OK if why is None else f"none: {why}"
@@ -160,12 +160,12 @@ def _epoch(resources: Resources) -> str:
 
 
 def _is_denied(error: CacheUnavailable) -> bool:
-    """Whether Redis serves others, and not this process."""
+    """Whether Redis denies access to this process, while it serves others."""
     return error.__cause__ is not None and LOGIN.match(said_by_redis(error.__cause__)) is not None
 
 
 def _is_elsewhere(error: DatabaseUnavailable, resources: Resources) -> bool:
-    """Whether Postgres itself is all right, and this instance is not where it should be."""
+    """Whether Postgres itself is healthy and this instance is connected to the wrong place."""
     if resources.database.refused is not None:
         return True
     denied = (_state(error) or "").startswith(("28", "3D", "42501"))

@@ -1,10 +1,10 @@
-"""How a connection refuses a request, and ends before its client does.
+"""How a connection refuses a request, and closes before its client does.
 
-    a refusal       takes the place of the application's answer, in the request's turn, and then nothing more is heard
-    a client        that takes too long is refused, or left
+    a refusal       replaces the application's answer, in the request's turn; input after it is ignored
+    a client        that takes too long is refused, or disconnected
 
-What can go wrong: the application has begun with the request that is refused. It is told that the client has gone, and
-its answer is dropped.
+What can go wrong: the application has already begun with the refused request. It sees that the client has disconnected,
+and its answer is dropped.
 """
 
 from datetime import timedelta
@@ -18,31 +18,31 @@ from app.speed.one_write import OneWrite
 
 
 class Refusing(OneWrite):
-    """One connection. What is known of the request is its subclass's."""
+    """One connection. Its subclass maintains the state of the request."""
 
     flow: Flow
     _among: Connections
     _most: Settings
     _since: float
-    """When what it does now began, by the time of the last tick."""
+    """When the current state began, as of the last tick."""
     _held: bytes
-    """What waits for the end of an answer, or for its turn."""
+    """Bytes that wait for the end of an answer, or for their turn."""
     _deaf: bool
-    """Nothing more is heard."""
+    """Whether further input is ignored."""
     _ended: bool
-    """The client has said all."""
+    """Whether the client has ended its stream."""
     _closes: bool
-    """It has been seen closing."""
+    """Whether a check has found the connection closing."""
     _unfinished: bool
-    """A request has begun, and is not there as a whole."""
+    """Whether a request has begun and is incomplete."""
     _in_head: bool
-    """Nor is its head."""
+    """Whether its head is incomplete, too."""
     url: bytes
 
     def _refuse(self, refusal: Any) -> None:
-        """Answers so, in the application's place, when it is this request's turn, and hears nothing more."""
+        """Sends the refusal in place of the application's answer, in the request's turn, and ignores further input."""
         if self._deaf:
-            return  # One refusal is enough: the parser may go on to the next fault before it can be stopped.
+            return  # One refusal is enough. The parser may reach the next fault before it can be stopped.
         self._deaf = True
         if self._unfinished and not self._in_head:
             if self.pipeline:  # The application has not seen it yet.
@@ -61,7 +61,7 @@ class Refusing(OneWrite):
         self.cycle.keep_alive = self.cycle.more_body = False
 
     def _give_up(self) -> bool:
-        """Lets the application know that the rest of a body will not come. False if it has begun to answer."""
+        """Tells the application that the rest of a body will not come. Returns False if it has begun to answer."""
         cycle = self.cycle
         if cycle.response_complete:
             self.transport.close()
@@ -78,7 +78,8 @@ class Refusing(OneWrite):
         return not (self.cycle.response_complete or self.cycle.more_body)
 
     def _lingers(self) -> bool:
-        """It is about to close: nothing more is heard. True if the client may be sending yet."""
+        """Ignores further input, because the connection is closing. Returns True if it should linger: the client may
+        still be sending."""
         lingers = (self._deaf or self._unfinished or bool(self._held)) and not self._ended
         self._deaf, self._held = True, b""
         return lingers and self._among.may_linger(self)
@@ -101,5 +102,5 @@ class Refusing(OneWrite):
             self.transport.close()
 
     def abort(self) -> None:
-        """Ends it now."""
+        """Ends the connection now."""
         self.transport.abort()

@@ -1,7 +1,7 @@
-"""How long the head of a request may be: its URL, and its header fields by their bytes and by their number.
+"""Limits the head of a request: the length of its URL, and the total length and number of its header fields.
 
-What can go wrong: a head that never ends is kept as it comes, and a long one takes time, wherever it is read. So it is
-looked at while it grows.
+What can go wrong: an endless head fills the memory, and a long one takes time wherever it is read. So a head is checked
+while it arrives.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from app.settings import Settings
 
 
 def too_long(url: bytes, fields: Sequence[tuple[bytes, bytes]], unread: int, most: Settings) -> JSONResponse | None:
-    """Why a head is refused, as far as it has come; None if it may be. `unread` bytes of fields have come in vain: they
-    are the beginning of one that has not ended, or stand where no field is known yet."""
+    """Returns why a head, as far as it has arrived, is refused, or None to accept it. `unread` is the number of bytes
+    that are not among the `fields` yet: the beginning of a field that has not ended, or not yet reported."""
     if len(url) > most.url_bytes:
         return problem(414, "uri-too-long", f"The URL is longer than {most.url_bytes:,} bytes.")
     if unread > most.header_bytes or sum(len(name) + len(value) + 4 for name, value in fields) > most.header_bytes:

@@ -1,10 +1,10 @@
-"""The target of a request that names the service, too: the absolute form, as for a proxy (RFC 9112, section 3.2.2).
+"""The absolute form of a request target, which names the host as for a proxy (RFC 9112, section 3.2.2).
 
     GET http://shop.example/users/1 HTTP/1.1 · Host: localhost     is  GET /users/1 · Host: shop.example
     GET http://shop.example HTTP/1.1 · Host: shop.example          is  GET / · Host: shop.example
 
-What can go wrong: the one name is judged, and the other one meant. So what the target names is what there is, and Host
-is forgotten; but where a request has to be refused for its Hosts, for there is none, or more than one, they stay.
+What can go wrong: one name is checked while the other one is meant. So the target's host replaces the Host field. But
+where the request must be refused for its Host fields, because there is none or more than one, they are kept.
 """
 
 import re
@@ -13,7 +13,8 @@ ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^?#]*)(.*)", re.IGNORECASE | re.DOT
 
 
 def origin_form(target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The path and query of the target, whose authority becomes the Host among the `fields`. None if it has neither."""
+    """Returns the path and query of the target, and makes its authority the Host among the `fields`. None if the target
+    is malformed."""
     if target[:1] == b"/" or target == b"*":
         return target
     match = ABSOLUTE.fullmatch(target)

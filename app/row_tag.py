@@ -1,16 +1,16 @@
-"""The tag of a row: its version, and the epoch of which that is.
+"""The tag of a row: its version, and the epoch of that version.
 
     27-3f9c2a10b4d5e6f7     version 27, in the epoch whose token is 3f9c2a10b4d5e6f7
 
-A version alone names no content: a database that was restored gives the same versions out again.
+A version alone does not identify the content, because a restored database assigns the same versions again:
 
     R reads version 5                                       the database is restored, and W's change is version 5 again
-    R has 5: he would be told that nothing has changed, and his change of 5 would overwrite W's
+    R has 5: R would get a 304, and R's change of version 5 would overwrite W's
 
-The statement that reads or changes the row says by itself of which epoch it was, and compares what is expected: what an
-instance believes may be older. A dump brings the epochs of its time along; so an epoch counts only with its history.
+The statement that reads or changes the row itself returns its epoch and checks the precondition, because what an
+instance knows may be older. A dump contains the epochs of its time, so an epoch counts only with its history.
 
-What can go wrong: from the moment at which a database is another one until the next epoch begins, no row has a tag.
+What can go wrong: from the moment a database is replaced until the next epoch begins, no row has a tag.
 """
 
 import re
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.errors import PreconditionFailed
 
-# A history as `coherence/epochs.py` writes it. A standby has no position in the log, and raises when it is asked.
+# A history in the form of `coherence/epochs.py`. A standby has no insert position in the log, and asking for it raises.
 EPOCH = literal_column(
     """(SELECT CASE WHEN pg_is_in_recovery() THEN NULL WHEN history = concat_ws('/',
   (pg_control_system()).system_identifier,
@@ -31,22 +31,22 @@ EPOCH = literal_column(
 ) THEN token END FROM epochs ORDER BY n DESC LIMIT 1)""",
     Text,
 ).label("epoch")
-"""The token of the epoch in which a statement is carried out, NULL in none."""
+"""The token of the epoch in which a statement runs; NULL outside any epoch."""
 
 OURS = re.compile(r"[1-9][0-9]*-([0-9a-f]{16})")
 
 
 def row_tag(version: int, epoch: str) -> str:
-    """The tag of a row."""
+    """Returns the tag of a row."""
     return f"{version}-{epoch}"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a request says of the row that it is about (RFC 9110, section 13).
+    """The preconditions of a request on its row (RFC 9110, section 13).
 
-    If-Match         `there`: there is one; `tags`: it has one of these, None: any. The `weak` ones are no use for that
-    If-None-Match    `absent`: there is none; `others`: it has none of these, weak or not
+    If-Match         `there`: the row exists; `tags`: it has one of these, None: any. The `weak` ones never match
+    If-None-Match    `absent`: the row does not exist; `others`: it has none of these, weak or not
     """
 
     tags: frozenset[str] | None = None
@@ -57,22 +57,23 @@ class Expected:
 
     @property
     def existing(self) -> bool:
-        """Whether there has to be a row."""
+        """Whether the row must exist."""
         return self.there or self.tags is not None
 
     def holds(self, version: ColumnElement[int]) -> ColumnElement[bool]:
-        """Whether the row with this version, and the epoch of the statement, is as expected: for its WHERE."""
+        """Returns the condition, for a WHERE, that a row with this version fulfils the preconditions in the statement's
+        epoch."""
         if self.absent or self.tags == frozenset():
             return false()
         tag = cast(version, Text).concat(literal("-", Text)).concat(EPOCH.element)
         as_expected: ColumnElement[bool] = true() if self.tags is None else _among(tag, self.tags)
         if self.others:
-            # In no epoch the row has no tag, so it has none of these.
+            # Outside any epoch the row has no tag, and so none of these.
             as_expected = and_(as_expected, not_(func.coalesce(_among(tag, self.others), false())))
         return as_expected
 
     def refusal(self, row: str, version: int, epoch: str | None) -> PreconditionFailed | None:
-        """Why `row`, like "User 1", is not changed in this version and epoch; None when it is as expected."""
+        """Returns why `row`, like "User 1", must not be changed in this version and epoch, or None if it may be."""
         tag = None if epoch is None else row_tag(version, epoch)
         if (mismatch := self.mismatch(f"{row} is in version {version}", tag)) is not None:
             return mismatch
@@ -83,7 +84,7 @@ class Expected:
         return None
 
     def mismatch(self, so: str, tag: str | None) -> PreconditionFailed | None:
-        """Why If-Match does not hold of what has this tag; None when it does. `so` says how it is: "User 1 is in
+        """Returns why If-Match does not match this tag, or None if it does. `so` states the facts, like "User 1 is in
         version 8"."""
         if self.tags is None or tag in self.tags:
             return None
@@ -102,7 +103,7 @@ class Expected:
         return PreconditionFailed(f"{so}, which If-Match does not name.")
 
     def known(self, tag: str | None) -> bool:
-        """Whether If-None-Match names this tag, so that a reader has it already. `*` names every one."""
+        """Whether If-None-Match names this tag, so that a reader has the content already. `*` matches every tag."""
         return self.absent or tag in self.others
 
 

@@ -1,6 +1,6 @@
-"""The schema of the database: which one this code needs, which one is there, and how to get from one to the other.
+"""The schema of the database: which one this code needs, which one exists, and how to migrate.
 
-Alembic is imported by who migrates, and by nobody else: that is a seventh of what the start of a process takes.
+Alembic is imported only to migrate: importing it takes a seventh of the start of a process.
 """
 
 import ast
@@ -25,7 +25,7 @@ ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 
 class Schema(StrEnum):
-    """How the schema of the database stands to this code."""
+    """How the schema of the database compares with this code."""
 
     CURRENT = "current"
     OLDER = "a migration is missing: run `alembic upgrade head`"  # This code cannot work with it.
@@ -33,9 +33,9 @@ class Schema(StrEnum):
 
 
 def migrate(url: str) -> None:
-    """Brings the database at `url` up to date; one that a later version has migrated is left as it is.
+    """Migrates the database at `url` to the newest schema. Leaves one that a later version has migrated unchanged.
 
-    Runs an event loop of its own: call it from a thread, or without one.
+    Runs its own event loop: call it from a thread, or where no loop is running.
     """
     from alembic import command
     from alembic.config import Config
@@ -47,7 +47,7 @@ def migrate(url: str) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
-        # Alembic does not know the revision that it found: it is of the future. What to do about it is `schema`'s word.
+        # Alembic does not know the revision that it found: a later version made it. `schema` reports that.
         if not isinstance(error.__cause__, ResolutionError):
             raise
 
@@ -65,14 +65,14 @@ async def schema(database: Database) -> Schema:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The Postgres that a writer gets: its major version, and whether it takes no writes."""
+    """The Postgres that a writer gets: its major version, and whether it is read-only."""
 
     version: int
     read_only: bool
 
 
 async def server(database: Database) -> Server:
-    """Asks as a writer does: of the schema, a standby answers, too. Raises DatabaseUnavailable."""
+    """Queries the server on a writer's connection; a standby would answer `schema`, too. Raises DatabaseUnavailable."""
     async with database.reading("health", as_writer=True) as connection:
         (row,) = await database.look_on(connection, SERVER)
     return Server(int(row["version"]) // 10_000, row["read_only"] == "on")
@@ -80,7 +80,7 @@ async def server(database: Database) -> Server:
 
 @cache
 def _revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """All revisions that this code has, and the newest. Read once: a balancer asks for readiness all the time."""
+    """Returns all revisions of this code, and the newest. Read once: load balancers ask for readiness all the time."""
     before: dict[str, str | None] = {}
     for file in ALEMBIC.parent.glob("migrations/versions/*.py"):
         assigned = (line for line in ast.parse(file.read_bytes()).body if isinstance(line, ast.Assign))

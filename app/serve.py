@@ -1,10 +1,10 @@
-"""`fourways serve`: the application in one process or several, with the servers it needs, until Ctrl-C.
+"""`fourways serve`: runs the application in one or more processes, with the servers it needs, until Ctrl-C.
 
-    start    take the port -> start Redis and Postgres, unless both are named -> migrate, demo data -> serve
-    stop     SIGINT or SIGTERM -> answer what was asked -> stop what was started, in reverse
+    start    bind the port -> start Redis and Postgres, unless both are named -> migrate, add demo data -> serve
+    stop     SIGINT or SIGTERM -> answer requests in flight -> stop what was started, in reverse order
 
 What can go wrong: the port is taken, or a setting is wrong (`SettingsError`); a server does not start
-(`EmbeddedError`). Each message is a sentence to show to a person as it is.
+(`EmbeddedError`). Each message is a sentence that can be shown to a person.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 
 GRACE = 10
-"""Seconds that requests under way have to end once the service was told to stop."""
+"""How long, in seconds, requests in flight may run after the service was told to stop."""
 SILENCE = 60
-"""Seconds that a worker may not answer its supervisor before it is replaced: many that start together on a small
-machine are slow, and not dead."""
+"""How long, in seconds, a worker may leave its supervisor unanswered before it is replaced. Many workers that start
+together on a small machine are slow, not dead."""
 
 
 def serve(settings: Settings, workers: int, console: Console, complaints: Console) -> None:
-    """Serves until SIGINT or SIGTERM, and tells its steps on the `console`.
+    """Serves until SIGINT or SIGTERM, and prints its steps on the `console`.
 
     Raises:
-        SettingsError: The port cannot be had.
+        SettingsError: The port is not available.
         EmbeddedError: A server does not start.
-        SystemExit: The application does not start. Why is on its standard error.
+        SystemExit: The application does not start. Its standard error says why.
     """
     dictConfig(LINES)
     listener = _listen(settings)
@@ -64,11 +64,11 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
 
 
 def _start(settings: Settings, stack: ExitStack, leaving: "_Leaving", console: Console) -> None:
-    """The servers, until the stack ends, and what belongs in them."""
+    """Starts the embedded servers until the stack ends, migrates the database, and adds the demo data."""
     try:
         endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
     except EmbeddedError:
-        # Ctrl-C ends a server too that is just being born, and is in our group yet. Nothing is left of it.
+        # Ctrl-C also ends a server that is just being spawned and still in our process group. Nothing is left of it.
         if leaving.asked:
             return
         raise
@@ -77,12 +77,12 @@ def _start(settings: Settings, stack: ExitStack, leaving: "_Leaving", console: C
         migrate(endpoints.database_url)
     if not leaving.asked:
         console.print(f"Demo data is there: {asyncio.run(add_demo_data(endpoints.database_url))}")
-    # The application reads its settings from the environment, as it always does, and so do its workers.
+    # The application and its workers read their settings from the environment.
     os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """The port, taken before anything is started: that it is not free shall be the first thing one learns."""
+    """Binds the port before anything is started, so that a taken port is the first thing reported."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,11 +101,11 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Leaving:
-    """Hears SIGINT and SIGTERM, and only notes them: `asked` is looked at between two steps, and by the server.
+    """Handles SIGINT and SIGTERM by only recording them: `asked` is checked between two steps, and by the server.
 
-    An exception would come between any two instructions, and not every place lets one out. Ctrl-C -> the handler
+    An exception could occur between any two instructions, and not every place propagates it. Ctrl-C -> the handler
     raises while an event loop clears a `WeakValueDictionary` -> Python drops what a weak reference's callback raises,
-    with a line on standard error -> it serves on, and nobody can stop it.
+    with a line on standard error -> the process keeps serving, and nothing can stop it.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class _Leaving:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Python's end puts the system's handlers back, and one more Ctrl-C would make a failure of it.
+        # At exit Python restores the default handlers, and another Ctrl-C would turn the exit into a failure.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -126,7 +126,7 @@ class _Leaving:
 
 
 def _warn(url: str, complaints: Console) -> None:
-    """A word ahead to whoever brought a database of their own. It is served anyhow: both may be put right meanwhile."""
+    """Warns early if the operator's own database is not ready. The service starts anyway; it may become ready later."""
 
     async def found() -> str:
         async with open_database(
@@ -143,7 +143,7 @@ def _warn(url: str, complaints: Console) -> None:
 
 
 def _welcome(settings: Settings, console: Console) -> None:
-    # Who listens everywhere is found at home.
+    # A service that listens on all addresses is reachable at localhost.
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
     host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{settings.port}"
@@ -155,7 +155,7 @@ def _welcome(settings: Settings, console: Console) -> None:
 
 def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Leaving) -> None:
     allow_descriptors(settings)
-    # Named, and not imported: the command line has to work, and to complain, where the application's settings do not.
+    # Named, not imported: the command line must work, and report errors, even if the application's settings are wrong.
     config = uvicorn.Config(
         "app.main:app",
         workers=workers,
@@ -164,15 +164,15 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
-        http=cast("type[asyncio.Protocol]", partial(HttpConnection, Connections(settings))),  # It is only called.
+        http=cast("type[asyncio.Protocol]", partial(HttpConnection, Connections(settings))),  # uvicorn only calls it.
         ws="none",
-        proxy_headers=False,  # Nothing here asks who the client is, and looking costs every request.
+        proxy_headers=False,  # Nothing here needs the client's address, and parsing it costs every request.
     )
     if workers == 1:
         _Server(config, leaving).run(sockets=[listener])
         return
     supervisor = _Supervisor(config, sockets=[listener])
-    # From here on it hears the signals. One that came before is ours.
+    # From here on the supervisor handles the signals. An earlier one was recorded in `leaving`.
     if leaving.asked:
         return
     supervisor.run()
@@ -181,7 +181,7 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's own, which a second Ctrl-C does not hurry: requests under way have their `GRACE`, and no more."""
+    """Uvicorn's server, but a second Ctrl-C does not hurry it: requests in flight have `GRACE` seconds, and no more."""
 
     def __init__(self, config: uvicorn.Config, leaving: _Leaving) -> None:
         super().__init__(config)
@@ -190,7 +190,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
-            # From here on it hears the signals. One that came before is in `leaving`.
+            # From here on the server handles the signals. An earlier one was recorded in `leaving`.
             self.should_exit = self.should_exit or self._leaving.asked
             yield
 
@@ -200,7 +200,7 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor(Multiprocess):
-    """Uvicorn's own, with an orderly beginning and end."""
+    """Uvicorn's supervisor, with an orderly start and stop."""
 
     def init_processes(self) -> None:
         with _ctrl_c_for_us_alone():
@@ -213,14 +213,14 @@ class _Supervisor(Multiprocess):
         self._hear_their_end()
 
     def _hear_their_end(self) -> None:
-        # Uvicorn keeps the worker's end of their pipe open, too. Asked whether it lives, a worker that ends instead of
-        # answering would be waited for all its `SILENCE` long, and signals with it.
+        # Uvicorn also keeps the worker's end of the health-check pipe open. A worker that ends instead of answering
+        # would then be waited for during all of `SILENCE`, and signals would wait, too.
         for process in self.processes:
             process.child_conn.close()
 
     def terminate_all(self) -> None:
-        # The port is closed with the last copy of its socket. With ours open, the system would go on taking connections
-        # while the workers end, and nobody would answer them.
+        # The port closes with the last copy of its socket. If ours stayed open, the kernel would keep accepting
+        # connections while the workers end, and nothing would answer them.
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
@@ -228,9 +228,10 @@ class _Supervisor(Multiprocess):
 
 @contextmanager
 def _ctrl_c_for_us_alone() -> Iterator[None]:
-    """A terminal sends Ctrl-C to every process, and a worker that is still importing would print a traceback. One that
-    starts in this block never sees it; its supervisor ends it with SIGTERM. For us it waits until the block ends."""
-    resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would lift the mask.
+    """Blocks SIGINT for workers that start in this block; their supervisor ends them with SIGTERM. A terminal sends
+    Ctrl-C to every process, and a worker that is still importing would print a traceback. For this process, SIGINT is
+    pending until the block ends."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper process, whose start would unblock the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

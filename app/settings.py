@@ -1,7 +1,7 @@
-"""The settings: read once from the environment (or a file `.env`), checked, frozen, and passed down.
+"""The settings: read once from the environment (or a `.env` file), validated, frozen, and passed down.
 
-Two name the stores, `REDIS_URL` and `DATABASE_URL`; without them the application brings its own. The others have
-defaults that work. Durations are in seconds.
+`REDIS_URL` and `DATABASE_URL` name the stores; without them the application starts its own. All other settings have
+working defaults. Durations are in seconds.
 """
 
 import re
@@ -15,11 +15,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SettingsError(ValueError):
-    """A variable has a value that cannot work; the message names both."""
+    """A variable has an invalid value. The message names both."""
 
 
 SHORTEST = timedelta(milliseconds=1)
-"""Redis and Postgres count in milliseconds, and Postgres takes 0 for "no limit"."""
+"""The shortest duration: Redis and Postgres count in milliseconds, and Postgres reads 0 as "no limit"."""
 
 
 def _seconds(longest: timedelta) -> BeforeValidator:
@@ -45,7 +45,7 @@ def _url(*schemes: str) -> AfterValidator:
             raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         try:
             parts = urlsplit(value)
-            if "," not in parts.netloc:  # Postgres takes several hosts.
+            if "," not in parts.netloc:  # A Postgres URL may list several hosts.
                 _ = parts.port
         except ValueError:
             raise ValueError("its host or port cannot be read") from None
@@ -55,7 +55,7 @@ def _url(*schemes: str) -> AfterValidator:
 
 
 def _prefix(value: str) -> str:
-    # Braces would be a hash tag, and a glob would find what is another's.
+    # Braces would make a Redis hash tag, and a glob character would match keys of other applications.
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,64}", value):
         raise ValueError("it may have up to 64 letters, digits, and any of . _ : -")
     return value
@@ -69,12 +69,12 @@ def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _env(name: str) -> Any:
-    """The variable that sets a field; in code the field has its own name."""
+    """Returns the alias that names the environment variable of a field. Code uses the field's own name."""
     return AliasChoices(name)
 
 
 class DatabaseSettings(BaseSettings):
-    """What the migrations need: they work without a Redis."""
+    """The settings that the migrations need. They work without Redis."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_file=".env", extra="ignore", populate_by_name=True, env_ignore_empty=True
@@ -86,7 +86,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """Everything that can be set from outside."""
+    """All settings."""
 
     redis_url: Annotated[str, _url("redis", "rediss", "unix")] | None = Field(None, validation_alias=_env("REDIS_URL"))
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
@@ -104,12 +104,12 @@ class Settings(DatabaseSettings):
     stale_for: Lifetime = Field(timedelta(minutes=10), validation_alias=_env("FOURWAYS_STALE_FOR"))
 
     flush_views: int = Field(1000, validation_alias=_env("FOURWAYS_FLUSH_VIEWS"), ge=1, le=1_000_000)
-    # Longer ones would look to others as if the flusher had died.
+    # With a longer interval, other instances would take the flusher for dead.
     flush_interval: Timeout = Field(
         timedelta(seconds=0.2), validation_alias=_env("FOURWAYS_FLUSH_INTERVAL"), le=timedelta(seconds=5)
     )
 
-    # In all four shards together.
+    # Limits for all four shards together.
     backlog_entries: int = Field(40_000, validation_alias=_env("FOURWAYS_BACKLOG_ENTRIES"), ge=4, le=1_000_000)
     backlog_bytes: int = Field(128 * 2**20, validation_alias=_env("FOURWAYS_BACKLOG_BYTES"), ge=4, le=2**40)
     keys_bytes: int = Field(512 * 2**20, validation_alias=_env("FOURWAYS_KEYS_BYTES"), ge=4, le=2**40)
@@ -119,7 +119,8 @@ class Settings(DatabaseSettings):
     database_connections: int = Field(8, validation_alias=_env("FOURWAYS_DATABASE_CONNECTIONS"), ge=2, le=1000)
     database_timeout: Timeout = Field(timedelta(seconds=2), validation_alias=_env("FOURWAYS_DATABASE_TIMEOUT"))
 
-    # What a client may send, and how long it may take. The URL, and the header fields together, are counted in bytes.
+    # What a client may send, and how long that may take. `url_bytes` limits the URL, `header_bytes` all header fields
+    # together.
     url_bytes: int = Field(64 * 2**10, validation_alias=_env("FOURWAYS_URL_BYTES"), ge=1, le=2**20)
     header_bytes: int = Field(32 * 2**10, validation_alias=_env("FOURWAYS_HEADER_BYTES"), ge=1, le=2**20)
     header_count: int = Field(100, validation_alias=_env("FOURWAYS_HEADER_COUNT"), ge=1, le=10_000)
@@ -143,12 +144,12 @@ S = TypeVar("S", bound=DatabaseSettings)
 
 
 def read_settings() -> Settings:
-    """The settings of this process. Raises SettingsError, with a sentence for each variable that is wrong."""
+    """Reads the settings of this process. Raises SettingsError, with a sentence for each invalid variable."""
     return _read(Settings)
 
 
 def read_database_url() -> str | None:
-    """DATABASE_URL, for whoever needs no Redis. Raises SettingsError."""
+    """Reads DATABASE_URL alone, for callers that need no Redis. Raises SettingsError."""
     return _read(DatabaseSettings).database_url
 
 
@@ -163,12 +164,12 @@ def _sentence(detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not detail["loc"]:
         return message
-    name = str(detail["loc"][0])  # Pydantic names the field by its variable.
+    name = str(detail["loc"][0])  # Pydantic reports the alias, which is the environment variable.
     return f"{name} is {_shown(name, detail['input'])}: {message[0].lower()}{message[1:]}."
 
 
 def _shown(name: str, value: Any) -> str:
-    """The value, in quotes. Of a URL that may hold a password, before its @ or in its query, only what cannot be it."""
+    """Returns the value in quotes. A URL may hold a password before its @ or in its query, so those parts are cut."""
     if isinstance(value, timedelta):
         return repr(f"{value.total_seconds():g}")
     before, at, after = str(value).rpartition("@")

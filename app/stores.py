@@ -1,11 +1,12 @@
-"""The connections of one process: to Redis, where a part of the work must not wait behind the rest, and to Postgres.
+"""The connection pools of one process. Work that must not queue behind other work has a pool to itself.
 
-    cache         requests, the relay
-    waiting       the flusher, which waits for entries: a read that waits holds a connection
-    database      requests
-    background    the relay, the flusher and the parking: behind requests, caches would rot, and views would pile up
+    cache         Redis: requests and the relay
+    waiting       Redis: the flusher, whose blocking reads hold a connection while they wait for entries
+    database      Postgres: requests
+    background    Postgres: the relay, the flusher and the parking. If they queued behind requests, cached values would
+                  go stale and views would pile up.
 
-What can go wrong: a store is away. Neither need be up here: both are connected to when they are used.
+What can go wrong: a store is down. Opening the pools needs neither store: connections are made on first use.
 """
 
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Those that are open."""
+    """The open connection pools."""
 
     cache: Cache
     waiting: Redis
@@ -33,7 +34,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Stores]:
-    """Opens the stores that `settings` names, and closes them at the end."""
+    """Opens the stores that `settings` names and closes them when the block ends."""
     if settings.redis_url is None or settings.database_url is None:
         raise ValueError("The settings name no stores.")
     async with (
@@ -42,7 +43,7 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
             prefix=settings.prefix,
             timeout=settings.redis_timeout,
             connections=settings.redis_connections,
-            # Without Redis, reads may take half of the connections to the database: writers need some, too.
+            # While Redis is down, reads may use half of the database connections. The rest are for writers.
             bypassing=settings.database_connections // 2,
             observe=metrics.observe,
             changed=metrics.observe_breaker,
@@ -50,7 +51,7 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
         ) as cache,
         open_redis(
             settings.redis_url,
-            timeout=settings.redis_timeout + timedelta(seconds=2),  # As long as a read waits, and some more.
+            timeout=settings.redis_timeout + timedelta(seconds=2),  # A blocking read's wait, and some margin.
             connections=2,
             breaker=cache.breaker,
             marker=f"{settings.prefix}run",

@@ -1,10 +1,10 @@
-"""Whose turn it is to read on: one connection's, in each turn of the event loop.
+"""Schedules connections that have more to parse: one of them per turn of the event loop.
 
-    some clients send a thousand requests at once, or a body in chunks of one byte · all of it is read in one go
-    another client's request is there, too · it waits until all of that is read, and answered
+    some clients send a thousand requests at once, or a body in chunks of one byte · all of it is parsed in one go
+    another client's request arrives · it waits until all of that is parsed and answered
 
-So a connection reads what comes at once if it is not more than `AT_ONCE` bytes. All else waits, and of all connections
-with something left the one that has waited longest reads so much: they take no more of a turn than one of them.
+So a connection parses input immediately only up to `AT_ONCE` bytes. The rest waits. In each turn, only the connection
+that has waited longest parses another `AT_ONCE` bytes, so that together they take no more of a turn than one would.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from collections import OrderedDict
 from typing import Protocol
 
 AT_ONCE = 4096
-"""Bytes. At the worst each of them is half a microsecond's work."""
+"""The number of bytes parsed per turn. At worst, each takes half a microsecond."""
 
 
 class Reading(Protocol):
-    """A connection that has something left."""
+    """A connection that has more to parse."""
 
     def read_on(self) -> None:
-        """Reads so much of it, and waits again if there is more."""
+        """Parses at most `AT_ONCE` bytes, and waits again if there are more."""
 
 
 class Turns:
-    """Those of a process."""
+    """The turns of one process."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Reading, None] = OrderedDict()
 
     def wait(self, reading: Reading) -> None:
-        """Puts it behind the others, unless it waits already."""
+        """Queues a connection behind the others, unless it is waiting already."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
         self._waiting[reading] = None

@@ -1,14 +1,15 @@
-"""A request that asks for another protocol, without asking for it.
+"""Rewrites the head of a request that asks for another protocol.
 
-Nobody speaks another one here, so that is ignored (RFC 9110, section 7.8), and its body belongs to it. The parser reads
-no body behind such a head: so it reads this one in its place. CONNECT always asks for a tunnel, and has no path.
+No other protocol is supported, so the Upgrade is ignored (RFC 9110, section 7.8), and the body belongs to the request.
+The parser reads no body after such a head, so it parses the rewritten head instead. CONNECT always asks for a tunnel,
+and has no path.
 """
 
 from collections.abc import Sequence
 
 
 def without_upgrade(method: bytes, target: bytes, version: str, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The same head in HTTP/1."""
+    """Returns the head in HTTP/1 without Upgrade. CONNECT becomes OPTIONS /."""
     if method == b"CONNECT":
         method, target = b"OPTIONS", b"/"
     lines = [b"%b: %b" % field for field in fields if field[0] != b"upgrade"]

@@ -1,12 +1,12 @@
-"""The one place that says which resource is cached how, and for how long.
+"""The one place that decides how each resource is cached, and for how long.
 
-    users       cache-aside     the service asks both, and invalidates after a write
-    products    read-through    the cache loads itself; the service invalidates after a write
-    inventory   write-through   the cache loads and saves by itself, in both stores or in none
-    page views  write-behind    the cache accepts them, and a flusher writes them to the database later
+    users       cache-aside     the service queries cache and database, and invalidates after a write
+    products    read-through    the cache loads values itself; the service invalidates after a write
+    inventory   write-through   the cache loads and saves, in both stores or in neither
+    page views  write-behind    the cache accepts views, and a flusher writes them to the database later
 
-In `open_resources` each has a line in two tables: how long its values live, and which strategy is told what of which
-store.
+`open_resources` lists each resource twice: with the lifetimes of its values, and with its strategy and the store
+methods that the strategy receives.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -81,7 +81,7 @@ class Resources:
 
 @asynccontextmanager
 async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
-    """Opens the resources of `settings`, which names both stores, and closes them in the reverse order."""
+    """Opens all resources and closes them in reverse order. `settings` must name both stores."""
     async with open_stores(settings, metrics) as stores, AsyncExitStack() as running:
         cache, database, background = stores.cache, stores.database, stores.background
         settling, stale = Settling(Outbox(database)), settings.stale_for
@@ -96,7 +96,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             stale: timedelta,
             observe: Observe = metrics.observe,
         ) -> Region[K, V]:
-            """The values of a table. The relay invalidates what its triggers report."""
+            """Creates the region for a table. The relay invalidates the changes that the table's triggers report."""
 
             async def settled(key: K) -> None:
                 await settling.wait(table, str(key))
@@ -111,9 +111,9 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             return values
 
         def observe_stock(_table: str, event: Event, took: timedelta, times: int) -> None:
-            metrics.observe("inventory", event, took, times)  # By the resource, as its queries are counted.
+            metrics.observe("inventory", event, took, times)  # Labelled by resource, as its queries are.
 
-        # Who acts on a number of pieces may not be served an old one, also when a load fails.
+        # Clients act on stock quantities, so a stale one is never served, even when a load fails.
         user_values = region("users", int, User, settings.users_ttl, stale)
         product_values = region("products", str, Product, settings.products_ttl, stale)
         stock_values = region("stock", str, Stock, settings.inventory_ttl, NEVER, observe_stock)
@@ -139,7 +139,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         parking = Parking(background, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
 
         async def forget_page(page: str, version: int) -> None:
-            await page_views.forget(page)  # A dead letter was counted, past the stream.
+            await page_views.forget(page)  # A replayed dead letter bypasses the stream.
 
         record = Record(cache.redis, f"{settings.prefix}epoch", cache.clock)
         relay = Relay(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-# Each of these declares its tables on the metadata, so that it is whole.
+# Each of these declares its tables on the metadata, which makes it complete.
 import app.coherence.models
 import app.inventory.models
 import app.page_views.models
@@ -26,29 +26,29 @@ from app.settings import SettingsError, read_database_url
 LOCK = 0x666F757277617973
 """The advisory lock's number: "fourways" in ASCII."""
 PATIENCE = timedelta(minutes=5)
-"""How long one statement may take, the wait for another process' migration included."""
+"""How long one statement may take, including the wait for another process's migration."""
 
 
 def is_ours(name: str | None, kind: str, parents: object) -> bool:
-    """Whether a table is the migrations' business. The ledger's partitions, one an hour, come and go without them."""
+    """Returns whether the migrations manage a table. The ledger's hourly partitions come and go without them."""
     return not (kind == "table" and name is not None and name.startswith("applied_"))
 
 
 def run(connection: Connection) -> None:
-    """Runs what is asked for in one transaction."""
+    """Runs the requested migrations in one transaction."""
     context.configure(
         connection=connection, target_metadata=metadata, compare_server_default=True, include_name=is_ours
     )
     with context.begin_transaction():
-        # Alembic takes no lock of its own. Two replicas that start together would both find an empty database, both
-        # create the tables, and one would fail. The lock comes first, so that the second one reads the version table
-        # after the first has committed, and finds nothing to do.
+        # Alembic takes no lock itself. Two replicas that start together would both find an empty database and create
+        # the tables, and one would fail. With the lock first, the second one reads the version table after the first
+        # has committed, and finds nothing to do.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()
 
 
 async def main() -> None:
-    """Connects to the database that is configured."""
+    """Connects to the configured database and runs the migrations."""
     url = context.config.attributes.get("database_url") or read_database_url()
     if url is None:
         raise SettingsError("DATABASE_URL is missing: alembic needs to know which database to migrate.")

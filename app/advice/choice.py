@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Choice(StrEnum):
-    """A strategy. The simplest is the first."""
+    """A strategy, listed from the simplest on."""
 
     CACHE_ASIDE = "cache-aside"
     READ_THROUGH = "read-through"

@@ -1,7 +1,7 @@
 """The leaves of the article's decision tree: its answers to three questions, with the facts where it is wrong.
 
 staleness   may reads be stale?
-ratio       how many reads come to a write?
+ratio       how many reads are there per write?
 loss        what is lost with the cache?
 """
 
@@ -12,10 +12,10 @@ from app.advice.needs import Loss, Needs
 from app.advice.traffic import Traffic
 
 DOMINATED = 10
-"""With so many reads to a write, reads dominate."""
+"""The number of reads per write from which on reads dominate."""
 RARE = 1_000
-"""The same where write-behind meets the needs: it keeps the entry that each write to the others throws away. Measured
-with the lab, cache-aside took 2.5 times as long at 9 reads to a write, 2.3 times at 99 and 1.6 at 999."""
+"""The same where write-behind meets the needs: it keeps the entry that each write to the others discards. Measured with
+the lab, cache-aside took 2.5 times as long at 9 reads per write, 2.3 times at 99 and 1.6 times at 999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Leaf:
     question: str
     answer: str
     says: str
-    """What the article makes of it."""
+    """What the article concludes from it."""
     fact: str = ""
-    """What is different here."""
+    """What differs here."""
 
     def __str__(self) -> str:
         return f"{self.question} {self.answer} The article: {self.says}{' Here: ' if self.fact else ''}{self.fact}"
@@ -90,21 +90,21 @@ SOURCE_OF_VALUES = Leaf(
 
 
 def leaf_of_staleness(needs: Needs) -> Leaf:
-    """The answer to the first question."""
+    """Returns the answer to the first question."""
     if needs.stale != timedelta(0):
         return TOLERANT
     return DECISIVE if needs.decisive else STRICT
 
 
 def leaf_of_ratio(traffic: Traffic, line: int) -> Leaf:
-    """The answer to the second one. Reads dominate from `line` reads to a write."""
+    """Returns the answer to the second question. Reads dominate from `line` reads per write on."""
     if traffic.reads >= line * traffic.writes:
         return READS
     return READS_OF_COUNTS if traffic.reads >= DOMINATED * traffic.writes else WRITES
 
 
 def leaf_of_loss(needs: Needs) -> Leaf:
-    """The answer to the third one."""
+    """Returns the answer to the third question."""
     if needs.loss is Loss.DATA:
         return SOURCE if needs.counts else SOURCE_OF_VALUES
     return {Loss.NOTHING: UNHARMED, Loss.DASHBOARD: DASHBOARD, Loss.REVENUE: REVENUE}[needs.loss]

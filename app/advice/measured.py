@@ -1,4 +1,4 @@
-"""The best strategy by measurement: the simplest and freshest among those that are nearly as cheap as the cheapest."""
+"""Picks the best strategy by measurement: the simplest and freshest of those nearly as cheap as the cheapest."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -8,12 +8,13 @@ from app.advice.choice import Choice
 from app.advice.needs import Loss, Needs, meets
 
 WORTH = 1.5
-"""The simpler and fresher strategy may cost so many times the least. Measured with the lab, cache-aside took 2.3 times
-as long as a TTL alone at 4 reads to a write, 1.5 times at 9, and as long at 19: the article's line at 10 is right."""
+"""How many times the lowest cost a simpler and fresher strategy may cost. Measured with the lab, cache-aside took 2.3
+times as long as a TTL alone at 4 reads per write, 1.5 times at 9, and as long at 19: the article's line at 10 is right.
+"""
 
 
 class Measured(Protocol):
-    """What a strategy was measured to do."""
+    """The measurement of a strategy."""
 
     @property
     def name(self) -> str:
@@ -21,7 +22,7 @@ class Measured(Protocol):
 
     @property
     def stale_reads(self) -> int:
-        """Reads that began after a newer write was answered."""
+        """The number of reads that began after a newer write was answered."""
 
     @property
     def longest_stale(self) -> timedelta:
@@ -29,25 +30,25 @@ class Measured(Protocol):
 
     @property
     def lost(self) -> int:
-        """Writes that were acknowledged, and are not in the database in the end."""
+        """The number of writes that were acknowledged, and are not in the database in the end."""
 
     @property
     def doubled(self) -> int:
-        """Writes that are there more than once."""
+        """The number of writes that are in the database more than once."""
 
     @property
     def cost(self) -> float:
-        """The less the better, in any unit, the same for all: the mean latency of all operations, say."""
+        """The cost; lower is better. Any unit that is the same for all, such as the mean latency of all operations."""
 
 
 M = TypeVar("M", bound=Measured)
 
 
 def pick(needs: Needs, bills: Iterable[M]) -> M | None:
-    """The best by measurement among the strategies that satisfy the needs; None where no bill does.
+    """Returns the best measurement among the strategies that satisfy the needs, or None if none does.
 
-    A bill counts by its name. One that is no `Choice`, such as that of no cache, does not count. The simplest and
-    freshest wins that costs no more than WORTH times the least; Choice is in that order.
+    A bill is matched by its name. One whose name is no `Choice`, such as that of no cache, is ignored. Of those that
+    cost at most WORTH times the least, the simplest and freshest wins; Choice is in that order.
     """
     fits = [bill for bill in bills if bill.name in meets(needs) and _kept(needs, bill)]
     if not fits:

@@ -1,4 +1,4 @@
-"""What the data must have, and which strategies satisfy that at all."""
+"""What the data needs, and which strategies satisfy that at all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from enum import StrEnum
 from app.advice.choice import Choice
 
 SHORTEST = timedelta(seconds=1)
-"""Data that may not be stale for so long has no use for a TTL alone."""
+"""The shortest staleness for which a TTL alone is of use."""
 
 
 class Loss(StrEnum):
-    """What it means to lose the data that is in the cache."""
+    """The consequence of losing the data in the cache."""
 
     NOTHING = "nothing"
     DASHBOARD = "dashboard"
@@ -22,25 +22,25 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the data must have."""
+    """What the data needs."""
 
     stale: timedelta | None
-    """How old an answer may be after a newer value was written; zero: never stale, None: any age."""
+    """How long an answer may be stale after a newer value was written. Zero: never; None: without limit."""
     loss: Loss
     counts: bool = False
-    """Whether a write adds to a number. A write that replaces a value cannot be merged with the one before."""
+    """Whether a write adds to a number. Writes that replace a value cannot be merged."""
 
     @property
     def decisive(self) -> bool:
-        """Whether no two readers may ever disagree about the newest value, as money depends on it."""
+        """Whether no two readers may ever disagree about the newest value, because money depends on it."""
         dear = self.loss is Loss.REVENUE or (self.loss is Loss.DATA and not self.counts)
         return self.stale == timedelta(0) and dear
 
 
 def meets(needs: Needs) -> Sequence[Choice]:
-    """The strategies that satisfy the needs at all, the simplest first. Never empty.
+    """Returns the strategies that satisfy the needs at all, the simplest first. Never empty.
 
-    A TTL alone does so only if it is no longer than `needs.stale`.
+    A TTL alone satisfies them only if it is no longer than `needs.stale`.
     """
     fits = {Choice.WRITE_THROUGH}
     if not needs.decisive:

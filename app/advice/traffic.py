@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What was seen."""
+    """The observed traffic."""
 
     reads: int
     writes: int
     keys: int | None = None
-    """How many different ones; None where nobody counted."""
+    """The number of different keys; None if they were not counted."""

@@ -1,7 +1,7 @@
-"""The article's decision tree, corrected: the needs decide which strategies are right at all, and the ratio of reads to
-writes decides which of these is cheap.
+"""The article's decision tree, corrected: the needs decide which strategies are correct at all, and the ratio of reads
+to writes decides which of these is cheap.
 
-What can go wrong: a ratio seen in little traffic. `Advice.sure` says how far to trust it.
+What can go wrong: the ratio comes from little traffic. `Advice.sure` says how far to trust it.
 """
 
 from collections.abc import Sequence
@@ -19,26 +19,26 @@ BECAUSE = {
     Choice.WRITE_THROUGH: "a write is in both stores or in none, and it waits for both.",
     Choice.WRITE_BEHIND: "a write costs one round trip to Redis, and many of them become one row.",
 }
-"""The reason for each. Read-through costs what cache-aside costs, and so it is never the cheaper one: it is for data
-that many places read, or many keys at once."""
+"""The reason for each choice. Read-through costs what cache-aside costs, so it is never the cheaper one: it is for data
+that is read in many places, or by many keys at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do, and why."""
+    """The advised strategy, and why."""
 
     strategy: Choice
     reasons: Sequence[str]
     """For each question: the answer, the article's leaf, and the facts where they differ."""
     sure: Sure
     why: str
-    """Why it is so sure, in a sentence."""
+    """The reason for `sure`, as a sentence."""
     meets: Sequence[Choice]
-    """What satisfies the needs at all, the simplest first."""
+    """The strategies that satisfy the needs at all, the simplest first."""
 
 
 def advise(needs: Needs, traffic: Traffic) -> Advice:
-    """What the tree answers to these needs and this traffic. Raises ValueError for counts below zero."""
+    """Returns the tree's answer for these needs and this traffic. Raises ValueError for negative counts."""
     if min(traffic.reads, traffic.writes) < 0:
         raise ValueError(f"{traffic.reads} reads and {traffic.writes} writes cannot be.")
     line = RARE if Choice.WRITE_BEHIND in meets(needs) else DOMINATED

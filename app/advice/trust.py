@@ -1,4 +1,4 @@
-"""How far an advice can be trusted: by how much traffic was seen, and how far its ratio is from the line."""
+"""How far a piece of advice can be trusted: by the amount of traffic, and the distance of its ratio from the line."""
 
 from enum import StrEnum
 from math import sqrt
@@ -6,11 +6,11 @@ from math import sqrt
 from app.advice.traffic import Traffic
 
 ENOUGH = 1_000
-"""With fewer operations no ratio is sure: traffic comes in waves."""
+"""The number of operations below which no ratio is sure, because traffic comes in waves."""
 
 
 class Sure(StrEnum):
-    """How sure an advice is."""
+    """How sure a piece of advice is."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -18,11 +18,11 @@ class Sure(StrEnum):
 
 
 def trust(traffic: Traffic, line: int) -> tuple[Sure, str]:
-    """How sure it is on which side of the line the ratio lies; the line is in reads to a write.
+    """Returns how sure it is on which side of the line the ratio lies, and the reason as a sentence. The line is in
+    reads per write.
 
-    By the interval in which the share of writes lies with 95 % confidence: Wilson, "Probable inference, the law of
-    succession, and statistical inference", JASA 22, 1927. It knows nothing of waves, hence ENOUGH. Answers the reason
-    in a sentence, too.
+    It uses the interval in which the share of writes lies with 95 % confidence: Wilson, "Probable inference, the law of
+    succession, and statistical inference", JASA 22, 1927. The interval knows nothing of waves, hence ENOUGH.
     """
     total = traffic.reads + traffic.writes
     if total == 0:
@@ -39,7 +39,7 @@ def trust(traffic: Traffic, line: int) -> tuple[Sure, str]:
     )
     if low <= limit <= high:
         return Sure.LOW, why
-    # Another day may well have twice, or half, of the writes.
+    # Another day may have twice or half as many writes.
     if total < ENOUGH or low / 2 <= limit <= high * 2:
         return Sure.MEDIUM, why
     return Sure.HIGH, why

@@ -1,1 +1,2 @@
-"""What keeps the caches true to the database, whoever wrote: the outbox of changes, and the relay that carries it."""
+"""Keeps the caches consistent with the database, whoever writes to it: the outbox of changes, the relay that delivers
+them, and the epochs that say which Redis belongs to which database."""

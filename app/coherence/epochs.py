@@ -7,10 +7,10 @@ from sqlalchemy import text
 
 from app.database import Database
 
-# One statement, and so one snapshot: what is believed is of the moment at which the outbox was looked at. A history is
-# told by the system's identifier and timeline (another one after a promotion), by the database's oid (another one
-# after DROP and CREATE), and by those of its tables (after `pg_restore --clean`). VACUUM FULL and a rewriting ALTER
-# TABLE keep an oid. The timeline is that of the log, which changes at once at a promotion; the control file's may not.
+# One statement, hence one snapshot: the epoch is read at the same moment as the outbox. A history is identified by the
+# system identifier and the timeline (a promotion changes it), the database's oid (DROP and CREATE change it), and the
+# oids of its tables (`pg_restore --clean` changes them). VACUUM FULL and a rewriting ALTER TABLE keep an oid. The
+# timeline is read from the log, where a promotion changes it at once; the control file may lag behind.
 LOOK = text("""
 SELECT coalesce((SELECT max(id) FROM outbox), 0), EXISTS (SELECT FROM outbox WHERE done_at IS NULL),
        (SELECT id::text FROM deployment), n, token, run, history, claim, claimed_run, pg_is_in_recovery(),
@@ -22,11 +22,12 @@ SELECT coalesce((SELECT max(id) FROM outbox), 0), EXISTS (SELECT FROM outbox WHE
 FROM (SELECT) AS one LEFT JOIN (SELECT * FROM epochs ORDER BY n DESC LIMIT 1) AS newest ON true
 """)
 
-# A refutation and the beginning of the next epoch each change the row of the claim, so one of them finds it changed.
+# A refutation and the beginning of the next epoch both update the row with the claim, so only one of them succeeds.
 CLAIM = text("UPDATE epochs SET claim = :claim, claimed_run = :run WHERE n = :n AND claim IS NOT DISTINCT FROM :stands")
 REFUTE = text("UPDATE epochs SET claim = NULL, claimed_run = NULL WHERE n = :n AND claim = :claim")
 
-# ON CONFLICT names the key: while a live pg_restore has not built it yet, no row of ours gets in its way.
+# ON CONFLICT names the primary key. While a running pg_restore has not built it yet, the statement fails, and no row of
+# ours gets in the restore's way.
 FIRST = text(
     "INSERT INTO epochs (n, token, run, history) VALUES (1, :token, :run, :history) ON CONFLICT (n) DO NOTHING"
 )
@@ -41,8 +42,8 @@ INSERT INTO epochs (n, token, run, history) SELECT n + 1, :token, :run, :history
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The newest epoch: `run` of Redis is believed with this `history` of the database. `claim` says who wants to begin
-    another one, with which `claimed_run`."""
+    """The newest epoch: `run` of Redis is trusted with this `history` of the database. `claim` is the token of a claim
+    to the next epoch, and `claimed_run` the run that it is for."""
 
     n: int
     token: str
@@ -54,10 +55,10 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the database found: the newest id in the outbox, whether any row is undone, the newest epoch.
+    """The result of one poll of the database: the newest id in the outbox, whether any row is undone, the newest epoch.
 
-    `history` is the database's own, as it is now: system/timeline/database/tables; it has come to `position`, in
-    bytes."""
+    `history` is the database's current history, as system/timeline/database/tables. `position` is how far its log has
+    come, in bytes."""
 
     newest: int
     undone: bool
@@ -75,7 +76,7 @@ class Epochs:
         self._database = database
 
     async def look(self) -> Look:
-        """One look: a SELECT, and no write."""
+        """Polls the database with one SELECT, without a write."""
         async with self._database.reading("outbox") as connection:
             row = (await connection.execute(LOOK)).one()
         (
@@ -107,38 +108,38 @@ class Epochs:
         )
 
     def believe(self, timeline: int) -> None:
-        """As the database does: what is carried to it must not go to another history."""
+        """Accepts only this timeline from now on, as the requests' database does: no write reaches another history."""
         self._database.believe(timeline, None)
 
     def reconnect(self) -> None:
-        """Has each look from here on go where the name leads now, and not where it led before."""
+        """Makes the next poll connect anew, to wherever the name leads now."""
         self._database.reconnect()
 
     async def first(self, token: str, run: str, history: str) -> None:
-        """Begins the first epoch, if nobody has."""
+        """Begins the first epoch, unless there is one."""
         async with self._database.writing("outbox") as connection:
             await connection.execute(FIRST, {"token": token, "run": run, "history": history})
 
     async def claim(self, epoch: Epoch, claim: str, run: str) -> bool:
-        """Claims the next epoch for a run of Redis, in place of what `epoch` shows. Answers whether it did."""
+        """Claims the next epoch for a run of Redis, replacing the claim in `epoch`. Returns whether it succeeded."""
         parameters = {"n": epoch.n, "claim": claim, "run": run, "stands": epoch.claim}
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(CLAIM, parameters)).rowcount == 1
 
     async def refute(self, epoch: Epoch) -> bool:
-        """Takes the claim away that `epoch` shows, if it still stands. Answers whether it did."""
+        """Removes the claim in `epoch`, if it still stands. Returns whether it did."""
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(REFUTE, {"n": epoch.n, "claim": epoch.claim})).rowcount == 1
 
     async def begin(self, epoch: Epoch, claim: str, token: str, run: str, history: str) -> bool:
-        """Begins the epoch after `epoch`, if `claim` still stands there. Answers whether it did."""
+        """Begins the epoch after `epoch`, if `claim` still stands there. Returns whether it did."""
         parameters = {"n": epoch.n, "claim": claim, "token": token, "run": run, "history": history}
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(BEGIN, parameters)).rowcount == 1
 
 
 def goes_on(later: str, history: str) -> bool:
-    """Whether a history of Postgres is of the same system, at a later timeline."""
+    """Whether the history `later` is of the same Postgres system as `history`, at a later timeline."""
     system, timeline, *_oids = history.split("/")
-    told = re.fullmatch(r"(\d+)/(\d+)/.*", later)  # It comes from Redis, where somebody may have changed it.
+    told = re.fullmatch(r"(\d+)/(\d+)/.*", later)  # Read from Redis, where anyone may have changed it.
     return told is not None and told[1] == system and int(told[2]) > int(timeline)

@@ -15,9 +15,9 @@ from app.row_tag import EPOCH
 BATCH = 2000
 SWEPT = 20_000
 LAST = 2**63 - 1
-"""No id is higher."""
+"""The largest possible id."""
 KEPT = timedelta(seconds=60)
-"""Rows that are done stay this long: after a Redis that went back in time, they can be carried again."""
+"""How long done rows are kept, so that they can be delivered again to a Redis that went back in time."""
 
 UNDONE = outbox.c.done_at.is_(None)
 ANY_UNDONE = Look(select(exists().where(UNDONE, outbox.c.id <= bindparam("newest")).label("undone")))
@@ -40,7 +40,7 @@ ALL_UNDONE = Look(KEPT_CHANGES.where(UNDONE))
 
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
-    """A row of a cached table changed: `version` is what it became."""
+    """A change of a row of a cached table. `version` is the row's new version."""
 
     id: int
     resource: str
@@ -49,24 +49,26 @@ class Change:
 
 
 class Outbox:
-    """The changes that the caches have not been told of. A standby may not know of them yet: looks raise StandbyMet."""
+    """The changes that the caches may not know of yet. A standby may lack some, so queries there raise StandbyMet."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @asynccontextmanager
     async def taken(self, epoch: str) -> AsyncIterator[list[Change]]:
-        """At most `BATCH` undone changes, oldest first: done when the block ends, undone again when it raises. None,
-        when the database is not in the epoch of this token any more:
+        """Yields at most `BATCH` undone changes, oldest first. They are done when the block ends, and undone again when
+        it raises.
 
-            A is a member of the epoch of R1        B begins the next one, with R2, and fills it
-            A takes a row, tells R1, and marks it done: nobody would tell R2
+        It yields none if the epoch of this token is no longer the database's current one. Otherwise:
 
-            the database is restored, and gives a version out again; A's poll has not seen that yet
-            A takes W's row, and Redis keeps the lost row of that version; W, who waits for that, would answer
+            A is a member of the epoch of R1        B begins the next epoch with R2, and fills R2
+            A takes a row, invalidates in R1, and marks the row done: nobody invalidates in R2
 
-        Other instances skip them meanwhile. They stay locked until the caches were told, so that a process which dies
-        in between loses none.
+            the database is restored and assigns a version a second time; A's poll has not noticed yet
+            A takes W's row, but Redis keeps the lost row of that version; W, which waits for the row, would answer
+
+        Other instances skip the taken rows. The rows stay locked until the caches have been invalidated, so a process
+        that dies in between loses none.
         """
         undone = (
             select(outbox.c.id)
@@ -85,18 +87,18 @@ class Outbox:
             yield sorted(Change(*row) for row in await connection.execute(done))
 
     async def undone(self, newest: int) -> bool:
-        """Whether a row up to `newest` is undone, also when somebody else has taken it: a plain SELECT sees it."""
+        """Returns whether a row up to `newest` is undone. A plain SELECT also sees rows that another instance took."""
         (row,) = await self._database.look("outbox", ANY_UNDONE, {"newest": newest})
         return bool(row["undone"])
 
     async def waits(self, resource: str, key: str) -> bool:
-        """Whether a change of this key is undone."""
+        """Returns whether a change of this key is undone."""
         (row,) = await self._database.look("outbox", WAITS, {"resource": resource, "key": key})
         return bool(row["undone"])
 
     async def kept(self, *, undone_up_to: int | None = None) -> AsyncIterator[list[Change]]:
-        """All changes that are still there, done or not, or the undone ones up to an id, also those that somebody has
-        taken; oldest first, at most `BATCH` at a time."""
+        """Yields all kept changes, done or not, or only the undone ones up to an id. Includes those that another
+        instance has taken. Oldest first, at most `BATCH` at a time."""
         some, newest = (ALL, LAST) if undone_up_to is None else (ALL_UNDONE, undone_up_to)
         after, size = 0, BATCH
         while size == BATCH:
@@ -108,7 +110,7 @@ class Outbox:
             size = len(changes)
 
     async def sweep(self) -> None:
-        """Removes rows that have been done for longer than `KEPT`; at most `SWEPT`, so that it takes no time."""
+        """Removes rows that have been done for longer than `KEPT`; at most `SWEPT` of them, to keep it short."""
         old = (
             select(outbox.c.id)
             .where(outbox.c.done_at < func.now() - KEPT)

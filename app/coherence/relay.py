@@ -1,17 +1,17 @@
-"""The relay: carries every committed change from the outbox to the caches, and so knows when they may be believed.
+"""The relay: delivers every committed change from the outbox to the caches, and so knows when they can be trusted.
 
-    poll    ask Redis, and then Postgres, whether they still belong together (`succession.py`) → take undone rows (FOR
-            UPDATE SKIP LOCKED) → invalidate each → mark them done → until no row that was there at the beginning is
-            undone: then Redis knows of everything, and is believed
+    poll    ask Redis, then Postgres, whether they still belong together (`succession.py`) → take undone rows (FOR
+            UPDATE SKIP LOCKED) → invalidate each → mark them done → repeat until no row that was there at the
+            beginning is undone: then Redis reflects everything committed by then, and is trusted
 
-The application invalidates by itself right after its writes; the relay is for all others: a row changed in psql, a
-process that died between COMMIT and invalidation, a Redis that was away. Every instance runs one, and they share
-the rows. Of a row that another one has taken, Redis is told all the same: that one may stand still.
+The application invalidates right after its own writes. The relay covers all other changes: a row changed in psql, a
+process that died between COMMIT and invalidation, a Redis that was down. Every instance runs a relay, and they share
+the rows. A relay also invalidates rows that another one has taken, because that one may have stalled.
 
-In a new epoch, or after a restart of Redis, the changes of the last minute are carried again.
+In a new epoch, or after a restart of Redis, the changes of the last minute are delivered again.
 
-What can go wrong: Redis away; the breaker opens, the rows stay undone, and the relay takes none before Redis answers.
-Postgres away: what stands in Redis is believed as long as Redis answers, and a hit says that nobody has verified it.
+What can go wrong: Redis is down: the breaker opens, the rows stay undone, and the relay takes none until Redis answers.
+Postgres is down: Redis is trusted as long as it answers, and its hits are marked as unverified.
 """
 
 import asyncio
@@ -35,20 +35,21 @@ logger = logging.getLogger(__name__)
 
 POLL = timedelta(milliseconds=100)
 PATIENCE = timedelta(milliseconds=200)
-"""When Postgres has not answered for so long, it counts as away. With a poll, that is less than trust lasts."""
+"""How long Postgres may take to answer before it counts as down. Together with `POLL`, less than trust lasts."""
 SWEEP = timedelta(seconds=10)
 FIRST = timedelta(seconds=5)
-"""So long the start waits for the first poll to end, well or not, and for what it claims: whoever serves before it
-passes by the caches."""
+"""How long the start waits for the first poll to end, successful or not, and for its claim. An instance that serves
+before that bypasses the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
-"""Forgets what is not of a version under a key, given as text. Raises CacheUnavailable, and ValueError when the cache
-can have no such key."""
+"""Drops what is cached under a key (as text), unless it has exactly this version. Raises CacheUnavailable, and
+ValueError when the cache can have no such key."""
 
 
 class Relay:
-    """One task that polls the outbox, and closes the breaker. `forget` has the cache of each table; `counted` is told
-    how many changes were carried, and how many polls failed, and `refused` of each that no cache can be told of."""
+    """One task that polls the outbox and closes the breaker. `forget` maps each cached table to its `Forget`. `counted`
+    is called with the number of changes delivered and the number of failed polls, `refused` for each change whose key
+    no cache can have."""
 
     def __init__(
         self,
@@ -68,13 +69,13 @@ class Relay:
         self._life: str | None = None
         self._swept = time.monotonic()
         self._asked = math.inf
-        """Since when the poll waits for Postgres."""
+        """When the poll began to wait for Postgres."""
         self._untold = False
-        """Whether there are changes that Redis was not told of: it is not believed then when Postgres falls silent."""
+        """Whether there are undelivered changes. Then Redis is not trusted when Postgres falls silent."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Polls while the block lasts. At the end the poll under way is finished, and not cancelled."""
+        """Polls while the block lasts. At its end, the poll in flight is finished, not cancelled."""
         async with self._repeating.running():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._first.wait(), FIRST.total_seconds())
@@ -82,7 +83,7 @@ class Relay:
 
     @property
     def tables(self) -> frozenset[str]:
-        """Those that are cached. A change of one without a trigger would never be carried."""
+        """The cached tables. A change of a table without the triggers would never be delivered."""
         return frozenset(self._forget)
 
     @property
@@ -91,13 +92,12 @@ class Relay:
         return self._repeating.alive
 
     async def poll(self) -> int:
-        """Carries what is undone, and answers how many changes that were. Raises CacheUnavailable and
-        DatabaseUnavailable."""
-        # Trust counts from before the look into the outbox: what is committed later, this poll knows nothing of.
+        """Delivers the undone changes and returns their number. Raises CacheUnavailable and DatabaseUnavailable."""
+        # Trust counts from before the outbox is queried: this poll does not see what is committed later.
         began, losses = Moment.now(), self._breaker.losses
-        # Before any row is taken. An instance that cannot reach Redis would keep rows from those that can:
+        # Probe before taking any row. Otherwise an instance that cannot reach Redis withholds rows from those that can:
         #
-        #   A takes a row, and waits for Redis in vain      B skips it, for it is locked, and believes the old value
+        #   A takes a row, and waits for Redis in vain      B skips the locked row, and trusts the old value
         seen = await self._succession.probe()
         try:
             carried = await self._carry(seen, losses)
@@ -117,26 +117,26 @@ class Relay:
         return carried
 
     def _renew(self, seen: Seen, began: Moment) -> None:
-        """Believes Redis while Postgres does not answer, if Redis itself gives no reason to leave the epoch."""
+        """Renews the trust in Redis while Postgres does not answer, unless Redis gives a reason to leave the epoch."""
         if self._succession.holds(seen):
             self._breaker.renew(began)
-        elif self._succession.epoch is not None:  # Else nothing is believed yet, and this look may be the first one.
+        elif self._succession.epoch is not None:  # Without an epoch nothing is trusted yet: there is nothing to lose.
             self._breaker.open("nobody knows whether it is the one that Postgres names")
 
     async def _carry(self, seen: Seen, losses: int) -> int:
-        """Carries what is undone. While Postgres does not answer, Redis is believed as long as that one answers."""
+        """Delivers the undone changes. While Postgres does not answer, Redis is trusted as long as it answers."""
         task = asyncio.create_task(self._drain(seen, losses))
         while True:
-            # From before the wait. A process that stood still meanwhile must not believe anything because of that:
+            # Read the clocks before the wait. A process that stalls during it must not renew its trust:
             #
-            #   B looks, and is answered; it stands still before it reads the answer
+            #   B queries Postgres, which answers; B stalls before it reads the answer
             #                                       A, without Redis, commits, waits until B's trust has ended, answers
-            #   B goes on, and its look seems to have taken long
+            #   B resumes, and its query only seems to have taken long
             began, asked = Moment.now(), time.monotonic()
             if (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
                 return task.result()
             if asked - self._asked >= PATIENCE.total_seconds() and not self._untold:
-                with suppress(CacheUnavailable):  # The breaker is open then, and the next poll says so.
+                with suppress(CacheUnavailable):  # The breaker is open by then, and the next poll reports it.
                     self._renew(await self._succession.probe(), began)
 
     async def _drain(self, seen: Seen, losses: int) -> int:
@@ -159,13 +159,13 @@ class Relay:
             self._counted(len(changes), 0)
             carried += len(changes)
             if not changes:
-                # Another instance has taken the rest, and may stand still with it. To forget twice does no harm.
+                # Another instance has taken the rest, and may have stalled. Invalidating twice does no harm.
                 async for changes in self._outbox.kept(undone_up_to=newest):
                     await self._tell(changes, losses)
                 self._untold = False
                 return carried
             if len(changes) == BATCH:
-                # Somebody changes rows by the thousand. The rest is believed until they are carried.
+                # Rows change by the thousand. Other values stay trusted until all changes are delivered.
                 self._breaker.renew(began)
             else:
                 self._untold = False
@@ -173,11 +173,11 @@ class Relay:
         return carried
 
     async def _stay(self, epoch: Epoch) -> None:
-        """Looks again, between two of many batches: a claim that nobody refutes for `SETTLED` is an epoch. Raises
-        Outside.
+        """Checks the epoch again between two of many batches, because a claim that nobody refutes for `SETTLED` becomes
+        an epoch. Raises Outside.
 
-        A carries 100,000 changes               B, on another Redis, claims, and is not refuted: R2 is believed
-        A would go on to believe R1, for it has looked at the beginning
+        A delivers 100,000 changes              B, on another Redis, claims, and is not refuted: R2 is trusted
+        A would keep trusting R1, because it checked the epoch only at the beginning
         """
         joined, _look = await self._succession.join(await self._succession.look(), await self._succession.probe())
         if joined.token != epoch.token:
@@ -185,7 +185,7 @@ class Relay:
 
     @contextmanager
     def _elsewhere(self) -> Iterator[None]:
-        """Whatever the poll waits for in the block, it is not Postgres."""
+        """Stops the clock on Postgres in the block, which waits for something else."""
         self._asked = math.inf
         try:
             yield
@@ -193,24 +193,24 @@ class Relay:
             self._asked = time.monotonic()
 
     async def _tell(self, changes: Sequence[Change], losses: int) -> None:
-        # Of what nobody caches, nobody has to be told. Of each key, the newest change says it all.
+        # Tables that are not cached need no invalidation. Per key, the newest change is enough.
         cached = {(change.resource, change.key): change for change in changes if change.resource in self._forget}
         with self._elsewhere():
             try:
                 await self._forget_all(cached.values())
             except CacheUnavailable:
-                # A connection may have broken by itself, and to forget twice does no harm.
+                # Perhaps only a connection broke. Invalidating twice does no harm.
                 await self._forget_all(cached.values())
-        # What was told to another Redis than the one that was looked at must not be marked as done.
+        # Changes delivered to another Redis than the one that was probed must not be marked as done.
         if losses != self._breaker.losses:
             raise CacheUnavailable(f"Redis is not believed any more: {self._breaker.why}.")
 
     async def _forget_all(self, changes: Iterable[Change]) -> None:
-        # Made in one tick, they are one script call for each region.
+        # Made in one tick of the event loop, the calls become one script call per region.
         told = {change: self._forget[change.resource](change.key, change.version) for change in changes}
         for change, error in zip(told, await asyncio.gather(*told.values(), return_exceptions=True), strict=True):
             if isinstance(error, ValueError):
-                # Nothing can be cached under such a key, and the others must not wait for it: it is done.
+                # Nothing can be cached under such a key, and other changes must not wait for it: count it as done.
                 logger.error("Row %d of the outbox is set aside: %s", change.id, _sentence(change, error))
                 self._refused()
             elif error is not None:
@@ -222,9 +222,9 @@ class Relay:
             self._failed = False
             await self._sweep()
         except (CacheUnavailable, DatabaseUnavailable) as error:
-            # No waiting longer each time, as after other errors: trust has to be renewed, and to begin again at once.
+            # No back-off, unlike after other errors: trust must be renewed, and must resume as soon as it can.
             if not self._failed:
-                # A Redis that was restarted, as at each start with a server of one's own, is believed in a moment.
+                # A restarted Redis is trusted in a moment. Embedded servers restart at each start.
                 usual = isinstance(error, Outside) and self._succession.claims and not self._first.is_set()
                 logger.log(logging.INFO if usual else logging.WARNING, "The relay cannot poll: %s", error)
             self._failed = True

@@ -1,10 +1,10 @@
-"""How a write whose invalidation failed learns that nobody reads the old value any more.
+"""How a write whose invalidation failed waits until nobody reads the old value.
 
-    A commits, and cannot reach Redis       wait until another instance's relay has carried the change,
-                                            or `SETTLED` has passed: then no instance believes a Redis without it
+    A commits, and cannot reach Redis       A waits until another instance's relay has delivered the change, or until
+                                            `SETTLED` has passed: then no instance trusts a Redis that lacks it
 
-What can go wrong: an instance whose relay gets no answer from the database, or is busy with thousands of changes, goes
-on to believe Redis; its hits say that they are not verified.
+What can go wrong: an instance whose relay gets no answer from the database, or is busy with thousands of changes, keeps
+trusting Redis. Its hits are marked as unverified.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ PAUSE = timedelta(milliseconds=40)
 
 
 class Settling:
-    """Waits for changes to be carried."""
+    """Waits until changes have been delivered."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
     async def wait(self, resource: str, key: str) -> None:
-        """Returns when nobody reads a verified value of `key` that is older than what is committed now: after `SETTLED`
-        at the latest, and what one look into the outbox takes."""
+        """Returns when nobody reads a verified value of `key` older than what is committed now. Takes at most `SETTLED`
+        and the time of one query of the outbox."""
         deadline = time.monotonic() + SETTLED.total_seconds()
         while await self._waits(resource, key):
             left = deadline - time.monotonic()
             if left <= 0:
-                return  # Time has settled it.
+                return  # By now no instance trusts a Redis without the change.
             await asyncio.sleep(min(left, PAUSE.total_seconds()))
 
     async def _waits(self, resource: str, key: str) -> bool:
         try:
             return await self._outbox.waits(resource, key)
         except DatabaseUnavailable:
-            return True  # Nobody knows.
+            return True  # Unknown, so assume that one is.

@@ -1,26 +1,26 @@
-"""Which Redis is believed with which history of Postgres: one epoch after the other, and never two at a time.
+"""Which Redis is trusted with which history of Postgres: one epoch after the other, never two at a time.
 
-    Postgres has the epochs    the newest names the run of Redis that is believed, and the history of Postgres
-    Redis has a record         of which epoch it was told
+    Postgres holds the epochs    the newest one names the trusted run of Redis and the history of Postgres
+    Redis holds a record         it names the epoch that was last written to this Redis
 
-An instance is a member when both say the same, and it is what the instance finds: its connection leads to that run, and
-its Postgres has that history. Whoever finds something else claims the next epoch, on both sides, and waits:
+An instance is a member when both agree, and match what it finds: its connection leads to that run, and its Postgres has
+that history. An instance that finds anything else claims the next epoch, in both stores, and waits:
 
-    A finds R2, where the epoch names R1              B is believed on R1
-    A claims it in Postgres                           B polls, finds the claim, and takes it away: A stays out
-                                                      … or B is gone, or has lost R1: nobody takes it away
-    A waits for SETTLED: whoever polled before the claim believes no more, and whoever polls after it sees it
-    A begins the next epoch with R2                   B, if it comes back, finds another epoch than its own
+    A finds R2, where the epoch names R1              B trusts R1
+    A claims the next epoch in Postgres               B polls, finds the claim, and removes it: A stays outside
+                                                      … or B is gone, or has lost R1: nobody removes the claim
+    A waits for SETTLED: an instance that polled before the claim has lost trust, one that polls later sees the claim
+    A begins the next epoch with R2                   B, if it comes back, finds an epoch that is not its own
 
-So one wait does both: it gives whoever is believed the time to object, and lets the trust of all others end. The claim
-in Postgres asks those who share the database, and the one in Redis those who share that: another database, or an old
-primary, that leads to the same Redis.
+So one wait does two things: it gives members time to object, and lets the trust of all others end. The claim in
+Postgres reaches the instances that share the database. The claim in Redis reaches those that share the Redis but come
+from another database or an old primary.
 
-A claim is not refuted when it tells news: that this Redis, or this Postgres, is not what it was (a restored snapshot, a
-promoted standby). A member that meets one leaves its epoch, and claims as well. Nobody is banned: a run, or a history,
-may come back and be the next one.
+A claim is not refuted when it reports news: this Redis, or this Postgres, is not what it was (a restored snapshot, a
+promoted standby). A member that finds such a claim leaves its epoch and claims as well. Nothing is banned: a run or a
+history may return in a later epoch.
 
-What can go wrong: an instance without Postgres knows of no claim there. Its hits say that they are not verified.
+What can go wrong: an instance without Postgres sees no claim there. Its hits are marked as unverified.
 """
 
 import logging
@@ -42,56 +42,56 @@ from app.errors import StandbyMet
 logger = logging.getLogger(__name__)
 
 REFUTED, LONGEST = timedelta(seconds=1), timedelta(seconds=5)
-"""After a refutation nobody claims for so long, twice as long each time: those who are believed have to look at it."""
+"""The first and the longest pause after a refuted claim. It doubles each time: each claim costs the members work."""
 DEAD = 3 * SETTLED
-"""Whose claim stands for so long, and has not become an epoch, has died."""
+"""The age at which a claim that has become no epoch is a dead instance's, and may be replaced."""
 
 
 class Succession:
-    """What one instance knows of the epochs. It tells `breaker` to which one it belongs, and why to none."""
+    """One instance's knowledge of the epochs. Sets on `breaker` the epoch of this instance, or why it is in none."""
 
     def __init__(self, epochs: Epochs, record: Record, redis: Redis, breaker: Breaker, database: Database) -> None:
-        """`database` is what requests use: its connections are made anew in each epoch."""
+        """`database` is the one that serves requests. Each epoch makes its connections anew."""
         self._epochs, self._record, self._redis, self._breaker = epochs, record, redis, breaker
         self._database = database
         self.epoch: Epoch | None = None
-        """The one that this instance was a member of last."""
+        """The epoch that this instance was last a member of."""
         self._position = 0
         self._looked = False
-        """Whether Postgres was met."""
+        """Whether Postgres has ever answered."""
         self._over: str | None = None
-        """The epoch that ended because a store went back under it."""
+        """The token of the epoch that ended because a store went back in time."""
         self._in_postgres, self._in_redis = Claim(), Claim()
         self._not_before, self._patience = 0.0, REFUTED
         breaker.refused, breaker.ours = "nobody has looked yet", None
 
     @property
     def claims(self) -> bool:
-        """Whether a claim is waited for, which nobody has refuted yet."""
+        """Whether this instance waits for a claim that nobody has refuted yet."""
         return self._in_postgres.token is not None or self._in_redis.token is not None
 
     async def probe(self) -> Seen:
-        """Looks into Redis. Raises CacheUnavailable when it does not answer."""
+        """Reads the record in Redis and leaves a beat. Raises CacheUnavailable when Redis does not answer."""
         token = None if self.epoch is None else self.epoch.token
         seen = await self._breaker.probe(self._redis, lambda: self._record.beat(token, self._position))
         if token is not None and (seen.went_back or seen.epoch == VOID + token):
-            # At once, and not after the look into Postgres that follows: that one may take as long as trust lasts.
+            # At once, not after the query of Postgres that follows, which may take as long as trust lasts.
             self._over = token
             self._breaker.open("it went back to what it was before")
         return seen
 
     def holds(self, seen: Seen) -> bool:
-        """Whether Redis alone gives no reason to leave the epoch: all that can be known without Postgres."""
+        """Returns whether Redis gives no reason to leave the epoch. Without Postgres, nothing more can be known."""
         if self.epoch is None:
             if not self._looked:
-                # It is taken for what its record says, as far as to take views on: they are carried when Postgres is
-                # back. Whoever has met Postgres, and is no member, knows why.
+                # Take the record's word for the epoch, but only to accept views: they are flushed when Postgres is
+                # back. An instance that Postgres has answered, and that is no member, knows why it is not.
                 self._breaker.epoch, self._breaker.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None
 
     async def look(self) -> Look:
-        """Looks into Postgres. Raises DatabaseUnavailable."""
+        """Polls Postgres, and begins the first epoch if there is none. Raises DatabaseUnavailable."""
         look = await self._epochs.look()
         self._looked = True
         if look.standby:
@@ -102,14 +102,14 @@ class Succession:
         return look
 
     async def join(self, look: Look, seen: Seen) -> tuple[Epoch, Look]:
-        """The epoch of which this instance is a member, by a look into Redis and a later one into Postgres, and the
-        look by which it is. Raises Outside when it is a member of none, after doing what can be done about it, and what
-        the stores raise."""
+        """Returns the epoch that this instance is a member of, and the poll of Postgres that shows it. `seen` must be
+        older than `look`. Raises what the stores raise, and Outside when this instance is a member of no epoch, after
+        it has refuted or claimed what it can."""
         if self._in_doubt(look, seen) and time.monotonic() >= self._not_before:
-            # Perhaps a name leads elsewhere by now, and only our old connections do not:
+            # Perhaps a name leads elsewhere by now, and only the old connections still lead to the old place:
             #
-            #   A and B are on the old primary      the name leads to the new one, B reconnects, and claims
-            #   A would refute it for ever, on its old connections
+            #   A and B are on the old primary      the name leads to the new one; B reconnects, and claims
+            #   A would refute the claim forever, on its old connections
             await self._redis.connection_pool.disconnect(inuse_connections=False)
             self._epochs.reconnect()
             seen = await self.probe()
@@ -132,7 +132,7 @@ class Succession:
         why = self._mismatch(epoch, look, run)
         while why is None and seen.epoch is None:
             await self._record.tell(epoch.token, owner, None)
-            # Somebody else may have told it in between, or have emptied it once more.
+            # Another instance may have written the record in between, or Redis may have been emptied again.
             seen = await self.probe()
         if why is None and seen.epoch != epoch.token:
             why = "it was told of another epoch"
@@ -144,14 +144,14 @@ class Succession:
         raise outside
 
     def _in_doubt(self, look: Look, seen: Seen) -> bool:
-        """Whether something does not fit together, or somebody says so."""
+        """Returns whether the stores disagree, or a claim says that they do."""
         if look.epoch is None or self._breaker.run is None:
             return False
         fits = self._mismatch(look.epoch, look, self._breaker.run) is None and seen.epoch in (None, look.epoch.token)
         return not fits or look.epoch.claim is not None or seen.claim is not None
 
     def _mismatch(self, epoch: Epoch, look: Look, run: str) -> str | None:
-        """Why this instance is not a member of `epoch`."""
+        """Returns why this instance is not a member of `epoch`, or None if it is."""
         if epoch.run != run:
             return "it is another Redis, or another run of it, than the one that Postgres names"
         if epoch.history != look.history:
@@ -164,7 +164,7 @@ class Succession:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
             if self.epoch is not None and not self._breaker.is_open:
-                # Others have begun it, faster than this instance looked. What is under way is of the one before.
+                # Others began it between two polls of this instance. Operations in flight belong to the one before.
                 self._breaker.open("another epoch has begun")
             timeline = int(look.history.split("/")[1])
             self._database.believe(timeline, epoch.token)
@@ -182,13 +182,13 @@ class Succession:
         return Outside(f"Redis is not believed: {why}.")
 
     def _superseded(self, why: str) -> Outside:
-        """This database is an old primary: nothing is read there, and nothing is carried to it."""
+        """Refuses all use of this database, which is an old primary. Returns the error to raise."""
         self._database.refused = "DATABASE_URL leads to an old primary: a later timeline of Postgres is believed."
         self._breaker.ours = None
         return self._outside(f"{why}, and DATABASE_URL leads to an old primary")
 
     async def _unchallenged(self, epoch: Epoch, look: Look, seen: Seen, run: str) -> bool:
-        """Whether nobody claims the next epoch, or the claims were refuted. Raises Outside."""
+        """Refutes claims to the next epoch, unless they report news. Returns whether none stands. Raises Outside."""
         if seen.claim is not None:
             if seen.claims_for == look.history:
                 return False
@@ -201,15 +201,15 @@ class Succession:
             await self._epochs.refute(epoch)
         if seen.claim is None and epoch.claim is None:
             return True
-        # Another member may have refuted it first, or somebody has begun the next epoch before.
+        # Another member may have refuted the claim first, or the next epoch may have begun.
         again, now = await self.probe(), (await self.look()).epoch
         if now is None or not now.token == again.epoch == epoch.token:
             raise self._outside("another epoch has begun")
         return again.claim is None and now.claim is None
 
     async def _claim(self, epoch: Epoch, look: Look, seen: Seen, owner: Owner, run: str) -> None:
-        """Claims the next epoch where somebody may be believed, and begins it when nobody has refuted that for long
-        enough."""
+        """Claims the next epoch in each store where others may have trust, and begins it when the claims have stood
+        long enough."""
         if self._in_postgres.vanished(epoch.claim) or self._in_redis.vanished(seen.claim):
             self._not_before = time.monotonic() + self._patience.total_seconds() * (0.5 + random.random())
             self._patience = min(2 * self._patience, LONGEST)
@@ -217,7 +217,7 @@ class Succession:
         self._in_redis.stands(seen.claim)
         if time.monotonic() < self._not_before:
             return
-        # When all that is wrong is what Redis was told, its epoch stands in Postgres already.
+        # If only the record in Redis is wrong, the epoch has already begun in Postgres.
         begun = self._mismatch(epoch, look, run) is None and epoch.claimed_run != run
         waits = not begun and not await self._claimed_in_postgres(epoch, run)
         if seen.epoch is not None:
@@ -232,7 +232,7 @@ class Succession:
         await self._record.tell(token, owner, self._in_redis.token)
 
     async def _claimed_in_postgres(self, epoch: Epoch, run: str) -> bool:
-        """Whether a claim for our Redis has stood there for long enough."""
+        """Claims for this instance's Redis. Returns whether such a claim has stood in Postgres for long enough."""
         if epoch.claim is not None and epoch.claimed_run == run:
             return self._in_postgres.stood(SETTLED)
         if epoch.claim is None or self._in_postgres.stood(DEAD):
@@ -242,7 +242,7 @@ class Succession:
         return False
 
     async def _claimed_in_redis(self, seen: Seen, owner: Owner) -> bool:
-        """Whether a claim for our database has stood there for long enough."""
+        """Claims for this instance's database. Returns whether such a claim has stood in Redis for long enough."""
         if seen.claim is not None and seen.claims_for == owner.history:
             return self._in_redis.stood(SETTLED)
         if seen.claim is None or self._in_redis.stood(DEAD):

@@ -1,16 +1,17 @@
-"""What makes a table's rows cacheable: a version for each change, and a row in the outbox that no write gets past.
+"""The triggers that make a table's rows cacheable: each change gets a version and an outbox row, whoever writes.
 
-    set_version        numbers each change, a DELETE too
-    record_change      writes the outbox row, in the same transaction; when the key itself changes, one for each key
-    refuse_truncate    refuses what would leave no trace
+    set_version        numbers each change, including a DELETE
+    record_change      writes the outbox row in the same transaction; one for each key when the key itself changes
+    refuse_truncate    refuses TRUNCATE, which would leave no trace
 
-What can go wrong: `session_replication_role = replica` and disabled triggers leave no trace. Migrations of the past use
-this function, so what it answers for a table must stay as it is: a new way needs a new function.
+What can go wrong: writes under `session_replication_role = replica` or with disabled triggers leave no trace. Old
+migrations call `cacheable`, so its result for a table must never change: new behaviour needs a new function.
 """
 
 
 def cacheable(table: str, key: str) -> list[str]:
-    """The statements that put the triggers on a table with the columns `key`, `version` (bigint) and `updated_at`."""
+    """Returns the statements that create the triggers on a table with the columns `key`, `version` (bigint) and
+    `updated_at`."""
     return [
         f"CREATE TRIGGER set_version BEFORE INSERT OR UPDATE OR DELETE ON {table} "
         "FOR EACH ROW EXECUTE FUNCTION set_version()",

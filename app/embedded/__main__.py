@@ -1,6 +1,6 @@
-"""`python -m app.embedded psql` and `… redis-cli`: the wheels' clients on the pair that runs here.
+"""`python -m app.embedded psql` and `… redis-cli`: the wheels' clients, connected to the servers that run here.
 
-What can go wrong: nothing runs here; then one sentence says so and what starts it.
+What can go wrong: nothing runs here; then a sentence says so, and how to start it.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from app.embedded.servers import running_endpoints
 
 
 def main() -> None:
-    """Become the client; a sentence and code 1 if there is nothing to talk to."""
+    """Replaces this process with the client. Exits with a sentence and code 1 if no server runs."""
     parser = argparse.ArgumentParser(prog="python -m app.embedded", description="A client on the embedded servers.")
     parser.add_argument("--directory", type=Path, default=Path(".fourways"), help="where they run (%(default)s)")
     parser.add_argument("client", choices=["psql", "redis-cli"])

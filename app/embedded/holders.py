@@ -1,7 +1,7 @@
-"""Who is in a directory, as its `members` file says: the app, and those of its processes that have entered.
+"""The processes that use a directory, as its `members` file lists them: the app, and its processes that have entered.
 
-The file only names them to others. Whether anybody is in is decided by the lock on it, for a file survives
-its writers.
+The file only names them to others. Whether any process is in is decided by the lock on the file, because a file
+survives its writers.
 """
 
 import json
@@ -16,14 +16,14 @@ from app.embedded.identity import Identity, identity_of
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """An app, named by its first process, and the processes of it that are in."""
+    """An app, identified by its first process, and its processes that are in."""
 
     app: Identity
     processes: tuple[Identity, ...]
 
     @classmethod
     def read(cls, file: Path) -> "Holders | None":
-        """What the file says; None if it is empty, gone or being written."""
+        """Reads the file. Returns None if it is empty, gone or being written."""
         try:
             stored = json.loads(file.read_text())
             return cls(Identity(**stored["app"]), tuple(Identity(**process) for process in stored["processes"]))
@@ -31,17 +31,17 @@ class Holders:
             return None
 
     def joined_by(self, process: Identity) -> str:
-        """The text of the file with one more process in it, and without those that died."""
+        """Returns the text of the file with `process` added and dead processes removed."""
         processes = [*(other for other in self.processes if other.lives()), process]
         return json.dumps({"app": asdict(self.app), "processes": [asdict(one) for one in processes]})
 
     def living(self) -> int | None:
-        """The pid to name to a person: the supervisor's, else that of a worker that outlived it."""
+        """Returns the pid to report: the supervisor's, or that of a worker that survived it."""
         return next((one.pid for one in (self.app, *self.processes) if one.lives()), None)
 
 
 def this_app() -> Identity:
-    """The app that this process belongs to."""
+    """Returns the identity of the app that this process belongs to."""
     parent = multiprocessing.parent_process()
     app = None if parent is None or parent.pid is None else identity_of(parent.pid)
     return app or this_process()

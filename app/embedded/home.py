@@ -1,10 +1,11 @@
-"""Where a server keeps its files: one private directory (mode 0700), and a place for its socket.
+"""The directories of a server: one private directory (mode 0700) for its files, and one for its socket.
 
-What can go wrong: a name under /tmp or /var/tmp can be foreseen, so somebody else may have made the directory
-first, to read our data or to answer in our place. Therefore a directory is used only if its owner is ours,
-and never through a link. A socket's path may have about 100 bytes; where the directory is deeper, the socket
-lies in a short one under the temp directory, and the link `sockets` says which, for those who have another
-TMPDIR.
+A socket's path may have about 100 bytes. If the directory's path is too long, the socket is in a short one under the
+temp directory. The link `sockets` points to it, for processes that have another TMPDIR.
+
+What can go wrong: names under /tmp or /var/tmp are predictable, so another user may have made the directory first, to
+read the data or to impersonate the server. So a directory is used only if its owner is the expected one, and never
+through a link.
 """
 
 import hashlib
@@ -30,20 +31,20 @@ class Home:
 
 
 def make_home(directory: Path, socket_name: str, account: Account | None = None) -> Home:
-    """The home in this directory, made where it is missing, for the account or else for the user who runs this."""
+    """Returns the home in this directory, and creates what is missing, for the account or else the current user."""
     private_directory(directory, account)
     directory = directory.resolve()
     if _fits(directory / socket_name):
         return Home(directory, directory)
     link, name = directory / "sockets", _short_name(directory)
-    if not link.is_symlink() or link.readlink().name != name:  # Another name: the directory is a copy of another one.
+    if not link.is_symlink() or link.readlink().name != name:  # Another name: this directory is a copy.
         link.unlink(missing_ok=True)
         link.symlink_to(Path(tempfile.gettempdir(), name))
     return Home(directory, private_directory(link.readlink(), account))
 
 
 def find_home(directory: Path, socket_name: str) -> Home | None:
-    """The home in this directory if it was made before; nothing is made."""
+    """Returns the home in this directory if it exists. Creates nothing."""
     directory = directory.resolve()
     if _fits(directory / socket_name):
         return Home(directory, directory)
@@ -54,7 +55,7 @@ def find_home(directory: Path, socket_name: str) -> Home | None:
 
 
 def postgres_directory(directory: Path, account: Account | None) -> Path:
-    """Postgres' home: below the app's directory, or where the account cannot enter, under /var/tmp, with a link."""
+    """Returns Postgres' directory: below the app's, or under /var/tmp with a link, if the account cannot enter that."""
     link, scratch = directory / "postgres", SCRATCH / _short_name(directory.resolve())
     if not link.is_symlink():
         if account is None or link.exists() or account.can_enter(directory):
@@ -70,7 +71,7 @@ def postgres_directory(directory: Path, account: Account | None) -> Path:
 
 
 def private_directory(path: Path, account: Account | None = None) -> Path:
-    """The directory, made with mode 0700 where it is missing, or an error if it is not ours."""
+    """Returns the directory, created with mode 0700 if missing. Raises EmbeddedError if another user owns it."""
     me = os.geteuid()
     owner = me if account is None else account.uid
     try:
@@ -83,7 +84,7 @@ def private_directory(path: Path, account: Account | None = None) -> Path:
             )
         if stat.S_IMODE(found.st_mode) != 0o700:
             path.chmod(0o700)
-        if found.st_uid != owner and account is not None:  # New, or an earlier start was killed right here.
+        if found.st_uid != owner and account is not None:  # It is new, or an earlier start was killed at this point.
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
     except (FileExistsError, NotADirectoryError) as error:
         raise EmbeddedError(f"{path} is needed as a directory but is something else. Delete it.") from error
@@ -93,7 +94,7 @@ def private_directory(path: Path, account: Account | None = None) -> Path:
 
 
 def _fits(socket: Path) -> bool:
-    # A comma separates hosts in a database URL, so a directory with one in its name cannot be written there.
+    # A comma separates hosts in a database URL, so a path with a comma cannot be used there.
     return len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH and "," not in str(socket)
 
 

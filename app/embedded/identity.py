@@ -1,11 +1,11 @@
-"""Recognising processes, so that a recycled pid is never taken for the process that once had it.
+"""Identifies processes, so that a recycled pid is never taken for the process that once had it.
 
-A pid alone proves nothing: it is given out again, and low pids recur in every container. A pid with its start
-time names one process. A server of ours is recognised by its program and its working directory, which the
-kernel reports and no file can forge.
+A pid alone proves nothing: pids are reused, and low pids recur in every container. A pid with its start time identifies
+one process. An embedded server is identified by its program and its working directory, which the kernel reports and no
+file can forge.
 
-psutil is imported inside the functions: it comes with the `embedded` extra, and a deployment that has no
-extra imports this package too, because `app.main` does.
+psutil is imported inside the functions: it comes with the `embedded` extra, and a deployment without the extra imports
+this package too, because `app.main` does.
 """
 
 import contextlib
@@ -27,21 +27,20 @@ class Identity:
     started: float
 
     def lives(self) -> bool:
-        """Whether this very process runs now; a later one with its pid does not count."""
+        """Returns whether this process runs now. A later one with its pid does not count."""
         return identity_of(self.pid) == self
 
 
 def identity_of(pid: int) -> Identity | None:
-    """Who has this pid now, or None."""
+    """Returns the identity of the process that has this pid now, or None."""
     import psutil
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        # psutil's create_time() adds the boot time as the wall clock has it, and so changes when the clock is
-        # set: the same supervisor would look like another one to a worker that is started later. Ticks since
-        # the boot never change.
+        # psutil's create_time() adds the boot time by the wall clock, and so changes when that clock is set: a worker
+        # that starts later would take its supervisor for another one. Ticks since boot never change.
         if sys.platform == "linux":
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
             return Identity(pid, float(stat.rpartition(")")[2].split()[19]))
@@ -51,7 +50,7 @@ def identity_of(pid: int) -> Identity | None:
 
 
 def servers_in(directory: Path, programs: frozenset[str]) -> "list[psutil.Process]":
-    """The processes of these programs whose working directory is this one, oldest first."""
+    """Returns the processes of these programs that have this working directory, oldest first."""
     import psutil
 
     found = []
@@ -61,13 +60,13 @@ def servers_in(directory: Path, programs: frozenset[str]) -> "list[psutil.Proces
         try:
             if process.cwd() == str(directory):
                 found.append(process)
-        except (psutil.Error, OSError):  # Gone meanwhile, or of another user and so not in a directory of ours.
+        except (psutil.Error, OSError):  # It is gone, or another user's and so not in this directory.
             continue
     return found
 
 
 def parent_of(process: "psutil.Process") -> int | None:
-    """The pid of its parent, or None if it is gone."""
+    """Returns the pid of the process's parent, or None if the process is gone."""
     import psutil
 
     try:
@@ -77,7 +76,7 @@ def parent_of(process: "psutil.Process") -> int | None:
 
 
 def signal_process(process: "psutil.Process", number: Signals) -> None:
-    """Signal this very process; psutil looks first that its pid has not been given to another one."""
+    """Signals this process only: psutil first checks that its pid was not reassigned."""
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):

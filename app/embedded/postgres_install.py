@@ -1,8 +1,9 @@
-"""The wheel's Postgres where the account can run it: the wheel itself, else a copy.
+"""A Postgres install that the account can run: the wheel itself, or a copy.
 
-As root, the venv may lie below /root, which no other user enters. Its directories are left as they are; the
-install is copied once to /var/tmp, owned by root, keyed by the wheel's version. What can go wrong: /var/tmp
-is mounted noexec, or full.
+When the app runs as root, the venv may lie below /root, which no other user can enter. The permissions there are left
+alone; instead the install is copied once to /var/tmp, owned by root, under the wheel's version.
+
+What can go wrong: /var/tmp is mounted noexec, or full.
 """
 
 import os
@@ -18,7 +19,7 @@ from app.embedded.home import SCRATCH
 
 
 def runnable_install(account: Account | None) -> Path:
-    """The install that the account, or the user who runs this, can run."""
+    """Returns an install that the account, or else the current user, can run."""
     install = postgres_install()
     if account is None or account.can_run(install / "bin" / "postgres"):
         return install
@@ -45,8 +46,7 @@ def _copy(install: Path, copy: Path) -> None:
     libraries = package.with_name(f"{package.name}.libs")
     partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}-", dir=copy.parent))
     try:
-        # The programs find their libraries and their `share` by paths relative to themselves, so the layout
-        # is kept.
+        # The programs find their libraries and `share` by relative paths, so the layout is kept.
         for source in (install, libraries, package / ".dylibs"):
             if source.is_dir():
                 target = partial / source.relative_to(package.parent)
@@ -54,9 +54,8 @@ def _copy(install: Path, copy: Path) -> None:
         for path in (partial, *partial.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        # Two apps that start at once both copy; the second rename fails, because the target is there and not
-        # empty, and the first one's copy, complete by then, is used. A copy that was killed half-way never
-        # got the name.
+        # Two apps that start at once both copy. The second rename fails, because the target exists and is not empty,
+        # and the first copy, complete by then, is used. A copy that was killed midway never gets the name.
         partial.rename(copy)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""The embedded Postgres: one cluster, the role and database `fourways`, and only a unix socket in a private
-directory.
+"""The embedded Postgres: one cluster, the role and database `fourways`, and only a unix socket in a private directory.
 
-    start   the directory is free -> make the cluster if there is none -> postgres; it is taken -> adopt that
-    Postgres stop    a fast shutdown: sessions are ended, everything is written
+    start   the directory is free -> make the cluster if there is none -> postgres; it is taken -> adopt that Postgres
+    stop    a fast shutdown: sessions are ended, everything is written
 
-When to use: development only; whoever reaches the socket is trusted.
+When to use: development only; every client that reaches the socket is trusted.
+
 What can go wrong: the data was written by another major version; the shared memory or the disk is too small.
 """
 
@@ -44,7 +44,7 @@ class PostgresServer:
         return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._home.sockets), safe='/')}"
 
     def version(self) -> str | None:
-        """The version of the Postgres that answers on our socket from our directory, else None."""
+        """Returns the version of the Postgres that answers on this socket with this data directory, or None."""
         if not (self._home.sockets / SOCKET).exists():
             return None
         question = "select current_setting('server_version'), current_setting('data_directory')"
@@ -66,8 +66,8 @@ class PostgresServer:
         return version.decode() if os.fsdecode(directory.rstrip(b"\n")) == str(self._data) else None
 
     def start(self) -> bool:
-        """Whether it was started; False if one that still ran was adopted."""
-        # The claim is held by an initdb of a killed start too, which still writes, and by the sessions of a killed
+        """Starts Postgres. Returns True, or False if one that still ran was adopted."""
+        # The claim may also be held by a killed start's initdb, which is still writing, or by the sessions of a killed
         # postmaster, whose memory a new one must not share. Nothing is touched before they are gone.
         claim = self._process.claim_unless(lambda: self.version() is not None)
         if claim is None:
@@ -77,7 +77,7 @@ class PostgresServer:
         return True
 
     def stop(self) -> bool:
-        """Whether there was one to stop."""
+        """Stops Postgres. Returns whether it was running."""
         lived = self._process.lives()
         if lived:
             self._shut_down()
@@ -108,9 +108,9 @@ class PostgresServer:
         self._process.run(command, claim, lambda: self.version() is not None, account)
 
     def _shut_down(self) -> None:
-        """A fast shutdown, as `pg_ctl stop -m fast` asks for it."""
-        # pg_ctl signals whatever process has the number in postmaster.pid by now. The postmaster is found by what the
-        # kernel says of it instead: a postgres in our data directory that is not the child of another one.
+        """Requests a fast shutdown, as `pg_ctl stop -m fast` does."""
+        # pg_ctl signals whatever process now has the pid in postmaster.pid. So the postmaster is identified by what the
+        # kernel reports: a postgres in this data directory that is not the child of another one.
         processes = servers_in(self._data, PROGRAMS)
         pids = {process.pid for process in processes}
         for process in processes:

@@ -1,10 +1,11 @@
-"""The embedded Redis: appendonly, nothing is evicted, and only a unix socket in a private directory.
+"""The embedded Redis: appendonly, no eviction, and only a unix socket in a private directory.
 
     start   the directory is free -> redis-server; it is taken -> wait until that Redis answers, and adopt it
     stop    SHUTDOWN over the socket; Redis writes what is left and syncs
 
 When to use: development only; the bundled versions are old and have known CVEs.
-What can go wrong: a crash of the machine (not of a process) loses the last second, by `appendfsync everysec`.
+
+What can go wrong: a crash of the machine (not of a process) loses the last second, due to `appendfsync everysec`.
 """
 
 import re
@@ -42,7 +43,7 @@ class RedisServer:
         return f"unix://{quote(str(self._socket))}?db=0"
 
     def version(self) -> str | None:
-        """The version of the Redis that answers on our socket from our directory, else None."""
+        """Returns the version of the Redis that answers on this socket with this directory, or None."""
         with self._client() as client:
             try:
                 if client.config_get("dir")["dir"] != str(self._home.directory):
@@ -52,9 +53,9 @@ class RedisServer:
                 return None
 
     def start(self) -> bool:
-        """Whether it was started; False if one that still ran was adopted."""
-        # Redis takes no lock on its directory: two on one append-only file mix their writes, and a rewrite by one
-        # drops the other's. The claim is that lock.
+        """Starts Redis. Returns True, or False if one that still ran was adopted."""
+        # Redis does not lock its directory. Two on one append-only file would mix their writes, and a rewrite by one
+        # would drop the other's. The claim serves as the lock.
         claim = self._process.claim_unless(lambda: self.version() is not None)
         if claim is None:
             return False
@@ -63,7 +64,7 @@ class RedisServer:
         return True
 
     def stop(self) -> bool:
-        """Whether there was one to stop."""
+        """Stops Redis. Returns whether it was running."""
         lived = self._process.lives()
         if lived:
             self._shut_down()
@@ -93,7 +94,8 @@ class RedisServer:
         self._process.run(command, claim, lambda: self.version() is not None, None)
 
     def _refuse_older(self, program: Path) -> None:
-        """Redis 7 moved the file to a directory of its own; an older Redis does not see it and would start empty."""
+        """Refuses a Redis older than the data. Redis 7 moved the append-only file to its own directory; an older Redis
+        does not see it there, and would start empty."""
         if not (self._home.directory / "appendonlydir").is_dir():
             return
         found = re.search(rb"v=(\d+)", said([program, "--version"], 30))
@@ -108,7 +110,7 @@ class RedisServer:
             try:
                 client.shutdown()
             except (RedisError, OSError):
-                return  # Whether it went is seen by its lock, not by what it said.
+                return  # Its lock shows whether it ended, not its answer.
 
     def _client(self) -> Redis:
         return Redis(

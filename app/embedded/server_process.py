@@ -1,11 +1,11 @@
-"""One server program on one directory: started, told apart from the dead, waited for.
+"""One server program on one directory: starts it, detects whether it is alive, waits for its end.
 
-    start   take the lock file -> the server inherits the open file, and the lock with it -> close our copy
+    start   lock the lock file -> the server inherits the open file, and the lock with it -> close this process's copy
     stop    tell the server -> the lock is free when its last process is gone
 
-Whether a server runs is asked of the kernel, never of a pid in a file: the lock is held exactly as long as a
-process of that server lives (a child of it too, such as a Postgres session), whatever became of the app, and no
-other process ever has it. So two servers never run on one directory, and a recycled pid means nothing.
+The kernel decides whether a server runs, never a pid in a file: the lock is held exactly as long as a process of that
+server is alive (including a child, such as a Postgres session), whatever happens to the app, and no other process ever
+has it. So two servers never run on one directory, and a recycled pid does no harm.
 """
 
 import fcntl
@@ -35,9 +35,9 @@ class ServerProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def claim_unless(self, answers: Callable[[], bool]) -> BinaryIO | None:
-        """The claim, for a server to be started; None if one lives already and answers."""
+        """Returns the claim, to start a server, or None if one is alive and answers."""
         deadline = time.monotonic() + START_SECONDS
-        # While somebody has the claim, nothing is started: that server is loading its data, or ending, or hangs.
+        # While another process has the claim, nothing is started: that server is loading its data, or ending, or hangs.
         while (claim := self.claim()) is None:
             if answers():
                 return None
@@ -50,8 +50,8 @@ class ServerProcess:
         return claim
 
     def claim(self) -> BinaryIO | None:
-        """The locked file that the server must inherit, or None while a server lives."""
-        # O_NOFOLLOW: as root we open a file in a directory that an unprivileged user owns.
+        """Returns the locked file that the server must inherit, or None while a server is alive."""
+        # O_NOFOLLOW, because root may open this file in a directory that an unprivileged user owns.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.fdopen(os.open(self._lock, flags, 0o600), "r+b", buffering=0)
         try:
@@ -76,8 +76,8 @@ class ServerProcess:
     def run(
         self, command: Sequence[str | Path], claim: BinaryIO, ready: Callable[[], bool], account: Account | None
     ) -> None:
-        """Start the server and wait until it is ready; if it does not get there, nothing is left running."""
-        # The log is opened here and inherited, for the account may not be able to reach it.
+        """Starts the server and waits until it is ready. If it does not become ready, nothing is left running."""
+        # The log is opened here and inherited, because the account may not have access to it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with os.fdopen(os.open(self._log, flags, 0o600), "ab") as log:
             began = log.seek(0, os.SEEK_END)
@@ -94,18 +94,18 @@ class ServerProcess:
             raise
 
     def wait_for_end(self) -> None:
-        """An error if it still lives at the deadline."""
+        """Waits for the server's end. Raises EmbeddedError if it is still alive at the deadline."""
         if not wait_until(lambda: not self.lives(), STOP_SECONDS):
             raise EmbeddedError(f"{self._name} ({self._who()}) did not stop in {STOP_SECONDS:.0f} s; see {self._log}.")
         self._reap()
 
     def let_go(self) -> None:
-        """Leave the server to the other processes of the app, which go on using it."""
+        """Leaves the server to the other processes of the app, which keep using it."""
         if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # Else Popen warns that a child still runs, which is what is wanted here.
+            self._child.returncode = 0  # Otherwise Popen warns that a child still runs, which is intended here.
 
     def _reap(self) -> None:
-        # Nobody holds the lock: it is ending, though the system may not have said so yet.
+        # The lock is free, so the child is ending, even if the kernel has not reported it yet.
         if self._child is not None:
             self._child.wait()
 

@@ -1,10 +1,11 @@
-"""The pair: Redis and Postgres, started with the first process of an app and stopped with its last.
+"""Starts Redis and Postgres with the first process of an app, and stops them with its last.
 
-    enter   Redis, then Postgres: adopted where they still run, else started leave   the last one: Redis, then
-    Postgres, each with a deadline; Postgres is stopped even if Redis refuses to
+    enter   Redis, then Postgres: adopted if they still run, else started
+    leave   the last process stops Redis, then Postgres, each with a deadline; Postgres even if Redis does not stop
 
-When to use: in the lifespan (in a thread, for it blocks), around whatever needs the two. Development only.
-What can go wrong: see `EmbeddedError`; a start that fails leaves nothing running.
+When to use: in the lifespan (in a thread, because it blocks), around all that needs the servers. Development only.
+
+What can go wrong: see `EmbeddedError`. A start that fails leaves nothing running.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,12 +27,12 @@ Report = Callable[[str], None]
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Discards a line."""
 
 
 @contextmanager
 def embedded_servers(directory: Path, *, report: Report = _silent) -> Iterator[Endpoints]:
-    """Both servers, with their data in this directory; `report` gets one line a step."""
+    """Runs both servers while the block lasts, with their data in this directory. `report` gets one line per step."""
     redis_program("server")
     postgres_install()
     directory = _made(directory)
@@ -65,7 +66,7 @@ def embedded_servers(directory: Path, *, report: Report = _silent) -> Iterator[E
 
 
 def running_endpoints(directory: Path) -> Endpoints | None:
-    """The pair that answers in this directory now, else None; nothing is started or made."""
+    """Returns the endpoints of the servers that answer in this directory, or None. Starts and creates nothing."""
     try:
         redis_home = find_home(directory / "redis", REDIS_SOCKET)
         postgres_home = find_home(directory / "postgres", POSTGRES_SOCKET)
@@ -75,7 +76,7 @@ def running_endpoints(directory: Path) -> Endpoints | None:
         postgres = PostgresServer(postgres_home, directory / "postgres.log")
         if redis.version() is None or postgres.version() is None:
             return None
-    except OSError:  # Of another user, whose directories are closed to us.
+    except OSError:  # They belong to another user, whose directories this one cannot enter.
         return None
     return Endpoints(redis.url, postgres.url)
 

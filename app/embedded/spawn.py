@@ -1,4 +1,4 @@
-"""Starting a program as a child that outlives us well and ends with us cleanly."""
+"""Starts a program as a child process that survives this process and can be stopped cleanly."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     output: BinaryIO | int,
 ) -> subprocess.Popen[bytes]:
-    """The program, running as the account, with the claim inherited."""
+    """Starts the program as the account, with the claim inherited."""
     try:
         return subprocess.Popen(
             [str(part) for part in command],
@@ -26,8 +26,8 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=[claim.fileno()],
-            # Ctrl-C goes to every process of the terminal's foreground group: without a session of their own
-            # the servers would be gone while the app still drains into them.
+            # Ctrl-C goes to every process in the terminal's foreground group. Without their own session, the servers
+            # would be gone while the app is still draining into them.
             start_new_session=True,
             user=None if account is None else account.uid,
             group=None if account is None else account.gid,
@@ -41,15 +41,15 @@ def spawn(
 
 
 def said(command: Sequence[str | Path], seconds: float, environment: Mapping[str, str] | None = None) -> bytes:
-    """What a program prints that ends by itself. Raises TimeoutExpired."""
-    # As above: Ctrl-C would end it, and what it did not say would be taken for an answer.
+    """Returns what a program prints until it ends. Raises TimeoutExpired."""
+    # In a new session, as above: Ctrl-C would end it, and incomplete output would be taken for the answer.
     return subprocess.run(
         command, capture_output=True, timeout=seconds, check=False, env=environment, start_new_session=True
     ).stdout
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """A child that nobody has waited for keeps its pid, so the signal cannot reach anybody else."""
+    """Ends a child. Its pid stays assigned until it is waited for, so the signal cannot reach another process."""
     child.terminate()
     try:
         child.wait(10)
@@ -59,6 +59,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def plain_environment() -> dict[str, str]:
-    """Ours without PGDATA, PGPORT and their like, which would redirect the servers; the locale exists everywhere."""
+    """Returns this environment without PGDATA, PGPORT and the like, which would redirect the servers, and with a locale
+    that exists everywhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return {**kept, "LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""Waiting for something that another process does and tells nobody: by looking again until a deadline."""
+"""Waits, by polling, for something that another process does without notice."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ PAUSE_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition came true before the deadline; it is looked at once at least."""
+    """Returns whether the condition came true before the deadline. Checks it at least once."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:

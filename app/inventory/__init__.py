@@ -1,1 +1,1 @@
-"""Inventory: the stock of each SKU, and the adjustments that were made with an idempotency key."""
+"""Inventory: write-through. The stock of each SKU, and the adjustments made with an idempotency key."""

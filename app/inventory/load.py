@@ -1,4 +1,4 @@
-"""How the cache of stock loads: write-through is told whether a row is safe to keep."""
+"""The loader of the stock cache. It tells write-through whether a row is safe to cache."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,7 +8,7 @@ from app.inventory.store import StockStore
 
 
 def load_from(store: StockStore) -> Callable[[str], Awaitable[Stock | Locked[Stock] | None]]:
-    """A row that a writer has locked is an answer, and nobody keeps it."""
+    """Creates a loader. A row that a writer has locked is returned as Locked: it is served but not cached."""
 
     async def stock(sku: str) -> Stock | Locked[Stock] | None:
         found = await store.load(sku)

@@ -1,4 +1,4 @@
-"""Stock: how many pieces of a SKU there are, and the adjustments that carried an idempotency key."""
+"""Stock: how many pieces of a SKU there are, and the adjustments made with an idempotency key."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,10 +16,10 @@ LARGEST = 2**53 - 1
 stock = Table(
     "stock",
     metadata,
-    # No foreign key to products: stock stands alone.
+    # No foreign key to products: stock is independent of them.
     Column("sku", Text(collation="C"), primary_key=True),
     Column("quantity", BigInteger, nullable=False),
-    Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
+    Column("version", BigInteger, nullable=False),  # A trigger sets it and updated_at on each write.
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     CheckConstraint(f"quantity BETWEEN 0 AND {LARGEST}", name="quantity_range"),
     CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
@@ -30,7 +30,7 @@ stock = Table(
 stock_adjustments = Table(
     "stock_adjustments",
     metadata,
-    # What an adjustment answered, kept with its key, so that a repetition gets the same answer.
+    # The result of an adjustment, stored under its idempotency key, so that a retry gets the same answer.
     Column("sku", Text(collation="C"), primary_key=True),
     Column("key", Text(collation="C"), primary_key=True),
     Column("delta", BigInteger, nullable=False),
@@ -50,13 +50,13 @@ class Stock(BaseModel):
     quantity: int = Field(examples=[30])
     version: int = Field(examples=[7])
     updated_at: datetime
-    created: bool = Field(False, exclude=True)  # By the change that answers it; it is not part of the stock.
-    epoch: str | None = Field(None, exclude=True)  # In which it was read or written.
+    created: bool = Field(False, exclude=True)  # Whether the change that returns it created it. Not part of the stock.
+    epoch: str | None = Field(None, exclude=True)  # The epoch in which it was read or written.
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """So many pieces there are, whatever there were."""
+    """Sets the quantity, whatever it was before."""
 
     quantity: int
     expected: Expected | None = None
@@ -64,8 +64,8 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """So many pieces more, or less. A repetition with the same `key` answers what the first one answered, whatever is
-    expected by now."""
+    """Adds `delta`, which may be negative, to the quantity. A retry with the same `key` returns what the first attempt
+    returned, whatever `expected` says by then."""
 
     delta: int
     key: str | None = None
@@ -74,10 +74,10 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """There is no such stock any more."""
+    """Removes the stock."""
 
     expected: Expected | None = None
 
 
 Change = Setting | Adjustment | Removal
-"""What can be done to stock."""
+"""A change of stock."""

@@ -1,7 +1,7 @@
 """Stock in Postgres: SQL only. A method is one transaction, committed when it returns.
 
-Every change holds the advisory lock of its SKU from its first statement on. The change and the cache's `revoke` then go
-out together, and both have to come back before COMMIT.
+Every change takes the advisory lock of its SKU with its first statement. Then the change and the cache's `revoke` run
+concurrently, and both must finish before COMMIT.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ ADJUSTED = Look(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a load found: the stock, and whether no writer was at work on it."""
+    """The result of a load: the stock, and whether no writer was changing it."""
 
     stock: Stock | None
     unlocked: bool
@@ -51,20 +51,20 @@ class StockStore:
     """Reads and changes stock. Every method raises DatabaseUnavailable when Postgres does not answer in time."""
 
     def __init__(self, database: Database, waited: Callable[[timedelta], None] = lambda took: None) -> None:
-        """`waited` is told how long each change waited for the lock of its SKU."""
+        """`waited` is called with the time that each change waited for the lock of its SKU."""
         self._database, self._waited = database, waited
 
     async def load(self, sku: str) -> Found:
-        """The stock of `sku`, read after a try at sharing the lock of its writers. Raises UnreadableRow."""
+        """Reads the stock of `sku` after trying to share its writers' lock. Raises UnreadableRow."""
         (row,) = await self._database.look("inventory", LOAD, {"wanted": sku})
         unlocked = row.pop("unlocked")
         return Found(None if row["sku"] is None else _stock(row), unlocked)
 
     async def save(self, sku: str, change: Change, revoke: Callable[[], Awaitable[None]]) -> Stock | None:
-        """Makes a change, and answers the stock as it is then, None when it is gone.
+        """Makes a change. Returns the stock after it, or None if it was removed.
 
         Raises NotFound, PreconditionFailed, OutOfStock, TooMuch and KeyReused, and what `revoke` raises: then nothing
-        is changed. Raises OutcomeUnknown when the connection is lost while it commits.
+        has changed. Raises OutcomeUnknown when the connection is lost during COMMIT.
         """
         async with self._database.writing("inventory") as connection:
             began = time.monotonic()
@@ -105,8 +105,8 @@ class StockStore:
                 raise OutOfStock(sku, available, -change.delta)
             if available + change.delta > LARGEST:
                 raise TooMuch(f"There are {available} of {sku}; {change.delta} more are too many to count.")
-            # Now it would fit: somebody has written in SQL, past the lock. The client must not hear "10 are left, and 5
-            # were asked for".
+            # By now it would fit: someone has written with SQL, without the lock. Retry, or the client would be told
+            # "10 are left, and 5 were asked for".
             row = await self._database.change(connection, fits)
         adjusted = Stock(**row)
         if change.key is not None:
@@ -119,7 +119,8 @@ class StockStore:
     async def _both(
         self, connection: AsyncConnection, statement: Returning, revoke: Callable[[], Awaitable[None]]
     ) -> Row | None:
-        """The change and the revocation, together. Both are waited for: nothing is rolled back under a statement."""
+        """Runs the change and the revocation concurrently. Waits for both, so that no ROLLBACK overtakes a running
+        statement."""
         result, revoked = await asyncio.gather(
             self._database.change(connection, statement), revoke(), return_exceptions=True
         )
@@ -130,12 +131,14 @@ class StockStore:
         return result
 
     async def _refuse(self, connection: AsyncConnection, sku: str, change: Change) -> int | None:
-        """Says why nothing was changed. Returns when that is not it, or is over by now because somebody has written in
-        SQL, past the lock: how many pieces there are, None for no stock."""
+        """Raises the reason why nothing was changed: no stock, or a precondition.
+
+        Returns the quantity, or None for no stock, when neither is the reason, or it no longer holds because someone
+        has written with SQL, without the lock."""
         standing = await self._database.look_on(connection, STANDING, {"wanted": sku})
         expected = change.expected
         if not standing:
-            # Whoever sets a quantity, and does not insist on stock, makes some: it has just been removed.
+            # A Setting that does not require stock creates it. So it existed a moment ago, and has just been removed.
             if isinstance(change, Setting) and (expected is None or not expected.existing):
                 return None
             raise NotFound(f"There is no stock of {sku}.")
@@ -164,7 +167,7 @@ def _statement(sku: str, change: Setting | Removal) -> Returning:
     if expected is not None and expected.existing:
         there = update(stock).where(stock.c.sku == sku, _as_expected(change))
         return there.values(quantity=change.quantity).returning(*COLUMNS)
-    # A row that no transaction has touched before this one has no xmax: it was inserted, and not updated.
+    # An inserted row has no xmax. An updated one does, since ON CONFLICT locks the row first.
     created = literal_column("(xmax = 0)", Boolean).label("created")
     new = insert(stock).values(sku=sku, quantity=change.quantity)
     if expected is not None and expected.absent:

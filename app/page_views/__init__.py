@@ -1,1 +1,1 @@
-"""Page views: the counters, the ledger of the batches that were applied to them, and what could not be applied."""
+"""Page views: the counters, the ledger of the batches applied to them, and the views that could not be applied."""

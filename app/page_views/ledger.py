@@ -1,15 +1,16 @@
-"""The ledger of page views: which batches were counted, in a partition for each hour of their ids.
+"""The ledger of page views: which batches were counted, partitioned by the hour of the batch id.
 
-    open     an hour gets its partition, as soon as a batch of it comes: of the past, or of a time to come
-    floor    below it partitions were dropped: of a batch of that time nobody can tell whether it was counted
-    prune    a partition is dropped, and the floor raised above it, in one transaction
+    open     an hour's partition is created with the first batch of that hour, past or future
+    floor    partitions below it were dropped, so it is unknown whether a batch of that time was counted
+    prune    a partition is dropped and the floor raised above it, in one transaction
 
-A batch is recorded where everybody looks for it: under its id's own hour, whatever any clock says. And no clock alone
-drops a partition. It goes when `KEPT` hours were opened after it, the first of them `AGE` ago by Postgres' clock, and
-all hours before it go, too. So a step of any clock, Postgres' included, drops nothing early.
+A batch is recorded under its id's own hour, whatever any clock says, so every process looks for it in the same place.
+No clock alone drops a partition. A partition is dropped when `KEPT` hours were opened after it, the first of them at
+least `AGE` ago by Postgres' clock, and all earlier hours can be dropped too. So a step of any clock, including
+Postgres', drops nothing early.
 
-What can go wrong: a process whose clock is more than a day behind would make ids below the floor. So ids are made from
-`ids_from` on at least, which is below the floor only after half a day, as Postgres' clock and the hours tell.
+What can go wrong: a process whose clock is more than a day behind would make ids below the floor. So ids begin at
+`ids_from` at the earliest, which falls below the floor only after half a day, by Postgres' clock and the hours opened.
 """
 
 import logging
@@ -32,12 +33,13 @@ T = TypeVar("T")
 
 KEPT, AGE = 25, timedelta(hours=24)
 SOON, HALF = 13, timedelta(hours=12)
-"""What is below `ids_from` has come half of the way at least to its end; what is not has the other half before it."""
+"""Half of `KEPT` and `AGE`: hours below `ids_from` are at least halfway to being dropped; others have half the way
+left."""
 PRUNING = timedelta(minutes=1)
 GONE = "The ledger of its hour, {hour:%Y-%m-%d %H}:00 UTC, is gone: whether it was counted cannot be told."
 
-# The hours up to the first one that does not satisfy the condition. The newest one has no `superseded_at`, and never
-# does: so the floor, and with it all ids, cannot run ahead of the hours that are in use.
+# The hours before the first one that does not satisfy the condition. The newest hour has no `superseded_at` and never
+# satisfies it, so the floor, and with it all ids, cannot run ahead of the hours in use.
 _OLDEST = """
 SELECT hour FROM (
   SELECT hour, bool_and(coalesce({condition}, false)) OVER (ORDER BY hour) AS each_before FROM (
@@ -56,11 +58,11 @@ IDS_FROM = (
     + _OLDEST.format(condition=f"newer >= {SOON} OR superseded_at < now() - interval '{HALF.total_seconds()} s'")
     + ") AS soon))"
 )
-"""SQL: new ids are made from this time on."""
+"""SQL: the earliest time for new ids."""
 
 
 class _NotThere(Exception):
-    """A partition that was opened is not there."""
+    """A partition that was opened is gone."""
 
 
 class Ledger:
@@ -77,13 +79,13 @@ class Ledger:
         write: Callable[[AsyncConnection], Awaitable[T]],
         within: timedelta | None = None,
     ) -> T:
-        """Does `write` in one transaction, in which the ledger has these hours. Raises Uncountable when one of them is
-        below the floor, and what `write` raises. It may last as long as others may, or as `within` says."""
+        """Runs `write` in a transaction in which the ledger has these hours. `within` bounds it, in place of the
+        database's default. Raises Uncountable when an hour is below the floor, and what `write` raises."""
         some = set(hours)
         try:
             return await self._record(some, write, within)
         except _NotThere:
-            # Somebody has dropped or detached a partition since it was opened. If it was pruned, that is learned now.
+            # A partition was dropped or detached since it was opened. If it was pruned, the retry raises Uncountable.
             try:
                 await self._finish_detaching(some)
                 return await self._record(some, write, within)
@@ -98,7 +100,7 @@ class Ledger:
             async with self._database.writing("page_views", within) as connection:
                 return await write(connection)
         except DBAPIError as error:
-            # "No partition of relation applied found for row": no constraint of ours speaks of this table.
+            # The error is "no partition of relation applied found for row": no constraint of ours names this table.
             if getattr(getattr(error.orig, "__cause__", None), "table_name", None) != "applied":
                 raise
             self._open.clear()
@@ -112,14 +114,14 @@ class Ledger:
             self._open.add(hour)
 
     async def _finish_detaching(self, hours: set[datetime]) -> None:
-        """A partition that somebody has half detached, he has detached: then it can be attached again."""
+        """Finishes a DETACH that someone left half done, so that the partition can be attached again."""
         for hour in sorted(hours):
             async with self._database.writing("page_views") as connection:
                 if await connection.scalar(text("SELECT finish_ledger_detach(:hour)"), {"hour": hour}):
                     logger.warning("Somebody has begun to detach the ledger of %s: it is attached again.", hour)
 
     async def prune(self) -> None:
-        """Drops the partitions that are old enough, now and then."""
+        """Drops the partitions that are old enough, at most once per `PRUNING`."""
         if time.monotonic() < self._prune_at:
             return
         self._prune_at = time.monotonic() + PRUNING.total_seconds()
@@ -134,11 +136,11 @@ class Ledger:
     async def _drop(self, hour: datetime) -> None:
         try:
             async with self._database.writing("page_views") as connection:
-                # It needs the ledger for itself for a moment. Whoever waits for that makes all others wait behind
-                # him, and a dump may read it for an hour: so it does not wait long, and comes again.
+                # Dropping needs an exclusive lock on the ledger. All other sessions queue behind one that waits for
+                # it, and a dump may read the ledger for an hour. So wait only briefly, and try again later.
                 await connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
                 await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": hour})
         except DBAPIError as error:
-            # Somebody's view may stand on it. The flush that came before this has counted, and the others may go.
+            # A view may depend on the partition. The flush before this has counted; other partitions can be dropped.
             logger.warning("The ledger of %s cannot be dropped: %s", hour, said(error))
         self._open.discard(hour)

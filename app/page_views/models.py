@@ -23,7 +23,7 @@ from app.database import metadata
 from app.readable import range_of
 
 EXACT = 2**53 - 1
-"""The most views of a page: more cannot be added up exactly in Redis, nor read exactly by every JSON parser."""
+"""The largest number of views of a page. Redis cannot add larger ones exactly, nor can every JSON parser read them."""
 
 page_views = Table(
     "page_views",
@@ -38,8 +38,8 @@ page_views = Table(
 applied = Table(
     "applied",
     metadata,
-    # The ledger: a batch that stands here was added to the counters. The hour is the batch's own (a batch id begins
-    # with its time), so one batch always meets the same partition, and a partition is dropped whole when it is too old.
+    # The ledger: a batch in this table was added to the counters. The hour is the batch's own (a batch id begins with
+    # its time), so a batch always maps to the same partition, and a partition is dropped whole when it is too old.
     Column("hour", DateTime(timezone=True), primary_key=True),
     Column("batch", Text(collation="C"), primary_key=True),
     postgresql_partition_by="RANGE (hour)",
@@ -48,7 +48,7 @@ applied = Table(
 ledger_hours = Table(
     "ledger_hours",
     metadata,
-    # The partitions of the ledger, numbered as they were opened: whatever a clock says, this order holds.
+    # The partitions of the ledger, numbered in the order in which they were opened, whatever any clock says.
     Column("hour", DateTime(timezone=True), primary_key=True),
     Column("number", BigInteger, Identity(), nullable=False),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
@@ -57,7 +57,7 @@ ledger_hours = Table(
 ledger_floor = Table(
     "ledger_floor",
     metadata,
-    # One row: of a batch whose hour is below, nobody can tell any more whether it was counted.
+    # One row: it is unknown whether a batch whose hour is below was counted.
     Column("one", Boolean, server_default=true(), primary_key=True),
     Column("hour", DateTime(timezone=True), nullable=False),
     CheckConstraint("one", name="one_row"),
@@ -66,16 +66,16 @@ ledger_floor = Table(
 set_aside = Table(
     "set_aside",
     metadata,
-    # What became dead letters and has no hour in the ledger: batches below its floor, and bytes that are no batch. Rows
-    # stay: whoever brings one of them again must find it.
+    # Entries that became dead letters and have no hour in the ledger: batches below its floor, and bytes that are no
+    # batch. Rows are kept, so that an entry delivered again is recognized.
     Column("batch", Text(collation="C"), primary_key=True),
 )
 
 parked_views = Table(
     "parked_views",
     metadata,
-    # Views that are counted, and wait for the row of their page. While a page has one that is `blocked`, whatever comes
-    # for it is parked, too, and is not tried: it would only hold up the others.
+    # Views that are counted and wait for their page's row. While a page has a `blocked` row here, all its new views are
+    # parked too, without a try, which would only hold up other pages.
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("page", Text(collation="C"), nullable=False, index=True),
     Column("delta", BigInteger, nullable=False),
@@ -94,7 +94,7 @@ dead_letters = Table(
     Column("page", Text),
     Column("delta", BigInteger),
     Column("batch", Text),
-    Column("entry", LargeBinary),  # The bytes as they came, where they could not be decoded.
+    Column("entry", LargeBinary),  # The raw bytes, where they could not be decoded.
     Column("reason", Text, nullable=False),
     Column("deliveries", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
@@ -104,7 +104,7 @@ dead_letters = Table(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A batch of views: its id, when that was made, and how many views of which pages."""
+    """A batch of views: its id, when the id was made, and the number of views per page."""
 
     id: str
     made_at: datetime
@@ -112,14 +112,14 @@ class Counted:
 
     @property
     def hour(self) -> datetime:
-        """Where the ledger has it: under the id's own hour, whatever any clock says."""
+        """The hour under which the ledger records the batch: the id's own, whatever any clock says."""
         return hour_of(self.made_at)
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Views that could not be counted, and why. Without a `page` they cannot be counted at all, and `entry` has them as
-    they came. `deliveries` is how often they were tried."""
+    """Views that could not be counted, and why. Without a `page` they can never be counted, and `entry` holds their raw
+    bytes. `deliveries` is the number of attempts."""
 
     id: int
     page: str | None
@@ -132,5 +132,5 @@ class DeadLetter:
 
 
 def hour_of(time: datetime) -> datetime:
-    """The hour in which a time lies."""
+    """Returns the start of the hour that contains `time`, in UTC."""
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,19 +1,19 @@
-"""Page views that are counted, and wait for the row of their page, in a table of their own: they hold up no other page.
+"""Page views that are counted and wait for their page's row, in a table of their own, so that they delay no other page.
 
-    parked      when the row was locked, or took too long to change; from then on, all that comes for this page
-    settled     added to the row, and removed here, in one transaction: as soon as the row can be had
+    parked      when the row was locked or took too long to change; from then on, all new views of this page
+    settled     added to the row and removed here, in one transaction, as soon as the row is available
 
-A total is what the row has, and what is parked (`store.py`): so parking and settling change none.
+A page's total is its row plus what is parked (`store.py`), so parking and settling do not change it.
 
-    blocked     somebody has tried, and it was in vain: flushes park what comes for this page, and do not try
-    not         a flush has parked it, for another one is blocked; it blocks nobody itself
+    blocked     an attempt on the row has failed: flushes park new views of this page without a try
+    not         a flush parked it without a try, mostly because the page was blocked; it does not block the page itself
 
-        a flush looks: the page is blocked
-                                             the row is free: all is settled
-        the flush parks its views, late      if that blocked the page, the next flush would park for it, and so on
+        a flush checks: the page is blocked
+                                             the row is free: everything is settled
+        the flush parks its views, late      if that blocked the page, the next flush would park its views, and so on
 
-What can go wrong: a row stays locked. What is parked stays, and is in the total. A page that Postgres refuses by now
-becomes a dead letter.
+What can go wrong: a row stays locked. Its parked views stay parked, and count in the total. Views that Postgres refuses
+by now become a dead letter.
 """
 
 from collections import Counter
@@ -42,13 +42,13 @@ from app.page_views.salvage import (
 
 EVERY = timedelta(seconds=1)
 MOST = 1000
-"""So many pages are settled in one pass at most."""
+"""The largest number of pages settled in one pass."""
 WORTH_MERGING = 100
-"""Rows of one page: so the table stays small while a page is locked for long."""
+"""Parked rows of a page above which they are merged, so that the table stays small while the page is locked."""
 LONG = timedelta(seconds=10)
-"""What has been blocked for longer is told as trouble."""
+"""How long a page may be blocked before it is reported as trouble."""
 
-# One that is only locked costs nothing to look at. One that was free, and too slow all the same, is tried after 2 s,
+# Checking a page that is only locked costs nothing. A page that was free, and still too slow, is retried after 2 s,
 # 4 s, … 32 s, and after the others.
 FREE = text(f"""
 WITH due AS MATERIALIZED (
@@ -93,7 +93,7 @@ BLOCKED = Look(
 
 @dataclass(frozen=True, slots=True)
 class Blocked(Exception):
-    """A page whose row cannot be changed, for so long that somebody should look."""
+    """A page whose row has been unavailable for so long that an operator should check."""
 
     page: str
     reason: str
@@ -103,7 +103,8 @@ class Blocked(Exception):
 
 
 class Parking:
-    """Settles what is parked in `database`, again and again. `dead` is told of views that became dead letters."""
+    """Settles the parked views in `database`, repeatedly. `dead` is called with the number of views that became dead
+    letters."""
 
     def __init__(self, database: Database, dead: Callable[[int], None]) -> None:
         self._database, self._dead = database, dead
@@ -118,12 +119,12 @@ class Parking:
 
     @property
     def alive(self) -> bool:
-        """Whether its passes end."""
+        """Whether the task runs and its passes end."""
         return self._repeating.alive
 
     @property
     def trouble(self) -> Exception | None:
-        """Why its passes fail, or for what page views wait for long; None, when neither is so."""
+        """Why its passes fail, or the page that has been blocked for long; None if neither is the case."""
         return self._repeating.trouble or self._blocked
 
     async def _repeat(self) -> timedelta:
@@ -134,7 +135,7 @@ class Parking:
         return timedelta(0) if settled == MOST else EVERY
 
     async def settle(self) -> int:
-        """One pass: settles what can be. Answers of how many pages. Raises DatabaseUnavailable."""
+        """Settles, in one pass, the pages that it can. Returns their number. Raises DatabaseUnavailable."""
         async with self._database.reading("page_views") as connection:
             pages = list(await connection.scalars(FREE))
         settled, dead = await self._settle(pages) if pages and await self._may_write() else (0, 0)
@@ -147,7 +148,7 @@ class Parking:
         return settled
 
     async def _may_write(self) -> bool:
-        """Whether nobody has locked the table as a whole."""
+        """Returns whether the table as a whole is not locked."""
         try:
             async with self._database.writing("page_views") as connection:
                 await connection.execute(LOCK_TABLE)
@@ -156,11 +157,11 @@ class Parking:
         return True
 
     async def _settle(self, pages: Sequence[str]) -> tuple[int, int]:
-        """Adds what is parked to the rows of pages, and puts back what cannot be added in time. Answers of how many
-        pages it was added, and how many views became dead letters."""
+        """Adds the parked views to the rows of their pages, and puts back those that cannot be added in time. Returns
+        the number of pages settled, and of views that became dead letters."""
         async with self._database.writing("page_views", LONGEST) as connection:
             await limit_time(connection)
-            rows = (await connection.execute(TAKE, {"pages": pages})).all()  # Others may have taken some.
+            rows = (await connection.execute(TAKE, {"pages": pages})).all()  # Other instances may have taken some.
             deltas: Counter[str] = Counter()
             for row in rows:
                 deltas[row.page] += row.delta

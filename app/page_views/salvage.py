@@ -1,13 +1,13 @@
-"""Batches that cannot be counted at once, for some of their pages: the others are, all in one transaction.
+"""Counts batches of which some pages cannot be counted at once: all other pages are, in one transaction.
 
-    locked        found in one look, without a wait
-    refused       one statement, in which each page stands in a block of its own
-    too slow      undone alone: the pages are tried by halves, with little time for each try
+    locked        found by one query, without a wait
+    refused       found by one statement that adds each page in a block of its own
+    too slow      rolled back alone: the pages are tried by halves, with little time for each try
 
-What is refused becomes dead letters. What is locked or too slow is parked: it is counted, and waits for its row in a
-table of its own (`parking.py`).
+Refused views become dead letters. Views of a locked or slow row are parked: they are counted, and wait for the row in a
+separate table (`parking.py`).
 
-What can go wrong: so many pages are too slow that there is no time for all. What was not tried is parked, too.
+What can go wrong: so many pages are too slow that time runs out. Pages that were not tried are parked, too.
 """
 
 import json
@@ -28,9 +28,9 @@ from app.page_views.models import Counted, dead_letters, parked_views
 LARGEST = 2**63 - 1
 
 LONGEST = timedelta(seconds=10)
-"""How long all of it may last: it holds the rows that it has counted."""
+"""The time limit of the whole transaction, which locks the rows that it has counted."""
 ALL, EACH, LOCK = timedelta(seconds=2), timedelta(milliseconds=400), timedelta(milliseconds=30)
-"""How long its tries may take together, each of them, and each for a lock."""
+"""The time limits of all tries together, of each try, and of each wait for a lock."""
 
 RECORD = text("""
 INSERT INTO applied (hour, batch)
@@ -40,7 +40,7 @@ ORDER BY hour, batch ON CONFLICT DO NOTHING RETURNING batch
 
 BLOCKED = text("SELECT DISTINCT page FROM parked_views WHERE blocked AND page = ANY(:pages)")
 LOCK_TABLE = text("LOCK TABLE page_views IN ROW EXCLUSIVE MODE NOWAIT")
-# What is locked is passed over, so nobody is waited for.
+# SKIP LOCKED: the statement waits for no other transaction.
 LOCKED = text("""
 WITH free AS MATERIALIZED (
   SELECT page FROM page_views WHERE page = ANY(:pages) ORDER BY page FOR NO KEY UPDATE SKIP LOCKED
@@ -58,7 +58,7 @@ INSERT INTO page_views AS counted (page, views) VALUES (:page, :delta)
 ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 """)
 
-# The relay carries it, and the caches forget the total of this page, also when this process dies after COMMIT.
+# The relay delivers this row, so the caches drop the page's total even if this process dies after COMMIT.
 CHANGED = text("INSERT INTO outbox (resource, key, version) VALUES ('page_views', :page, 0)")
 
 
@@ -67,7 +67,7 @@ Parked = tuple[str, bool, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Which pages were refused, which are locked or too slow, and why; and for which there was no time."""
+    """The pages that were refused, locked or too slow, with the reason, and those that there was no time to try."""
 
     refused: dict[str, str] = field(default_factory=dict)
     locked: dict[str, str] = field(default_factory=dict)
@@ -76,8 +76,8 @@ class Outcome:
 
     @property
     def rows(self) -> list[Parked]:
-        """What is to be parked: a page, whether it blocks, why, and how often it was tried. One that was not tried, or
-        waits behind others, blocks nobody itself: see `parking.py`."""
+        """The rows to park: page, whether it blocks the page, reason, number of tries. A page that was not tried, or
+        that waits behind parked views, does not block: see `parking.py`."""
         return [
             *((page, True, why, 0) for page, why in self.locked.items()),
             *((page, True, why, 1) for page, why in self.slow.items()),
@@ -86,16 +86,16 @@ class Outcome:
 
 
 async def record(batches: Iterable[Counted], connection: AsyncConnection) -> frozenset[str]:
-    """Writes batches down as counted, and answers which of them were not yet."""
+    """Records batches as counted. Returns the ids of those that were not yet."""
     some = list(batches)
     parameters = {"hours": [one.hour for one in some], "batches": [one.id for one in some]}
     return frozenset(await connection.scalars(RECORD, parameters))
 
 
 async def salvage(batch: Counted, deliveries: int, connection: AsyncConnection) -> tuple[int, int]:
-    """Counts what can be counted. Answers how many rows it wrote, and how many views became dead letters."""
+    """Counts what can be counted. Returns the number of rows written, and of views that became dead letters."""
     if not await record([batch], connection):
-        return 0, 0  # Somebody has done so already, and died before it was forgotten.
+        return 0, 0  # Another process counted it, and died before it removed the entry.
     outcome, counted = await count(batch.deltas, connection)
     await keep(connection, letters(batch, outcome.refused), batch.id, deliveries)
     await tell(connection, outcome.refused)
@@ -103,9 +103,9 @@ async def salvage(batch: Counted, deliveries: int, connection: AsyncConnection) 
 
 
 async def count_or_park(batches: Sequence[Counted], connection: AsyncConnection) -> int:
-    """Counts what can be counted in time, and parks the rest. Answers how many rows of page views it wrote.
+    """Counts what can be counted in time, and parks the rest. Returns the number of rows of page views written.
 
-    Raises Uncountable when something is refused: then it is to be undone.
+    Raises Uncountable when something is refused: then the transaction must be rolled back.
     """
     fresh = await record(batches, connection)
     deltas: Counter[str] = Counter()
@@ -118,8 +118,8 @@ async def count_or_park(batches: Sequence[Counted], connection: AsyncConnection)
 
 
 async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> tuple[Outcome, int]:
-    """Adds to each page, and parks what is not done in time. Answers what became of the others, and how many rows it
-    wrote."""
+    """Adds to each page, and parks what cannot be added in time. Returns the outcome of the pages that were not
+    counted, and the number of rows written."""
     outcome = unfit_of(deltas)
     await limit_time(connection)
     pages = sorted(deltas.keys() - outcome.refused.keys())
@@ -132,7 +132,7 @@ async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> tuple
     except DBAPIError as error:
         if sqlstate(error) not in TOO_LONG:
             raise
-        locked = set(free)  # The table as a whole is.
+        locked = set(free)  # The whole table is locked.
     outcome.locked.update(dict.fromkeys(locked, IS_LOCKED))
     await add_by_halves(connection, {page: deltas[page] for page in free if page not in locked}, outcome)
     parked = [*outcome.rows, *((page, False, BEHIND_OTHERS, 0) for page in blocked)]
@@ -144,17 +144,17 @@ async def count(deltas: Mapping[str, int], connection: AsyncConnection) -> tuple
 
 
 async def limit_time(connection: AsyncConnection) -> None:
-    """No statement of this transaction waits or works for long. What would come at COMMIT comes at once: what is too
-    slow can be undone alone."""
+    """Limits how long each statement of this transaction waits and runs. Deferred constraints are checked at once, not
+    at COMMIT, so that a slow page can be rolled back alone."""
     for name, time_ in (("statement_timeout", EACH), ("lock_timeout", LOCK)):
         await connection.exec_driver_sql(f"SET LOCAL {name} = {round(time_ / timedelta(milliseconds=1))}")
     await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 async def add_by_halves(connection: AsyncConnection, deltas: Mapping[str, int], outcome: Outcome) -> None:
-    """Adds to all pages, and where that fails to half of them, and half of those, for as long as `ALL`.
+    """Adds to all pages. Where that fails it tries the halves, and their halves, for at most `ALL`.
 
-    It comes down to something first: else each pass would end where the one before did.
+    The limit applies only once a try was conclusive. Otherwise each pass would end where the one before did.
     """
     deadline = time.monotonic() + ALL.total_seconds()
     waiting, came_down = [list(deltas)] if deltas else [], False
@@ -183,19 +183,19 @@ async def add_by_halves(connection: AsyncConnection, deltas: Mapping[str, int], 
 
 
 def is_of_the_page(error: DBAPIError) -> bool:
-    """Whether another page may fare better: it is refused or too slow, its row is damaged, or Postgres says what nobody
-    knows."""
+    """Whether the error may concern this page alone: it is refused or too slow, its row is damaged, or the error is
+    unknown."""
     state = sqlstate(error) or ""
     return unavailability(error) is None or state in TOO_LONG or state.startswith(("XX", "55000"))
 
 
 def unfit_of(deltas: Mapping[str, int]) -> Outcome:
-    """Which of these cannot even be sent to Postgres."""
+    """Returns an outcome that refuses the pages that cannot even be sent to Postgres."""
     return Outcome({page: why for page, delta in deltas.items() if (why := unfit(page, delta)) is not None})
 
 
 def unfit(page: str, delta: int) -> str | None:
-    """Why some views cannot even be sent to Postgres."""
+    """Returns why these views cannot even be sent to Postgres, or None if they can."""
     if "\0" in page or any("\ud800" <= letter <= "\udfff" for letter in page):
         return "Its page is no text that Postgres can keep."
     return f"{delta:,} views are more than Postgres can count." if delta > LARGEST else None
@@ -204,24 +204,24 @@ def unfit(page: str, delta: int) -> str | None:
 def letter(
     *, reason: str, page: str | None = None, delta: int | None = None, entry: bytes | None = None
 ) -> dict[str, object]:
-    """A dead letter, with nothing in the columns that are not given."""
+    """Returns a dead letter, with None in the columns that are not given."""
     return {"page": page, "delta": delta, "entry": entry, "reason": reason}
 
 
 def letters(batch: Counted, of_pages: Mapping[str, str]) -> list[dict[str, object]]:
-    """What becomes of the pages of a batch that were refused."""
+    """Returns the dead letters of the refused pages of a batch."""
     return [refused(page, batch.deltas[page], why) for page, why in of_pages.items()]
 
 
 def refused(page: str, delta: int, why: str) -> dict[str, object]:
-    """The dead letter of some views of a page."""
+    """Returns the dead letter for the refused views of a page."""
     if unfit(page, delta):
         return letter(entry=json.dumps({page: delta}).encode(), reason=why)
     return letter(page=page, delta=delta, reason=why)
 
 
 async def tell(connection: AsyncConnection, refused: Iterable[str]) -> None:
-    """They are in no total from now on, so those that are cached are told, as after a replay."""
+    """Invalidates the cached totals of these pages, as after a replay: refused views are in no total any more."""
     if told := [{"page": page} for page in refused if unfit(page, 1) is None]:
         await connection.execute(CHANGED, told)
 
@@ -229,7 +229,7 @@ async def tell(connection: AsyncConnection, refused: Iterable[str]) -> None:
 async def keep(
     connection: AsyncConnection, letters: Sequence[Mapping[str, object]], batch: str | None, deliveries: int
 ) -> None:
-    """Keeps dead letters."""
+    """Inserts dead letters."""
     if letters:
         more = {"batch": batch, "deliveries": deliveries}
         await connection.execute(dead_letters.insert(), [{**letter, **more} for letter in letters])

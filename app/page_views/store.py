@@ -1,7 +1,7 @@
 """Page views in Postgres: SQL only. A method is one transaction, committed when it returns.
 
-A batch is recorded in the ledger (`ledger.py`) with what it counts. One below the ledger's floor is not counted, for
-whether it was cannot be told: it becomes dead letters, once.
+A batch is recorded in the ledger (`ledger.py`) in the transaction that counts it. A batch below the ledger's floor is
+not counted, because it is unknown whether it was before: it becomes dead letters, once.
 """
 
 import time
@@ -34,9 +34,9 @@ from app.page_views.salvage import (
 )
 from app.readable import FIRST, LAST
 
-# The ledger first: only batches that are new to it are counted. Batches and pages are sorted, so that two flushers lock
-# the same rows in the same order. What one adds to a page that is parked blocks nobody: or flushers that overlap would
-# park it for ever.
+# The ledger comes first: only batches that are new to it are counted. Batches and pages are sorted, so that two
+# flushers lock the same rows in the same order. Views added to a parked page do not block it (`false`): otherwise
+# overlapping flushers would keep it parked forever.
 APPLY = text("""
 WITH fresh AS (
   INSERT INTO applied (hour, batch)
@@ -68,7 +68,7 @@ FROM (SELECT page, views FROM page_views WHERE page = ANY(:pages)
 """).columns(*map(column, ("pages", "views", "applied", "floor", "ids_from")))
 )
 
-# What is parked is added: no other page can have come among the first by it.
+# Parked views are added. Only pages with parked views can move up because of it, and all of those are candidates.
 TOP = Look(
     text(f"""
 WITH parked AS (SELECT page, least(sum(delta), {EXACT})::bigint AS views FROM parked_views GROUP BY page),
@@ -79,7 +79,7 @@ LEFT JOIN page_views USING (page) LEFT JOIN parked USING (page)
 ORDER BY views DESC, page LIMIT :limit
 """).columns(column("page", Text), column("views", BigInteger))
 )
-# Whatever its time is, somebody has to decide about it: one that Python has not is told as the nearest that it has.
+# A dead letter must be shown whatever its time is. A time outside Python's range is shown as the nearest inside it.
 CREATED = func.greatest(func.least(dead_letters.c.created_at, literal_column(LAST)), literal_column(FIRST))
 LETTER = (*(each for each in dead_letters.c if each.name != "created_at"), CREATED.label("created_at"))
 DEAD = Look(
@@ -94,7 +94,7 @@ COUNT_PARKED = Look(
 )
 
 CAREFUL = timedelta(seconds=10)
-"""So long after a flush took too long, those that follow do not wait for a row: others may be locked, too."""
+"""How long, after a flush that took too long, flushes do not wait for rows: more rows may be locked."""
 
 SET_ASIDE = text("INSERT INTO set_aside (batch) VALUES (:batch) ON CONFLICT DO NOTHING")
 
@@ -109,8 +109,8 @@ class PageViewStore:
     async def standing(
         self, pages: Sequence[str], batches: Sequence[tuple[str, datetime]]
     ) -> tuple[dict[str, int], frozenset[str], datetime, datetime]:
-        """The views of those of `pages` that have any, and which of `batches` were counted or became dead letters; the
-        ledger's floor, and the time from which on new ids are made. All of one snapshot."""
+        """Returns, from one snapshot: the views of those `pages` that have any, those `batches` that were counted or
+        became dead letters, the ledger's floor, and the earliest time for new ids."""
         parameters = {
             "pages": list(pages),
             "hours": sorted({hour_of(made_at) for _id, made_at in batches}),
@@ -123,20 +123,20 @@ class PageViewStore:
         return views, frozenset(row["applied"]), row["floor"], row["ids_from"]
 
     async def top(self, limit: int) -> list[tuple[str, int]]:
-        """The pages with the most views, and how many."""
+        """Returns the pages with the most views, and their views."""
         return [(row["page"], row["views"]) for row in await self._database.look("page_views", TOP, {"limit": limit})]
 
     async def apply(self, batches: Sequence[Counted]) -> int:
-        """Counts those batches that the ledger does not have. Answers how many rows of page views it wrote.
+        """Counts the batches that the ledger does not have. Returns the number of rows of page views written.
 
-        What a page's row does not take in time is parked (`parking.py`). Raises Uncountable when Postgres refuses
-        something of them, or a batch is below the ledger's floor; then it has counted nothing.
+        Views that cannot be added to their row in time are parked (`parking.py`). Raises Uncountable, having counted
+        nothing, when Postgres refuses part of them, or when a batch is below the ledger's floor.
         """
         if time.monotonic() >= self._careful_until:
             try:
                 return await self._apply_at_once(batches)
             except DatabaseUnavailable as error:
-                # A COMMIT may take too long, too: whether it has counted, the ledger tells.
+                # A COMMIT may take too long, too. The ledger shows whether it counted.
                 cause = error.__cause__
                 of_a_page = isinstance(cause, DBAPIError) and is_of_the_page(cause)
                 if not (of_a_page or isinstance(error, TookTooLong) or isinstance(cause, TookTooLong)):
@@ -168,14 +168,14 @@ class PageViewStore:
         return int(counted.rowcount)
 
     async def keep_unreadable(self, name: str, raw: bytes, reason: str, deliveries: int) -> None:
-        """Keeps bytes that are no batch as a dead letter, once for each `name`."""
+        """Keeps bytes that are no batch as a dead letter, once per `name`."""
         await self._set_aside(name, [letter(entry=raw, reason=reason)], [], deliveries)
 
     async def salvage(self, batch: Counted, deliveries: int) -> tuple[int, int]:
-        """Counts what can be counted of a batch that the ledger does not have, and keeps the rest as dead letters, with
-        what Postgres says of each page that it refuses. What only takes too long is parked.
+        """Counts what can be counted of a batch that the ledger does not have. Refused pages become dead letters, with
+        what Postgres says of each. Views that only take too long are parked.
 
-        Answers how many rows of page views it wrote, and how many views became dead letters.
+        Returns the number of rows of page views written, and of views that became dead letters.
         """
         try:
             return await self._ledger.record([batch.hour], partial(salvage, batch, deliveries), LONGEST)
@@ -185,24 +185,24 @@ class PageViewStore:
             return 0, sum(batch.deltas.values()) if new else 0
 
     async def dead_letters(self, limit: int, after: int) -> list[DeadLetter]:
-        """The dead letters behind the id `after`, oldest first."""
+        """Returns the dead letters after the id `after`, oldest first."""
         rows = await self._database.look("dead_letters", DEAD, {"after": after, "limit": limit})
         return [DeadLetter(**row) for row in rows]
 
     async def count_dead_letters(self) -> int:
-        """How many dead letters there are."""
+        """Returns the number of dead letters."""
         (row,) = await self._database.look("dead_letters", COUNT_DEAD)
         return int(row["count"])
 
     async def count_parked(self) -> int:
-        """How many views wait for the rows of their pages."""
+        """Returns the number of views that wait for the rows of their pages."""
         (row,) = await self._database.look("page_views", COUNT_PARKED)
         return int(row["views"])
 
     async def replay(self, letter: int) -> tuple[str, int]:
-        """Counts the views of a dead letter, and removes it. Answers the page, and how many views that were.
+        """Counts the views of a dead letter, and removes it. Returns the page and the number of views.
 
-        Raises NotFound, and Conflict when it still cannot be counted.
+        Raises NotFound, and Conflict when they still cannot be counted.
         """
         try:
             async with self._database.writing("dead_letters") as connection:
@@ -227,7 +227,7 @@ class PageViewStore:
     async def _set_aside(
         self, name: str, letters: Sequence[Mapping[str, object]], refused: Iterable[str], deliveries: int
     ) -> bool:
-        """Keeps all of something as dead letters, and answers whether it was there for the first time."""
+        """Keeps an entry as dead letters, unless `name` was set aside before. Returns whether it was new."""
         async with self._database.writing("page_views") as connection:
             recorded = await connection.execute(SET_ASIDE, {"batch": name})
             if recorded.rowcount:

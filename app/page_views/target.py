@@ -1,10 +1,10 @@
-"""The target of page views: what write-behind is told of Postgres, in the words of `app.caching`.
+"""The target of page views: adapts `PageViewStore` to the interface that write-behind expects.
 
-    load       the views of pages, and which batches the ledger has
-    flush      count batches
-    salvage    count what can be counted of an entry, and keep the rest as dead letters
+    load       reads the views of pages, and which batches the ledger has
+    flush      counts batches
+    salvage    counts what can be counted of an entry, and keeps the rest as dead letters
 
-What can go wrong: what `app.caching.write_behind.target` says.
+What can go wrong: see `app.caching.write_behind.target`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from app.page_views.store import PageViewStore
 
 
 def target(read: PageViewStore, flushed: PageViewStore) -> Target:
-    """Totals are read from one store, and batches go to another one, so that neither waits for the other's
-    connections."""
+    """Creates the target. Totals are read from one store and batches go to another, so that neither waits for the
+    other's connections."""
 
     async def load(pages: Sequence[str], batches: Sequence[str]) -> Standing:
         with _understood():
@@ -47,11 +47,11 @@ def _counted(batch: Batch) -> Counted:
 
 @contextmanager
 def _understood() -> Iterator[None]:
-    """Says in the words of `app.caching` what the database has said."""
+    """Translates the database's errors into those of `app.caching`."""
     try:
         yield
     except DatabaseUnavailable as error:
-        # A COMMIT may take too long, too: whether it has counted, the ledger will show.
+        # A COMMIT may take too long, too. The ledger will show whether it counted.
         slow = isinstance(error, TookTooLong) or isinstance(error.__cause__, TookTooLong)
         raise (NotDone if slow else TargetUnavailable)(str(error)) from error
     except Uncountable as error:
@@ -60,7 +60,7 @@ def _understood() -> Iterator[None]:
 
 @contextmanager
 def _not_done() -> Iterator[None]:
-    """Of an error that speaks neither of the database's state nor of the values: perhaps one entry is to blame."""
+    """Turns errors that concern neither the database's state nor the values into NotDone: one entry may cause them."""
     try:
         yield
     except DBAPIError as error:

@@ -1,1 +1,1 @@
-"""Products: read-through. The cache loads itself; the application only invalidates after a write."""
+"""Products: read-through. The cache loads values itself; the application only invalidates after a write."""

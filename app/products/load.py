@@ -1,4 +1,4 @@
-"""How the cache of products loads: read-through is told once how to read."""
+"""The loader of the product cache. Read-through receives it once, and then loads by itself."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from app.products.store import ProductStore
 
 
 def load_from(store: ProductStore) -> Callable[[Sequence[str]], Awaitable[Mapping[str, Product | Unreadable]]]:
-    """One query for many products; a row that cannot be read fails alone."""
+    """Creates a loader that reads many products with one query. A row that cannot be read fails alone."""
 
     async def products(skus: Sequence[str]) -> dict[str, Product | Unreadable]:
         rows = await store.get_many(skus)

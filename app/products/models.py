@@ -1,4 +1,4 @@
-"""A product: the table, the value, and what a client may send."""
+"""A product: the table, the value, and the request bodies."""
 
 from datetime import datetime
 from typing import Annotated
@@ -17,7 +17,7 @@ products = Table(
     Column("name", Text, nullable=False),
     Column("description", Text),
     Column("price", Text, nullable=False),  # As it was sent: 2.50 stays 2.50.
-    Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
+    Column("version", BigInteger, nullable=False),  # A trigger sets it and updated_at on each write.
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
@@ -31,7 +31,7 @@ products = Table(
 
 
 class Product(BaseModel):
-    """A product as the database has it."""
+    """A product as stored in the database."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,11 +42,11 @@ class Product(BaseModel):
     version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
-    epoch: str | None = Field(None, exclude=True)  # In which it was read or written; it is not part of the product.
+    epoch: str | None = Field(None, exclude=True)  # The epoch in which it was read or written. Not part of the product.
 
 
 def _has_a_url(sku: str) -> str:
-    # A client takes both for steps through directories and never sends them, percent-encoded or not.
+    # HTTP clients resolve both as directory steps and never send them, percent-encoded or not.
     if sku in (".", ".."):
         raise ValueError("must not be . or .., which no URL can name")
     return sku
@@ -57,7 +57,7 @@ Sku = Annotated[
     Field(
         min_length=1,
         max_length=64,
-        # No control characters, and no blank at either end.
+        # No control characters, and no whitespace at either end.
         pattern=r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
         json_schema_extra={"not": {"enum": [".", ".."]}},
     ),
@@ -69,7 +69,7 @@ Price = Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,4})?$", descriptio
 
 
 class NewProduct(BaseModel):
-    """What makes a product."""
+    """The body that creates a product."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -85,7 +85,7 @@ class NewProduct(BaseModel):
 
 
 class ProductChanges(TypedDict, total=False):
-    """What may be changed of a product: any of it but the sku."""
+    """The changes to a product. Every field is optional; the sku cannot change."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
@@ -105,4 +105,4 @@ ProductPatch = Annotated[
     AfterValidator(_not_empty),
     Field(json_schema_extra={"minProperties": 1, "examples": [{"price": "19.90"}]}),
 ]
-"""The changes that a client sends: at least one."""
+"""The changes that a client sends: at least one field."""

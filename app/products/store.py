@@ -40,8 +40,8 @@ class ProductStore:
         self._database = database
 
     async def get_many(self, skus: Sequence[str]) -> dict[str, Product | UnreadableRow]:
-        """The products that exist, by sku: one query. UnreadableRow stands in place of one that cannot be read. Raises
-        ValueError when one of `skus` is no text that Postgres knows."""
+        """Returns, with one query, the products that exist, by sku, with UnreadableRow in place of one that cannot be
+        read. Raises ValueError when Postgres cannot represent one of `skus`."""
         try:
             rows = await self._database.look("products", GET_MANY, {"skus": list(skus)})
         except DBAPIError as error:
@@ -51,8 +51,8 @@ class ProductStore:
         return {row["sku"]: _product(row) for row in rows}
 
     async def page(self, *, after: str, limit: int) -> list[Product | UnreadableRow]:
-        """At most `limit` products with skus above `after`, in the order of their skus, byte by byte; UnreadableRow in
-        place of one that cannot be read."""
+        """Returns at most `limit` products with skus above `after`, ordered by the bytes of their skus, with
+        UnreadableRow in place of one that cannot be read."""
         rows = await self._database.look("products", PAGE, {"after": after, "limit": limit})
         return [_product(row) for row in rows]
 
@@ -68,7 +68,7 @@ class ProductStore:
             raise Conflict(f"The sku {new.sku} is taken.") from error
 
     async def update(self, sku: str, changes: ProductChanges, expected: Expected | None) -> Product:
-        """Changes a product, if it has one of the `expected` tags (None: any).
+        """Changes a product, if it has one of the `expected` tags. None accepts any.
 
         Raises NotFound, PreconditionFailed and UnreadableRow.
         """
@@ -85,9 +85,9 @@ class ProductStore:
             raise refused(error, "Product", sku) or error from error
 
     async def delete(self, sku: str, expected: Expected | None) -> int:
-        """Removes a product, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
+        """Removes a product. Returns the version of the removal. Raises NotFound and PreconditionFailed."""
         as_expected = true() if expected is None else expected.holds(products.c.version)
-        # A trigger has drawn the version just before, in this session.
+        # The trigger has just drawn this version from the sequence, in this session.
         version = func.currval("row_version").label("version")
         statement = delete(products).where(products.c.sku == sku, as_expected).returning(version, EPOCH)
         async with self._database.writing("products") as connection:
@@ -96,7 +96,7 @@ class ProductStore:
             return int(row["version"])
 
     async def _refuse(self, connection: AsyncConnection, sku: str, expected: Expected | None) -> None:
-        """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
+        """Raises the reason why no row matched. Returns if one exists by now, deleted and created again meanwhile."""
         rows = await self._database.look_on(connection, VERSION, {"sku": sku})
         if not rows:
             raise NotFound(f"There is no product {sku}.")

@@ -1,7 +1,7 @@
-"""Answers: a reading becomes the bytes as they are stored, with the headers that say how it came.
+"""Answers: sends a reading's bytes as stored, with the headers that say where it came from.
 
-ETag            "<version>-<epoch>", opaque to a client; none where nobody knows which epoch it is
-Cache-Control   no-cache: whoever keeps it asks anew each time, which the ETag makes cheap
+ETag            "<version>-<epoch>", opaque to a client; absent if the epoch is unknown
+Cache-Control   no-cache: caches revalidate each time, which the ETag makes cheap
 Cache-Status    cache-aside; hit; ttl=271 | read-through; fwd=miss; stored | … (RFC 9211, the strategy is the cache)
 """
 
@@ -21,7 +21,7 @@ from app.speed.direct_way import unneeded
 
 
 def header(description: str, example: str) -> dict[str, Any]:
-    """What OpenAPI says of a header that is always there."""
+    """Returns the OpenAPI entry of a header that is always present."""
     return {"description": description, "required": True, "schema": {"type": "string", "examples": [example]}}
 
 
@@ -39,22 +39,22 @@ READ: Responses = {
 }
 CREATED: Responses = {201: {"description": "The row as it is in the database.", "headers": ETAG | LOCATION | KEPT}}
 CHANGED: Responses = {200: {"description": "The row as it is in the database.", "headers": ETAG | KEPT}}
-"""What OpenAPI says of the answers below."""
+"""What OpenAPI says about the answers below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is said of the rows of a resource. The braces stand for the key of one."""
+    """How answers name the rows of a resource. The braces stand for a row's key."""
 
     strategy: str
     row: str
     missing: str
     kept: tuple[bytes, bytes]
-    """Who may keep an answer."""
+    """The Cache-Control header of an answer."""
 
 
 def answer(reading: Reading[Any], kind: Kind, key: object, expected: Expected | None) -> Response:
-    """200 with the stored bytes, 304 when the client has this version, 404 when there is no such row.
+    """Returns 200 with the stored bytes, 304 if the client has this version, 404 if there is no such row.
 
     Raises PreconditionFailed.
     """
@@ -75,7 +75,7 @@ def answer(reading: Reading[Any], kind: Kind, key: object, expected: Expected | 
 
 
 class Json(Response):
-    """JSON that is sent as it is. Starlette's own response takes longer to write its headers than a hit to be found."""
+    """JSON sent as it is. Starlette's own response takes longer to build its headers than a cache hit takes."""
 
     def __init__(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.status_code, self.body, self.background = status, body, None
@@ -84,11 +84,11 @@ class Json(Response):
 
 
 def cache_status(reading: Reading[Any], strategy: str) -> str:
-    """How the reading came about."""
+    """Returns the Cache-Status header of a reading."""
     ttl = int(reading.ttl_ms // 1000)
     match reading.outcome:
         case Outcome.HIT:
-            # While the database does not answer, nobody can say whether somebody else has changed the row meanwhile.
+            # While the database does not answer, it is unknown whether another client has changed the row.
             return f"{strategy}; hit; ttl={ttl}" + ("" if reading.verified else "; detail=unverified")
         case Outcome.STALE:
             return f"{strategy}; hit; ttl={ttl}; detail=stale-if-error"
@@ -103,7 +103,7 @@ def cache_status(reading: Reading[Any], strategy: str) -> str:
 
 
 def written(value: Any, kind: Kind, *, status: int = 200, location: str | None = None) -> Response:
-    """The row as the database has it now."""
+    """Returns an answer with the row as the database has it after a write."""
     headers = [kind.kept]
     if value.epoch is not None:
         headers.append((b"etag", b'"%b"' % row_tag(value.version, value.epoch).encode()))
@@ -113,7 +113,7 @@ def written(value: Any, kind: Kind, *, status: int = 200, location: str | None =
 
 
 def bare(status: int, *headers: tuple[bytes, bytes]) -> Response:
-    """An answer without a body."""
+    """Returns an answer without a body."""
     response = Response(status_code=status)
     response.raw_headers = list(headers)
     return response
@@ -129,7 +129,7 @@ async def _json_only(request: Request) -> None:
     if body and not is_json:
         declared = f"not as {short(content_type)}" if content_type else "and there is no Content-Type"
         raise HTTPException(415, f"The body must be declared as application/json, {declared}.")
-    # Python's reader also takes UTF-16 and UTF-32; JSON that is sent to somebody is UTF-8 (RFC 8259, section 8.1).
+    # Python's JSON parser also accepts UTF-16 and UTF-32, but exchanged JSON must be UTF-8 (RFC 8259, section 8.1).
     if not detect_encoding(body).startswith("utf-8"):
         raise HTTPException(400, "The body cannot be read: it is not UTF-8.")
 
@@ -141,6 +141,7 @@ async def _unconditional_json(request: Request) -> None:
 
 
 JsonOnly = Depends(_json_only)
-"""Refuses a body of another type with 415, and of another encoding with 400."""
+"""Refuses a body of another type with 415, and one of another encoding with 400."""
 UnconditionalJson = Depends(_unconditional_json)
-"""Does so, and refuses preconditions. It is one dependency, for each costs a view with a body a twentieth more."""
+"""Does what `JsonOnly` does, and refuses preconditions. One dependency, because each adds a twentieth to the cost of a
+view with a body."""

@@ -1,12 +1,12 @@
-"""How many bytes of large bodies one process keeps, over all connections.
+"""Limits how many bytes of large bodies one process holds, over all connections.
 
-    150 clients send 4 MB each, and none of them comes to an end · every body is within its own limit · 600 MB are kept
+    150 clients send 4 MB each, and none of them finishes · every body is within its own limit · 600 MB are held
 
-So what a body has beyond the limit of an ordinary one is charged to a budget, until its request is answered. Where
-nothing is left, the body that wants more is refused. Ordinary bodies are never refused: their number is bounded by that
-of the connections.
+So the part of a body beyond the ordinary limit is charged to a budget until its request is answered. When the budget is
+used up, a body that needs more is refused. Ordinary bodies are never refused: the limit on connections bounds their
+number.
 
-What can go wrong: clients that send large bodies slowly use the budget up. `FOURWAYS_BODY_TIMEOUT` bounds for how long,
+What can go wrong: clients that send large bodies slowly use up the budget. `FOURWAYS_BODY_TIMEOUT` bounds for how long,
 and only calls with large bodies are refused meanwhile.
 """
 
@@ -20,7 +20,7 @@ class BodyBudget:
         self._most = self._left = most
 
     def charge(self, size: int) -> None:
-        """Takes `size` bytes from the budget. Raises HTTPException with status 503 when there are not so many left."""
+        """Takes `size` bytes from the budget. Raises HTTPException with status 503 if fewer are left."""
         if size > self._left:
             raise HTTPException(
                 503,
@@ -30,5 +30,5 @@ class BodyBudget:
         self._left -= size
 
     def release(self, size: int) -> None:
-        """Gives `size` bytes back."""
+        """Returns `size` bytes to the budget."""
         self._left += size

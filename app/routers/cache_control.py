@@ -1,12 +1,12 @@
-"""Who may keep an answer: the client, and the caches between it and this service (RFC 9111).
+"""Who may cache an answer: the client, and the HTTP caches between it and this service (RFC 9111).
 
-rows           to be asked for anew each time; the ETag makes that cheap
-users          the same, and nobody but the client keeps them: they are persons
+rows           cached, but revalidated each time; the ETag makes that cheap
+users          the same, but cached by the client only: they are personal data
 documents      as rows: an older one would describe another version of this service
-problems, operations    nobody keeps them
+problems, operations    not cached at all
 
-Without a word on it, a cache decides by itself, and Varnish serves an old row for two minutes. The fields are bytes, as
-they are sent: a hit is not to spend time on them.
+Without Cache-Control an HTTP cache decides by itself, and Varnish serves an old row for two minutes. The fields are
+bytes, ready to send, so that a hit spends no time on them.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ UNKEPT = (b"cache-control", b"no-store")
 
 
 class UnkeptJSON(JSONResponse):
-    """What an operator asks, as JSON: it is of this moment."""
+    """JSON that must not be cached: what operators read, which is current only at this moment."""
 
     def __init__(self, content: Any, status_code: int = 200, **more: Any) -> None:
         super().__init__(content, status_code, **more)
@@ -28,7 +28,7 @@ class UnkeptJSON(JSONResponse):
 
 
 class Document:
-    """Wraps an application that answers documents."""
+    """Wraps an application that serves documents, and adds their Cache-Control."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

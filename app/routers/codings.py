@@ -1,7 +1,6 @@
-"""What a body may be wrapped in: nothing but chunks (RFC 9110, section 8.4; RFC 9112, section 6.1).
+"""The codings that a body may have: none but chunks (RFC 9110, section 8.4; RFC 9112, section 6.1).
 
-What can go wrong: a body that is compressed is read as if it were not. Which of many lines has the last word is no
-question: all of them count.
+What can go wrong: a compressed body is read as if it were not. If a header has several lines, all of them count.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ Fields = Iterable[tuple[bytes, bytes]]
 
 
 def unknown_coding(method: str, lines: Fields, fields: Mapping[bytes, bytes]) -> Response | None:
-    """Why the body of a request is not read, None if it is; `fields` are the `lines`, of each name the last."""
+    """Returns the answer that refuses a body, or None to accept it. `fields` holds the last of the `lines` per name."""
     in_chunks = b"transfer-encoding" in fields
     if in_chunks and (others := _named(lines, b"transfer-encoding", "chunked")):
         says = f"Of transfer codings only chunked is known here, and not {short(others)}."
@@ -31,6 +30,6 @@ def unknown_coding(method: str, lines: Fields, fields: Mapping[bytes, bytes]) ->
 
 
 def _named(lines: Fields, field: bytes, known: str) -> str:
-    """What the lines of a field name besides what is known."""
+    """Returns the values in all lines of a field, except the known one."""
     named = b",".join(value for name, value in lines if name == field).decode("latin-1").lower().split(",")
     return ", ".join(one.strip() for one in named if one.strip() not in ("", known))

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: page views that Postgres has refused, to be counted after all, or to be given up."""
+"""Dead letters over HTTP: page views that Postgres has refused, to be replayed or discarded."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -50,14 +50,14 @@ class DeadLetter(BaseModel):
 
 
 class DeadLetters(BaseModel):
-    """Some dead letters, oldest first; `next` is the value for `after`, null at the end."""
+    """One page of dead letters, oldest first. `next` is the `after` of the next page, null on the last."""
 
     items: list[DeadLetter]
     next: int | None = Field(examples=[None])
 
 
 class Replayed(BaseModel):
-    """So many views of the page were counted."""
+    """The page, and the number of views counted."""
 
     page: str = Field(examples=["docs/intro.html"])
     views: int = Field(examples=[3])
@@ -65,8 +65,8 @@ class Replayed(BaseModel):
 
 @router.get("", summary="List the dead letters", responses=NAMED | documented(412, 422, 503))
 async def page(store: StoredPageViews, limit: Limit = 50, after: AfterId = 0) -> DeadLetters:
-    """The page views that Postgres has refused. They stay until they are replayed or discarded."""
-    letters = await store.dead_letters(limit + 1, after)  # One more than asked for tells if there is more.
+    """Lists the page views that Postgres has refused. They stay until they are replayed or discarded."""
+    letters = await store.dead_letters(limit + 1, after)  # One extra row shows whether there are more.
     items = [
         DeadLetter(
             id=letter.id,
@@ -90,9 +90,9 @@ async def page(store: StoredPageViews, limit: Limit = 50, after: AfterId = 0) ->
     | described(409, "It still cannot be counted.", "conflict", "Dead letter 7 is still refused: bigint out of range"),
 )
 async def replay(letter: LetterId, store: StoredPageViews, page_views: CachedPageViews) -> Replayed:
-    """Once its cause is gone: its views are counted and it is removed, in one transaction."""
+    """Use it once the cause is gone: counts the views and removes the dead letter, in one transaction."""
     page, views = await store.replay(letter)
-    # The relay does so in any case; here it is done before whoever asked can read the total.
+    # The relay invalidates in any case. Here it happens before the client can read the total.
     with suppress(CacheUnavailable):
         await page_views.forget(page)
     return Replayed(page=page, views=views)
@@ -102,6 +102,6 @@ async def replay(letter: LetterId, store: StoredPageViews, page_views: CachedPag
     "/{letter}", status_code=204, summary="Discard a dead letter", responses=documented(403, 404, 412, 422, 503)
 )
 async def discard(letter: LetterId, store: StoredPageViews) -> Response:
-    """Its views are never counted."""
+    """Removes the dead letter. Its views are never counted."""
     await store.discard(letter)
     return bare(204, UNKEPT)

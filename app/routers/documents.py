@@ -1,9 +1,9 @@
-"""The documentation: a page, what it loads, and the OpenAPI document. All of it works without a network.
+"""The documentation: a page, its assets, and the OpenAPI document. All of it works offline.
 
-Page and document stay as they are while this process lives, so each is made once, and has the tag of its content.
+Page and document do not change during the life of a process, so each is made once and has the tag of its content.
 
-What can go wrong: the OpenAPI document takes longer to be made than anybody may wait. So a thread makes it, once for
-all who ask meanwhile.
+What can go wrong: making the OpenAPI document would block the event loop for too long. So a thread makes it, once for
+all requests that arrive meanwhile.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ OPENAPI, DOCS, ASSETS = "/openapi.json", "/docs", "/docs/assets"
 
 
 def add_documents(app: FastAPI) -> None:
-    """Adds them to an application that has all its calls."""
+    """Adds the documents to an application that has all its routes."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            # Problems have a media type of their own, which FastAPI's `responses` can only refer to.
+            # Problems have their own media type, and FastAPI's `responses` can only refer to a schema for it.
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
             app.openapi_schema = schema
@@ -58,7 +58,7 @@ def add_documents(app: FastAPI) -> None:
 
 
 class _Kept:
-    """A document, for each prefix below which this service may stand: servers know of one at the most."""
+    """A document, cached per root path that the service may be mounted under. A server has at most one."""
 
     def __init__(self, made: Callable[[str], Response]) -> None:
         self._made = made

@@ -1,14 +1,14 @@
-"""What has to be settled before a request is routed. A pure ASGI middleware: it costs microseconds.
+"""The checks before a request is routed. A pure ASGI middleware: it costs microseconds.
 
-HEAD    is a GET; the server keeps its body back
+HEAD    is handled as GET; the server withholds the body
 a URL   whose bytes are not UTF-8 is refused: it would be read as another one, with replacement characters
-a body  that is compressed is refused, for it would be read as if it were not
-a body  that is too large is refused: at once when its length is declared, else when it has grown too large. Of many
-        views it may be larger; but what is read as JSON holds everyone up, and takes time by its parts
-        (`parts.py`); and all large bodies together may have so many bytes (`body_budget.py`)
+a body  that is compressed is refused: it would be read as if it were not
+a body  that is too large is refused: at once if its length is declared, else when it exceeds the limit. A body of many
+        views may be larger. But parsing JSON blocks the event loop for a time that depends on its parts (`parts.py`),
+        and all large bodies together share a budget (`body_budget.py`)
 
-FastAPI's own `max_body_size` will not do: it lets a call that reads no body run to its end, and then answers 413 in
-place of what was done.
+FastAPI's own `max_body_size` does not help: it lets a call that reads no body run to its end, and then answers 413
+instead of the result.
 """
 
 from collections.abc import Awaitable
@@ -24,13 +24,13 @@ from app.routers.problems import problem
 from app.settings import Settings
 
 MANY = "/page-views"
-"""What takes a larger body with POST."""
+"""The path that accepts a larger body with POST."""
 WITHOUT_BODY = frozenset({"1.0", "1.1"})
 """The versions of HTTP in which a request that declares no body has none (RFC 9112, section 6.3)."""
 
 
 class Edge:
-    """Wraps the application."""
+    """The middleware that does the checks."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -39,7 +39,7 @@ class Edge:
         self._budget = BodyBudget(settings.bodies_bytes)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Not `async`: each request would pay for a coroutine more.
+        # Not `async`, which would cost each request another coroutine.
         if scope["type"] != "http":
             return self._app(scope, receive, send)
         if scope["method"] == "HEAD":
@@ -51,7 +51,7 @@ class Edge:
         length = headers.get(b"content-length", b"0")
         if length == b"0" and b"transfer-encoding" not in headers and scope["http_version"] in WITHOUT_BODY:
             return self._app(scope, receive, send)
-        # The server has checked its form, and counts what really comes.
+        # The server has checked its form, and enforces the declared length.
         declared = int(length) if length.isdigit() else 0
         if declared > self._least and declared > (most := self._most(scope)):
             return problem(413, "content-too-large", _too_large(most))(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What OpenAPI says of each status of a problem."""
+"""What OpenAPI says about each problem status."""
 
 EXAMPLES = {
     400: ("The request cannot be read.", "unreadable", "The body is not JSON: Expecting value, at character 10."),
@@ -54,4 +54,4 @@ EXAMPLES = {
         "HTTP/1.1 is spoken here, and not that version.",
     ),
 }
-"""What each means, and an example of it: the type and the detail."""
+"""For each status: its meaning, and an example's type and detail."""

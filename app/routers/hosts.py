@@ -1,16 +1,16 @@
-"""To which names this service answers, and the pages of which sites may write.
+"""The names that this service answers to, and the sites whose pages may write.
 
-A browser lets no page read what another site answers. But two ways lead past that, also to a service that listens on
-the loopback alone:
+A browser does not let a page read the answers of another site. Two attacks bypass that, even for a service that listens
+only on the loopback:
 
-    a page of evil.example lets its own name lead to 127.0.0.1, and reads here what it likes (DNS rebinding)
-    a page of evil.example sends a POST that needs no permission first: without a body, or of a form
+    a page of evil.example points its own name at 127.0.0.1, and reads everything here (DNS rebinding)
+    a page of evil.example sends a POST that needs no CORS preflight: without a body, or with a form's
 
-So a Host that is a name has to be known; an address is safe, for no name has come to lead here. And what would change
-something is refused when the browser says that a page of another site has sent it, also of a site beside this one, like
-another port or subdomain. Who is no browser says nothing of it.
+So a Host that is a name must be a known one. An IP address is safe, because no name was resolved to reach this service.
+A request that would change something is refused if the browser says that a page of another site sent it, including a
+neighbouring site, like another port or subdomain. Clients other than browsers send no such header.
 
-What can go wrong: a page on the loopback may write, whoever has put it there.
+What can go wrong: any page on the loopback may write, whoever put it there.
 """
 
 import re
@@ -26,15 +26,15 @@ from app.routers.refusals import short
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that change nothing."""
 ASIDE = frozenset({b"origin", b"sec-fetch-site"})
-"""The headers by which a browser says whose page it is."""
+"""The headers in which a browser names the site of the page."""
 OURSELVES = frozenset({b"same-origin", b"none"})
-"""What Sec-Fetch-Site says of a page of this service, and of somebody who has typed an address."""
+"""The values of Sec-Fetch-Site for a page of this service, and for a typed address."""
 AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]/@]+))(?::[0-9]*)?")
 MOST_KNOWN = 1000
 
 
 class Hosts:
-    """Wraps the application. `allowed` are names, `*.example.com` for all below one, `*` for any."""
+    """The middleware. `allowed` lists names; `*.example.com` stands for all subdomains, `*` for any name."""
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
         self._app = app
@@ -42,14 +42,14 @@ class Hosts:
         self._any = "*" in named
         self._below = tuple(name[1:] for name in named if name.startswith("*."))
         self._names = {name for name in named if "*" not in name}
-        # As they came in the header, so that a request costs one look into a set.
+        # Raw header values, so that a request costs one lookup in a set.
         self._known: set[bytes] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Not `async`: each request would pay for a coroutine more. Nearly all of them have nothing to be looked at.
+        # Not `async`, which would cost each request another coroutine. Nearly all of them need no further check.
         if scope["type"] != "http":
             return self._app(scope, receive, send)
-        headers: dict[bytes, bytes] = dict(scope["headers"])  # Of each name the last.
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # The last value per name.
         usual = headers.get(b"host") in self._known and len(headers) == len(scope["headers"])
         if usual and (scope["method"] in SAFE or ASIDE.isdisjoint(headers)):
             return self._app(scope, receive, send)
@@ -57,7 +57,7 @@ class Hosts:
         return (self._app if refused is None else refused)(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
-        """The answer to a request that is not to be carried out; None to all others."""
+        """Returns the answer that refuses a request, or None to let it through."""
         host = headers.get(b"host")
         if host not in self._known and (refused := self._unknown(host, scope["http_version"])) is not None:
             return refused
@@ -71,7 +71,7 @@ class Hosts:
     def _unknown(self, host: bytes | None, version: str) -> Response | None:
         if host is None:
             return problem(400, "unknown-host", "There is no Host in the request.") if version != "1.0" else None
-        text = host.decode("latin-1").strip(" \t")  # The parser leaves white space behind it (RFC 9110, section 5.5).
+        text = host.decode("latin-1").strip(" \t")  # The parser leaves trailing whitespace (RFC 9110, section 5.5).
         if text and not self._any and not self._is_ours(text) and not _is_address(text):
             says = f"This service does not answer to {short(text)}: if it should, name it in FOURWAYS_ALLOWED_HOSTS."
             return problem(400, "unknown-host", says)
@@ -81,7 +81,7 @@ class Hosts:
 
     def _foreign(self, host: bytes | None, site: bytes | None, origin: bytes | None) -> Response | None:
         scheme, _, whose = (origin or b"").decode("latin-1").partition("://")
-        # An older browser says only where the page is from.
+        # An older browser sends only Origin.
         if site is None and host is not None and whose == host.decode("latin-1").lower():
             return None
         if whose and self._is_ours(whose):
@@ -96,7 +96,7 @@ class Hosts:
 
 
 def _name(authority: str) -> str:
-    """The host of `host:port`, nothing when it is none."""
+    """Returns the host of `host:port`, or "" if it is malformed."""
     match = AUTHORITY.fullmatch(authority.lower())
     return "" if match is None else match[1] or match[2].removesuffix(".")
 

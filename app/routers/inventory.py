@@ -56,11 +56,11 @@ NOT_SAVED = described(
     "cache-unavailable",
     "Redis did not answer for stock: Connection refused.",
 )
-"""What OpenAPI says of the problems of these calls."""
+"""What OpenAPI says about the problems of these calls."""
 
 
 class Quantity(BaseModel):
-    """So many pieces there are."""
+    """The number of pieces."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quantity": 30}]})
 
@@ -74,7 +74,7 @@ def _not_zero(delta: int) -> int:
 
 
 class Delta(BaseModel):
-    """So many pieces more, or less."""
+    """The number of pieces to add, or to take if negative."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"delta": -2}]})
 
@@ -100,10 +100,10 @@ async def adjust(
     expected: Preconditions,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Changes both stores, or none. It never goes below 0: then the answer is 409, with what there is.
+    """Changes both stores or neither. The quantity never goes below 0: the answer is then 409, with what is available.
 
-    With an `Idempotency-Key` it is made once: a repetition gets the answer of the first one, whatever its
-    preconditions say by now, and a refusal is not remembered.
+    With an `Idempotency-Key` the adjustment is made once: a retry gets the answer of the first call, whatever its
+    preconditions say by now. A refusal is not remembered.
     """
     return written(await inventory.put(sku, Adjustment(body.delta, idempotency_key, expected)), STOCK)
 
@@ -116,10 +116,10 @@ async def adjust(
     responses=CHANGED | CREATED | documented(403, 415, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
 )
 async def put(sku: SkuPath, body: Quantity, inventory: CachedInventory, expected: Preconditions) -> Response:
-    """Changes both stores, or none: no read that starts after this answer sees another number.
+    """Changes both stores or neither: no read that starts after this answer sees an older quantity.
 
-    With `If-Match` there has to be stock already (404), in one of its versions (412). With `If-None-Match: *` there
-    must be none yet (412).
+    With `If-Match` the stock must exist (404) in one of the versions named (412). With `If-None-Match: *` it must not
+    exist yet (412).
     """
     stock = await inventory.put(sku, Setting(body.quantity, expected))
     if stock is not None and stock.created:
@@ -135,7 +135,8 @@ async def put(sku: SkuPath, body: Quantity, inventory: CachedInventory, expected
 )
 @direct
 async def read(sku: SkuPath, inventory: CachedInventory, expected: Preconditions = None) -> Response:
-    """From the cache, which loads itself; from the database while somebody changes it. Never what is not committed."""
+    """Reads from the cache, which loads the stock itself; from the database while a change is in flight. Never returns
+    uncommitted data."""
     return answer(await inventory.get(sku), STOCK, sku, expected)
 
 
@@ -146,6 +147,6 @@ async def read(sku: SkuPath, inventory: CachedInventory, expected: Preconditions
     responses=documented(403, 422) | NO_STOCK | OTHER_VERSION | NOT_SAVED,
 )
 async def delete(sku: SkuPath, inventory: CachedInventory, expected: Preconditions) -> Response:
-    """Removes it from both stores, or from none. What was answered to idempotency keys is kept."""
+    """Removes the stock from both stores or neither. The answers stored under idempotency keys are kept."""
     await inventory.put(sku, Removal(expected))
     return bare(204, ROW)

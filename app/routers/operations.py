@@ -1,4 +1,4 @@
-"""What an operator asks: is it alive, is it ready, what does it do, and what are the strategies."""
+"""Endpoints for operators: liveness, readiness, metrics, the state of write-behind, and the strategies."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -30,14 +30,14 @@ router = APIRouter(
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The answer of a process that is alive."""
 
     status: Annotated[str, Field(examples=["alive"])] = "alive"
 
 
 class ReadinessReport(BaseModel):
-    """`ready`; `degraded` when it serves what it can, and another instance could do no better; `unready` (503) when
-    another instance could. `parts` says what each part is."""
+    """`status` is `ready`; `degraded` when this instance serves what it can and no other would do better; or `unready`
+    (503) when another instance would. `parts` has the state of each part."""
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(
@@ -61,7 +61,7 @@ class ReadinessReport(BaseModel):
 
 @router.get("/", response_class=HTMLResponse, summary="What to try")
 async def index() -> HTMLResponse:
-    """One plain page with links that work on the demo data."""
+    """A plain page with links that work on the demo data."""
     page = HTMLResponse(files("app.routers").joinpath("index.html").read_text())
     page.raw_headers.append(UNKEPT)
     return page
@@ -69,8 +69,8 @@ async def index() -> HTMLResponse:
 
 @router.get("/strategies", summary="The strategies, with live figures")
 async def strategies(resources: AllResources) -> list[LiveStrategy]:
-    """What each strategy is, when to use it, when to avoid it, what it is never for, what it did here so far, and
-    which one its traffic suggests. Nothing is ever switched."""
+    """Describes each strategy: when to use it, when to avoid it, what it is never for, its figures since the service
+    started, and the strategy that its traffic suggests. Nothing is ever switched automatically."""
     live: dict[str, Reads | Writes] = {f"/{name}": _reads(resources, name) for name in CACHED}
     traffic = {f"/{name}": _traffic(resources, name) for name in CACHED}
     live["/page-views"] = await _writes(resources)
@@ -120,7 +120,7 @@ async def _writes(resources: Resources) -> Writes:
     try:
         backlog = (await resources.page_views.backlog()).amount
     except CacheUnavailable:
-        backlog = None  # The rest can be told without Redis.
+        backlog = None  # All else is known without Redis.
     return Writes(
         accepted=None if backlog is None else flushed + backlog,
         backlog=backlog,
@@ -134,7 +134,7 @@ async def _writes(resources: Resources) -> Writes:
 
 @router.get("/health/live", summary="Does the process answer?")
 async def live() -> Alive:
-    """For a supervisor that restarts what does not answer. It asks neither store."""
+    """For a supervisor that restarts a process that does not answer. Queries neither store."""
     return Alive()
 
 
@@ -144,7 +144,7 @@ async def live() -> Alive:
     responses={503: {"model": ReadinessReport, "description": "Another instance could do better; `parts` says why."}},
 )
 async def ready(resources: AllResources, response: Response) -> ReadinessReport:
-    """For a balancer. A store that is down is down for every instance, so it is no reason to take this one away."""
+    """For a load balancer. A store that is down is down for every instance, so it is no reason to remove this one."""
     found = await readiness(resources)
     if found.status == "unready":
         response.status_code = 503
@@ -152,8 +152,8 @@ async def ready(resources: AllResources, response: Response) -> ReadinessReport:
 
 
 class AtRisk(BaseModel):
-    """What would be lost if Redis crashed now, with its machine, and so did the processes that took it on. (Those that
-    live on would take it on again.)"""
+    """What would be lost if Redis and its machine crashed now, together with the processes that accepted the views.
+    (Processes that survive would accept them again.)"""
 
     fsync: Fsync = Field(
         description="When Redis has what it confirms written to its disk: its `appendfsync`, or `off`.",
@@ -167,7 +167,7 @@ class AtRisk(BaseModel):
 
 
 class WriteBehindStatus(BaseModel):
-    """How write-behind does, in views."""
+    """The state of write-behind, in views."""
 
     backlog: int = Field(description="Accepted, and not yet in Postgres.", examples=[118])
     backlog_bytes: int = Field(description="How many bytes those take in Redis, at least.", examples=[4096])
@@ -191,11 +191,11 @@ class WriteBehindStatus(BaseModel):
 
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
-    """The page views that were accepted and are not in Postgres yet."""
+    """Reports the page views that were accepted and are not in Postgres yet."""
     policy = await fsync(resources.redis)
     backlog = await resources.page_views.backlog(policy.window)
     dead_letters = parked = None
-    # Without Postgres, what waits is told all the more.
+    # The backlog is reported without Postgres, too: then it matters most.
     with suppress(DatabaseUnavailable):
         dead_letters = await resources.page_view_store.count_dead_letters()
         parked = await resources.page_view_store.count_parked()
@@ -221,10 +221,10 @@ async def write_behind(resources: AllResources) -> WriteBehindStatus:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format, of all workers."}},
 )
 async def metrics(resources: AllResources) -> Response:
-    """Hits, misses, collapsed, stale, refused fills, load seconds and database queries by resource; what waits for the
-    database, and what has become of the rest."""
+    """Hits, misses, collapsed and stale reads, refused fills, load seconds and database queries by resource; the page
+    views that wait for the database, and what became of all others."""
     values: dict[str, tuple[str, float]] = {}
-    # Without one of the stores, the other's values and the counters are told all the same.
+    # If one store is down, the other's values and the counters are still reported.
     with suppress(CacheUnavailable):
         backlog = await resources.page_views.backlog((await fsync(resources.redis)).window)
         oldest = timedelta(0) if backlog.oldest is None else backlog.oldest

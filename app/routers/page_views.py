@@ -56,16 +56,16 @@ UNREADABLE = described(
     "What was counted under the idempotency key visit-1 cannot be told: what Redis has as views:{0}:call:visit-1 is "
     "no such record.",
 )
-"""What OpenAPI says of the answers of these calls."""
+"""What OpenAPI says about the answers of these calls."""
 
 
 async def _another_turn() -> None:
-    """Serves others between two steps with a large body: it is parsed, then validated, then counted."""
+    """Lets other requests run between the steps of a large body: it is parsed, then validated, then counted."""
     await asyncio.sleep(0)
 
 
 class Accepted(BaseModel):
-    """So many views were taken on."""
+    """The number of views accepted."""
 
     accepted: int = Field(examples=[4])
 
@@ -78,14 +78,14 @@ class Views(BaseModel):
 
 
 class AcceptedView(BaseModel):
-    """The page, and its views now; null when they are not cached and the database cannot be asked."""
+    """The page and its views now. `views` is null when they are not cached and the database does not answer."""
 
     page: str = Field(examples=["docs/intro.html"])
     views: int | None = Field(examples=[15847293])
 
 
 class TopPages(BaseModel):
-    """The pages with the most views, as the database has them."""
+    """The pages with the most views, according to the database."""
 
     items: list[Views]
 
@@ -100,12 +100,11 @@ class TopPages(BaseModel):
     responses=documented(403, 415) | WORN | UNREADABLE | NOT_TAKEN,
 )
 async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Response:
-    """Taken on in Redis; they are in Postgres a moment later. `accepted` is the sum of the counts.
+    """Redis accepts the views at once; they reach Postgres a moment later. `accepted` is the sum of the counts.
 
-    A page may come more than once. With an `Idempotency-Key`, each page is counted once for that key: after a 503, a
-    repetition with the same key completes what was begun. One key is for one call and its repetitions. It may be used
-    for other pages up to 100 times (a call with thousands of pages counts as several), and is answered with 422, type
-    `key-worn`, then.
+    A page may occur more than once. With an `Idempotency-Key`, each page is counted once per key: after a 503, a retry
+    with the same key completes the call. Use a key for one call and its retries only. It may be used for other pages
+    up to 100 times (a call with thousands of pages counts as several); then the answer is 422 with type `key-worn`.
     """
     await _another_turn()
     counts: dict[str, int] = {}
@@ -128,7 +127,7 @@ async def top(
         int, Field(ge=1, le=200), BeforeValidator(whole), Query(description="How many pages, at most.")
     ] = 20,
 ) -> Response:
-    """From Postgres, without those that wait."""
+    """Reads from Postgres. Views that have not reached Postgres yet are not included."""
     pages = TopPages(items=[Views(page=page, views=views) for page, views in await store.top(top)])
     return Json(pages.model_dump_json().encode(), headers=[ROW])
 
@@ -149,16 +148,16 @@ async def count(
     body: Annotated[View | None, Body(examples=[{"count": 3}])] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Taken on in Redis; it is in Postgres a moment later, exactly once. Without a body it is one view.
+    """Redis accepts the view at once; it reaches Postgres a moment later, exactly once. Without a body it is one view.
 
-    `views` is null when the total is not cached and cannot be told now; the view is taken on all the same.
+    `views` is null when the total is not cached and cannot be read now. The view is accepted all the same.
     """
     views = await page_views.add(page, body.count if body else 1, idempotency_key)
     if views is None:
         try:
             views = (await page_views.get(page)).amount
         except (TargetUnavailable, CacheUnavailable, Behind):
-            views = None  # It is taken on. That its total cannot be told now does not change that.
+            views = None  # The view is accepted, even if its total cannot be read now.
     return Json(to_json({"page": page, "views": views}), 202, [ROW])
 
 
@@ -170,7 +169,7 @@ async def count(
 )
 @direct
 async def read(page: PagePath, page_views: CachedPageViews, expected: Preconditions = None) -> Response:
-    """Exact, with those that wait; 0 for a page that nobody has seen."""
+    """The exact total, including views that have not reached Postgres yet. 0 for a page without views."""
     total = await page_views.get(page)
     status = HIT if total.cached else MISS
     headers = [(b"cache-status", status), ROW, (b"etag", b'"%d"' % total.amount)]

@@ -1,4 +1,4 @@
-"""What may stand in a URL."""
+"""The parameters of URLs, and the idempotency key."""
 
 import re
 from typing import Annotated
@@ -13,15 +13,15 @@ LARGEST_ID = 2**63 - 1
 
 
 class Anything(PathConvertor):
-    """The rest of a path, `{name:anything}`. Starlette's own `path` stops at a line break, and overlooks one at the
-    end, so that two paths would name one thing."""
+    """The rest of a path, `{name:anything}`. Starlette's own `path` stops at a line break and ignores one at the end,
+    so that two paths would name the same thing."""
 
     regex = "(?s:.*)"
 
 
 class Before(PathConvertor):
-    """The same before something else, `{name:before}/something`: in a path that has no line break at its end, which
-    Starlette would overlook there, too."""
+    """The part of a path before something else, `{name:before}/something`. It refuses a path that ends in a line break,
+    which Starlette would ignore here, too."""
 
     regex = r"(?!(?s:.*)\n\Z)(?s:.*)"
 
@@ -31,14 +31,14 @@ register_url_convertor("before", Before())
 
 
 def whole(value: object) -> object:
-    """A number as text, if it is spelled as numbers are."""
-    # Pydantic also reads "1_000", "+7", "007" and "7.0" as integers; here a number has one spelling.
+    """Returns the value, after checking that a number given as text is written canonically."""
+    # Pydantic also reads "1_000", "+7", "007" and "7.0" as integers. Here a number has one spelling.
     if isinstance(value, str) and not re.fullmatch("0|[1-9][0-9]*", value):
         raise ValueError("must be a whole number, written in digits and without leading zeros")
     return value
 
 
-# The limits stand before the validator, so that OpenAPI has them, too.
+# The limits come before the validator, so that OpenAPI includes them.
 UserId = Annotated[
     int, Field(ge=1, le=LARGEST_ID), BeforeValidator(whole), Path(description="The user's id.", examples=[1])
 ]

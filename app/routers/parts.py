@@ -1,11 +1,11 @@
-"""How many parts a large body of JSON may have, so that to parse and to validate it does not hold up everyone.
+"""Limits how many parts a large JSON body may have, so that parsing and validating it does not block the event loop.
 
     4 MB of nothing but lists           take a second
-    4 MB of numbers of 4,300 digits     take 150 ms: to read a number takes time by the square of its digits
+    4 MB of numbers of 4,300 digits     take 150 ms: parsing a number takes time quadratic in its digits
 
-10,000 views have 10,000 objects, 60,000 quotation marks and 20,000 commas, and what is in the names of their pages.
+10,000 views have 10,000 objects, 60,000 quotation marks and 20,000 commas, and those in the names of their pages.
 
-What can go wrong: parts are counted in names, too, so names that are full of them make a body that is refused.
+What can go wrong: marks inside page names count, too, so a body whose names are full of them is refused.
 """
 
 from collections.abc import Mapping
@@ -17,24 +17,24 @@ MARKS: Mapping[str, tuple[tuple[bytes, ...], int]] = {
     "quotation marks": ((b'"',), 80_000),
     "commas": ((b",",), 262_144),
 }
-"""Which bytes a body may have how often."""
+"""The bytes that are counted, and how many of them a body may have."""
 RUN, MOST_RUNS = b"1" * 200, 1_000
-"""So many digits in a row are a run, and so many runs a body may have."""
+"""A run of digits, and the number of runs that a body may have."""
 ONES = bytes(ord("1") if chr(byte) in "0123456789" else 0 for byte in range(256))
-"""Each digit as 1, and nothing else as 1."""
+"""A translation table that maps each digit to 1, and all else to 0."""
 
 
 class Parts:
-    """Those of one body, as it comes."""
+    """Counts the parts of one body as it arrives."""
 
     def __init__(self) -> None:
         self._marks = dict.fromkeys(MARKS, 0)
         self._runs = 0
         self._rest = b""
-        """The digits at the end of what has come, as far as they are no whole run."""
+        """The trailing digits so far that are not a whole run."""
 
     def count(self, body: bytes) -> None:
-        """Counts what comes next. Raises HTTPException with status 413 when it is too much."""
+        """Counts the parts of the next chunk. Raises HTTPException with status 413 when there are too many."""
         for what, (marks, most) in MARKS.items():
             self._marks[what] += sum(map(body.count, marks))
             if self._marks[what] > most:

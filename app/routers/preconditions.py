@@ -1,14 +1,14 @@
-"""Preconditions: what a request says of the state in which it may be carried out (RFC 9110, section 13).
+"""Preconditions: the state that the target of a request must be in (RFC 9110, section 13).
 
 If-Match         412 unless the row is in one of these versions; `*`: unless there is a row
 If-None-Match    304 to a read, 412 to a change, if the row is in one of these versions; `*`: if there is a row
 
-If-Match is judged first, and all of it after everything that fails without it: what is not there is 404. A change is
-made under its condition in the statement itself. What has no tag, like a page of a list, is named by `*` only. A view
-cannot be counted on a condition, for nobody looks at the total then: 422.
+If-Match is checked first, and preconditions only after everything that fails without them: a missing row is 404. A
+change checks its condition in the statement itself. A target without a tag, like a page of a list, matches only `*`. A
+view cannot be counted conditionally, because counting does not read the total: 422.
 
-If-Modified-Since and If-Unmodified-Since are ignored, as they have to be where no answer has a Last-Modified, and so
-are Range and If-Range, for no row is sent in parts.
+If-Modified-Since and If-Unmodified-Since are ignored, as RFC 9110 requires where no answer has a Last-Modified. Range
+and If-Range are ignored, because no row is sent in parts.
 """
 
 import re
@@ -22,8 +22,8 @@ from app.errors import PreconditionFailed
 from app.row_tag import Expected
 from app.speed.direct_way import unneeded
 
-# One element of a list, with the comma or the end behind it: an entity tag, weak or not, or nothing at all (RFC 9110,
-# sections 8.8.3 and 5.6.1). No two repetitions meet in it, so a long line of blanks costs no more than its length.
+# One element of a list, with the comma or the end after it: an entity tag, weak or not, or nothing at all (RFC 9110,
+# sections 8.8.3 and 5.6.1). No two repetitions are adjacent in it, so matching a long line of blanks takes linear time.
 ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
 MALFORMED = 'A precondition must be * or a list of entity tags in double quotes, like "7" or "7", "8".'
 MOST_TAGS = 100
@@ -37,7 +37,7 @@ TAGS = WithJsonSchema(
         "examples": [TAG, f'{TAG}, "8-3f9c2a10b4d5e6f7"', "*"],
     }
 )
-"""One header for OpenAPI, though several with one name are read as one list."""
+"""The header's schema for OpenAPI: one header, although several with the same name are read as one list."""
 
 
 async def _expected(
@@ -65,12 +65,12 @@ async def _expected(
 
 
 Preconditions = Annotated[Expected | None, Depends(_expected)]
-"""What is expected of the row, None for nothing."""
+"""The preconditions on the row, or None if the request has none."""
 
 
 @unneeded
 class Untagged:
-    """Judges the preconditions of a call whose target is there, and has no tag. `kept` is the Cache-Control of it."""
+    """Checks the preconditions of a call whose target exists and has no tag. `kept` is the target's Cache-Control."""
 
     def __init__(self, kept: tuple[bytes, bytes]) -> None:
         self._kept = {kept[0].decode(): kept[1].decode()}
@@ -86,7 +86,7 @@ class Untagged:
 
 
 def refuse_preconditions(request: Request) -> None:
-    """Refuses every precondition of a call that could not keep it."""
+    """Refuses every precondition, for a call that cannot honour one."""
     for name in ("if-match", "if-none-match"):
         if name in request.headers:
             why: dict[str, Any] = {
@@ -98,11 +98,11 @@ def refuse_preconditions(request: Request) -> None:
 
 
 def _tags(lines: list[str] | None) -> list[tuple[bool, str]] | None:
-    """The tags in the lines of one header, each with whether it is weak; None for any, and for no header."""
+    """Returns the tags in the lines of one header, each with whether it is weak. None for `*` and for no header."""
     if lines is None or [line.strip() for line in lines] == ["*"]:
         return None
     text, tags, at = ",".join(lines), [], 0
-    # A tag may have commas in it, but not so many. Millions of elements, looked at one by one, would hold up everyone.
+    # A tag may contain commas, but not this many. Parsing millions of elements would block the event loop.
     if (commas := text.count(",")) >= 10 * MOST_TAGS:
         raise HTTPException(400, TOO_MANY.format(commas + 1))
     while at < len(text):

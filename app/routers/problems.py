@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457): what went wrong, in a sentence with the value.
 
-A refused input is never echoed as a whole: it may be huge, or a secret, or not even be text that JSON can carry.
+A refused input is never echoed in full: it may be huge, or a secret, or text that JSON cannot represent.
 """
 
 import logging
@@ -78,14 +78,14 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),
 }
-"""Which status an error has, and the type by which a client tells it from others with that status."""
+"""The status of each error, and the type that distinguishes it from others with that status."""
 
 TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
-"""The names of RFC 9110, where `http.HTTPStatus` had older ones before Python 3.13."""
+"""The names in RFC 9110 of statuses for which `http.HTTPStatus` had older ones before Python 3.13."""
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
+    """An error, as RFC 9457 defines it."""
 
     type: str = Field(description="What kind of error this is, for programs.", examples=["not-found"])
     title: str = Field(examples=["Not Found"])
@@ -97,13 +97,13 @@ class Problem(BaseModel):
 
 
 Responses = dict[int | str, dict[str, Any]]
-"""What OpenAPI says of the answers of a call, by status."""
+"""What OpenAPI says about the answers of a call, by status."""
 NAMED: Responses = {304: {"description": "`If-None-Match` is `*`, and it is there."}}
-"""The answer to a read of what has no tag."""
+"""The 304 answer to a read whose target has no tag."""
 
 
 def documented(*statuses: int) -> Responses:
-    """What OpenAPI says of the problems that a call can answer: these, and those that any call can."""
+    """Returns what OpenAPI says about the problems of a call: these statuses, and those that any call can answer."""
     answers: Responses = {}
     for status in sorted({400, 408, 413, 414, 431, 501, 505, *statuses}):
         answers |= described(status, *EXAMPLES[status])
@@ -111,7 +111,7 @@ def documented(*statuses: int) -> Responses:
 
 
 def described(status: int, description: str, kind: str, detail: str, **more: Any) -> Responses:
-    """What OpenAPI says of one problem, where a call can say it better than `documented` does."""
+    """Returns what OpenAPI says about one problem, for a call that describes it better than `documented` does."""
     example = _content(status, kind, detail) | more
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
     answer: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: content}}
@@ -123,7 +123,7 @@ def described(status: int, description: str, kind: str, detail: str, **more: Any
 def problem(
     status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
-    """The answer to a request that failed."""
+    """Returns the answer to a failed request."""
     content = _content(status, kind, detail) | more
     return UnkeptJSON(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
@@ -137,7 +137,7 @@ def _title(status: int) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Makes a problem of every error that can leave a route."""
+    """Installs handlers that turn every error of a route into a problem."""
     for error in STATUSES:
         app.add_exception_handler(error, _letting_go(_known))
     app.add_exception_handler(RequestValidationError, _letting_go(_invalid))
@@ -149,8 +149,9 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def _letting_go(handler: Handler) -> Handler:
-    """An error has its traceback, and that the frame which names the error: a circle, with the body of the request in
-    it. It would stay until the collector looks, which counts objects, and not megabytes."""
+    """Wraps a handler so that it drops the error's traceback. The error refers to its traceback, which refers to the
+    frame that names the error: a cycle that holds the request's body. It would stay until the garbage collector runs,
+    which counts objects, not megabytes."""
 
     async def handle(request: Request, error: Exception) -> Response:
         try:
@@ -201,7 +202,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 503:
         logger.warning("%s %r: %s", request.method, path, detail)
     if error.status_code == 405:
-        # A mounted application names its own methods, and leaves none to be found here.
+        # A mounted application names its own methods, and has no routes to search here.
         headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
         detail = f"{path} does not take {short(request.method)}, but {headers['Allow']}."
     elif error.status_code == 404:
@@ -214,7 +215,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _unreadable(cause: BaseException) -> str:
-    # What Python's JSON reader can raise besides its own error; FastAPI answers 400 to each of them, and names none.
+    # The errors of Python's JSON parser besides its own; FastAPI answers 400 to each of them without naming it.
     if isinstance(cause, RecursionError):
         return "it is nested too deeply"
     if isinstance(cause, UnicodeDecodeError):
@@ -223,7 +224,7 @@ def _unreadable(cause: BaseException) -> str:
 
 
 def _allowed(request: Request) -> list[str]:
-    # The router names the methods of the first route that has this path; there may be several routes.
+    # The router names only the methods of the first route with this path, and there may be several.
     def takes(method: str) -> bool:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
@@ -233,5 +234,5 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
-    # Starlette raises it again behind this answer, so that the server logs it with its traceback.
+    # Starlette raises the error again after this answer, so the server logs it with its traceback.
     return problem(500, "internal-error", "Something went wrong that nobody expected; the log has it.")

@@ -28,7 +28,7 @@ UNREADABLE: Any = Field([], description="The skus of those that cannot be read; 
 
 
 class ProductPage(BaseModel):
-    """Some products, in the order of their skus. `next` is the value for `after`, null at the end."""
+    """One page of products, in the order of their skus. `next` is the `after` of the next page, null on the last."""
 
     items: list[Product]
     next: str | None
@@ -36,7 +36,7 @@ class ProductPage(BaseModel):
 
 
 class ManyProducts(BaseModel):
-    """The products that were asked for, in that order, and the skus that do not exist."""
+    """The requested products, in the requested order, and the skus that do not exist."""
 
     items: list[Product]
     missing: list[str]
@@ -52,7 +52,7 @@ class ManyProducts(BaseModel):
     responses=CREATED | documented(403, 409, 412, 415, 422, 503),
 )
 async def create(new: NewProduct, products: CachedProducts) -> Response:
-    """Writes to the database, and then forgets in the cache that there was no such product."""
+    """Writes to the database, then invalidates the cached absence of the product."""
     product = await products.create(new)
     return written(product, PRODUCT, status=201, location=f"/products/{quote(product.sku, safe='')}")
 
@@ -74,14 +74,14 @@ async def read_many(
     limit: Limit = 50,
     after: AfterSku = "",
 ) -> Response:
-    """With `sku` from the cache: `{items, missing}`. Without, a page from the database: `{items, next}`. A product that
-    cannot be read holds up no other: its sku stands in `unreadable`."""
+    """With `sku`, reads from the cache: `{items, missing}`. Without it, reads a page from the database:
+    `{items, next}`. A product that cannot be read does not affect the others: its sku is listed in `unreadable`."""
     if sku is None:
-        rows = await products.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+        rows = await products.page(after=after, limit=limit + 1)  # One extra row shows whether there are more.
         return Json(_page(rows, limit).model_dump_json(exclude_unset=True).encode(), headers=[ROW])
     skus = list(dict.fromkeys(sku))
     readings = dict(zip(skus, await products.get_many(skus), strict=True))
-    # The items go out as they are stored; only the skus that do not exist are encoded here.
+    # The items are sent as they are stored. Only the skus are encoded here.
     there = [reading for reading in readings.values() if not isinstance(reading, Unreadable)]
     found = b",".join(reading.payload for reading in there if reading.payload is not None)
     many = ManyProducts(
@@ -115,7 +115,8 @@ def _page(rows: Sequence[Product | UnreadableRow], limit: int) -> ProductPage:
 )
 @direct
 async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions = None) -> Response:
-    """From the cache, which loads itself on a miss, once for all who ask. `Cache-Status` says which."""
+    """Reads from the cache, which loads the product on a miss, once for all waiting readers. `Cache-Status` says which
+    it was."""
     return answer(await products.get(sku), PRODUCT, sku, expected)
 
 
@@ -129,7 +130,7 @@ async def read(sku: SkuPath, products: CachedProducts, expected: Preconditions =
 async def change(
     sku: SkuPath, changes: Annotated[ProductPatch, Body()], products: CachedProducts, expected: Preconditions
 ) -> Response:
-    """Writes to the database, and then invalidates: no read that starts after this answer sees the old product."""
+    """Writes to the database, then invalidates: no read that starts after this answer sees the old product."""
     return written(await products.change(sku, changes, expected), PRODUCT)
 
 
@@ -140,6 +141,6 @@ async def change(
     responses=documented(403, 404, 412, 422, 503),
 )
 async def delete(sku: SkuPath, products: CachedProducts, expected: Preconditions) -> Response:
-    """Removes it from the database, and then invalidates."""
+    """Removes the product from the database, then invalidates the cache."""
     await products.delete(sku, expected)
     return bare(204, ROW)

@@ -1,4 +1,4 @@
-"""What is wrong with a request, in words: pydantic's findings as sentences that do not repeat what was sent."""
+"""Describes what is wrong with a request: pydantic's errors as sentences that do not repeat the input."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 LISTED = 10
-"""So many findings are named. A body can hold hundreds of thousands of mistakes, and the rest are only counted."""
+"""The number of errors listed. A body can have hundreds of thousands of errors; the rest are only counted."""
 
 FORMS = {
     "after": "must not contain a NUL character",
@@ -18,7 +18,7 @@ FORMS = {
     "page": "must not contain a NUL character",
     "idempotency-key": "must be visible ASCII characters, without blanks",
 }
-"""What a pattern means, by the field that has it."""
+"""The meaning of each field's pattern, by field name."""
 
 WORDS = {
     "missing": "is missing",
@@ -38,23 +38,23 @@ WORDS = {
     "too_short": "must not be empty",
     "too_long": "may be given at most {max_length} times",
 }
-"""What pydantic's types of error mean here, with its own limits in braces."""
+"""The meaning of pydantic's error types, with its limits in braces."""
 
 
 class Refusal(BaseModel):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     where: str = Field(examples=["body.email"])
     what: str = Field(examples=["must look like name@example.com"])
 
 
 def refusals(details: Sequence[Mapping[str, Any]]) -> list[Refusal]:
-    """The first findings among `details`, which is what pydantic answers."""
+    """Returns the first errors of `details`, as pydantic reports them, in words."""
     return [Refusal(where=".".join(map(short, one["loc"])), what=_what(one)) for one in details[:LISTED]]
 
 
 def short(part: object) -> str:
-    """What a client named, as text, cut off where it gets long."""
+    """Returns client input as text, truncated if it is long."""
     text = str(part)
     return text if len(text) <= 100 else text[:100] + "…"
 

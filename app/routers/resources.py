@@ -1,4 +1,4 @@
-"""What the endpoints ask for."""
+"""The resources that endpoints depend on."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
-"""What a client may send of page views: a page, and how many views of it.
+"""The page views that a client may send: a page, and how many views of it.
 
-What can go wrong: ten thousand pages in one call take time to check, and mistakes take more. So the checks run in
-pydantic's core, and mistakes beyond a number are only counted.
+What can go wrong: ten thousand pages in one call take time to check, and errors take more. So the checks run in
+pydantic's core, and beyond a limit errors are only counted.
 """
 
 from typing import Annotated, Any, NotRequired, Self
@@ -24,11 +24,11 @@ from app.routers.whole_number import WholeNumber
 
 LONGEST_PAGE = 2048
 MOST_FINDINGS = 4_500
-"""What is wrong with so many things is worth a list, of which the first are told."""
+"""The number of errors up to which they are listed, and the first of them reported."""
 
 
 def _short_enough(page: str) -> str:
-    # A letter takes four bytes at most: of ten thousand pages, nearly none has to be encoded.
+    # A character takes at most four bytes, so hardly any of ten thousand pages must be encoded to check.
     if len(page) * 4 > LONGEST_PAGE and len(page.encode()) > LONGEST_PAGE:
         raise ValueError(f"must have at most {LONGEST_PAGE:,} bytes")
     return page
@@ -36,7 +36,7 @@ def _short_enough(page: str) -> str:
 
 Page = Annotated[
     str,
-    # OpenAPI counts in characters, and we in bytes.
+    # OpenAPI counts characters; the limit is in bytes.
     Field(min_length=1, pattern=r"^[^\x00]*$", json_schema_extra={"maxLength": LONGEST_PAGE}),
     AfterValidator(_short_enough),
 ]
@@ -48,7 +48,7 @@ Count = Annotated[int, WholeNumber(least=1, most=1_000_000)]
 
 
 class View(BaseModel):
-    """How many views of the page of the URL."""
+    """The number of views of the page in the URL."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"count": 3}]})
 
@@ -57,9 +57,9 @@ class View(BaseModel):
 
 @with_config(ConfigDict(extra="forbid"))
 class PageView(TypedDict):
-    """How many views of which page."""
+    """A page, and the number of views of it."""
 
-    # No model: to make ten thousand of them would hold up everybody else in this process for twice as long.
+    # Not a model: creating ten thousand of them would block the event loop for twice as long.
     page: Page
     count: NotRequired[Annotated[Count, Field(json_schema_extra={"default": 1})]]
 
@@ -76,7 +76,7 @@ class ManyViews(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _without_endless_findings(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        # To make a list of tens of thousands takes longer than to find them, and holds up everyone.
+        # Listing tens of thousands of errors takes longer than finding them, and blocks the event loop.
         try:
             return handler(given)
         except ValidationError as error:

@@ -1,6 +1,6 @@
-"""The strategies as data: what each one is, when to use it, and when not; and what the traffic suggests.
+"""The strategies as data: what each one is, when to use it and when not, and what the traffic suggests.
 
-What can go wrong: a suggestion from little traffic; it says how sure it is. Nothing is ever switched by it.
+What can go wrong: little traffic makes a poor suggestion, so each says how sure it is. It never switches anything.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from app.caching import CacheAside, ReadThrough, WriteBehind, WriteThrough
 
 
 class Reads(BaseModel):
-    """How the reads went since the service started, all workers together."""
+    """Reads since the service started, over all workers."""
 
     hits: int
     misses: int = Field(description="Reads whose own load asked the database.")
@@ -27,7 +27,7 @@ class Reads(BaseModel):
 
 
 class Writes(BaseModel):
-    """How the writes went that are carried to the database later, since the service started, all workers together."""
+    """Writes that reach the database later, since the service started, over all workers."""
 
     accepted: int | None = Field(description="Views taken on: flushed, and waiting. Null where `backlog` is.")
     backlog: int | None = Field(description="Views that wait for the database; null while Redis does not answer.")
@@ -55,7 +55,7 @@ class Strategy(BaseModel):
 
 
 class Advised(BaseModel):
-    """What the traffic of a resource suggests, by the article's decision tree. Nothing is switched by it."""
+    """What the traffic of a resource suggests, by the article's decision tree. Nothing is ever switched by it."""
 
     configured: Choice
     suggested: Choice
@@ -74,7 +74,7 @@ class Advised(BaseModel):
 
 
 class LiveStrategy(Strategy):
-    """One strategy, how it does, and whether it is the one that its traffic suggests."""
+    """One strategy, its live figures, and what its traffic suggests."""
 
     live: Reads | Writes
     advice: Advised
@@ -168,15 +168,15 @@ CACHED = ("users", "products", "inventory")
 NEEDS: Mapping[str, Needs] = {
     "/users": Needs(timedelta(0), Loss.NOTHING),
     "/products": Needs(timedelta(0), Loss.NOTHING),
-    # Somebody acts on it: what is sold twice costs money.
+    # Clients act on it, and a piece sold twice costs money.
     "/inventory": Needs(timedelta(0), Loss.REVENUE, counts=True),
     "/page-views": Needs(timedelta(0), Loss.DASHBOARD, counts=True),
 }
-"""What the data of each resource must have, by the promises that the service makes."""
+"""What the data of each resource needs, by the promises of the service."""
 
 
 def advised(strategy: Strategy, traffic: Traffic) -> Advised:
-    """What `traffic` suggests for the resource of `strategy`, beside what is configured."""
+    """Returns what `traffic` suggests for the resource of `strategy`, compared with what is configured."""
     needs, configured = NEEDS[strategy.resource], Choice(strategy.name)
     advice = advise(needs, traffic)
     return Advised(

@@ -22,7 +22,7 @@ ALL = Depends(Untagged(PERSONAL))
 
 
 class UserPage(BaseModel):
-    """Some users, in the order of their ids. `next` is the value for `after`, null at the end."""
+    """One page of users, in the order of their ids. `next` is the `after` of the next page, null on the last."""
 
     items: list[User]
     next: int | None
@@ -38,7 +38,7 @@ class UserPage(BaseModel):
     responses=CREATED | documented(403, 409, 412, 415, 422, 503),
 )
 async def create(new: NewUser, users: CachedUsers) -> Response:
-    """Writes to the database, and then forgets in the cache that there was no such user."""
+    """Writes to the database, then invalidates the cached absence of the user."""
     user = await users.create(new)
     return written(user, USER, status=201, location=f"/users/{user.id}")
 
@@ -51,8 +51,9 @@ async def create(new: NewUser, users: CachedUsers) -> Response:
     responses=NAMED | documented(412, 422, 503),
 )
 async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Response:
-    """From the database: a page is not one key, so no cache holds it. A user that cannot be read holds up no other."""
-    rows = await users.page(after=after, limit=limit + 1)  # One more than asked for tells if there is more.
+    """Reads from the database; pages are not cached. A user that cannot be read does not affect the others: its id is
+    listed in `unreadable`."""
+    rows = await users.page(after=after, limit=limit + 1)  # One extra row shows whether there are more.
     ids = [row.id if isinstance(row, User) else int(row.key) for row in rows]
     page = UserPage(
         items=[row for row in rows[:limit] if isinstance(row, User)], next=ids[limit - 1] if len(rows) > limit else None
@@ -70,7 +71,8 @@ async def page(users: CachedUsers, limit: Limit = 50, after: AfterId = 0) -> Res
 )
 @direct
 async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = None) -> Response:
-    """From the cache; on a miss from the database, once for all who ask. `Cache-Status` says which."""
+    """Reads from the cache; on a miss from the database, once for all waiting readers. `Cache-Status` says which it
+    was."""
     return answer(await users.get(user_id), USER, user_id, expected)
 
 
@@ -84,12 +86,12 @@ async def read(user_id: UserId, users: CachedUsers, expected: Preconditions = No
 async def change(
     user_id: UserId, changes: Annotated[UserPatch, Body()], users: CachedUsers, expected: Preconditions
 ) -> Response:
-    """Writes to the database, and then invalidates: no read that starts after this answer sees the old user."""
+    """Writes to the database, then invalidates: no read that starts after this answer sees the old user."""
     return written(await users.change(user_id, changes, expected), USER)
 
 
 @router.delete("/{user_id}", status_code=204, summary="Remove a user", responses=documented(403, 404, 412, 422, 503))
 async def delete(user_id: UserId, users: CachedUsers, expected: Preconditions) -> Response:
-    """Removes it from the database, and then invalidates."""
+    """Removes the user from the database, then invalidates the cache."""
     await users.delete(user_id, expected)
     return bare(204, PERSONAL)

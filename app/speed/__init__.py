@@ -1,9 +1,9 @@
-"""What is here for speed alone. The service does the same without it, and the lesson is elsewhere.
+"""Optimizations. The service behaves the same without them, and they teach nothing about caching.
 
-    direct_way          a request that has nothing in it but a key calls its endpoint at once
-    one_write           head and body of an answer leave in one system call
-    settled_garbage     the collector looks less often, and not through the application's own modules
-    resource            what an endpoint works on, given to it without a thread
+    direct_way          calls the endpoint directly for a request that contains nothing but a key
+    one_write           sends head and body of an answer in one system call
+    settled_garbage     runs the garbage collector less often, and not over the application's own modules
+    resource            passes an endpoint its resource without a thread
 
 `docs/performance.md` says what each of them gains.
 """

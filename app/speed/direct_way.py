@@ -1,14 +1,14 @@
-"""The direct way from a request to its endpoint, where it has nothing in it but a key, or a list of keys.
+"""The direct way from a request to its endpoint, for requests that contain nothing but a key or a list of keys.
 
     the whole way     a request, three exit stacks, the router, dependencies, validation, the endpoint, a response
     the direct way    the key, the endpoint, a response: a third of the work, and most of what a hit costs
 
-Documentation, errors and endpoint are the same on both ways. Whatever has more to say goes the whole way: a body, a
-precondition, an idempotency key, another parameter, a key that is not valid. It is a pure ASGI middleware, and the
-innermost one: what others add, such as CORS or a login, is around it.
+Documentation, errors and endpoint are the same on both ways. Any request with more in it goes the whole way: a body, a
+precondition, an idempotency key, another parameter, an invalid key. The direct way is a pure ASGI middleware, and the
+innermost one, so other middleware, such as CORS or a login, still applies.
 
-What can go wrong: an endpoint that reads another header would not see it here, so `direct` refuses one. A route or a
-router with dependencies, such as a login, goes the whole way.
+What can go wrong: an endpoint that reads another header would not get it on the direct way, so `direct` refuses such an
+endpoint. A route or a router with dependencies, such as a login, goes the whole way.
 """
 
 import inspect
@@ -30,25 +30,26 @@ D = TypeVar("D")
 E = TypeVar("E", bound=Callable[..., Any])
 
 TELLING = frozenset({b"if-match", b"if-none-match", b"idempotency-key", b"transfer-encoding", b"expect"})
-"""A request with one of these headers, or with a body, goes the whole way."""
+"""The headers that send a request the whole way, as a body does."""
 UNASKED = frozenset({"expected", "idempotency_key", "body"})
-"""What an endpoint may ask for besides its key and its resource: it is in those headers, or in the body."""
+"""The parameters that an endpoint may have besides its key and its resource: they come from those headers or the body.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """What the direct way needs to know of an endpoint."""
+    """What the direct way needs to know about an endpoint."""
 
     key: str
     type_: TypeAdapter[Any]
     argument: str
-    """The one that takes the resource."""
+    """The parameter that takes the resource."""
     resource: Resource
     in_query: bool
 
     def given(self, scope: Scope, path: Mapping[str, Any]) -> Any:
-        """The key as it was sent, or all that stand under its name in the query; None if that says something else, or
-        has to be decoded."""
+        """Returns the key as it was sent, or all values under its name in the query. Returns None if the query has
+        other parameters or must be decoded."""
         if not self.in_query:
             return path[self.key]
         query: bytes = scope["query_string"]
@@ -60,15 +61,15 @@ class Direct:
 
 WAYS: dict[Callable[..., Any], Direct] = {}
 UNNEEDED: set[object] = set()
-"""The dependencies, or their classes, that look at nothing but a body and the headers of `TELLING`."""
+"""The dependencies, or their classes, that read only the body and the headers in `TELLING`."""
 
 
 def direct(endpoint: E) -> E:
-    """Marks an endpoint that may be called directly: with its key, by the rules that its annotation has, and with the
-    `Resource` that it works on. It has to answer a response. Where its key is a list in the query, one for each time
-    that the query names it, whatever else the query may say has a default.
+    """Marks an endpoint that may be called directly: with its key, validated by its annotation, and the `Resource`
+    that it works on. The endpoint must return a response. If the key is a list in the query, one value per occurrence,
+    all other query parameters must have defaults.
 
-    Raises ValueError for an endpoint that asks for more than the direct way knows.
+    Raises ValueError for an endpoint with parameters that the direct way cannot supply.
     """
     types = get_type_hints(endpoint, include_extras=True)
     parameters = list(inspect.signature(endpoint).parameters)
@@ -91,25 +92,25 @@ def direct(endpoint: E) -> E:
 
 
 def unneeded(dependency: D) -> D:
-    """Marks a dependency, or a class of them, that has nothing to look at on the direct way."""
+    """Marks a dependency, or a class of dependencies, that has nothing to check on the direct way."""
     UNNEEDED.add(dependency)
     return dependency
 
 
 class DirectWay:
-    """Answers what may be answered directly, and leaves the rest to the application that it wraps.
+    """Answers requests that can be answered directly, and passes all others to the wrapped application.
 
-    `routes` are the application's own, in the order in which it matches them.
+    `routes` are the application's routes, in matching order.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
-        # By method and the first part of the path: next to nothing is left to be held against a route's pattern. A
-        # route that goes the whole way stands there, too: what it takes, none behind it gets.
+        # Keyed by method and first path segment, so that few patterns are left to match. Routes that go the whole way
+        # are listed too: they shadow the routes after them.
         self._routes: dict[tuple[str, str], list[tuple[Route, Direct | None]]] = {}
         for route in routes:
-            # Another application, or another router, or who matches otherwise: nobody can say what is left to those
-            # behind it.
+            # A mounted application, another router, or a route with its own matching: it is unknown what it leaves to
+            # the routes after it.
             if not isinstance(route, Route) or type(route).matches not in (Route.matches, APIRoute.matches):
                 break
             if not route.methods or "{" in _first(route.path):
@@ -125,14 +126,14 @@ class DirectWay:
         endpoint, arguments = found
         try:
             response: Response = await endpoint(**arguments)
-        except Exception as error:  # noqa: BLE001  # It is raised where the application's own handlers hear it.
+        except Exception as error:  # noqa: BLE001  # Raised again where the application's handlers see it.
             await _failed(error, scope["app"])(scope, receive, send)
         else:
             await response(scope, receive, send)
 
     def _found(self, scope: Scope) -> tuple[Callable[..., Any], dict[str, Any]] | None:
-        """The endpoint of a request and its arguments, if it may be called directly."""
-        # What `matches` does, without what it does for the routes of others and below a path: a twentieth of a hit.
+        """Returns the endpoint of a request and its arguments, if it may be called directly."""
+        # Does what `Route.matches` does, except for mounts and root paths. That saves a twentieth of a hit.
         path: str = scope["path"]
         for route, way in self._routes.get((scope["method"], _first(path)), ()):
             match = route.path_regex.match(path)
@@ -147,15 +148,15 @@ class DirectWay:
             try:
                 key = way.type_.validate_python(given)
             except ValidationError:
-                return None  # The whole way says what is wrong.
-            # As a router does: handlers and middlewares read which route it was.
+                return None  # The whole way reports what is wrong.
+            # A router sets these, and handlers and middleware read them.
             scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, named
             return route.endpoint, {way.key: key, way.argument: way.resource.of(scope["app"].state.resources)}
         return None
 
 
 def _way(route: Route) -> Direct | None:
-    """How to call its endpoint directly, if nothing is done before it but to look at what is not sent on this way."""
+    """Returns how to call the route's endpoint directly, if all its dependencies are marked `unneeded`."""
     free = type(route) is APIRoute and all(_is_ours(dependency) for dependency in route.dependencies)
     return WAYS.get(route.endpoint) if free else None
 
@@ -169,7 +170,7 @@ def _first(path: str) -> str:
 
 
 def _failed(error: Exception, app: FastAPI) -> ASGIApp:
-    """What an endpoint on the whole way makes of an error: an answer, or a log entry of the server's."""
+    """Returns an application that handles `error` as on the whole way: with an answer, or a log entry of the server."""
 
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
@@ -179,7 +180,7 @@ def _failed(error: Exception, app: FastAPI) -> ASGIApp:
 
 
 def _said(annotation: Any) -> Sequence[Any]:
-    """What an annotation says besides the type."""
+    """Returns the metadata of an annotation, besides the type."""
     said: Sequence[Any] = getattr(annotation, "__metadata__", ())
     return said
 

@@ -1,14 +1,14 @@
-"""uvicorn's own HTTP, whose answers leave in one write each.
+"""uvicorn's HTTP protocol, with one write per answer.
 
-    uvicorn      head: write · body: write      two system calls, and each may wake the client
-    here         head, body: write              what is written in one tick of the event loop leaves together
+    uvicorn      head: write · body: write      two system calls, each of which may wake the client
+    here         head, body: write              what is written in one tick of the event loop is sent together
 
-Two fifths of what a hit costs over HTTP are spent in those two calls. `fourways serve` uses it, below
-`HttpConnection`; the command line of uvicorn knows no class but its own.
+Those two calls take two fifths of the cost of a hit over HTTP. `fourways serve` uses this class, as the base of
+`HttpConnection`; uvicorn's command line accepts only its own classes.
 
-What can go wrong: what is held must leave before the connection ends, and before it is much. So it is sent at the end
-of the tick at the latest, before a close, before the other side's end is acted upon, and from `LARGEST` on at once:
-else a stream would never meet the pause that uvicorn asks for when the client does not read.
+What can go wrong: held bytes must be sent before the connection ends, and before there are many. So they are sent at
+the end of the tick at the latest, before a close, before the client's end of stream is handled, and at once from
+`LARGEST` bytes on. Otherwise a stream would never see the pause that uvicorn requests when the client does not read.
 """
 
 import asyncio
@@ -17,34 +17,34 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST = 65_536
-"""Bytes from which on nothing waits for the end of the tick."""
+"""The number of held bytes from which on they are sent without waiting for the end of the tick."""
 
 
 class OneWrite(HttpToolsProtocol):
     """One connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Puts the joining transport before the real one."""
+        """Wraps the real transport in the joining one."""
         self._joined = self.join(transport)
         super().connection_made(cast("asyncio.Transport", self._joined))
 
     def join(self, transport: asyncio.Transport) -> "Joined":
-        """The joining transport."""
+        """Creates the joining transport."""
         return Joined(transport)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client has said all. After this the real transport closes itself, and asks nobody:
+        """Sends what is held. The client has ended its stream, and after this call the real transport closes itself:
 
         the answer is written, and held
                                             the client's end is read, and the transport closes
-        what is held is dropped
+        the held answer is dropped
         """
         self._joined.flush()
         return None
 
 
 class Joined:
-    """A transport whose writes of one tick become one. All else is the other transport's."""
+    """A transport that joins the writes of one tick into one. It delegates everything else to the wrapped transport."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -53,7 +53,7 @@ class Joined:
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes) -> None:
-        """Sends it at the end of this tick, or at once with all that is held, if that is much."""
+        """Holds the data until the end of this tick, or sends all that is held at once if that reaches `LARGEST`."""
         if not self._held:
             self._loop.call_soon(self.flush)
         self._held.append(data)
@@ -67,7 +67,7 @@ class Joined:
         self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Whether the transport accepts no more writes."""
         return self._transport.is_closing()
 
     def flush(self) -> None:

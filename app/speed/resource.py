@@ -1,10 +1,10 @@
-"""What an endpoint works on: one of the open resources.
+"""The dependency that gives an endpoint one of the open resources.
 
     CachedUsers = Annotated[Users, Depends(Resource(lambda open_: open_.users))]
 
-It is async: FastAPI would run a plain function in a thread, at ten times the price. And it asks no other dependency:
-that would cost each call that goes the whole way as much again. The direct way reads from the annotation of an endpoint
-which resource it works on.
+It is async, because FastAPI would run a plain function in a thread, at ten times the cost. It depends on no other
+dependency, which would double its cost on the whole way. The direct way reads an endpoint's resource from its
+annotation.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from app.wiring import Resources
 
 
 class Resource:
-    """A dependency: what `of` picks out of all that is open."""
+    """A dependency that returns what `of` picks from the open resources."""
 
     def __init__(self, of: Callable[[Resources], Any]) -> None:
         self.of = of

@@ -1,6 +1,7 @@
-"""The garbage collector while the application runs. Most of its work at a request was to walk through what stays.
+"""Tunes the garbage collector while the application runs. Most of its work per request was to walk permanent objects.
 
-What can go wrong: circles of garbage stay for longer. So what may hold much, as a body does, is let go by hand.
+What can go wrong: reference cycles stay in memory for longer. So references to large objects, such as bodies, are
+dropped by hand.
 """
 
 import gc
@@ -13,7 +14,7 @@ SELDOM = (50_000, 50, 1_000)
 
 @contextmanager
 def settled_garbage() -> Iterator[None]:
-    """Tells the collector that what is there now will stay, and to look less often for what comes."""
+    """Exempts all present objects from collection, and makes collections rarer, while the block lasts."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()

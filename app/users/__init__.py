@@ -1,1 +1,1 @@
-"""Users: cache-aside. The application asks the cache and the database itself, and invalidates after a write."""
+"""Users: cache-aside. The application queries cache and database itself, and invalidates after a write."""

@@ -1,4 +1,4 @@
-"""A user: the table, the value, and what a client may send."""
+"""A user: the table, the value, and the request bodies."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,11 +13,11 @@ from app.readable import range_of
 users = Table(
     "users",
     metadata,
-    # Ids up to 1,000 are left to the demo data, so that its examples hold in any database.
+    # Ids up to 1,000 are reserved for the demo data, so that its examples work in any database.
     Column("id", BigInteger, Identity(start=1001), primary_key=True),
     Column("name", Text, nullable=False),
     Column("email", Text, nullable=False, unique=True),
-    Column("version", BigInteger, nullable=False),  # A trigger sets it, and updated_at, at each write.
+    Column("version", BigInteger, nullable=False),  # A trigger sets it and updated_at on each write.
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
@@ -29,7 +29,7 @@ users = Table(
 
 
 class User(BaseModel):
-    """A user as the database has it."""
+    """A user as stored in the database."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +39,7 @@ class User(BaseModel):
     version: int = Field(examples=[7])
     created_at: datetime
     updated_at: datetime
-    epoch: str | None = Field(None, exclude=True)  # In which it was read or written; it is not part of the user.
+    epoch: str | None = Field(None, exclude=True)  # The epoch in which it was read or written. Not part of the user.
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -47,14 +47,14 @@ Email = Annotated[
     str,
     Field(
         max_length=254,
-        # Something before one @, and a domain with a dot after it. Whether it exists, only a letter to it can tell.
+        # Something before one @, and a domain with a dot after it. Only a mail to it would show whether it exists.
         pattern=r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s.\x00-\x1f\x7f-\x9f]+(\.[^@\s.\x00-\x1f\x7f-\x9f]+)+$",
     ),
 ]
 
 
 class NewUser(BaseModel):
-    """What makes a user."""
+    """The body that creates a user."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"name": "Grace Hopper", "email": "grace.hopper@example.com"}]}
@@ -65,7 +65,7 @@ class NewUser(BaseModel):
 
 
 class UserChanges(TypedDict, total=False):
-    """What may be changed of a user: any of it."""
+    """The changes to a user. Every field is optional."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
@@ -84,4 +84,4 @@ UserPatch = Annotated[
     AfterValidator(_not_empty),
     Field(json_schema_extra={"minProperties": 1, "examples": [{"name": "Ada King"}]}),
 ]
-"""The changes that a client sends: at least one."""
+"""The changes that a client sends: at least one field."""

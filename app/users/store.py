@@ -34,13 +34,13 @@ class UserStore:
         self._database = database
 
     async def get(self, user_id: int) -> User | None:
-        """The user, None when there is none. Raises UnreadableRow."""
+        """Returns the user, or None if there is none. Raises UnreadableRow."""
         rows = await self._database.look("users", GET, {"id": user_id})
         return _user(rows[0]) if rows else None
 
     async def page(self, *, after: int, limit: int) -> list[User | UnreadableRow]:
-        """At most `limit` users with ids above `after`, in the order of their ids; UnreadableRow in place of one that
-        cannot be read."""
+        """Returns at most `limit` users with ids above `after`, in the order of their ids, with UnreadableRow in place
+        of a row that cannot be read."""
         rows = await self._database.look("users", PAGE, {"after": after, "limit": limit})
         return [unreadable(row, "User", row["id"]) or User(**row) for row in rows]
 
@@ -56,7 +56,7 @@ class UserStore:
             raise _conflict(error, new.email) from error
 
     async def update(self, user_id: int, changes: UserChanges, expected: Expected | None) -> User:
-        """Changes a user, if it has one of the `expected` tags (None: any).
+        """Changes a user, if it has one of the `expected` tags. None accepts any.
 
         Raises NotFound, PreconditionFailed, UnreadableRow, and Conflict when the new email is taken.
         """
@@ -71,9 +71,9 @@ class UserStore:
             raise refused(error, "User", user_id) or _conflict(error, changes.get("email")) from error
 
     async def delete(self, user_id: int, expected: Expected | None) -> int:
-        """Removes a user, and answers the version of the removal. Raises NotFound and PreconditionFailed."""
+        """Removes a user. Returns the version of the removal. Raises NotFound and PreconditionFailed."""
         as_expected = true() if expected is None else expected.holds(users.c.version)
-        # A trigger has drawn the version just before, in this session.
+        # The trigger has just drawn this version from the sequence, in this session.
         version = func.currval("row_version").label("version")
         statement = delete(users).where(users.c.id == user_id, as_expected).returning(version, EPOCH)
         async with self._database.writing("users") as connection:
@@ -82,7 +82,7 @@ class UserStore:
             return int(row["version"])
 
     async def _refuse(self, connection: AsyncConnection, user_id: int, expected: Expected | None) -> None:
-        """Says why no row was found; returns when one is there by now, deleted and created again meanwhile."""
+        """Raises the reason why no row matched. Returns if one exists by now, deleted and created again meanwhile."""
         rows = await self._database.look_on(connection, VERSION, {"id": user_id})
         if not rows:
             raise NotFound(f"There is no user {user_id}.")
@@ -99,5 +99,5 @@ def _user(row: Row) -> User:
 def _conflict(error: IntegrityError, email: str | None) -> Exception:
     if constraint(error) == "uq_users_email":
         return Conflict(f"The email {email} is taken.")
-    # Somebody has given a row this id by hand, ahead of the sequence; the next id may be free.
+    # A row was given this id by hand, ahead of the sequence. The next id may be free.
     return DatabaseUnavailable(f"The user could not be saved ({constraint(error)}); try again.")

@@ -1,4 +1,4 @@
-"""Users, products, stock, page views, the ledger, the dead letters, the outbox, and their triggers."""
+"""Creates users, products, stock, page views, the ledger, the dead letters, the outbox, and their triggers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -54,8 +54,8 @@ BEGIN
 END $$;
 """
 
-# Whoever writes, with whatever rights and search_path: this sequence numbers the change, and this outbox gets it. A
-# temporary table of that name must not, so temporary tables come last.
+# Whatever rights and search_path a writer has, this sequence numbers the change, and this outbox gets it. A temporary
+# table of the same name must not get it, so temporary tables come last.
 PINNED = """
 DO $$ BEGIN
   EXECUTE format('ALTER FUNCTION {function}() SET search_path = %I, pg_temp', current_schema());

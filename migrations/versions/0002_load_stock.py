@@ -1,4 +1,4 @@
-"""How the stock of a SKU is read for the cache: under the lock that its writers hold."""
+"""Adds the function that reads the stock of a SKU for the cache, under the lock that its writers hold."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# Two functions, so that readers and writers cannot come to lock different things.
+# Two functions, so that readers and writers cannot end up locking different things.
 FUNCTIONS = """
 CREATE FUNCTION stock_lock(sku text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
   SELECT hashtextextended(sku, 4)

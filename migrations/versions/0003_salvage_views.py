@@ -1,4 +1,4 @@
-"""How a batch is counted that is refused as a whole: page by page."""
+"""Adds the function that counts a batch page by page when it is refused as a whole."""
 
 from alembic import op
 
@@ -7,8 +7,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# Each page stands in a block of its own: what the database refuses is undone alone. Anything else, a deadlock or a lost
-# connection, is no page's fault, and undoes all.
+# Each page has its own block, so a page that the database refuses is rolled back alone. Any other error, such as a
+# deadlock or a lost connection, is no page's fault and rolls back everything.
 SALVAGE = """
 CREATE FUNCTION salvage_views(pages text[], deltas bigint[])
 RETURNS TABLE (refused_page text, refused_delta bigint, reason text) LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-"""Who this database is, and which Redis is believed with it."""
+"""Adds the identity of this database, and the epochs, which say which Redis is trusted with it."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The ledger's floor, and its hours in the order in which they were opened: no clock alone drops a partition."""
+"""Adds the ledger's floor, and its hours in the order in which they were opened: no clock alone drops a partition."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -44,7 +44,7 @@ BEGIN
 END $$;
 """
 
-# The partitions that are there were opened one after the other, each in its hour.
+# The existing partitions were opened one after the other, each in its hour.
 ENTER = """
 INSERT INTO ledger_hours (hour, created_at)
 SELECT hour, hour FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, make_timestamptz(
@@ -53,10 +53,10 @@ SELECT hour, hour FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, mak
 WHERE inhparent = 'applied'::regclass ORDER BY hour
 """
 
-# No batch is of before 1970. What was older than the oldest partition could not be told before, either.
+# No batch is older than 1970. It was already unknown whether a batch older than the oldest partition was counted.
 FLOOR = "INSERT INTO ledger_floor (hour) SELECT coalesce(min(hour), '1970-01-01 00:00+00') FROM ledger_hours"
 
-# They were recorded under the hour in which they became dead letters, and are looked for here from now on.
+# Batches that became dead letters were recorded under the hour of that event. From now on they are looked up here.
 SET_ASIDE = "INSERT INTO set_aside SELECT DISTINCT batch FROM dead_letters WHERE batch IS NOT NULL"
 
 

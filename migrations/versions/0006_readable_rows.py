@@ -1,8 +1,8 @@
-"""What SQL may write is what the application can read: times of the years 1 to 9999, ids from 1, skus that a URL names.
+"""Lets SQL write only what the application can read: times in the years 1 to 9999, ids from 1, skus that URLs can name.
 
-Where there are rows, the rules are NOT VALID: they hold for each row that is written from here on, and none that is
-there is looked at, so that the upgrade neither fails by an old row nor holds up others while it reads a large table.
-`ALTER TABLE … VALIDATE CONSTRAINT` tells whether there is one.
+In a table with rows the constraints are NOT VALID: they hold for each row written from now on, and existing rows are
+not checked. So the upgrade neither fails because of an old row nor blocks others while it reads a large table.
+`ALTER TABLE … VALIDATE CONSTRAINT` shows whether there is such a row.
 """
 
 from alembic import op
@@ -21,7 +21,7 @@ TIMES = {
 }
 TIME = "{0} BETWEEN timestamptz '0001-01-01 00:00:00+00' AND timestamptz '9999-12-31 23:59:59.999999+00'"
 
-# As the API has it, but for the blanks and control characters beyond ASCII, which depend on the database's encoding.
+# As in the API, except for whitespace and control characters beyond ASCII, which depend on the database's encoding.
 SKU = "sku !~ '^[[:space:]]|[[:space:]]$|[[:cntrl:]]' AND sku NOT IN ('.', '..')"
 
 RULES = {
@@ -29,7 +29,7 @@ RULES = {
     ("users", "id_range"): "id >= 1",
     ("products", "sku_form"): SKU,
     ("stock", "sku_form"): SKU,
-    # More cannot be added up exactly in Redis, nor read exactly by every JSON parser.
+    # Redis cannot add larger numbers exactly, nor can every JSON parser read them exactly.
     ("page_views", "views_exact"): "views <= 9007199254740991",
 }
 

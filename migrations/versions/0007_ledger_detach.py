@@ -1,4 +1,4 @@
-"""How a partition of the ledger comes back that somebody began to detach, and has not."""
+"""Adds the function that finishes a half-done DETACH of a ledger partition, so that it can be attached again."""
 
 from alembic import op
 
@@ -7,8 +7,8 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# DETACH … CONCURRENTLY takes two transactions. One that was broken off in between leaves a partition that is neither
-# there nor gone: nobody may write into it, and it cannot be attached. So the detaching is brought to its end.
+# DETACH … CONCURRENTLY takes two transactions. If it is interrupted between them, the partition is neither attached nor
+# detached: nothing can be written to it, and it cannot be attached. So the function finishes the DETACH.
 FUNCTION = """
 CREATE FUNCTION finish_ledger_detach(wanted timestamptz) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE

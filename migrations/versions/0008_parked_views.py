@@ -1,4 +1,4 @@
-"""Views that are counted, and wait for the row of their page: somebody has locked it, or it is too slow to change."""
+"""Adds the table of views that are counted and wait for their page's row, which is locked or too slow to change."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,7 +26,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # What is parked is counted: without its table, it would be lost. Nobody parks or settles meanwhile:
+    # Parked views are counted, and dropping the table would lose them. The lock keeps processes from parking and
+    # settling meanwhile:
     #   a process has settled 5, and not committed yet      they are settled here, too
     op.execute("LOCK TABLE parked_views IN ACCESS EXCLUSIVE MODE")
     op.execute("""
