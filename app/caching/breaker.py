@@ -84,7 +84,7 @@ class Breaker:
         self.verified = True
         """Whether the database has confirmed that Redis has every invalidation. While the database is silent, Redis is
         still believed, and hits are marked as not verified."""
-        self.why = "nobody has looked yet"
+        self.why = "it has not been checked yet"
         """Why the breaker is open, or was the last time."""
         self._lives: tuple[str, str | None] | None = None
         self._life = ""
@@ -124,7 +124,7 @@ class Breaker:
                 while not self.closed and not self.is_open:
                     await self._news.wait()
         except TimeoutError:
-            raise CacheUnavailable("Nobody knows whether Redis was told of the last changes.") from None
+            raise CacheUnavailable("It is unknown whether Redis has the latest invalidations.") from None
         if self.is_open:
             raise CacheUnavailable(f"Redis is not asked: {self.why}.")
 
@@ -198,12 +198,12 @@ class Breaker:
         does not report restarts: it is not believed again before the last minute's changes were invalidated again."""
         before, self.run = self.run, run
         if before not in (None, run):
-            self.open("it has restarted, or is another one than before")
-            raise AnotherRun("Redis has restarted, or is another one than before.")
+            self.open("it has restarted or was replaced")
+            raise AnotherRun("Redis has restarted or was replaced.")
         if lost:
             self.forgetful = True
             if not self.is_open:
-                self.open("a connection to it was lost, and it does not tell whether it has restarted")
+                self.open("a connection to it was lost, and it does not report whether it has restarted")
 
     def _set(self, *, is_open: bool, until: Moment) -> None:
         if is_open != self.is_open:

@@ -31,7 +31,7 @@ class Bulkhead:
         try:
             await asyncio.wait_for(self._turns.acquire(), TURN.total_seconds())
         except TimeoutError:
-            raise Overloaded("Too many reads ask the database already, past the cache.") from None
+            raise Overloaded("Too many reads already query the database past the cache.") from None
         try:
             yield
         finally:

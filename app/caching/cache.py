@@ -52,7 +52,7 @@ class Cache:
         """Reserves a name for one kind of data, and returns its prefix in Redis. Raises ValueError if the name belongs
         to another kind: values and counters under one name would overwrite each other."""
         if self.names.setdefault(name, kind) != kind:
-            raise ValueError(f"{name} is the name of {self.names[name]} already: choose another one for {kind}.")
+            raise ValueError(f"{name} is already the name of {self.names[name]}: choose another one for {kind}.")
         return self.prefix + name
 
 
@@ -100,7 +100,7 @@ async def open_cache(
 def _warn(breaker: Breaker) -> None:
     if breaker.is_open and not breaker.losses:
         logger.warning(
-            "Nobody has renewed the trust in Redis for %d s, so every read asks the database. Is a relay running? "
+            "Nothing has renewed the trust in Redis for %d s, so every read queries the database. Is a relay running? "
             "Without one, open the cache without `relayed`.",
             PATIENCE.total_seconds(),
         )

@@ -58,8 +58,8 @@ class Invalidating(Generic[K, V]):
         if failed is None:
             return result
         if not isinstance(failed, NotInvalidated):
-            logger.error("A write is committed, and not all that it changed was invalidated: %r", failed)
-            cause, failed = failed, NotInvalidated(f"The write is committed, and not invalidated: {failed!r}.")
+            logger.error("A write is committed, but not everything it changed was invalidated: %r", failed)
+            cause, failed = failed, NotInvalidated(f"The write is committed but not invalidated: {failed!r}.")
             failed.__cause__ = cause
         failed.result = result
         raise failed

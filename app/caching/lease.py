@@ -65,5 +65,5 @@ class Fill(StrEnum):
 def whole(version: int) -> int:
     """Returns the version of a row. Raises TypeError for anything but an int: it would fail a whole batch of keys."""
     if type(version) is not int:
-        raise TypeError(f"{version!r} is no version of a row: it must be a whole number, from the database.")
+        raise TypeError(f"{version!r} is not a row version: it must be a whole number from the database.")
     return version

@@ -130,7 +130,7 @@ class Region(Background, Generic[K, V]):
         reading = self.unkept(value, Outcome.MISS)
         try:
             if losses not in (None, self.breaker.losses):
-                raise CacheUnavailable(f"Trust was lost while {self._name} was asked for.")
+                raise CacheUnavailable(f"Trust was lost during a load of {self._name}.")
             if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))

@@ -50,7 +50,7 @@ class Renewal:
         try:
             await self.renew()
         except CacheUnavailable as error:
-            logger.warning("%s Reads ask the database until it answers.", error)
+            logger.warning("%s Reads query the database until it answers.", error)
         async with self._repeating.running():
             yield
         if self._owed:
@@ -58,7 +58,7 @@ class Renewal:
                 await self.renew()
         if self._owed:
             logger.error(
-                "Redis was not told that %d keys have changed: others may read old values until these expire.",
+                "%d keys were not invalidated in Redis: others may read old values until these expire.",
                 self.owed,
             )
 
@@ -69,8 +69,8 @@ class Renewal:
         exception to raise."""
         if version >= self._owed.get((region, key), (version,))[0]:
             self._owed[region, key] = version, invalidate
-        self._breaker.open("it could not be told of a change")
-        return NotInvalidated(f"Redis could not be told that {region} {key} has changed; it is told again.")
+        self._breaker.open("an invalidation failed")
+        return NotInvalidated(f"The invalidation of {region} {key} failed; it is retried.")
 
     async def renew(self) -> timedelta:
         """Makes one round, and returns the time until the next one. Raises CacheUnavailable."""

@@ -166,7 +166,7 @@ class SingleFlight(Generic[K, V]):
         # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
         if not done or self._region.closing:
-            raise LoadTimeout(f"Somebody loads {key!r}, and was not done within {PATIENCE.total_seconds():g} s.")
+            raise LoadTimeout(f"A load of {key!r} was not done within {PATIENCE.total_seconds():g} s.")
         return task.result()
 
     def _load(self, flight: tuple[K, str], load: Load[K, V]) -> asyncio.Task[Landing[V]]:

@@ -84,9 +84,9 @@ def _fate(error: BaseException) -> str | None:
     """Returns what the system or the client detected in place of an answer."""
     text = str(error)
     if isinstance(error, AnotherRun):
-        return "has restarted, or is another one than before"
+        return "has restarted or was replaced"
     if text == "No connection available.":
-        return "is asked on all connections that this process may have"
+        return "is busy on all connections of this process"
     if isinstance(error, socket.gaierror):
         return "is not found: its name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -76,7 +76,7 @@ async def test_an_invalidation_that_fails_is_raised_and_told_again(
         await writer.get(1, source.get)
         source.rows[1] = Thing(name="new", version=2)
         wire.refuse()
-        with pytest.raises(NotInvalidated, match="Redis could not be told that things 1 has changed"):
+        with pytest.raises(NotInvalidated, match="The invalidation of things 1 failed"):
             await writer.invalidate(1, 2)
         value = await writer.get(1, source.get)
         assert (value.value, value.outcome) == (source.rows[1], Outcome.BYPASSED), "It reads what it has written."
@@ -147,7 +147,7 @@ async def test_a_version_that_is_no_number_is_refused_and_fails_no_other(
         bad, good = await asyncio.gather(
             one.invalidate(1, cast("int", "abc")), one.invalidate(2, 2), return_exceptions=True
         )
-        assert (str(bad), good) == ("'abc' is no version of a row: it must be a whole number, from the database.", None)
+        assert (str(bad), good) == ("'abc' is not a row version: it must be a whole number from the database.", None)
         assert opened.renewal is not None
         assert (opened.renewal.owed, opened.breaker.closed) == (0, True)
 
@@ -184,7 +184,7 @@ async def test_what_is_owed_at_the_end_is_said(
             with pytest.raises(NotInvalidated):
                 await writer.invalidate(1, 2)
         wire.heal()
-    assert "Redis was not told that 1 keys have changed" in caplog.text
+    assert "1 keys were not invalidated in Redis" in caplog.text
 
 
 async def test_a_cache_that_is_relayed_by_nobody_says_so(

@@ -20,12 +20,12 @@ def ulid(now: float) -> str:
 def ulid_time(batch: str) -> int:
     """Returns when an id was made, in milliseconds since the epoch. Raises ValueError if it is not a ULID."""
     if len(batch) != 26 or any(letter not in ALPHABET for letter in batch):
-        raise ValueError(f"{batch!r} is no ULID.")
+        raise ValueError(f"{batch!r} is not a ULID.")
     time = 0
     for letter in batch[:10]:
         time = time << 5 | ALPHABET.index(letter)
     if time > YEAR_9999:
-        raise ValueError(f"{batch!r} is of no time that can be.")
+        raise ValueError(f"{batch!r} has an impossible time.")
     return time
 
 

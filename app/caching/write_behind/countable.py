@@ -13,20 +13,20 @@ LARGEST = 2**53 - 1
 def check(key: str, amount: int, idempotency_key: str | None) -> None:
     """Raises ValueError for an invalid addition."""
     if type(amount) is not int:
-        raise ValueError(f"{amount!r} is no amount: it must be a whole number.")
+        raise ValueError(f"{amount!r} is not an amount: it must be a whole number.")
     if not 1 <= amount <= LARGEST:
         raise ValueError(f"{amount:,} cannot be added: an amount must be 1 to {LARGEST:,}.")
     check_key(key)
     if idempotency_key is not None and (not _is_text(idempotency_key) or " " in idempotency_key):
         raise ValueError(
-            f"{_cut(idempotency_key)} is no idempotency key: it must be text without blanks, and not empty."
+            f"{_cut(idempotency_key)} is not an idempotency key: it must be text without blanks, and not empty."
         )
 
 
 def check_key(key: str) -> None:
     """Raises ValueError for an invalid key."""
     if not _is_text(key):
-        raise ValueError(f"{_cut(key)} is no key: it must be text, and not empty.")
+        raise ValueError(f"{_cut(key)} is not a key: it must be text, and not empty.")
 
 
 def _is_text(words: object) -> bool:

@@ -27,7 +27,5 @@ class DeadLetters:
         dead letters. Raises what `salvage` raises."""
         rows, dead = await self._salvage(entry, reason, await self._gathering.deliveries(entry))
         self._observe(Flow.DEAD, dead)
-        logger.error(
-            "The entry %s was refused, and of its amount %d became dead letters: %s", entry.place, dead, reason
-        )
+        logger.error("Entry %s was refused, and %d of its amount became dead letters: %s", entry.place, dead, reason)
         return rows, dead

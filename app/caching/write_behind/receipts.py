@@ -216,7 +216,7 @@ class Receipts:
             receipt.gone_at = time.monotonic()
         elif time.monotonic() - receipt.gone_at > IN_HAND.total_seconds():
             if receipt.amount:
-                logger.error("Redis has lost an amount of %d, and nobody is known to have it any more.", receipt.amount)
+                logger.error("Redis has lost an amount of %d, which cannot be recovered.", receipt.amount)
                 self._observe(Flow.LOST, receipt.amount)
             self._receipts[shard].pop(receipt.id, None)
             self._drop(receipt)

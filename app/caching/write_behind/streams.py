@@ -43,7 +43,7 @@ class Streams:
             else:
                 wrong.append(f"{shard.stream} is a {type_.decode()}")
         changed, self.readable = readable.keys() != self.readable.keys(), readable
-        says = f"{', '.join(wrong)} in Redis, and no stream: nothing is flushed from it."
+        says = f"{', '.join(wrong)} in Redis, not a stream: nothing is flushed from it."
         self.trouble = CacheError(says) if wrong else None
         if changed and self.trouble is not None:
             logger.error("%s", self.trouble)

@@ -70,7 +70,7 @@ def only(call: Callable[P, Awaitable[R]], *errors: type[CacheError]) -> Callable
         except known:
             raise
         except Exception as error:
-            raise NotDone(f"The target has raised {error!r}.") from error
+            raise NotDone(f"The target raised {error!r}.") from error
 
     return guarded
 

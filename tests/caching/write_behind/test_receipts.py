@@ -556,7 +556,7 @@ async def test_at_its_end_a_process_does_not_wait_for_a_database_that_is_away(
         await wired.counters.add("home", 5)
         await redis.flushall()
         wire.refuse()
-    assert "nobody knows what has become of an amount of 5" in caplog.text
+    assert "the fate of an amount of 5 is unknown" in caplog.text
 
 
 async def test_of_two_processes_each_takes_its_own_on_again(
