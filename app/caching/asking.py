@@ -40,7 +40,7 @@ class Asking:
     async def tell(self, call: Callable[[], Awaitable[None]]) -> None:
         """Makes a call that counts only if the same Redis is believed before and after it:
 
-        A believes R1, and invalidates there    B finds that R2 is the believed one, and fills it with the old value
+        A believes R1, and invalidates there    B finds that R2 is the one, fills it with the old value, and believes it
         R1 has answered; A must not answer, because no reader asks R1 any more
         """
         losses, life = self._breaker.losses, self._breaker.life

@@ -3,7 +3,7 @@
     closed    Redis is asked and believed: within the last `TRUST`, a relay verified that Redis had the invalidation of
               every change committed until then
     lapsed    the last verification is older than `TRUST`: a reader waits a moment for news
-    open      Redis does not answer, or is not the Redis of before: reads go to the database, a few at a time
+    open      Redis does not answer, or is another Redis than before: reads go to the database, a few at a time
               (`bulkhead.py`)
 
 Trust is a lease. It ends by itself on every instance, even on one that hangs, that is unreachable, or whose machine was
@@ -46,8 +46,8 @@ T = TypeVar("T")
 
 TRUST = timedelta(milliseconds=350)
 SETTLED = TRUST + timedelta(milliseconds=50)
-"""This long after a commit, Redis has its invalidation or no instance believes Redis: `TRUST`, and more than two clocks
-can drift apart in that time."""
+"""This long after a commit, either Redis has its invalidation, or no instance believes Redis: `TRUST`, and more than
+two clocks can drift apart in that time."""
 NEWS = timedelta(seconds=2)
 """How long a reader waits after trust has lapsed. Nearly always this process stood still or is overloaded, and has news
 within milliseconds. A waiting reader costs nothing; one that queries the database would keep this process busy."""

@@ -6,10 +6,10 @@ CacheError
 ├── NotInvalidated      A write is committed, but its invalidation failed. It is retried.
 ├── LoadTimeout         A load of this key took longer than a reader waits.
 ├── Overloaded          Too many reads query the database past the cache: no more may.
-├── TargetUnavailable   A `flush` or a `load` raises it if the database is down.
-│   └── NotDone         The database is up but has not done the work. It may do less work at once.
-├── Refused             A `flush` raises it if the database refuses some of its input.
-├── Unreadable          A `load` returns it in place of a row that it cannot read.
+├── TargetUnavailable   Raised by a `flush` or a `load` if the database is down.
+│   └── NotDone         The database is up but has not done the work. A smaller part of it may succeed.
+├── Refused             Raised by a `flush` if the database refuses some of the input.
+├── Unreadable          Returned by a `load` in place of a row that it cannot read.
 ├── BacklogFull         Too many writes are pending: no more are accepted.
 ├── KeysFull            Too many idempotency keys are remembered: no new ones are accepted.
 ├── KeyWorn             An idempotency key was used too often: it accepts nothing new.
@@ -58,20 +58,20 @@ class Overloaded(CacheError):
 
 
 class TargetUnavailable(CacheError):
-    """A `flush` or a `load` raises it if the database is down, and nothing is wrong with the input."""
+    """Raised by a `flush` or a `load` if the database is down, and nothing is wrong with the input."""
 
 
 class NotDone(TargetUnavailable):
-    """A `flush` or a `load` raises it if the database has not done the work in time. A `flush` also raises it if the
-    database answered with an unknown error. Part of the input may be to blame, or nothing in it."""
+    """Raised by a `flush` or a `load` if the database has not done the work in time, and by a `flush` if the database
+    answered with an unknown error. Part of the input may be to blame, or nothing in it."""
 
 
 class Refused(CacheError):
-    """A `flush` raises it if the database refuses some of its input, and will refuse it again."""
+    """Raised by a `flush` if the database refuses some of the input, and will refuse it again."""
 
 
 class Unreadable(CacheError):
-    """A `load` of many keys returns it in place of a row that it cannot read. It is raised for that key alone."""
+    """Returned by a `load` of many keys in place of a row that it cannot read. It is raised for that key alone."""
 
 
 class BacklogFull(CacheError):

@@ -34,8 +34,8 @@ class Invalidating(Generic[K, V]):
         the result, and a renamed row has two keys. Both halves run to their end even if the caller goes away between
         them.
 
-        Raises what `save` raises. Raises NotInvalidated, which carries the result, if the write is committed but Redis
-        could not be invalidated (without a relay) or `changed` failed to name the changed keys.
+        Raises what `save` raises. Raises NotInvalidated, which has the result, if the write is committed but its
+        invalidation failed (without a relay), or if `changed` failed to say what to invalidate.
         """
         return await self._region.finish(self._write(save, changed))
 

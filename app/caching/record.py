@@ -31,7 +31,7 @@ from .words import unavailable
 T = TypeVar("T")
 
 VOID = "void "
-"""Prefix of the epoch in the record of a Redis that went back: no instance is a member of it."""
+"""Prefix of what replaces the epoch in the record of a Redis that went back."""
 NONE = "-"
 LATE = timedelta(seconds=2)
 """How long after its call failed a beat may still reach the record."""

@@ -155,8 +155,8 @@ class Region(Background, Generic[K, V]):
 
         With a relay, it never raises. If Redis cannot be reached, it returns once nobody reads the old value:
 
-            A commits, cannot reach Redis, and answers at once
-                                                R on B, which reaches Redis, starts after that and hits the old value
+            A commits, cannot reach Redis, and would answer at once
+                                                R on B, which reaches Redis, would start then and hit the old value
 
         Without a relay, it then raises NotInvalidated, and the invalidation is retried in the background.
         """

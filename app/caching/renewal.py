@@ -11,7 +11,8 @@ What is weaker than with a relay:
     dies first, they may read it until the entry expires
     a Redis that does not report restarts (no INFO) may bring back invalidated values
 
-What can go wrong: Redis is down for long, and ever more keys are owed. They are kept in memory, one version for each.
+What can go wrong: Redis is down for a long time, and ever more keys are owed. They are kept in memory, with one version
+each.
 """
 
 import logging

@@ -140,7 +140,7 @@ class SingleFlight(Generic[K, V]):
         return answer._replace(outcome=outcome)
 
     def _is_ours(self, key: K, lease: Lease[V]) -> bool:
-        """Whether this process must make the load under this lease, or has it in flight."""
+        """Returns whether this process must make the load under this lease, or has it in flight."""
         return lease.granted or (key, lease.token) in self._loads
 
     async def _landing(self, key: K, lease: Lease[V], load: Load[K, V], deadline: float) -> Reading[V] | None:

@@ -56,8 +56,8 @@ class WriteThrough(Generic[K, C, V]):
             return await self._flights.bypass(key, self._load)
 
     async def put(self, key: K, change: C) -> V | None:
-        """Makes a change, and returns the row after it, None if it is gone. It runs to its end even if the caller goes
-        away. Raises CacheUnavailable if Redis prevented the save, and whatever `save` raises."""
+        """Makes a change, and returns the new row, None if it is gone. Runs to its end even if the caller goes away.
+        Raises CacheUnavailable if nothing was saved because of Redis, and whatever `save` raises."""
         return await self._region.finish(self._put(key, change))
 
     async def _put(self, key: K, change: C) -> V | None:

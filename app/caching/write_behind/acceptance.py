@@ -3,8 +3,8 @@
     accept          a new batch: guard, idempotency keys, caps, one entry in the stream, and the cached totals
     accept again    the same batch, after Redis has lost it: the guard or the ledger rejects a batch that is known
 
-A record for each call remembers an idempotency key: one record for one key, or one for many, with eight bytes for each
-key. An addition without a record is counted, so no record is dropped early. If there is no room for more records, no
+Each call with an idempotency key leaves a record. The record of a call with many keys has eight bytes for each of them.
+An addition without a record is counted, so no record is dropped early. If there is no room for more records, no
 addition with a new idempotency key is accepted (`KeysFull`).
 
 What can go wrong: `CacheUnavailable` if the outcome is unknown; `BacklogFull`, `TotalOverflow` and `Refusals`

@@ -155,7 +155,7 @@ class Flusher:
             self._hurry_less(entries, error)
             raise
         self._note(rows)
-        # Double once a refused entry is gone. Grow by one after a timeout: another timeout would cost a wait again.
+        # Double once a refused entry is gone. Grow by one after `NotDone`: another one would cost a wait again.
         self._most = min(self._most + 1 if self._careful else self._most * 2, MOST_AT_ONCE)
         self._careful = self._careful and self._most < MOST_AT_ONCE
         return len(entries)

@@ -1,7 +1,7 @@
 """How a flusher obtains entries: new ones, and those that dead consumers left pending.
 
     read     XREADGROUP, until there is enough or the interval is over
-    claim    XAUTOCLAIM, now and then: entries that have been unacknowledged for long
+    claim    XAUTOCLAIM, now and then: entries that have been unacknowledged for a long time
     keep     XCLAIM: renews this consumer's hold on entries that it retries for longer than that
 
 What can go wrong: Redis is down or was replaced: its error passes through. A group that is gone is created again.
@@ -152,7 +152,7 @@ class Gathering:
         self._kept = time.monotonic()
 
     async def _claim_all(self, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
-        """Now and then, claims entries that have been unacknowledged for long and adds them to `held`."""
+        """Now and then, claims entries that have been unacknowledged for a long time, and adds them to `held`."""
         if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
             return
         if self._streams.trouble is not None:
