@@ -1,13 +1,13 @@
-"""The four strategies. What each constructor is told of the database is what tells them apart:
+"""The four caching strategies. They differ in what the constructor learns about the database:
 
-    CacheAside(region)                nothing: the caller brings the query
+    CacheAside(region)                nothing: the caller passes the query
     ReadThrough(region, load)         how to read
-    WriteThrough(region, load, save)  how to read and how to write, now
-    WriteBehind(cache, name, target)  how to read; and `Flusher(cache, name, target)` how to write, later
+    WriteThrough(region, load, save)  how to read, and how to write immediately
+    WriteBehind(cache, name, target)  how to read; `Flusher(cache, name, target)` writes later
 
-This folder knows Redis, and nothing of this application: it can be lifted out as it is. Begin with `cache_aside.py`;
-what the strategies share is in `region.py` (keys, leases, versions), `single_flight.py` (one load for all readers) and
-`scripts/`. Write-behind has a folder of its own, `write_behind/`, with its scripts in it.
+This folder depends on Redis and on nothing in this application, so you can copy it as it is. Start with
+`cache_aside.py`. The strategies share `region.py` (keys, leases, versions), `single_flight.py` (one load for all
+readers) and `scripts/`. Write-behind has its own folder, `write_behind/`, which includes its scripts.
 """
 
 from .breaker import SETTLED, Breaker

@@ -1,6 +1,6 @@
-"""Asks Redis, and says whether the answer counts: only one that began and ended in the same trust does.
+"""Asks Redis, and decides whether the answer counts: it does not if trust was lost between question and answer.
 
-What can go wrong: `CacheUnavailable`, when Redis does not answer, or may not be believed.
+What can go wrong: `CacheUnavailable` if Redis does not answer or may not be believed.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class Asking:
-    """The questions of one region, `name`. `failed` is told of each that Redis did not answer."""
+    """The calls to Redis of one region, `name`. `failed` is called for each call that Redis did not answer."""
 
     def __init__(self, name: str, breaker: Breaker, failed: Callable[[], None]) -> None:
         self._name, self._breaker, self._failed = name, breaker, failed
 
     async def ask(self, call: Callable[[], Awaitable[T]], *, believed: bool = True) -> T:
-        """What Redis answers. `believed` says that the answer counts only if Redis may be believed; else it is enough
-        that it answers: a relay has to get through before it can close the breaker."""
+        """Returns what Redis answers. With `believed`, the answer counts only if Redis may be believed. Without it, any
+        answer counts: a relay must get through before it can close the breaker."""
         losses = self._breaker.losses
         if self._breaker.is_open if believed else not self._breaker.writable:
             raise CacheUnavailable(f"Redis is not asked for {self._name}: {self._breaker.why}.")
@@ -33,15 +33,15 @@ class Asking:
             raise unavailable(error, self._name) from error
         self._breaker.answered()
         if believed and losses != self._breaker.losses:
-            # It went out on a connection to a Redis that had just restarted, which another connection had found out.
+            # The call went to a Redis that had just restarted, as another connection detected meanwhile.
             raise CacheUnavailable(f"Redis is not believed for {self._name}: {self._breaker.why}.")
         return answer
 
     async def tell(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Tells Redis something that counts only while this Redis is believed, before and after:
+        """Makes a call that counts only if the same Redis is believed before and after it:
 
-        A believes R1, and tells it             B finds R2 to be the one, fills it with the old value, and is believed
-        R1 has answered; A must not answer, for nobody asks R1 any more
+        A believes R1, and invalidates there    B finds that R2 is the one, fills it with the old value, and believes it
+        R1 has answered; A must not answer, because no reader asks R1 any more
         """
         losses, life = self._breaker.losses, self._breaker.life
         if not self._breaker.is_open:

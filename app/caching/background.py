@@ -1,4 +1,4 @@
-"""Tasks that belong to a part of the application, and to no reader: who goes away does not stop them."""
+"""Tasks that belong to a part of the application, not to a reader: a reader that goes away does not stop them."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,8 +10,8 @@ T = TypeVar("T")
 class Background:
     """Keeps tasks until they end, and waits for the last of them at the end of its `async with`.
 
-    Nothing is cancelled: a command that was cancelled on its way may still be carried out. Each task is bounded by the
-    deadlines of Redis and of the database, and those that wait for others look whether it is `closing`.
+    Nothing is cancelled: Redis may still execute a command that was cancelled on its way. Each task is bounded by the
+    deadlines of Redis and the database, and tasks that wait for others check `closing`.
     """
 
     def __init__(self) -> None:
@@ -28,18 +28,18 @@ class Background:
             await asyncio.wait(self._tasks)
 
     def open(self) -> None:
-        """It takes tasks now."""
+        """Accepts tasks from now on."""
         self.is_open, self.closing = True, False
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does work to its end, also when whoever asked for it goes away."""
+        """Runs work to its end even if the caller goes away, and returns its result."""
         task = self.start(work)
-        # When nobody is left to hear of an error, it was reported where it came up.
+        # Marks the error as retrieved: the caller may be gone, and it was reported where it was raised.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(task)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Starts a task, and keeps it: the event loop alone would let it be collected in the middle."""
+        """Starts a task, and keeps a reference to it: otherwise it could be garbage-collected while it runs."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,13 +1,13 @@
-"""Joins the calls that are made in one tick of the event loop into one.
+"""Combines the calls made in one tick of the event loop into one call.
 
-    one GET a request    500 requests under way: 500 round trips, and redis-py's price per command 500 times
-    one MGET a tick      500 requests under way: a few round trips
+    one GET per request    500 requests in flight: 500 round trips, and 500 times redis-py's cost of a command
+    one MGET per tick      500 requests in flight: a few round trips
 
 Everything that crosses the network here goes through it: GETs become one MGET, lookups and fills one script call, loads
-one query. A caller waits for nothing longer than for the end of the current tick.
+one query. It delays a caller only until the end of the current tick.
 
-What can go wrong: a call that fails, fails for all that it was made for. `Unreadable` in place of a result is raised
-for its own key, and the others get theirs. So do they when a call raises `ValueError`: it is made again by halves.
+What can go wrong: a failed call fails for all of its callers. `Unreadable` in place of a result is raised for its own
+key, and the other keys get their results. They also do if a call raises `ValueError`: it is repeated by halves.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 Start = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-"""Starts a task, and keeps it: the event loop alone would let it be collected in the middle."""
+"""Starts a task, and keeps a reference to it: otherwise it could be garbage-collected while it runs."""
 
 LARGEST = 500
-"""The most keys of one call: a longer MGET would hold up everybody else in Redis."""
+"""The most keys of one call. A longer MGET would block all other clients of Redis."""
 
 
 class Batching(Generic[K, R]):
     """A function of many keys, called with one key at a time.
 
-    `call` gets the distinct keys of a tick, and answers one result for each, in their order. It runs in a task that
-    `start` starts. `told` gets those results, and how many callers get each, before they get them.
+    `call` receives the distinct keys of a tick, and returns one result for each, in their order. It runs in a task that
+    `start` starts. `told` is called with the results and the number of callers of each, before the callers get them.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Batching(Generic[K, R]):
         self._alone = False
 
     def ask(self, key: K) -> asyncio.Future[R]:
-        """The result for `key`, of a call that is sent later than this: it is never older than the question."""
+        """Returns a future of the result for `key`. The call is sent after the question, so the result is not older."""
         if not self._waiting:
-            # A task begins at the end of this tick, when all who ask in it have asked.
+            # A task begins at the end of this tick, after all questions of the tick.
             self._start(self._send())
-        # A future for each caller: a shared one would be cancelled for all when one caller is.
+        # One future for each caller: cancelling one caller would cancel a shared future for all.
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         others = self._waiting.get(key)
         if others is None:
@@ -58,13 +58,13 @@ class Batching(Generic[K, R]):
         return future
 
     def ask_here(self, key: K) -> Awaitable[R]:
-        """The same, for a call that may be broken off with its caller: it needs no task where nobody else asks.
+        """Does the same for a call that may be cancelled with its caller: a lone caller needs no task.
 
-        Whoever was alone with the last call is likely to be alone with this one.
+        If the last call had one caller, this one probably has only one, too.
         """
         if not self._alone:
             return self.ask(key)
-        self._alone = False  # Whoever comes while this is under way joins others.
+        self._alone = False  # Callers that come while this is in flight share a call.
         return self._ask_alone(key)
 
     async def _ask_alone(self, key: K) -> R:
@@ -90,7 +90,7 @@ class Batching(Generic[K, R]):
             except ValueError:
                 if len(keys) == 1:
                     raise
-                # One of them cannot even be asked for. That is its caller's own mistake, and it is found by halves.
+                # One of the keys is invalid, which is its own caller's mistake. Halving finds it.
                 for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
                     await self._answer(half, waiting)
                 return
@@ -113,8 +113,8 @@ class Batching(Generic[K, R]):
 
 
 async def each(calls: Iterable[Awaitable[R]]) -> list[R | Unreadable]:
-    """The answers to some calls, with `Unreadable` in place of what is. All are waited for, so that none goes on behind
-    the answer when another one fails."""
+    """Returns the results of some calls, with `Unreadable` in place of what cannot be read. Waits for all of them, so
+    that none still runs when the error of another one is raised."""
     answers: list[R | Unreadable] = []
     for answer in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(answer, BaseException) and not isinstance(answer, Unreadable):

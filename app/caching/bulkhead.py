@@ -1,11 +1,11 @@
-"""How many reads may bypass the cache at the same time, so that the database is not flooded when Redis is away.
+"""Limits how many reads bypass the cache at the same time, so that the database is not flooded while Redis is down.
 
-    a turn comes      the read asks the database
-    none comes        `Overloaded`, after a short wait: the database has all that it can do
+    a turn becomes free    the read queries the database
+    none becomes free      `Overloaded`, after a short wait: the database is fully loaded
 
 (Nygard, "Release It!")
 
-What can go wrong: the limit is of one process. Ten processes ask the database ten times as much.
+What can go wrong: the limit is per process. Ten processes query the database ten times as much.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ TURN = timedelta(milliseconds=500)
 
 
 class Bulkhead:
-    """The turns of one process: `most` at the same time."""
+    """The turns of one process: at most `most` at the same time."""
 
     def __init__(self, most: int = 8) -> None:
         self._turns = asyncio.Semaphore(most)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """A turn to bypass the cache. Raises Overloaded when it does not come."""
+        """Holds a turn to bypass the cache. Raises Overloaded if none becomes free in time."""
         try:
             await asyncio.wait_for(self._turns.acquire(), TURN.total_seconds())
         except TimeoutError:
-            raise Overloaded("Too many reads ask the database already, past the cache.") from None
+            raise Overloaded("Too many reads already query the database past the cache.") from None
         try:
             yield
         finally:

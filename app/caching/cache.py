@@ -1,12 +1,12 @@
-"""What every strategy needs of one Redis: the client, its clock, whether it may be believed, and what begins its names.
+"""What every strategy needs from one Redis: the client, its clock, its breaker, and the prefix of its names.
 
     async with open_cache("redis://127.0.0.1:6379") as cache, Region(cache, "orders", Order) as region:
         orders = CacheAside(region)
 
-Who runs a relay (an outbox in the database, and triggers that no write gets past) opens it with `relayed=True`: then
-the relay alone renews the trust in Redis. Without one, the cache does so by itself; `renewal.py` says what is weaker.
+If you run a relay (an outbox in the database, and triggers that no write bypasses), open the cache with `relayed=True`:
+then only the relay renews the trust in Redis. Without one, the cache renews it; `renewal.py` says what is weaker.
 
-What can go wrong: `relayed=True`, and no relay. Then every read asks the database, and the log says so after 5 s.
+What can go wrong: `relayed=True` without a relay. Then every read queries the database, and the log says so after 5 s.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ PATIENCE = timedelta(seconds=5)
 
 
 def _nobody(region: str, event: Event, took: timedelta, times: int) -> None:
-    """Nobody wants to know."""
+    """Ignores the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """One Redis, as a process knows it. `renewal` renews the trust in it, where no relay does."""
+    """One Redis, as this process knows it. `renewal` renews the trust in it where no relay does."""
 
     redis: Redis
     clock: RedisClock
@@ -46,13 +46,13 @@ class Cache:
     renewal: Renewal | None = None
     bulkhead: Bulkhead = field(default_factory=Bulkhead)
     names: dict[str, str] = field(default_factory=dict)
-    """What is kept under which name."""
+    """The kind of data kept under each name."""
 
     def claim(self, name: str, kind: str) -> str:
-        """What begins the names of a kind of things in Redis. Values and counters of one name would overwrite each
-        other. Raises ValueError for the second kind."""
+        """Reserves a name for one kind of data, and returns its prefix in Redis. Raises ValueError if the name belongs
+        to another kind: values and counters under one name would overwrite each other."""
         if self.names.setdefault(name, kind) != kind:
-            raise ValueError(f"{name} is the name of {self.names[name]} already: choose another one for {kind}.")
+            raise ValueError(f"{name} is already the name of {self.names[name]}: choose another one for {kind}.")
         return self.prefix + name
 
 
@@ -70,9 +70,10 @@ async def open_cache(
 ) -> AsyncIterator[Cache]:
     """Opens the cache at `url` (redis://, rediss:// or unix://), which need not be up, and closes it at the end.
 
-    `prefix` begins all names in Redis. `timeout` bounds each answer of Redis, and each wait for a connection.
-    At most `bypassing` reads ask the database at the same time while Redis may not be believed. `observe` is told what
-    happens in the regions, and `changed` whether Redis is bypassed now. `relayed` says that a relay renews the trust.
+    `prefix` begins all names in Redis. `timeout` bounds each answer of Redis and each wait for a connection. While
+    Redis may not be believed, at most `bypassing` reads query the database at the same time. `observe` is called for
+    each event in a region. `changed` is called with True when Redis is bypassed, and False when it is believed again.
+    `relayed` says that a relay renews the trust.
     """
     clock, breaker = RedisClock(), Breaker(changed=changed)
     async with AsyncExitStack() as stack:
@@ -99,7 +100,7 @@ async def open_cache(
 def _warn(breaker: Breaker) -> None:
     if breaker.is_open and not breaker.losses:
         logger.warning(
-            "Nobody has renewed the trust in Redis for %d s, so every read asks the database. Is a relay running? "
+            "Nothing has renewed the trust in Redis for %d s, so every read queries the database. Is a relay running? "
             "Without one, open the cache without `relayed`.",
             PATIENCE.total_seconds(),
         )

@@ -1,14 +1,13 @@
 """Cache-aside: the cache stands beside the database, and the application asks both.
 
-    read    ask the cache; on a miss the caller's own query asks the database, and the answer is kept
+    read    ask the cache; on a miss, run the caller's query against the database and cache the result
     write   run the caller's write, which commits, and then invalidate (`invalidating.py`)
 
-Use it when the application knows best how to read: one key may need several queries, or other ones on another day. It
-is the default; with a `load` that is always the same, `ReadThrough` says it better.
+Use it when the application knows best how to read: one key may need several queries, or different queries at different
+times. It is the default. If the `load` is always the same, `ReadThrough` expresses it better.
 
-What can go wrong: a write that does not go through `write`, as one in SQL (here the database's own triggers feed a
-relay that cannot forget). Without Redis, reads ask the database, a few at a time, and an invalidation takes up to half
-a second.
+What can go wrong: a write bypasses `write`, for example in plain SQL. (Here, database triggers feed a relay that sees
+every write.) Without Redis, reads query the database, a few at a time, and an invalidation takes up to half a second.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +21,7 @@ from .single_flight import SingleFlight
 
 
 class CacheAside(Invalidating[K, V]):
-    """A cache that is told nothing of the database."""
+    """A cache that knows nothing about the database."""
 
     NAME = "cache-aside"
 
@@ -31,14 +30,14 @@ class CacheAside(Invalidating[K, V]):
         self._flights = SingleFlight(region)
 
     async def get(self, key: K, query: Callable[[K], Awaitable[V | None]]) -> Reading[V]:
-        """The value of `key`, from the cache or from `query`, which answers None when there is no such row.
+        """Returns the value of `key`, from the cache or from `query`, which returns None if the row does not exist.
 
-        Raises LoadTimeout, Overloaded, and what `query` raises.
+        Raises LoadTimeout, Overloaded, and whatever `query` raises.
         """
         try:
             found = await self._region.find(key)
             if found is None:
-                # All readers of a missing key share one query, and only the newest committed row is kept.
+                # All readers of a missing key share one query, and only the newest committed row is cached.
                 return await self._flights.get(key, query)
             self._flights.refresh(key, found, query)
             return found

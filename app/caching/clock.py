@@ -1,23 +1,23 @@
 """Redis' clock, as this process knows it.
 
-Freshness is judged by one clock, or two instances disagree about what is stale. That clock is Redis': the scripts stamp
-values with it, and each process keeps how far its own monotonic clock is away from it.
+Freshness must be judged by one clock, or two instances disagree about what is stale. That clock is Redis': the scripts
+stamp values with it, and each process keeps the offset of its own monotonic clock from it.
 """
 
 import time
 
 
 class RedisClock:
-    """The time in Redis, without asking Redis: it is set from each answer that carries the time."""
+    """The time in Redis, known without asking Redis: each answer that carries the time sets it."""
 
     def __init__(self) -> None:
-        # Until the first answer comes, the wall clock of this machine is the best guess.
+        # Until the first answer arrives, this machine's wall clock is the best guess.
         self._offset = time.time() * 1000 - time.monotonic() * 1000
 
     def now(self) -> float:
-        """Milliseconds since the epoch. A step of this machine's wall clock does not move it."""
+        """Returns milliseconds since the epoch. A step of this machine's wall clock does not affect it."""
         return time.monotonic() * 1000 + self._offset
 
     def set(self, now: float) -> None:
-        """Redis has just said that it is `now`, in milliseconds since the epoch."""
+        """Sets the time: Redis has just answered `now`, in milliseconds since the epoch."""
         self._offset = now - time.monotonic() * 1000

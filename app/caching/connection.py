@@ -1,12 +1,12 @@
-"""A Redis client that fails fast and does nothing twice.
+"""A Redis client that fails fast and repeats no command.
 
-The defaults of redis-py repeat any command up to ten times, INCRBY included, and wait for minutes when Redis is silent.
-Each value below is chosen against one of those defaults:
+By default, redis-py repeats any command up to ten times, INCRBY included, and waits for minutes if Redis is silent.
+Each setting below replaces one of its defaults:
 
-    retries=0                a lost reply must not apply a command twice; who may retry knows it better than the client
+    retries=0                a lost reply must not apply a command twice; the caller knows what may be retried
     socket_timeout           a silent Redis costs one short wait, not one per attempt
     a pool that waits        a burst waits for a connection; the ordinary pool raises at once when it is empty
-    a parser of our own      a server that was demoted answers READONLY for ever, on connections that live
+    its own parser           a demoted server answers READONLY forever, on connections that stay open
     protocol=2               with RESP3, redis-py 8.1.0 hands out connections that Redis closed while they were idle
 """
 
@@ -31,41 +31,41 @@ from .breaker import Breaker
 from .clock import RedisClock
 
 WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
-"""What a server answers that is not, or not yet, or not any more, the primary of those who have logged in. A script of
-Redis 6 has it in the middle: `ERR Error running script (…): @user_script: 9: -READONLY You can't write …`."""
+"""Error codes of a server that is not, not yet or no longer a primary, or of one that requires a login. The error of a
+script in Redis 6 has the code in the middle: `ERR Error running script (…): @user_script: 9: -READONLY You can't …`."""
 
 
 class Parser(_AsyncHiredisParser):
-    """Reads answers. A connection whose server says that it is in the wrong role is closed when it is given back, for
-    it lives on by itself; the next one may be led to the right server. Errors in the answers of a pipeline and of a
-    transaction come by here, too, and an answer that is none costs nothing."""
+    """Parses replies. If a server reports that it has the wrong role, the connection is closed when it returns to the
+    pool: it would stay open by itself, and the next one may reach the right server. Errors within the replies of a
+    pipeline or a transaction pass through here, too. Replies that are no errors cost nothing."""
 
     def on_connect(self, connection: AbstractConnection) -> None:
-        """A connection was made, and is to be read."""
+        """Remembers the connection that this parser reads."""
         self._connection = connection
         super().on_connect(connection)  # type: ignore[no-untyped-call]
 
-    def parse_error(self, response: str) -> Exception:  # type: ignore[override]  # It is a classmethod there.
-        """The exception for an error that Redis has answered."""
+    def parse_error(self, response: str) -> Exception:  # type: ignore[override]  # A classmethod in the base class.
+        """Returns the exception for an error that Redis answered."""
         if WRONG_ROLE.search(response):
             self._connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
         return cast("Exception", super().parse_error(response))  # type: ignore[no-untyped-call]
 
 
 class Pool(BlockingConnectionPool):
-    """A pool that waits for a connection only where it has to. redis-py's own takes a lock and starts a timer for each
-    command, which is a quarter of what a lone GET costs.
+    """A pool that waits for a connection only if it has to. redis-py's own pool takes a lock and starts a timer for
+    each command, which is a quarter of the cost of a lone GET.
 
-    A connection that leads to another run of Redis than the one which was met last is not given out:
+    It does not hand out a connection to another run of Redis than the one met last:
 
-        the name comes to lead to R2        old connections to R1 live on
+        the name now resolves to R2         old connections to R1 live on
         W invalidates on R2, and answers    R would hit the old value on R1
     """
 
     breaker: Breaker | None = None
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
-        """A connection: at once, where one is free."""
+        """Returns a connection, immediately if one is free."""
         if not self._available_connections:
             return cast("AbstractConnection", await super().get_connection())  # type: ignore[no-untyped-call]
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class Pool(BlockingConnectionPool):
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connects it, if it is not connected, or leads to another run."""
+        """Connects a connection that is not connected, and reconnects one that leads to another run."""
         if self.breaker is not None and getattr(connection, "run", None) != self.breaker.run:
             await connection.disconnect()
         await super().ensure_connection(connection)
@@ -93,11 +93,12 @@ async def open_redis(
     breaker: Breaker | None = None,
     marker: str = "run",
 ) -> AsyncIterator[Redis]:
-    """A client for `url` (redis://, rediss:// or unix://), closed at the end. It connects at its first command.
+    """Opens a client for `url` (redis://, rediss:// or unix://), and closes it at the end. It connects at its first
+    command.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
-    time and sets `clock`, and tells `breaker` which Redis it has met. A Redis that does not tell its run is known by
-    the key `marker`, which the first one to meet it makes; whether it has restarted, nobody knows then.
+    time to set `clock`, and reports to `breaker` which Redis it met. A Redis that does not report its run is identified
+    by the key `marker`, which the first client to meet it creates. Restarts of such a Redis cannot be detected.
     """
 
     async def connected(connection: AbstractConnection) -> None:
@@ -124,7 +125,7 @@ async def open_redis(
         protocol=2,
         parser_class=Parser,
         redis_connect_func=connected,
-        driver_info=DriverInfo(),  # Else each connection would look into redis-py's package for its version.
+        driver_info=DriverInfo(),  # Else each connection would look up the version of the redis-py package.
     )
     pool.breaker = breaker
     redis = Redis.from_pool(pool)
@@ -135,13 +136,13 @@ async def open_redis(
 
 
 async def _run(connection: AbstractConnection) -> str:
-    """Which run of which Redis this is; nothing, where it does not tell."""
+    """Returns which run of which Redis this is, an empty string if Redis does not report it."""
     await connection.send_command("INFO")
     try:
         info = str_if_bytes(await connection.read_response())
-    except ResponseError:  # Not permitted, or not known there.
+    except ResponseError:  # INFO is not permitted or not supported.
         return ""
-    # A replica that is promoted keeps its run_id, and gets another replication id.
+    # A promoted replica keeps its run_id, and gets another replication id.
     return "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE))
 
 
@@ -153,6 +154,6 @@ async def _marked(connection: AbstractConnection, marker: str) -> str:
 
 
 def _packed(command: str, *arguments: str | bytes | int | float) -> list[bytes]:
-    """A command in Redis' protocol. redis-py lets hiredis write it, too, but not in its asyncio client, where each
-    argument is joined to all that stand before it."""
+    """Returns a command in Redis' protocol, encoded by hiredis. redis-py's asyncio client does not use hiredis for
+    this: it joins each argument to all that precede it."""
     return [hiredis.pack_command((*command.split(), *arguments))]  # type: ignore[arg-type]  # its stub knows one argument

@@ -2,36 +2,36 @@
 
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
-│   └── Outside         This process does not know this Redis to be the one that is believed.
-├── NotInvalidated      A write is committed, and Redis could not be told: it is told again.
-├── LoadTimeout         Somebody else loads this key, and takes longer than a reader waits.
-├── Overloaded          So many reads ask the database, past the cache, that no more may.
-├── TargetUnavailable   What a `flush` or a `load` raises when the database is away.
-│   └── NotDone         It is there, and has not done it: perhaps of less, it will.
-├── Refused             What a `flush` raises when the database refuses something of what it was given.
-├── Unreadable          What a `load` answers in place of one row that it cannot read.
-├── BacklogFull         So many writes wait for the database that no more are accepted.
-├── KeysFull            So many idempotency keys are remembered that no more can be.
-├── KeyWorn             One idempotency key was used for so much that it can be used for no more.
-├── KeyUnreadable       What is kept of one idempotency key cannot be read.
-├── Behind              So many writes wait that a total which is not cached cannot be built.
+│   └── Outside         This process does not know whether this Redis is the one to believe.
+├── NotInvalidated      A write is committed, but its invalidation failed. It is retried.
+├── LoadTimeout         A load of this key took longer than a reader waits.
+├── Overloaded          Too many reads query the database past the cache: no more may.
+├── TargetUnavailable   Raised by a `flush` or a `load` if the database is down.
+│   └── NotDone         The database is up but has not done the work. A smaller part of it may succeed.
+├── Refused             Raised by a `flush` if the database refuses some of the input.
+├── Unreadable          Returned by a `load` in place of a row that it cannot read.
+├── BacklogFull         Too many writes are pending: no more are accepted.
+├── KeysFull            Too many idempotency keys are remembered: no new ones are accepted.
+├── KeyWorn             An idempotency key was used too often: it accepts nothing new.
+├── KeyUnreadable       The record of an idempotency key cannot be read.
+├── Behind              Too many writes are pending to build a total that is not cached.
 └── TotalOverflow       A total would be larger than can be counted exactly.
 """
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-# redis-py raises its own tree, yet a refused or broken socket can surface as OSError and a deadline as TimeoutError,
-# and a socket that the other end has closed a moment ago as uvloop's RuntimeError.
+# redis-py has its own exceptions, but a refused or broken socket can surface as OSError, a deadline as TimeoutError,
+# and a socket that the other end has just closed as uvloop's RuntimeError.
 REDIS_DOWN = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class AnotherRun(RedisConnectionError):
-    """A connection leads to another run of Redis than before: what was about to be asked was meant for that one."""
+    """A connection leads to another run of Redis than before: the pending command was meant for the earlier run."""
 
 
 class CacheError(Exception):
-    """Something is wrong with the cache, and not with what was asked."""
+    """Something is wrong with the cache, not with the caller's input."""
 
 
 class CacheUnavailable(CacheError):
@@ -39,51 +39,51 @@ class CacheUnavailable(CacheError):
 
 
 class Outside(CacheUnavailable):
-    """This process is a member of no epoch (`record.py`): it does not know this Redis to be the one."""
+    """This process is a member of no epoch (`record.py`): it does not know whether this Redis is the one to believe."""
 
 
 class NotInvalidated(CacheError):
-    """A write is committed, and Redis could not be told of it. It is told again until it was; meanwhile others may read
-    the old value. Raised where no relay carries the change. `result` is what the write has returned."""
+    """A write is committed, but its invalidation failed. It is retried until it succeeds; meanwhile others may read the
+    old value. Raised where no relay delivers the change. `result` is what the write returned."""
 
     result: object = None
 
 
 class LoadTimeout(CacheError):
-    """Somebody else loads this key, and takes longer than a reader waits."""
+    """A load of this key took longer than a reader waits, or longer than its lease lasts."""
 
 
 class Overloaded(CacheError):
-    """So many reads ask the database, past the cache, that no more may."""
+    """Too many reads query the database past the cache: no more may."""
 
 
 class TargetUnavailable(CacheError):
-    """What a `flush` or a `load` raises when the database is away, and nothing is wrong with what it was given."""
+    """Raised by a `flush` or a `load` if the database is down, and nothing is wrong with the input."""
 
 
 class NotDone(TargetUnavailable):
-    """What a `flush` or a `load` raises when the database has not done it in time, or a `flush`, when it has answered
-    with an error that nobody knows: perhaps one of the things that it was given is to blame, and perhaps none."""
+    """Raised by a `flush` or a `load` if the database has not done the work in time, and by a `flush` if the database
+    answered with an unknown error. Part of the input may be to blame, or nothing in it."""
 
 
 class Refused(CacheError):
-    """What a `flush` raises when the database refuses something of what it was given, and will do so again."""
+    """Raised by a `flush` if the database refuses some of the input, and will refuse it again."""
 
 
 class Unreadable(CacheError):
-    """What a `load` of many keys answers in place of one row that it cannot read. It is raised for that key alone."""
+    """Returned by a `load` of many keys in place of a row that it cannot read. It is raised for that key alone."""
 
 
 class BacklogFull(CacheError):
-    """So many writes wait for the database that no more are accepted."""
+    """Too many writes are pending: no more are accepted."""
 
 
 class KeysFull(CacheError):
-    """So many idempotency keys are remembered that no more can be."""
+    """Too many idempotency keys are remembered: no new ones are accepted."""
 
 
 class KeyWorn(CacheError):
-    """One idempotency key was used for so much that it can be used for no more."""
+    """An idempotency key was used too often: it accepts nothing new."""
 
     def __init__(self, key: str, most: int) -> None:
         super().__init__(
@@ -93,7 +93,7 @@ class KeyWorn(CacheError):
 
 
 class KeyUnreadable(CacheError):
-    """What is kept of one idempotency key cannot be read, so nobody can tell what it was used for."""
+    """The record of an idempotency key cannot be read, so its uses are unknown."""
 
     def __init__(self, key: str, record: str) -> None:
         super().__init__(
@@ -103,7 +103,7 @@ class KeyUnreadable(CacheError):
 
 
 class Behind(CacheError):
-    """So many writes wait that a total which is not cached cannot be built."""
+    """Too many writes are pending to build a total that is not cached, or they come too fast."""
 
 
 class TotalOverflow(CacheError):

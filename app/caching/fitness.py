@@ -1,13 +1,14 @@
-"""Whether a Redis is fit for this library: what it is set to decides what it loses.
+"""Checks whether a Redis is fit for this library: its settings decide what it loses.
 
-    version        6.2 or newer: what the scripts and the stream's commands need
-    role           a replica takes no writes, or loses them
-    eviction       a Redis that may throw any key away throws the stream of accepted writes away, without an error
-    persistence    without an append-only file, a Redis that restarts has lost what was accepted and not flushed yet
+    version        6.2 or newer: the scripts and the stream commands need it
+    role           a replica refuses writes, or loses them
+    eviction       a Redis that may evict any key can evict the stream of accepted writes, without an error
+    persistence    without an append-only file, a restart loses what was accepted and not yet flushed
 
-That it tells so does not say that it takes anything (its memory or disk is full, it loads, it is a replica): `trial`.
+Good settings do not prove that Redis accepts writes (its memory or disk may be full, or it is loading, or it is a
+replica). `trial` checks that.
 
-What can go wrong: `CacheUnavailable` when Redis does not answer, or answers with an error.
+What can go wrong: `CacheUnavailable` if Redis does not answer, or answers with an error.
 """
 
 from datetime import timedelta
@@ -25,8 +26,8 @@ FIT = "ok"
 
 
 async def fitness(redis: Redis) -> dict[str, str]:
-    """What is wrong with the Redis in use, by the four names above: "ok", or a sentence. Of what it does not tell,
-    nothing is said. Raises CacheUnavailable."""
+    """Returns what is wrong with the Redis in use, by the four names above: "ok", or a sentence. A setting that Redis
+    does not report counts as "ok". Raises CacheUnavailable."""
     try:
         info = await redis.info()
     except REDIS_DOWN as error:
@@ -39,14 +40,14 @@ async def fitness(redis: Redis) -> dict[str, str]:
         parts["role"] = "Redis is a replica"
     if policy.startswith("allkeys"):
         parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted writes vanish"
-    if not (info.get("aof_enabled", True) or info.get("loading")):  # It writes none while it reads one.
+    if not (info.get("aof_enabled", True) or info.get("loading")):  # Redis reports 0 while it loads the file.
         parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost"
     return parts
 
 
 async def trial(redis: Redis, key: str) -> None:
-    """Raises CacheUnavailable when Redis would not take a write. It is asked to overwrite a `key` that is not there:
-    that changes nothing, and is refused as a write is."""
+    """Raises CacheUnavailable if Redis refuses writes. It asks Redis to overwrite a `key` that does not exist: that
+    changes nothing, but is refused like any other write."""
     try:
         await redis.set(key, "", xx=True)
     except REDIS_DOWN as error:
@@ -54,28 +55,28 @@ async def trial(redis: Redis, key: str) -> None:
 
 
 class Fsync(StrEnum):
-    """When Redis has its append-only file written to the disk."""
+    """When Redis syncs its append-only file to disk."""
 
     ALWAYS = "always"  # Before it answers.
     EVERYSEC = "everysec"
-    NO = "no"  # When the system thinks fit.
+    NO = "no"  # When the operating system decides.
     OFF = "off"  # There is no such file.
-    UNKNOWN = "unknown"  # Redis does not tell.
+    UNKNOWN = "unknown"  # Redis does not report it.
 
     @property
     def window(self) -> timedelta | None:
-        """So much of what it has confirmed last, Redis may have lost when its machine crashes; None: anything."""
+        """The period of confirmed writes that a machine crash may lose, None if it is unlimited."""
         return {Fsync.ALWAYS: timedelta(0), Fsync.EVERYSEC: timedelta(seconds=1)}.get(self)
 
 
 async def fsync(redis: Redis) -> Fsync:
-    """When Redis has what it confirms on its disk. Raises CacheUnavailable."""
+    """Returns when Redis syncs confirmed writes to disk. Raises CacheUnavailable."""
     try:
         info = await redis.info("persistence")
         if not info["aof_enabled"]:
             return Fsync.UNKNOWN if info.get("loading") else Fsync.OFF
         policy = (await redis.config_get("appendfsync")).get("appendfsync")
-    except ResponseError:  # A hosted Redis may not tell.
+    except ResponseError:  # A hosted Redis may not allow these commands.
         return Fsync.UNKNOWN
     except REDIS_DOWN as error:
         raise unavailable(error) from error

@@ -1,11 +1,11 @@
-"""A write that cannot forget to invalidate: what cache-aside and read-through have in common.
+"""A write that cannot forget to invalidate, shared by cache-aside and read-through.
 
-    write   run the caller's write, which commits · invalidate what it changed · answer what it answered
+    write   run the caller's write, which commits · invalidate what it changed · return its result
 
     order = await orders.write(store.update(7, "teapot"), lambda order: {order.id: order.version})
 
-What can go wrong: the write raises, and has committed all the same, as when its connection is lost at the COMMIT. Then
-nothing is invalidated here. A relay invalidates it; without one, call `invalidate` when the outcome is known.
+What can go wrong: the write raises although it has committed, for example because its connection is lost at COMMIT.
+Then nothing is invalidated here. A relay invalidates it; without one, call `invalidate` once the outcome is known.
 """
 
 import logging
@@ -28,20 +28,20 @@ class Invalidating(Generic[K, V]):
         self._region = region
 
     async def write(self, save: Coroutine[Any, Any, T], changed: Callable[[T], Mapping[K, int]]) -> T:
-        """Runs `save`, which returns when it has committed, then invalidates, and returns what `save` returned.
+        """Runs `save`, which returns once it has committed, then invalidates, and returns the result of `save`.
 
-        `changed` is given that, and answers the new version of each key that was changed: a creation takes its key from
-        there, and a row that was renamed has two keys. Both halves run to their end, also when the caller goes away
-        between them.
+        `changed` receives that result and returns the new version of each changed key: a creation takes its key from
+        the result, and a renamed row has two keys. Both halves run to their end even if the caller goes away between
+        them.
 
-        Raises what `save` raises; and NotInvalidated, which has the result, when the write is committed and Redis could
-        not be told (without a relay), or `changed` does not say of what.
+        Raises what `save` raises. Raises NotInvalidated, which has the result, if the write is committed but its
+        invalidation failed (without a relay), or if `changed` failed to say what to invalidate.
         """
         return await self._region.finish(self._write(save, changed))
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is not of `version`, after a write that somebody else has made and committed. Before the commit,
-        a reader could load the old row and keep it. When it returns, nobody reads an older one."""
+        """Removes a value that is not of `version`, after a write that was made and committed elsewhere. Do not call it
+        before the commit: a reader could load the old row and cache it. After it returns, nobody reads an older row."""
         await self._region.invalidate(key, version)
 
     async def _write(self, save: Coroutine[Any, Any, T], changed: Callable[[T], Mapping[K, int]]) -> T:
@@ -51,15 +51,15 @@ class Invalidating(Generic[K, V]):
             for key, version in changed(result).items():
                 try:
                     await self.invalidate(key, version)
-                except (NotInvalidated, ValueError, TypeError) as error:  # The other keys are invalidated all the same.
+                except (NotInvalidated, ValueError, TypeError) as error:  # The other keys are invalidated nevertheless.
                     failed = error
-        except Exception as error:  # noqa: BLE001  # Whatever `changed` raises: the write is committed by now.
+        except Exception as error:  # noqa: BLE001  # Whatever `changed` raises, the write is already committed.
             failed = error
         if failed is None:
             return result
         if not isinstance(failed, NotInvalidated):
-            logger.error("A write is committed, and not all that it changed was invalidated: %r", failed)
-            cause, failed = failed, NotInvalidated(f"The write is committed, and not invalidated: {failed!r}.")
+            logger.error("A write is committed, but not everything it changed was invalidated: %r", failed)
+            cause, failed = failed, NotInvalidated(f"The write is committed but not invalidated: {failed!r}.")
             failed.__cause__ = cause
         failed.result = result
         raise failed

@@ -1,4 +1,4 @@
-"""A lease on a missing key, and what becomes of the load under it.
+"""A lease on a missing key, and the result of the load under it.
 
 lookup: Lease → (the database) → Loaded → fill: Fill
 """
@@ -14,15 +14,15 @@ K = TypeVar("K", bound=int | str)
 """The type of a region's keys."""
 
 LEASE = timedelta(seconds=3)
-"""A load may take so long. When its holder dies, the next reader loads after this time at the latest."""
+"""How long a load may take. If the holder dies, the next reader loads after this time at the latest."""
 WRITER = "writer-"
-"""Begins the token of a lease that a writer has taken over."""
+"""Prefix of the token of a lease that a writer has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease(Generic[V]):
-    """Who loads a missing key: the holder of `token`. `granted` says that this is us. `old` is what stood there, too
-    old to be an answer unless the load fails."""
+    """A lease on a missing key: the holder of `token` loads it. `granted` says that this process holds it. `old` is the
+    stale value, which is an answer only if the load fails."""
 
     token: str
     granted: bool
@@ -30,20 +30,20 @@ class Lease(Generic[V]):
 
     @property
     def writers(self) -> bool:
-        """Whether a writer has it: then there is no load to wait for."""
+        """Whether a writer holds it: then there is no load to wait for."""
         return self.token.startswith(WRITER)
 
 
 @dataclass(frozen=True, slots=True)
 class Locked(Generic[V]):
-    """A row that was read while a writer may be changing it: an answer, but not to be kept, and not to be shared."""
+    """A row that was read while a writer may be changing it: an answer, but neither cached nor shared."""
 
     value: V | None
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[K]):
-    """A loaded row on its way into the cache: version 0 and no payload where there is no row."""
+    """A loaded row on its way into the cache: version 0 and no payload if there is no row."""
 
     key: K
     token: str
@@ -53,8 +53,8 @@ class Loaded(Generic[K]):
 
 
 class Fill(StrEnum):
-    """What became of a fill. Below the floor and stored, the lease stood to the end; lost, it did not; unknown, Redis
-    did not answer."""
+    """The result of a fill. With STORED and BELOW (the floor is higher), the lease held to the end. With LOST, it did
+    not. With UNKNOWN, Redis did not answer."""
 
     STORED = "stored"
     BELOW = "below"
@@ -63,7 +63,7 @@ class Fill(StrEnum):
 
 
 def whole(version: int) -> int:
-    """The version of a row. Raises TypeError for what is none: it would fail those that are told with it."""
+    """Returns the version of a row. Raises TypeError for anything but an int: it would fail a whole batch of keys."""
     if type(version) is not int:
-        raise TypeError(f"{version!r} is no version of a row: it must be a whole number, from the database.")
+        raise TypeError(f"{version!r} is not a row version: it must be a whole number from the database.")
     return version

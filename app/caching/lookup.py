@@ -1,6 +1,6 @@
-"""Looks keys up in one script call: each is a value, or a lease, ours or somebody else's, on loading it.
+"""Looks up keys in one script call. The answer for each is a value, or a lease on its load, ours or another reader's.
 
-What can go wrong: `CacheUnavailable`. Leases that were granted by an answer which got lost are given back.
+What can go wrong: `CacheUnavailable`. Leases that a lost answer may have granted are given back.
 """
 
 import secrets
@@ -21,8 +21,8 @@ from .stamp import Stamp
 
 
 class Lookup(Generic[K, V]):
-    """The lookups of one region. `name` is the key of a value in Redis, and `lost` is told of leases that may have been
-    granted by a lost answer: on which keys, under which token."""
+    """The lookups of one region. `name` returns the name of a value in Redis. `lost` is called with the keys and the
+    token of leases that a lost answer may have granted."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Lookup(Generic[K, V]):
         self._script = script(redis, "lookup")
 
     async def look_up(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
-        """The value of each key, or who loads it. Raises CacheUnavailable."""
+        """Returns the value of each key, or the lease of its load. Raises CacheUnavailable."""
         token, verified = secrets.token_hex(8), self._breaker.verified
         named = [name for key in keys for name in (self._name(key), self._name(key) + ":lease")]
         args = [token, self._stamp.word, ms(LEASE)]
         try:
             now, *answers = await self._ask(lambda: self._script(keys=named, args=args))
         except CacheUnavailable:
-            # Perhaps only the answer is lost, and nobody knows of the leases that it granted.
+            # Perhaps only the answer was lost, and nobody knows of the leases that it granted.
             self._lost(keys, token)
             raise
         self._clock.set(now)
@@ -55,7 +55,7 @@ class Lookup(Generic[K, V]):
         rotten = [key for key, reading in zip(keys, readings, strict=True) if reading is None]
         if not rotten:
             return [reading for reading in readings if reading is not None]
-        # The script knows no checksums, and took it for a value. What is gone is a miss, and no harm is done.
+        # The script does not verify checksums, and returned a damaged value. Once deleted, it is an ordinary miss.
         await self._ask(lambda: self._redis.delete(*map(self._name, rotten)))
         again = iter(await self.look_up(rotten))
         return [reading or next(again) for reading in readings]
@@ -67,5 +67,5 @@ class Lookup(Generic[K, V]):
         if kind == b"entry":
             return self._stamp.read(what, Outcome.HIT, verified, word, now)
         stale = None if old is None else self._stamp.read(old, Outcome.STALE, verified, word, now)
-        # A token that is no text is somebody else's, and all the same in the way of who asks for this key.
+        # A token that is not text was written by another program, but still blocks the readers of this key.
         return Lease(what.decode(errors="backslashreplace"), kind == b"lease", stale)

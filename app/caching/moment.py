@@ -1,13 +1,13 @@
-"""A moment by two clocks, for what must end in time although one of them stands still.
+"""A moment by two clocks, for periods that must end in time even if one of the clocks stands still.
 
-    boot    the time since this machine began, with the time that it slept (CLOCK_BOOTTIME; elsewhere the monotonic
-            clock, which may stand still while the machine sleeps)
-    wall    the time of day: a virtual machine that was paused finds it ahead, when somebody has set it right
+    boot    the time since boot, including sleep (CLOCK_BOOTTIME; elsewhere the monotonic clock, which may stand still
+            while the machine sleeps)
+    wall    the time of day: after a virtual machine was paused, it jumps ahead once it is set right
 
-Whatever lasts from a moment on is over when it is over by one of them. A step back is ignored by the other one, and a
-step forward ends it early, which costs another look.
+A period ends as soon as it is over by either clock. If one clock steps back, the other one still ends the period. A
+step forward ends it early, which costs one more check.
 
-What can go wrong: a machine all of whose clocks stood still does not know it.
+What can go wrong: a machine whose clocks all stood still cannot detect it.
 """
 
 import time
@@ -27,14 +27,14 @@ class Moment(NamedTuple):
 
     @classmethod
     def now(cls) -> Self:
-        """This moment."""
+        """Returns the present moment."""
         return cls(boot(), wall())
 
     def later(self, duration: timedelta) -> "Moment":
-        """The moment so much later."""
+        """Returns the moment `duration` later."""
         seconds = duration.total_seconds()
         return Moment(self.boot + seconds, self.wall + seconds)
 
 
 LONG_AGO, NEVER = Moment(float("-inf"), float("-inf")), Moment(float("inf"), float("inf"))
-"""Before and after every moment."""
+"""A moment before, and one after, every other moment."""

@@ -1,6 +1,6 @@
-"""What the cache reports of itself: each thing that happened, to one callable that its owner gave.
+"""What the cache reports: each event, to one callable that its owner passes in.
 
-The service counts them, a bill adds them up, a test asserts them; the library need not know.
+A service counts the events, a bill adds them up, a test asserts them. The library need not know.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Event(StrEnum):
-    """What can happen in a region. The first six are the outcomes of a reading: each reading reports one of them."""
+    """What can happen in a region. The first six are the outcomes of a reading: each reading reports one."""
 
     HIT = "hit"
     MISS = "miss"
@@ -17,40 +17,40 @@ class Event(StrEnum):
     STALE = "stale"
     LOCKED = "locked"
     BYPASSED = "bypassed"
-    LOADED = "loaded"  # A load ended well; the duration is its own.
+    LOADED = "loaded"  # A load succeeded, within the reported duration.
     LOAD_FAILED = "load_failed"
-    STORED = "stored"  # A fill was kept.
-    REFUSED = "refused"  # A fill came too late: the lease was gone, or a newer version is known.
-    FOREIGN = "foreign"  # Something stands under the key that this schema cannot read; it is a miss.
+    STORED = "stored"  # A fill was cached.
+    REFUSED = "refused"  # A fill was not cached: its lease was gone, a newer version is known, or Redis did not answer.
+    FOREIGN = "foreign"  # The key holds something that this schema cannot read, which is a miss.
     REFRESHED = "refreshed"  # A load began before the entry was stale.
     INVALIDATED = "invalidated"
-    INVALIDATION_FAILED = "invalidation_failed"  # Redis was not told of a change; its outbox row is carried later.
+    INVALIDATION_FAILED = "invalidation_failed"  # It is retried later; with a relay, from its outbox row.
     UNAVAILABLE = "unavailable"  # Redis did not answer, or answered with an error.
 
 
 Observe = Callable[[str, Event, timedelta, int], None]
-"""Called with the region's name, what happened, how long it took (zero where nothing was measured), and how many times
-it happened: the hits of a list are told at once."""
+"""Called with the region's name, the event, its duration (zero if it is not measured), and how often it happened: the
+hits of one list are reported together."""
 
 
 class Flow(StrEnum):
-    """What can happen on write-behind's way to the database: how much of what was added, where nothing else is said."""
+    """What can happen between write-behind's caller and the database. Unless noted, the count is an added amount."""
 
-    READ = "read"  # So many totals were asked for.
+    READ = "read"  # The number of totals that were asked for.
     ACCEPTED = "accepted"
     FLUSHED = "flushed"
-    ROWS = "rows"  # So many rows were written for it.
-    FLUSHES = "flushes"  # So many rounds ended well.
-    FAILURES = "failures"  # So many rounds failed.
+    ROWS = "rows"  # The number of rows written.
+    FLUSHES = "flushes"  # The number of rounds that succeeded.
+    FAILURES = "failures"  # The number of rounds that failed.
     DEAD = "dead"  # It became dead letters.
-    GONE = "gone"  # So many entries had left the stream before they were flushed.
-    RECOVERED = "recovered"  # Redis had lost it, and it was accepted again.
-    LOST = "lost"  # Redis had lost it, and nobody has it any more.
+    GONE = "gone"  # The number of entries that left the stream before they were flushed.
+    RECOVERED = "recovered"  # Redis lost it, and it was accepted again.
+    LOST = "lost"  # Redis lost it, and it cannot be recovered.
 
 
 ObserveFlow = Callable[[Flow, int], None]
-"""Called with what happened, and how much or how many times."""
+"""Called with the event, and how much or how many."""
 
 
 def unobserved(flow: Flow, count: int) -> None:
-    """Nobody wants to know."""
+    """Ignores the event."""

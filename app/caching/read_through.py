@@ -1,13 +1,13 @@
-"""Read-through: the cache is told once how to read, and loads itself.
+"""Read-through: the cache is configured once with a `load`, and loads by itself.
 
-    read    ask the cache; on a miss it asks the database itself, and keeps the answer
+    read    ask the cache; on a miss, the cache queries the database and keeps the result
     write   run the caller's write, which commits, and then invalidate (`invalidating.py`)
 
-Use it when many places read the same thing: how it is loaded stands in one place, and the misses of many readers are
-one query. Avoid it when a key needs more than one query, or a load has side effects.
+Use it when many places read the same thing: the loading code is in one place, and the misses of many readers become one
+query. Avoid it when a key needs more than one query, or when a load has side effects.
 
-What can go wrong: as with cache-aside, a write that does not go through `write`. Without Redis, reads ask the database,
-a few at a time, and an invalidation takes up to half a second.
+What can go wrong: as with cache-aside, a write bypasses `write`. Without Redis, reads query the database, a few at a
+time, and an invalidation takes up to half a second.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,9 +23,10 @@ from .single_flight import SingleFlight
 
 
 class ReadThrough(Invalidating[K, V]):
-    """A cache that is told how to read the database.
+    """A cache that knows how to read the database.
 
-    `load` gets distinct keys and answers the rows that exist, by key, or `Unreadable` in place of one.
+    `load` receives distinct keys and returns the rows that exist, by key, with `Unreadable` in place of a row that
+    cannot be read.
     """
 
     NAME = "read-through"
@@ -42,7 +43,7 @@ class ReadThrough(Invalidating[K, V]):
         self._load: Batching[K, V | None] = Batching(load_in_order, region.start)
 
     async def get(self, key: K) -> Reading[V]:
-        """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""
+        """Returns the value of `key`. Raises LoadTimeout, Overloaded, and whatever `load` raises."""
         try:
             found = await self._region.find(key)
             if found is None:
@@ -53,8 +54,8 @@ class ReadThrough(Invalidating[K, V]):
             return await self._flights.bypass(key, self._load.ask)
 
     async def get_many(self, keys: Sequence[K]) -> list[Reading[V] | Unreadable]:
-        """The values of many keys, in their order, with `Unreadable` in place of a row that cannot be read: one MGET,
-        and one query for all that are missing. Raises what `get` does."""
+        """Returns the values of many keys, in their order, with `Unreadable` in place of a row that cannot be read. It
+        takes one MGET, and one query for all missing keys. Raises what `get` raises."""
         try:
             found = await self._region.find_all(keys)
         except CacheUnavailable:
@@ -65,7 +66,7 @@ class ReadThrough(Invalidating[K, V]):
                 missing.append(key)
             else:
                 self._flights.refresh(key, reading, self._load.ask)
-        # The misses of one tick share their lookup, their query and their fill.
+        # The misses of one event-loop tick share one lookup, one query and one fill.
         loaded = iter(await each(self._flights.get(key, self._load.ask) for key in missing))
         return [reading or next(loaded) for reading in found]
 

@@ -1,4 +1,4 @@
-"""What a get answers: the bytes as they are stored, and how they came."""
+"""The result of a get: the value's bytes as stored, and how they were obtained."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -6,9 +6,9 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 
 class Versioned(Protocol):
-    """What can be cached: a frozen pydantic model with the version that the database gave to its row.
+    """What can be cached: a frozen pydantic model with the version that the database gave its row.
 
-    It may have an `epoch` besides: the token of the one in which its row was read, None where that is not known."""
+    It may also have an `epoch`: the token of the epoch in which its row was read, None if that is unknown."""
 
     @property
     def version(self) -> int: ...
@@ -23,26 +23,26 @@ V = TypeVar("V", bound=Versioned)
 
 
 class Outcome(StrEnum):
-    """How a reading came about."""
+    """How a reading was obtained."""
 
-    HIT = "hit"  # It stood in the cache.
-    MISS = "miss"  # This reader's own load brought it.
-    COLLAPSED = "collapsed"  # Another reader's load brought it.
-    STALE = "stale"  # It stood in the cache, too old, and the load failed.
-    LOCKED = "locked"  # A writer was at work on it: it comes from the database, and was not kept.
-    BYPASSED = "bypassed"  # The cache could not be asked: it comes from the database, and was not kept.
+    HIT = "hit"  # From the cache.
+    MISS = "miss"  # From this reader's own load.
+    COLLAPSED = "collapsed"  # From another reader's load.
+    STALE = "stale"  # From the cache although too old, because the load failed.
+    LOCKED = "locked"  # From the database and not cached, because a writer was changing the row.
+    BYPASSED = "bypassed"  # From the database and not cached, because Redis could not be asked.
 
 
 class Reading(NamedTuple, Generic[V]):
-    """One answer.
+    """The result of one read.
 
-    `payload` is the JSON as it is stored, None when it is known that there is no such row. `version` is the row's, 0
-    without a row. `age_ms` and `ttl_ms` are what the entry has behind and before it; the latter is negative when it is
-    stale. `cost_ms` is what its load took. `stored` says whether the answer of a miss was kept; `verified`, whether the
-    database has said that the cache was told of everything. `epoch` is the token of the one that gave the row this
-    version, None where that is not known. The value is decoded only when `value` is asked for.
+    `payload` is the JSON as stored, None if the row is known not to exist. `version` is the row's version, 0 without a
+    row. `age_ms` is the entry's age, and `ttl_ms` its remaining freshness, negative when it is stale. `cost_ms` is how
+    long its load took. `stored` says whether the result of a miss was cached. `verified` says whether the database has
+    confirmed that Redis had every invalidation. `epoch` is the token of the epoch that gave the row this version, None
+    if that is unknown. `value` is decoded only when it is accessed.
 
-    It is a tuple, and its times are plain numbers, because one is made for each hit: a frozen dataclass with three
+    It is a tuple with plain numbers for its times, because one is made for each hit: a frozen dataclass with three
     timedeltas takes four times as long to make.
     """
 
@@ -59,15 +59,15 @@ class Reading(NamedTuple, Generic[V]):
 
     @property
     def age(self) -> timedelta:
-        """What the entry has behind it."""
+        """The age of the entry."""
         return timedelta(milliseconds=self.age_ms)
 
     @property
     def ttl(self) -> timedelta:
-        """What it has before it; negative when it is stale."""
+        """The remaining freshness of the entry, negative when it is stale."""
         return timedelta(milliseconds=self.ttl_ms)
 
     @property
     def value(self) -> V | None:
-        """The payload as a model; a new one at each call."""
+        """The payload as a model, a new one at each access."""
         return None if self.payload is None else self.type_.model_validate_json(self.payload)

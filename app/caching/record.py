@@ -1,16 +1,16 @@
-"""The record in Redis: of which epoch it was told, and whether it still knows what it was told last.
+"""The record in Redis: the epoch that was written to it, and evidence that Redis has not gone back since.
 
-    epoch    a hash: epoch, deployment, history, position     what it was told, and whose it is
-             telling                                          a random word, another one each time that it is told
-             claim, claims_for                                who wants to tell it of another epoch, for which history
-             beat:<instance>                                  what each instance has left at its last poll
+    epoch    a hash: epoch, deployment, history, position     the epoch, and its owner
+             telling                                          a random word, a new one each time an epoch is written
+             claim, claims_for                                a claim to write another epoch, and for which history
+             beat:<instance>                                  the word that each instance left at its last poll
 
-An epoch is a time in which one Redis and one database belong together: what is kept in Redis is of one epoch, and a
-miss in any other. A Redis that is another one than before, or went back to what it was (a snapshot, SWAPDB), has
-another epoch here, or a beat that is not the one which was left last.
+An epoch is a period in which one Redis and one database belong together. A cached value belongs to one epoch, and is a
+miss in any other. A Redis that was replaced, or that went back to an earlier state (a snapshot, SWAPDB), has another
+epoch here, or another beat than the one left last.
 
-What can go wrong: `CacheUnavailable`, when Redis does not answer. A Redis that goes back by less than one poll has the
-same beat, and is not noticed.
+What can go wrong: `CacheUnavailable` if Redis does not answer. A Redis that goes back by less than one poll has the
+same beat, so that is not detected.
 """
 
 import secrets
@@ -31,15 +31,15 @@ from .words import unavailable
 T = TypeVar("T")
 
 VOID = "void "
-"""Begins what stands in place of an epoch, in a Redis that went back to it."""
+"""Prefix of what replaces the epoch in the record of a Redis that went back."""
 NONE = "-"
 LATE = timedelta(seconds=2)
-"""So long after its answer was given up, a beat may still come to stand in the record."""
+"""How long after its call failed a beat may still reach the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose epoch it is: a deployment, with one history of its database, which had come to `position`, in bytes."""
+    """The owner of an epoch: a deployment and one history of its database, which had reached `position`, in bytes."""
 
     deployment: str
     history: str
@@ -48,8 +48,8 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found in the record: the epoch and its owner, and who claims it, for which history. `went_back` says
-    that what this instance has left there last is gone: the record is void from then on."""
+    """The record as read: the epoch and its owner, the claim and the history it is for. `went_back` says that this
+    instance's last beat is gone: the record is void from then on."""
 
     epoch: str | None
     owner: Owner | None
@@ -65,17 +65,19 @@ class Record:
         self._redis, self._name, self._clock = redis, name, clock
         self._instance = f"beat:{secrets.token_hex(8)}"
         self._beats = {NONE}
-        """What may stand there: more than one when an answer was lost."""
+        """The beats that may be in the record: more than one after an answer was lost."""
         self._late: dict[str, float] = {}
-        """Beats whose answer was lost, and since when: Redis may carry them out yet, behind later ones."""
+        """Beats whose answer was lost, and since when. Redis may still execute them, even after later ones."""
         self._telling = NONE
         self._past: deque[str] = deque(maxlen=100)
-        """The tellings that were seen before the present one: after FLUSHALL a Redis is told anew."""
+        """The tellings seen before the present one. A Redis that has one of them went back. A telling that was never
+        seen was written anew, as after FLUSHALL."""
         self._beat, self._claim = script(redis, "beat"), script(redis, "claim")
         self._refute, self._tell = script(redis, "refute"), script(redis, "tell")
 
     async def beat(self, epoch: str | None, position: int) -> Seen:
-        """Looks, sets the clock, and leaves a beat while the record is of `epoch`. Raises what redis-py raises."""
+        """Reads the record, sets the clock, and leaves a beat if the record is of `epoch`. Raises what redis-py
+        raises."""
         new, now = secrets.token_hex(8), time.monotonic()
         before, self._beats = self._beats, self._beats | {new}
         self._late = {beat: since for beat, since in self._late.items() if now - since < LATE.total_seconds()}
@@ -98,19 +100,19 @@ class Record:
         return Seen(token, owner, claim, claims_for or "", bool(went_back))
 
     async def claim(self, claim: str, owner: Owner, replaces: str | None) -> str:
-        """Claims the record, in place of the claim that it `replaces`, and answers which one stands now. Raises
+        """Claims the record, in place of the claim `replaces`, and returns the claim that holds now. Raises
         CacheUnavailable."""
         args = [claim, owner.history, replaces or ""]
         stands: bytes | str = await self._ask(lambda: self._claim(keys=[self._name], args=args))
         return stands.decode() if isinstance(stands, bytes) else stands
 
     async def refute(self, epoch: str, claim: str) -> bool:
-        """Takes a claim away, if the record still is of `epoch`. Raises CacheUnavailable."""
+        """Removes a claim if the record is still of `epoch`, and returns whether it did. Raises CacheUnavailable."""
         return bool(await self._ask(lambda: self._refute(keys=[self._name], args=[epoch, claim])))
 
     async def tell(self, epoch: str, owner: Owner, claim: str | None) -> bool:
-        """Tells Redis of an epoch: if it has no record, or `claim` still stands. Answers whether it was told, and
-        raises CacheUnavailable."""
+        """Writes an epoch to Redis if it has no record, or if `claim` still holds. Returns whether it did. Raises
+        CacheUnavailable."""
         beat, telling = secrets.token_hex(8), secrets.token_hex(8)
         fields = {
             "epoch": epoch,

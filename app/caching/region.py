@@ -1,15 +1,15 @@
 """The values of one kind under one name in Redis, and the rules that keep them true.
 
     orders:{42}         "<schema> <version> <stored at> <fresh for> <load cost> <CRC-32> <JSON>", times in Redis' ms
-    orders:{42}:lease   the token of whoever may load it now
+    orders:{42}:lease   the token of the reader or writer that holds the lease
     orders:{42}:floor   "<life> <version>", the newest version known to be invalidated
 
-The braces are a hash tag: in a cluster the three keys of a value share a slot, and so a script. By the first word of a
-value `stamp.py` tells whether it may be believed.
+The braces are a hash tag: in a cluster, the three keys of a value share a slot, so one script can use them. `stamp.py`
+decides by the first word of a value whether to believe it.
 
-A row that does not exist is kept too, as version 0 without JSON, for a short time; any invalidation removes it.
+The absence of a row is cached too, as version 0 without JSON, for a short time. Any invalidation removes it.
 
-What can go wrong: `CacheUnavailable`, from nearly every method, when Redis does not answer, or may not be believed
+What can go wrong: nearly every method raises `CacheUnavailable` if Redis does not answer or may not be believed
 (`Breaker`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
 """
 
@@ -34,15 +34,15 @@ from .scripts import script
 from .stamp import Stamp, checked
 
 FLOOR = timedelta(seconds=10)
-"""A floor outlives a lease, so that whoever fills has also met the floor. A longer one would keep a row uncached that
-was deleted and created again with a lower version."""
+"""Lifetime of a floor. It exceeds `LEASE`, so a fill always meets the floor that was set during its load. A longer one
+would keep a row uncached that was deleted and created again with a lower version."""
 NO_TIME = timedelta(0)
 
 
 class Region(Background, Generic[K, V]):
     """The values of one type under one name, with their leases and floors.
 
-    Use it within `async with`: at its end it waits for loads under way, so that both stores can be closed after it.
+    Use it within `async with`: the end waits for loads in flight, so both stores can be closed after it.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Region(Background, Generic[K, V]):
         settled: Callable[[K], Awaitable[None]] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        """`settled` belongs to a relay: it returns when Redis was told of all committed changes of a key, or is not
-        believed any more. Raises TypeError for a type that has no version."""
+        """`settled` belongs to a relay. It returns once all committed changes of a key are invalidated in Redis, or
+        Redis is no longer believed. Raises TypeError for a type without a version."""
         super().__init__()
         redis, clock, breaker = cache.redis, cache.clock, cache.breaker
         if settled is None and cache.renewal is None:
@@ -69,7 +69,7 @@ class Region(Background, Generic[K, V]):
         self._fill, self._invalidate = script(redis, "fill"), script(redis, "invalidate")
         self._release, self._revoke = script(redis, "release"), script(redis, "revoke")
         self._gets = Batching(self._get_all, self.start, self._count_hits)
-        # A future for each list, and not for each of its keys: that would cost more than to find them.
+        # One future for each list: one for each of its keys would cost more than finding them.
         self._lists = Batching(self._get_lists, self.start)
         self._lookup = Lookup(
             redis, self._asking, name=self._key, stamp=self._stamp, clock=clock, breaker=breaker, lost=self._give_back
@@ -79,12 +79,12 @@ class Region(Background, Generic[K, V]):
         self._invalidations = Batching(self._invalidate_all, self.start)
 
     def find(self, key: K) -> Awaitable[Reading[V] | None]:
-        """The fresh value under `key`, None when there is none: one GET."""
-        # No coroutine: with its counting, one for each reader would take a quarter of a hit's time.
+        """Returns the fresh value under `key`, None if there is none: one GET."""
+        # Not a coroutine: one for each reader, with its counting, would take a quarter of a hit's time.
         return self._gets.ask_here(key) if self.breaker.closed else self._find_later(key)
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
-        """The same for many keys, in their order: one MGET."""
+        """Returns the fresh values of many keys, in their order: one MGET."""
         if not self.breaker.closed:
             await self.breaker.believed()
         found = await self._lists.ask(tuple(keys))
@@ -92,13 +92,13 @@ class Region(Background, Generic[K, V]):
         return list(found)
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
-        """The value, or who loads it. All that ask in one tick get one answer, and so share a lease that it grants."""
+        """Returns the value, or the lease of its load. All calls in one tick share one answer, and a granted lease."""
         return await self._lookups.ask(key)
 
     async def claim(self, key: K) -> str | None:
-        """A lease on a value that still stands, to load it anew; None when somebody has it already.
+        """Returns a lease for reloading a value that is still cached, None if the lease is taken.
 
-        The value may only be replaced under a lease, even where nothing else is asked of it:
+        The value may only be replaced under a lease, even by a refresh:
 
             R loads the old row, to refresh it
                                                 W commits the new row, invalidates (the lease is void), and answers
@@ -109,83 +109,83 @@ class Region(Background, Generic[K, V]):
         try:
             granted = await self._ask(lambda: self._redis.set(lease, token, nx=True, px=ms(LEASE)))
         except CacheUnavailable:
-            self._give_back([key], token)  # As after a lookup: perhaps only the answer is lost.
+            self._give_back([key], token)  # As after a lookup: perhaps only the answer was lost.
             raise
         return token if granted else None
 
     async def fill(
         self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: int | None = None
     ) -> tuple[Reading[V], Fill]:
-        """Keeps a row under the lease `token`, and answers it as a reading. `cost` is what its load took. It is not
-        kept, if trust was lost since the breaker had counted so many `losses`:
+        """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. The row
+        is not cached if trust was lost since the breaker counted `losses`:
 
             R loads a row, and stalls           the database is restored to an earlier time: another epoch begins
-            R would keep the lost row in it
+            R would cache the lost row in the new epoch
 
-        Nor if the row itself was read in another epoch than this:
+        Nor is it cached if the row was read in another epoch than the present one:
 
-            the database is restored, and W's change gets the version of a lost one
-            R loads it, before the relay has found that out; R would keep it as what was lost, under the same tag
+            the database is restored, and W's change gets the version of a lost change
+            R loads it before the relay has detected the restore; R would cache it as the lost change, with its tag
         """
         reading = self.unkept(value, Outcome.MISS)
         try:
             if losses not in (None, self.breaker.losses):
-                raise CacheUnavailable(f"Trust was lost while {self._name} was asked for.")
+                raise CacheUnavailable(f"Trust was lost during a load of {self._name}.")
             if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
             fill = Fill.UNKNOWN
-            # Perhaps it never arrived, and the next reader would wait until the lease ends.
+            # Perhaps the fill never arrived. Then the next reader would wait until the lease ends.
             self._give_back([key], token)
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
         return reading._replace(stored=fill is Fill.STORED), fill
 
     async def revoke(self, key: K, token: str) -> None:
-        """Takes the value and its lease away for a writer, who is about to commit. Raises CacheUnavailable, also when
-        Redis was told and is not believed any more."""
+        """Removes the value, and takes over its lease, for a writer that is about to commit. Raises CacheUnavailable,
+        also if Redis did so but is no longer believed."""
         await self._ask(lambda: self._revoke(keys=self._names(key)[:2], args=[token, ms(LEASE)]))
 
     async def release(self, key: K, token: str) -> None:
-        """Gives back the lease of a load that failed. Never raises: the lease ends by itself."""
+        """Releases the lease of a failed load. Never raises: the lease ends by itself."""
         await self._release_all([key], token)
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Forgets what is not of `version`, which the database has committed, and voids the load under way.
+        """Removes a value that is not of the committed `version`, and voids the load in flight.
 
-        Where a relay runs, it never raises. When Redis cannot be told, it returns when nobody reads the old value:
+        With a relay, it never raises. If Redis cannot be reached, it returns once nobody reads the old value:
 
-            A commits, and cannot reach Redis; answered at once,
-                                                R on B, who can, would start after that, and hit the old value
+            A commits, cannot reach Redis, and would answer at once
+                                                R on B, which reaches Redis, would start then and hit the old value
 
-        Without a relay it raises NotInvalidated then, and Redis is told again in the background.
+        Without a relay, it then raises NotInvalidated, and the invalidation is retried in the background.
         """
         try:
             await self._asking.tell(lambda: self.try_invalidate(key, version))
         except CacheUnavailable as error:
             self.report(Event.INVALIDATION_FAILED)
             if self._settled is None:
-                assert self._renewal is not None  # As looked for at the beginning.
+                assert self._renewal is not None  # As checked in the constructor.
                 raise self._renewal.owe(self._name, key, version, lambda: self.try_invalidate(key, version)) from error
             await self._settled(key)
 
     async def try_invalidate(self, key: K, version: int) -> None:
-        """As `invalidate`, for a relay, which can try again: raises CacheUnavailable."""
+        """Invalidates once, for a caller that retries, such as a relay. Raises CacheUnavailable."""
         await self._invalidations.ask((key, whole(version)))
         self.report(Event.INVALIDATED)
 
     def unkept(self, value: V | None, outcome: Outcome) -> Reading[V]:
-        """A reading of what the database answered, and the cache does not keep."""
+        """Returns a reading of a database row that is not cached."""
         if value is None:
             return Reading(None, 0, outcome, self._type)
-        # Whoever is a member of no epoch, or of another one by now, does not know what this version names.
+        # A process that is in no epoch, or by now in another one, does not know which row this version names.
         epoch = self._epoch_of(value)
         if epoch != self.breaker.epoch or self.breaker.refused is not None:
             epoch = None
         return Reading(value.model_dump_json().encode(), value.version, outcome, self._type, epoch=epoch)
 
     def report(self, event: Event, took: timedelta = NO_TIME) -> None:
-        """Tells the owner of this region what happened."""
+        """Reports an event to the region's `observe` callback."""
         self._observe(self._name, event, took, 1)
 
     def _epoch_of(self, value: V) -> str | None:
@@ -205,7 +205,7 @@ class Region(Background, Generic[K, V]):
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | None]:
         verified = self.breaker.verified
-        # As a bare command: redis-py's method for it takes longer to prepare than a header to be read.
+        # A bare command: redis-py's `mget` takes longer to prepare than a header takes to read.
         call = cast("Callable[..., Awaitable[Sequence[bytes | None]]]", self._redis.execute_command)
         found = await self._ask(lambda: call("MGET", *map(self._key, keys)))
         word, now = self._stamp.word, self._clock.now()
@@ -227,7 +227,7 @@ class Region(Background, Generic[K, V]):
         self.start(self._release_all(keys, token))
 
     async def _release_all(self, keys: Sequence[K], token: str) -> None:
-        with suppress(CacheUnavailable):  # It was counted, and the leases end by themselves.
+        with suppress(CacheUnavailable):  # The failure was counted, and the leases end by themselves.
             names = [self._key(key) + ":lease" for key in keys]
             await self._ask(lambda: self._release(keys=names, args=[token]), believed=False)
 

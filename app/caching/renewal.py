@@ -1,17 +1,18 @@
-"""Renews the trust in Redis where no relay does: it asks Redis whether it is there, and tells it again what failed.
+"""Renews the trust in Redis where no relay does: it pings Redis, and retries failed invalidations.
 
-    every 100 ms    tell Redis of the writes that it could not be told of → ask whether it answers → trust it for 350 ms
+    every 100 ms    ping Redis → retry the invalidations that failed → trust Redis for 350 ms
 
-A process does not believe Redis while it owes it an invalidation of its own: so it reads what it has written.
+A process does not believe Redis while it owes it an invalidation. So it reads its own writes.
 
 What is weaker than with a relay:
 
-    a write past the cache (in SQL, by another program) is seen when the entry's time is over
-    an invalidation that failed is told again by this process alone: others may read the old value until then, and until
-    the entry's time is over when this process dies before
-    a Redis that restarts without telling so (no INFO) may bring back what it was told to forget
+    a write that bypasses the cache (in SQL, by another program) is seen only when the entry expires
+    a failed invalidation is retried by this process alone: until then, others may read the old value; if this process
+    dies first, they may read it until the entry expires
+    a Redis that does not report restarts (no INFO) may bring back invalidated values
 
-What can go wrong: Redis is away for long, and ever more keys are owed. They are kept in memory, one version a key.
+What can go wrong: Redis is down for a long time, and ever more keys are owed. They are kept in memory, with one version
+each.
 """
 
 import logging
@@ -32,7 +33,7 @@ EVERY = timedelta(milliseconds=100)
 
 
 class Renewal:
-    """What one process owes Redis, and the task that pays it and renews the trust."""
+    """The invalidations that this process owes Redis, and the task that retries them and renews the trust."""
 
     def __init__(self, redis: Redis, breaker: Breaker) -> None:
         self._redis, self._breaker = redis, breaker
@@ -41,47 +42,47 @@ class Renewal:
 
     @property
     def owed(self) -> int:
-        """Of how many keys Redis has still to be told."""
+        """How many keys still have to be invalidated."""
         return len(self._owed)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Renews while the block lasts. A Redis that is away at its beginning is asked again and again."""
+        """Renews the trust while the block lasts. If Redis is down at the start, it is retried."""
         try:
             await self.renew()
         except CacheUnavailable as error:
-            logger.warning("%s Reads ask the database until it answers.", error)
+            logger.warning("%s Reads query the database until it answers.", error)
         async with self._repeating.running():
             yield
         if self._owed:
-            with suppress(CacheUnavailable):  # What is still owed is said below.
+            with suppress(CacheUnavailable):  # Invalidations that are still owed are logged below.
                 await self.renew()
         if self._owed:
             logger.error(
-                "Redis was not told that %d keys have changed: others may read old values until these expire.",
+                "%d keys were not invalidated in Redis: others may read old values until these expire.",
                 self.owed,
             )
 
     def owe(
         self, region: str, key: Hashable, version: int, invalidate: Callable[[], Awaitable[None]]
     ) -> NotInvalidated:
-        """Redis could not be told of this version of a key: it is told later, and not believed until then. Answers what
-        to raise."""
+        """Records a failed invalidation. It is retried, and Redis is not believed before it succeeds. Returns the
+        exception to raise."""
         if version >= self._owed.get((region, key), (version,))[0]:
             self._owed[region, key] = version, invalidate
-        self._breaker.open("it could not be told of a change")
-        return NotInvalidated(f"Redis could not be told that {region} {key} has changed; it is told again.")
+        self._breaker.open("an invalidation failed")
+        return NotInvalidated(f"The invalidation of {region} {key} failed; it is retried.")
 
     async def renew(self) -> timedelta:
-        """One round; answers when the next one is due. Raises CacheUnavailable."""
-        # What is owed from here on opens the breaker after this look: then this round does not close it.
+        """Makes one round, and returns the time until the next one. Raises CacheUnavailable."""
+        # An invalidation owed from here on raises the breaker's `losses` again: then this round does not close it.
         losses, began = self._breaker.losses, Moment.now()
         await self._breaker.probe(self._redis, self._redis.ping)
         failed: CacheUnavailable | None = None
         for key, (version, invalidate) in list(self._owed.items()):
             try:
                 await invalidate()
-            except CacheUnavailable as error:  # The others are told all the same.
+            except CacheUnavailable as error:  # The other keys are still invalidated.
                 failed = error
                 continue
             if self._owed[key][0] == version:

@@ -1,7 +1,7 @@
-"""A task that does the same again and again, outlives what goes wrong, and stops when it is told.
+"""A task that repeats its work, survives every error, and stops on request.
 
-A background task that dies is noticed by nobody: every request still gets its answer, while caches rot and writes pile
-up. So this one survives every error, and says whether its rounds still end as they should.
+Nobody notices when a background task dies: every request still gets its answer, while caches rot and writes pile up. So
+this task survives every error, and reports whether its rounds still succeed.
 """
 
 import asyncio
@@ -17,20 +17,21 @@ from .errors import REDIS_DOWN, CacheError
 from .words import said
 
 AWAY = (CacheError, *REDIS_DOWN)
-"""What says that a store is away: then nothing is wrong with the task."""
+"""Errors which mean that a store is down. Then nothing is wrong with the task."""
 
 logger = logging.getLogger(__name__)
 
 SOONEST, LATEST = timedelta(milliseconds=200), timedelta(seconds=2)
-"""How long it waits after a failure: twice as long each time, between these two."""
+"""The shortest and the longest wait after a failure. The wait doubles with each failure."""
 STUCK = timedelta(seconds=15)
-"""Without a round that ended well, or because a store is away, for this long, it counts as stuck."""
+"""The task counts as stuck after this time without a round that succeeded, or failed because a store is down."""
 AGAIN = 3
-"""So many rounds that failed one after the other are no accident."""
+"""The number of consecutive failures that count as trouble."""
 
 
 class Repeating:
-    """`work` does it once, and answers how long to wait until the next time. `failed` is told of each error."""
+    """A repeated task. `work` makes one round, and returns the wait until the next. `failed` is called for each
+    error."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[timedelta]], failed: Callable[[], None]) -> None:
         self._name, self._work, self._failed = name, work, failed
@@ -42,7 +43,7 @@ class Repeating:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Repeats while the block lasts. At its end the round under way is finished, and not cancelled."""
+        """Repeats while the block lasts. At the end, the current round is finished, not cancelled."""
         self.start()
         try:
             yield
@@ -50,19 +51,19 @@ class Repeating:
             await self.stop()
 
     def start(self) -> None:
-        """Begins to repeat, also after an end."""
+        """Starts repeating, also after a stop."""
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def stop(self) -> None:
-        """Finishes the round under way, and returns when it has ended."""
+        """Finishes the current round, and returns when it has ended."""
         self._stop.set()
         if self._task is not None:
             await self._task
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop: a round that waits for something may end early."""
+        """Whether a stop was requested: a round that waits for something may end early."""
         return self._stop.is_set()
 
     @property
@@ -72,7 +73,7 @@ class Repeating:
 
     @property
     def trouble(self) -> Exception | None:
-        """Why its last rounds have failed, where they all did, and ended; None, when they do not."""
+        """Why the last `AGAIN` rounds failed, None if they did not all fail or a round does not end."""
         return self._error if self._failures >= AGAIN and self._runs(since=self._last_end) else None
 
     def _runs(self, *, since: float) -> bool:
@@ -87,7 +88,7 @@ class Repeating:
                 after_failure = SOONEST
                 self._last_round = time.monotonic()
                 self._failures, self._error = 0, None
-            except Exception as error:  # noqa: BLE001  # Whatever it is: nobody would begin this task again.
+            except Exception as error:  # noqa: BLE001  # Nothing would restart this task.
                 self._failed()
                 self._failures, self._error = self._failures + 1, error
                 wait, after_failure = after_failure, min(after_failure * 2, LATEST)
@@ -102,5 +103,5 @@ class Repeating:
 
 
 def _told(error: Exception) -> str:
-    """Of what redis-py raises, its words name the server's address."""
+    """Returns a description of an error. Messages of redis-py are replaced: they name the server's address."""
     return f"Redis {said(error)}" if isinstance(error, RedisError | OSError | TimeoutError) else repr(error)

@@ -1,23 +1,23 @@
-"""Who loads a missing key, and who waits: one load for all readers of all processes.
+"""Single flight: one load of a missing key for all readers of all processes.
 
     a reader misses  →  lookup: a lease  →  loads, fills                       (the leader)
                      →  lookup: wait     →  joins the leader's load, if it runs in this process and holds that lease
                                          →  else polls, until the value is there or the lease is free (`watch.py`)
 
-Leases are from "Scaling Memcache at Facebook" (Nishtala et al., NSDI 2013): a miss hands out a token, an invalidation
-voids it, a fill needs it. Joining a load in one's own process is what Go's `singleflight` does; it is not safe by key:
+Leases come from "Scaling Memcache at Facebook" (Nishtala et al., NSDI 2013): a miss hands out a token, an invalidation
+voids it, and a fill needs it. Go's `singleflight` joins loads within a process by key, which is not safe:
 
     R1 misses, gets lease t1, loads v0, and stalls
                                                         W commits v1, invalidates (t1 is void), answers
-    R2 misses, and joins the load of that key           R2 answers v0, though it started after W was answered
+    R2 misses, and joins the load of that key           R2 answers v0, although it started after W was answered
 
-So a reader joins by the token that its own lookup answered, and shares the result only if that lease stood to the end.
+So a reader joins by the token that its own lookup returned, and shares the result only if that lease held to the end.
 
-An entry is loaded anew a little before it is stale, by one of those who hit it: the sooner, the longer its load takes
+One of the readers that hit an entry reloads it a little before it is stale. The longer its load takes, the earlier
 (XFetch: Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015).
 
-What can go wrong: `LoadTimeout` after `PATIENCE`, never a query nobody bounds. A failed load fails for all that share
-it, and they get the old value where one is left. Without Redis, `Overloaded` when too many ask the database.
+What can go wrong: `LoadTimeout` after `PATIENCE`; no query runs unbounded. A failed load fails for all readers that
+share it, but they get the old value if one is left. Without Redis, `Overloaded` if too many reads query the database.
 """
 
 import asyncio
@@ -43,22 +43,22 @@ T = TypeVar("T")
 F = TypeVar("F")
 
 PATIENCE = timedelta(seconds=5)
-"""A reader waits longer than a lease lives, so that it outlives a holder that died."""
+"""How long a reader waits for a load. It exceeds `LEASE`, so a reader outlasts the lease of a dead holder."""
 
 Load = Callable[[K], Awaitable[V | Locked[V] | None]]
-"""Asks the database for one row; None when there is none. Locked, when a writer may be changing it."""
+"""Queries the database for one row: None if there is none, Locked if a writer may be changing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Landing(Generic[V]):
-    """What a load brought, and whether its lease stood until it was filled: then all who waited for it may have it."""
+    """The result of a load, and whether its lease held until the fill: then all waiting readers may share it."""
 
     reading: Reading[V]
     shared: bool
 
 
 class SingleFlight(Generic[K, V]):
-    """The loads under way in this process, by key and lease token."""
+    """The loads in flight in this process, by key and lease token."""
 
     def __init__(self, region: Region[K, V]) -> None:
         self._region = region
@@ -69,14 +69,14 @@ class SingleFlight(Generic[K, V]):
         self._refreshes: dict[K, asyncio.Task[None]] = {}
 
     async def get(self, key: K, load: Load[K, V]) -> Reading[V]:
-        """The value of `key`, which was not found: from our own load, or from whoever loads it.
+        """Returns the value of a missing `key`, from our own load or from another one in flight.
 
-        When Redis does not answer, from the database, and not kept. Raises LoadTimeout, Overloaded, and what `load`
-        raises.
+        If Redis does not answer, the value comes from the database and is not cached. Raises LoadTimeout, Overloaded,
+        and whatever `load` raises.
         """
-        # In a task of its own: a reader that goes away between its lookup and its load would leave a lease that nobody
-        # uses, and all others would wait until it lapses. It begins at the end of this tick, so whoever asks until
-        # then has asked before it does, and may have what it brings.
+        # In its own task: a reader cancelled between its lookup and its load would leave an unused lease, and all
+        # others would wait until it lapses. The task begins at the end of this tick, so every reader that joins by
+        # then asked before it began, and may share its result.
         task = self._asked.get(key)
         leads = task is None
         if task is None:
@@ -88,28 +88,28 @@ class SingleFlight(Generic[K, V]):
         return reading
 
     async def bypass(self, key: K, load: Load[K, V]) -> Reading[V]:
-        """The value of `key` from the database, for when Redis cannot be asked. Raises Overloaded, and what `load`
-        raises."""
+        """Returns the value of `key` from the database, when Redis cannot be asked. Raises Overloaded, and whatever
+        `load` raises."""
         reading = await self._bypass(key, load, Outcome.BYPASSED)
         self._region.report(Event(reading.outcome))
         return reading
 
     def refresh(self, key: K, hit: Reading[V], load: Load[K, V]) -> None:
-        """Perhaps loads `key` anew, behind the back of whoever hit it: the nearer its end and the longer its load, the
-        likelier."""
-        # No draw is worth more than 37 loads: for nearly every hit the first comparison is all there is.
+        """Sometimes reloads `key` in the background after a hit: the nearer the entry is to its end and the longer its
+        load takes, the more likely."""
+        # -log(1 - random()) is below 37, so for nearly every hit the first comparison decides.
         if hit.ttl_ms < hit.cost_ms * 37 and hit.ttl_ms < hit.cost_ms * -math.log(1 - random.random()):
             self._shared(self._refreshes, key, lambda: self._refresh(key, load))
 
     async def _refresh(self, key: K, load: Load[K, V]) -> None:
-        with suppress(Exception):  # Whatever it was, it was reported where it came up, and the entry is still fresh.
+        with suppress(Exception):  # The error was reported where it was raised, and the entry is still fresh.
             token = await self._region.claim(key)
             if token is not None:
                 self._region.report(Event.REFRESHED)
                 await self._load((key, token), load)
 
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
-        # Whoever asks from here on may have started after a write that the lookup below does not see, and gets his own.
+        # A reader that asks from here on may have started after a write that this lookup does not see: it gets its own.
         del self._asked[key]
         deadline = time.monotonic() + PATIENCE.total_seconds()
         outcome = Outcome.HIT
@@ -118,7 +118,7 @@ class SingleFlight(Generic[K, V]):
             while isinstance(answer, Lease):
                 lease = answer
                 if lease.writers:
-                    # It has taken the value away, and may commit at any moment: there is nothing to wait for.
+                    # The writer has removed the value and may commit at any moment: there is no load to wait for.
                     return await self._bypass(key, load, Outcome.LOCKED)
                 try:
                     if self._is_ours(key, lease):
@@ -140,22 +140,22 @@ class SingleFlight(Generic[K, V]):
         return answer._replace(outcome=outcome)
 
     def _is_ours(self, key: K, lease: Lease[V]) -> bool:
-        """Whether the load under this lease is for this process to make, or is under way in it."""
+        """Returns whether this process must make the load under this lease, or has it in flight."""
         return lease.granted or (key, lease.token) in self._loads
 
     async def _landing(self, key: K, lease: Lease[V], load: Load[K, V], deadline: float) -> Reading[V] | None:
-        """What the load under this lease brings for a reader that met it; None: ask again."""
+        """Returns the result of the load under this lease for a reader that met it; None: look up again."""
         flight = (key, lease.token)
         leads = flight not in self._loads
         landing = await self._until(deadline, self._load(flight, load), key)
-        # Whoever was granted the lease asked before the load began: its result is theirs even if a write came between.
-        # Whoever joined later may have started after that write was answered, and asks again.
+        # The readers that were granted the lease asked before the load began: they may use its result even if a write
+        # came in between. A reader that joined later may have started after that write was answered: it asks again.
         if not lease.granted and not landing.shared:
             return None
         return landing.reading if leads else landing.reading._replace(outcome=Outcome.COLLAPSED)
 
     async def _news(self, key: K, deadline: float) -> Reading[V] | Lease[V]:
-        """What a lookup says of a key that another process loads, when it is time to do something about it."""
+        """Waits for a key that another process loads, and returns the lookup that calls for action."""
         news = self._watch.ask(key)
         try:
             return await self._until(deadline, news, key)
@@ -166,7 +166,7 @@ class SingleFlight(Generic[K, V]):
         # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
         if not done or self._region.closing:
-            raise LoadTimeout(f"Somebody loads {key!r}, and was not done within {PATIENCE.total_seconds():g} s.")
+            raise LoadTimeout(f"A load of {key!r} was not done within {PATIENCE.total_seconds():g} s.")
         return task.result()
 
     def _load(self, flight: tuple[K, str], load: Load[K, V]) -> asyncio.Task[Landing[V]]:
@@ -175,7 +175,7 @@ class SingleFlight(Generic[K, V]):
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
         began, losses = time.monotonic(), self._region.breaker.losses
         try:
-            # What comes later than its lease ends can be kept by nobody, and another reader loads by then.
+            # A row that arrives after its lease has ended cannot be cached, and another reader loads by then.
             async with asyncio.timeout(LEASE.total_seconds()):
                 value = await load(key)
             if isinstance(value, Locked):
@@ -186,7 +186,7 @@ class SingleFlight(Generic[K, V]):
         except BaseException as error:
             self._region.report(Event.LOAD_FAILED)
             logger.warning("A load of %r failed: %r", key, error)
-            # The next reader shall try at once, and not when the lease ends.
+            # The next reader can try at once, without waiting for the lease to end.
             await self._region.release(key, token)
             if isinstance(error, TimeoutError):
                 raise LoadTimeout(f"The load of {key!r} took longer than {LEASE.total_seconds():g} s.") from error
@@ -195,8 +195,8 @@ class SingleFlight(Generic[K, V]):
         return Landing(reading, shared=fill in (Fill.STORED, Fill.BELOW))
 
     async def _bypass(self, key: K, load: Load[K, V], outcome: Outcome) -> Reading[V]:
-        # All who ask before a query begins share it, and nobody who comes later: a hot key costs one query at a time
-        # for each turn, and nobody gets what is older than the question.
+        # All readers that ask before a query begins share it. Later readers do not, so no answer is older than its
+        # question, and a hot key costs one query at a time for each turn.
         task = self._bypasses.get(key)
         if task is None:
             task = self._bypasses[key] = _heard(self._region.start(self._pass(key, load)))
@@ -221,7 +221,7 @@ class SingleFlight(Generic[K, V]):
 
 
 def _heard(task: asyncio.Task[T]) -> asyncio.Task[T]:
-    """When every reader has gone there is nobody to retrieve an error, which was reported where it came up."""
+    """Marks the task's error as retrieved: all readers may be gone, and it was reported where it was raised."""
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return task
 

@@ -1,10 +1,10 @@
-"""Watches keys that other processes load: one lookup after the other, once for all readers of this process who wait.
+"""Polls keys that other processes load: one lookup at a time, shared by all waiting readers of this process.
 
-    a lookup finds the value           →  they have it
-             finds another lease       →  goes on, and looks as often as at the beginning
-             is granted the lease, or meets one of this process or of a writer  →  they have that, and act on it
+    a lookup finds the value           →  the readers get it
+             finds another lease       →  polling continues, at its first interval again
+             is granted the lease, or meets one of this process or of a writer  →  the readers get that, and act on it
 
-What can go wrong: whatever a lookup raises, those who wait for it raise.
+What can go wrong: the waiting readers raise whatever a lookup raises.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from .reading import Reading, V
 from .region import Region
 
 POLL = timedelta(milliseconds=4)
-"""Who waits for a load of another process looks this often, and less often as time goes by: after each thirtieth of the
-time that the load was seen to take. So its value comes late by a few percent of that, however long it is."""
+"""First poll interval while another process loads. Later it is a thirtieth of the time that the load was seen to take,
+so a value is late by a few percent of its load time."""
 
 
 class Watch(Generic[K, V]):
-    """The keys of one region that are watched. `is_ours` says whether the load under a lease is for this process to
-    make, or is under way in it."""
+    """The watched keys of one region. `is_ours` says whether this process must make the load under a lease, or has it
+    in flight."""
 
     def __init__(self, region: Region[K, V], is_ours: Callable[[K, Lease[V]], bool]) -> None:
         self._region, self._is_ours = region, is_ours
         self._waiting: dict[K, list[asyncio.Future[Reading[V] | Lease[V]]]] = {}
 
     def ask(self, key: K) -> "asyncio.Future[Reading[V] | Lease[V]]":
-        """What a lookup says of a key, when it is time to do something about it."""
+        """Returns a future of the lookup that calls for action on a key."""
         news: asyncio.Future[Reading[V] | Lease[V]] = asyncio.get_running_loop().create_future()
         if key in self._waiting:
             self._waiting[key].append(news)
@@ -42,18 +42,18 @@ class Watch(Generic[K, V]):
         return news
 
     async def _look(self, key: K) -> None:
-        """Asks again and again, while somebody waits."""
+        """Polls a key while any reader waits for it."""
         load, began = "", time.monotonic()
         while self._waiting[key]:
             pause = max(POLL.total_seconds(), (time.monotonic() - began) / 30)
             await asyncio.sleep(pause * (0.5 + random.random()))
-            # Whoever begins to wait from here on may have started after a write that this lookup does not see.
+            # A reader that begins to wait from here on may have started after a write that this lookup does not see.
             waiting, self._waiting[key] = [news for news in self._waiting[key] if not news.done()], []
             if not waiting:
                 continue
             try:
                 answer = await self._region.lookup(key)
-            except Exception as error:  # noqa: BLE001  # Those who wait raise it.
+            except Exception as error:  # noqa: BLE001  # The waiting readers raise it.
                 for news in waiting:
                     if not news.done():
                         news.set_exception(error)

@@ -1,11 +1,11 @@
-"""What Redis said, or what became of the question, in words that may be shown to anybody.
+"""Describes an error of Redis, or of the connection to it, in words that may be shown to anyone.
 
     said(error)           "refuses connections"; "says LOADING Redis is loading the dataset in memory"
     code(error)           "LOADING": the word by which Redis names its error
-    unavailable(error)    both as an exception, for whoever asked
+    unavailable(error)    the description as an exception to raise
 
-redis-py's own messages name the server's address, and Redis' name logins, keys and digests of scripts. None of that is
-left. What can go wrong: an error that none of this knows is told by its class alone.
+Messages of redis-py name the server's address, and those of Redis name logins, keys and script digests. All of that is
+removed. What can go wrong: an error of an unknown kind is described by its class alone.
 """
 
 import re
@@ -21,14 +21,14 @@ from .errors import AnotherRun, CacheUnavailable
 LONGEST = 200
 SAYS = "says "
 IN_SCRIPT = re.compile(r".*(?:-|@user_script: ?\d+: )([A-Z]+ .*)")
-"""What a command in a script was told, in Redis 6: `ERR Error running script (…): @user_script: 9: -OOM command …`, or
-`@user_script:9: WRONGTYPE Operation …`."""
+"""The error of a command in a script, as Redis 6 reports it: `ERR Error running script (…): @user_script: 9: -OOM
+command …`, or `@user_script:9: WRONGTYPE Operation …`."""
 SECRETS = (
     (re.compile(r",? with args beginning with.*"), ""),
     (re.compile(r"\b[Uu]ser \S+ has no permissions"), "this user has no permissions"),
     (re.compile(r"\bthe '[^']*' (key|channel)"), r"a \1"),
     (re.compile(r"\b(?:f_)?[0-9a-f]{40}\b"), "…"),
-    # An address: MOVED names one. With a port, which stands alone when a node does not know its own name; IPv6; IPv4.
+    # Addresses, as in MOVED: with a port, which is alone if a node does not know its own name; IPv6; IPv4.
     (
         re.compile(r"\S*:\d{1,5}\b|(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}|\b\d{1,3}(?:\.\d{1,3}){3}\b"),
         "…",
@@ -37,19 +37,19 @@ SECRETS = (
 
 
 def said(error: BaseException) -> str:
-    """What Redis, of which `error` was raised, did or said: a clause that lacks its subject, and has no secrets."""
+    """Returns what Redis did or said to cause `error`: a clause without its subject, and without secrets."""
     told = (_answer(one) or _fate(one) for one in _chain(error))
     return next((words for words in told if words is not None), f"cannot be asked ({type(error).__name__})")
 
 
 def code(error: BaseException | None) -> str | None:
-    """The word by which Redis names the error that it answered, None where it answered none."""
+    """Returns the word by which Redis names the error that it answered, None if it answered none."""
     words = "" if error is None else said(error)
     return words.split()[1] if words.startswith(SAYS) else None
 
 
 def unavailable(error: BaseException, asked: str = "") -> CacheUnavailable:
-    """What to raise from `error`, which came of what was `asked` for."""
+    """Returns the exception to raise from `error`. `asked` names what Redis was asked for."""
     asked = f" for {asked}" if asked else ""
     words = said(error)
     if words.startswith(SAYS):
@@ -58,7 +58,7 @@ def unavailable(error: BaseException, asked: str = "") -> CacheUnavailable:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came of: redis-py wraps what the system said, and at times its own errors."""
+    """Yields the error and its causes: redis-py wraps system errors, and sometimes its own errors."""
     came_of: BaseException | None = error
     while came_of is not None:
         yield came_of
@@ -66,7 +66,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _answer(error: BaseException) -> str | None:
-    """The first sentence of an error that Redis has answered, with its code."""
+    """Returns the first sentence of an error that Redis answered, with its code."""
     status = getattr(error, "status_code", None)
     if not isinstance(error, ResponseError | AuthenticationError) and status is None:
         return None
@@ -81,12 +81,12 @@ def _answer(error: BaseException) -> str | None:
 
 
 def _fate(error: BaseException) -> str | None:
-    """What the system, or the client, has found out in place of an answer."""
+    """Returns what the system or the client detected in place of an answer."""
     text = str(error)
     if isinstance(error, AnotherRun):
-        return "has restarted, or is another one than before"
+        return "has restarted or was replaced"
     if text == "No connection available.":
-        return "is asked on all connections that this process may have"
+        return "is busy on all connections of this process"
     if isinstance(error, socket.gaierror):
         return "is not found: its name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -103,4 +103,4 @@ def _fate(error: BaseException) -> str | None:
         return "has closed the connection"
     if isinstance(error, OSError):
         return "cannot be reached"
-    return None  # What it came of may say more.
+    return None  # Its cause may say more.

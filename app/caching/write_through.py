@@ -1,16 +1,16 @@
-"""Write-through: the cache is told how to read and how to write, and a write is in both stores or in neither.
+"""Write-through: the cache knows how to read and how to write. A write reaches both stores or neither.
 
-    read    ask the cache; on a miss it asks the database itself, and keeps the answer
-    write   lock the row · change it in the database, and take value and lease away in Redis · COMMIT · fill
+    read    ask the cache; on a miss, the cache queries the database and keeps the result
+    write   lock the row · change it in the database, and remove the value and its lease from Redis · COMMIT · fill
 
-Use it when a value must be read and changed without anybody acting on an old one: a balance, seats. Avoid it when
-writes come in bulk: each costs a lock and a round trip to Redis more.
+Use it when a value must be read and changed without anyone acting on an old one: a balance, seats. Avoid it for bulk
+writes: each write costs an extra lock and an extra round trip to Redis.
 
-The row's lock in the database is the fence. A load keeps its row only if it could share that lock, so what it read was
-committed and nobody was changing it; every later writer takes value and lease away before it commits.
+The row lock in the database is the fence. A load caches its row only if it could share that lock: then the row was
+committed and nobody was changing it. Every later writer removes the value and its lease before it commits.
 
-What can go wrong: Redis is away, or its answer is lost: `CacheUnavailable`, and nothing is saved. After COMMIT the
-write is done, whatever Redis does. A writer that stalls holds up other writers of that key, and no reader.
+What can go wrong: Redis is down, or its answer is lost. Then `put` raises `CacheUnavailable` and nothing is saved.
+After COMMIT the write is done, whatever Redis does. A stalled writer blocks other writers of that key, but no reader.
 """
 
 import secrets
@@ -28,10 +28,10 @@ Revoke = Callable[[], Awaitable[None]]
 
 
 class WriteThrough(Generic[K, C, V]):
-    """A cache that is told how to read the database (`load`), and how to write to it (`save`).
+    """A cache that knows how to read the database (`load`) and how to write to it (`save`).
 
-    `load` answers the row, None when there is none, `Locked` when it could not share the row's lock. `save` makes a
-    change, and answers the row then. It holds the row's lock when it calls `revoke`, and commits after that returned.
+    `load` returns the row, None if there is none, or `Locked` if it could not share the row's lock. `save` makes a
+    change and returns the resulting row. It holds the row's lock while it calls `revoke`, and commits only after that.
     """
 
     NAME = "write-through"
@@ -45,7 +45,7 @@ class WriteThrough(Generic[K, C, V]):
         self._region, self._flights, self._load, self._save = region, SingleFlight(region), load, save
 
     async def get(self, key: K) -> Reading[V]:
-        """The value of `key`. Raises LoadTimeout, Overloaded, and what `load` raises."""
+        """Returns the value of `key`. Raises LoadTimeout, Overloaded, and whatever `load` raises."""
         try:
             found = await self._region.find(key)
             if found is None:
@@ -56,8 +56,8 @@ class WriteThrough(Generic[K, C, V]):
             return await self._flights.bypass(key, self._load)
 
     async def put(self, key: K, change: C) -> V | None:
-        """Makes a change, to its end whoever goes away, and answers the row as it is now, None when it is gone. Raises
-        CacheUnavailable when nothing was saved because of Redis, and what `save` raises."""
+        """Makes a change, and returns the new row, None if it is gone. Runs to its end even if the caller goes away.
+        Raises CacheUnavailable if nothing was saved because of Redis, and whatever `save` raises."""
         return await self._region.finish(self._put(key, change))
 
     async def _put(self, key: K, change: C) -> V | None:
@@ -71,10 +71,10 @@ class WriteThrough(Generic[K, C, V]):
         try:
             value = await self._save(key, change, revoke)
         except Exception:
-            if revoked:  # Nothing was changed, or nobody knows: either way it is not ours to keep a value.
+            if revoked:  # Nothing was changed, or the outcome is unknown. Either way we must not cache a value.
                 await self._region.release(key, token)
             raise
-        if revoked:  # A repetition of what was done before changes nothing, and takes nothing away.
-            # A Redis that has restarted since may have the old value back: it is of another run, and no hit.
+        if revoked:  # A repeated change that was already made neither changes nor revokes anything.
+            # A Redis that restarted since may have the old value back, but that is of another run, so it is no hit.
             await self._region.fill(key, token, value, losses=losses)
         return value

@@ -30,7 +30,7 @@ async def test_a_redis_that_no_relay_has_polled_is_not_believed() -> None:
     breaker = Breaker()
     assert breaker.is_open
     assert not breaker.closed
-    with pytest.raises(CacheUnavailable, match="nobody has looked yet"):
+    with pytest.raises(CacheUnavailable, match="it has not been checked yet"):
         await breaker.believed()
 
 
@@ -43,7 +43,7 @@ async def test_trust_expires_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     breaker.close(breaker.losses, long_ago())
     assert not breaker.closed
     assert not breaker.is_open
-    with pytest.raises(CacheUnavailable, match="Nobody knows whether Redis was told of the last changes"):
+    with pytest.raises(CacheUnavailable, match="It is unknown whether Redis has the latest invalidations"):
         await breaker.believed()
 
 
@@ -167,7 +167,7 @@ async def test_another_run_of_redis_opens_the_breaker_before_a_command_is_sent(b
     breaker.meet("first")
     breaker.meet("first")
     assert breaker.closed
-    with pytest.raises(RedisConnectionError, match="Redis has restarted, or is another one"):
+    with pytest.raises(RedisConnectionError, match="Redis has restarted or was replaced"):
         breaker.meet("second")
     assert breaker.is_open
     assert breaker.reachable, "It may be told, before it is believed."

@@ -16,7 +16,7 @@ async def test_no_more_reads_bypass_the_cache_than_there_are_turns(monkeypatch: 
     monkeypatch.setattr(bulkhead, "TURN", NEVER)
     turns = Bulkhead(2)
     async with turns.turn(), turns.turn():
-        with pytest.raises(Overloaded, match="Too many reads ask the database already"):
+        with pytest.raises(Overloaded, match="Too many reads already query the database"):
             async with turns.turn():
                 raise AssertionError
     async with turns.turn(), turns.turn():

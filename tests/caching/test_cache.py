@@ -74,7 +74,7 @@ async def test_a_failed_invalidation_raises_and_is_retried(endpoints: Endpoints,
         await writer.get(1, source.get)
         source.rows[1] = Thing(name="new", version=2)
         wire.refuse()
-        with pytest.raises(NotInvalidated, match="Redis could not be told that things 1 has changed"):
+        with pytest.raises(NotInvalidated, match="The invalidation of things 1 failed"):
             await writer.invalidate(1, 2)
         value = await writer.get(1, source.get)
         assert (value.value, value.outcome) == (source.rows[1], Outcome.BYPASSED), "It reads what it has written."
@@ -145,7 +145,7 @@ async def test_a_version_that_is_not_a_number_is_refused_and_fails_no_other_inva
         bad, good = await asyncio.gather(
             one.invalidate(1, cast("int", "abc")), one.invalidate(2, 2), return_exceptions=True
         )
-        assert (str(bad), good) == ("'abc' is no version of a row: it must be a whole number, from the database.", None)
+        assert (str(bad), good) == ("'abc' is not a row version: it must be a whole number from the database.", None)
         assert opened.renewal is not None
         assert (opened.renewal.owed, opened.breaker.closed) == (0, True)
 
@@ -184,7 +184,7 @@ async def test_invalidations_still_owed_when_the_cache_closes_are_logged(
             with pytest.raises(NotInvalidated):
                 await writer.invalidate(1, 2)
         wire.heal()
-    assert "Redis was not told that 1 keys have changed" in caplog.text
+    assert "1 keys were not invalidated in Redis" in caplog.text
 
 
 async def test_a_relayed_cache_without_a_relay_logs_a_warning(

@@ -120,9 +120,9 @@ async def test_a_mistake_in_the_changed_keys_raises_an_error_that_carries_the_re
             raise AttributeError("A row has no such field.")
         return {1: cast("int", "abc"), 2: row.version}
 
-    with pytest.raises(NotInvalidated, match="The write is committed, and not invalidated") as raised:
+    with pytest.raises(NotInvalidated, match="The write is committed but not invalidated") as raised:
         await cache.write(update(), changed)
     assert raised.value.result == NEW
-    assert "A write is committed, and not all that it changed was invalidated" in caplog.text
+    assert "A write is committed, but not everything it changed was invalidated" in caplog.text
     if mistake != "changed fails":
         assert (await cache.get(2, source.get)).value == NEW

@@ -259,7 +259,7 @@ async def test_a_reader_waits_for_another_process_only_for_its_patience(
 ) -> None:
     monkeypatch.setattr(single_flight, "PATIENCE", watch.POLL)
     await new_region().lookup(1)  # Another process holds the lease.
-    with pytest.raises(LoadTimeout, match="Somebody loads 1, and was not done within 0"):
+    with pytest.raises(LoadTimeout, match="A load of 1 was not done within 0"):
         await CacheAside(new_region()).get(1, source.get)
     assert source.calls == 0
 

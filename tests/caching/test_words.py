@@ -104,8 +104,8 @@ def test_a_connection_error_is_described_without_an_address(cause: Exception, sa
     [
         (RedisTimeout("Timeout reading from /secret/redis.sock"), "does not answer in time"),
         (RedisConnectionError("Connection closed by server."), "has closed the connection"),
-        (RedisConnectionError("No connection available."), "is asked on all connections that this process may have"),
-        (AnotherRun("Redis has restarted."), "has restarted, or is another one than before"),
+        (RedisConnectionError("No connection available."), "is busy on all connections of this process"),
+        (AnotherRun("Redis has restarted."), "has restarted or was replaced"),
         (RedisConnectionError("Something about 10.0.0.7."), "cannot be asked (ConnectionError)"),
         (ResponseError("value is not an integer", status_code="ERR"), "says ERR value is not an integer"),
     ],

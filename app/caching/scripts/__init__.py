@@ -1,4 +1,4 @@
-"""The Lua scripts: one job each, sent to Redis once and then run by their digest."""
+"""The Lua scripts: one job each, sent to Redis once and then run by digest."""
 
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -10,9 +10,9 @@ from redis.exceptions import NoScriptError
 
 
 class Script(AsyncScript):
-    """A script that is sent again as often as Redis has forgotten it. redis-py alone sends it once:
+    """A script that is sent again whenever Redis has forgotten it. redis-py alone sends it again only once:
 
-    EVALSHA: it does not know it · SCRIPT LOAD · somebody else's SCRIPT FLUSH · EVALSHA: it does not know it
+    EVALSHA: unknown script · SCRIPT LOAD · another client's SCRIPT FLUSH · EVALSHA: unknown script
     """
 
     async def __call__(
@@ -26,6 +26,6 @@ class Script(AsyncScript):
 
 
 def script(redis: Redis, name: str, folder: str = __name__) -> Script:
-    """The script `name`.lua, ready to be called with keys and args. A strategy with scripts of its own has them in a
-    package of its own: `folder` is its name."""
+    """Returns the script `name`.lua, ready to be called with keys and args. A strategy with its own scripts keeps them
+    in its own package, whose name is `folder`."""
     return Script(redis, files(folder).joinpath(f"{name}.lua").read_bytes())

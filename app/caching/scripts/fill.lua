@@ -1,14 +1,15 @@
--- Keeps what was loaded, if the lease under which it was loaded still stands and no newer version is known.
+-- Caches loaded rows, each if the lease of its load still holds and no newer version is known.
 --
 --   each key: is the lease this token? ─ no ─► 'lost'
---    │ yes: the lease goes
+--    │ yes: delete the lease
 --   is the floor of this life above the version? ─ yes ─► 'below'
 --    │ no
 --   SET header and payload ─► 'stored'
 --
 -- KEYS    value, lease, floor (for each key)
--- ARGV    schema, life of Redis, then for each key: token, version (0: there is no row), load cost, fresh for, kept for (all in ms), payload
--- Returns for each key 'stored' | 'below' (the floor is higher) | 'lost' (the lease is gone, or somebody else's)
+-- ARGV    schema, life of Redis, then for each key: token, version (0: there is no row), load cost, fresh for, kept for
+--         (all in ms), payload
+-- Returns for each key 'stored' | 'below' (the floor is higher) | 'lost' (the lease is gone, or has another token)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {}

@@ -1,4 +1,4 @@
--- Takes a claim away, if it still stands, and the record is still ours.
+-- Removes a claim, if it still holds and the record is still of our epoch.
 -- KEYS    record
 -- ARGV    our epoch, claim
 -- Returns whether it did

@@ -1,4 +1,4 @@
--- Gives a lease back, if it is still ours: the load failed, and the next reader shall not wait for it.
+-- Releases leases that are still ours: the load failed, and the next reader must not wait for it.
 -- KEYS    lease (for each key)
 -- ARGV    token
 -- Returns how many leases were ours

@@ -1,5 +1,5 @@
--- A writer takes a value and its lease away, before it commits: nobody may read the old value after that, and no load
--- under way may fill it.
+-- Removes a value, and takes over its lease, for a writer that is about to commit: from then on nobody may read the old
+-- value, and no load in flight may fill it.
 -- KEYS    value, lease
 -- ARGV    the writer's token, lease in ms
 redis.call('DEL', KEYS[1])

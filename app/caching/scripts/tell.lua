@@ -1,4 +1,4 @@
--- Tells a Redis of an epoch: when it has no record, or under a claim that still stands. All beats are gone with it.
+-- Writes an epoch to a Redis, if it has no record, or under a claim that still holds. This removes all earlier beats.
 -- KEYS    record
 -- ARGV    claim or nothing, then the fields of the record and their values
 -- Returns whether it did

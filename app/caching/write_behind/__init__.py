@@ -1,17 +1,17 @@
-"""Write-behind: accept now, write later. In the order in which an addition meets them:
+"""Write-behind: accept now, write later. The modules in the order in which an addition passes through them:
 
     write_behind.py   the strategy: what a caller uses
-    group_commit.py   the additions of a moment come together
-    acceptance.py     accept: one script in Redis, all or none of a batch
+    group_commit.py   combines concurrent additions into one call
+    acceptance.py     accept: one Redis script accepts a whole batch or nothing
     pending.py        the pending record: an entry of the stream
-    gathering.py      a flusher reads what is pending, and claims what a dead one has left
-    flusher.py        flush: one transaction in the database, with the ledger (`target.py`)
+    gathering.py      a flusher reads pending entries, and claims those of dead flushers
+    flusher.py        flush: one database transaction, with the ledger (`target.py`)
     forgetting.py     forget: the entry leaves the stream
-    set_aside.py      what the database has not done is tried again by itself
-    dead_letters.py   what the database refuses is kept for somebody to decide
+    set_aside.py      an entry that the database has not written is retried on its own
+    dead_letters.py   what the database refuses is kept for a person to decide
 
-Beside this way: `receipts.py` accepts again what Redis has lost, `totals.py` answers reads, `backlog.py` says what
-waits, and `shard.py` names all that is in Redis.
+Beside this path, `receipts.py` accepts again what Redis has lost, `totals.py` answers reads, `backlog.py` reports what
+is pending, and `shard.py` names everything in Redis.
 """
 
 from .acceptance import Cap

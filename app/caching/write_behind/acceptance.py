@@ -1,14 +1,14 @@
-"""Acceptance: one call accepts the additions of a moment, all or none, and may be repeated without harm.
+"""Acceptance: one call accepts a batch of additions, all or none. It may be repeated without harm.
 
-    accept          a new batch: guard, idempotency keys, caps, one entry in the stream, and the totals that are cached
-    accept again    the same batch, after Redis has lost it: who has it already refuses it, by its guard or the ledger
+    accept          a new batch: guard, idempotency keys, caps, one entry in the stream, and the cached totals
+    accept again    the same batch, after Redis has lost it: the guard or the ledger rejects a batch that is known
 
-An idempotency key is known by a record for each call: of one key, or of many, with eight bytes for each of them. What
-has no record is counted, so none goes early: where there is no room for more, nothing with a new idempotency key is
-accepted (`KeysFull`).
+Each call with an idempotency key leaves a record. The record of a call with many keys has eight bytes for each of them.
+An addition without a record is counted, so no record is dropped early. If there is no room for more records, no
+addition with a new idempotency key is accepted (`KeysFull`).
 
-What can go wrong: `CacheUnavailable`, when the batch may have been accepted or not; `BacklogFull`, `TotalOverflow` and
-`Refusals` (`KeysFull`, `KeyWorn`, `KeyUnreadable`), when it was not.
+What can go wrong: `CacheUnavailable` if the outcome is unknown; `BacklogFull`, `TotalOverflow` and `Refusals`
+(`KeysFull`, `KeyWorn`, `KeyUnreadable`) if the batch was not accepted.
 """
 
 import hashlib
@@ -32,17 +32,17 @@ from .shard import COUNT, Shard
 from .totals import TOTAL
 
 KEY = timedelta(hours=24)
-"""So long an idempotency key is known."""
+"""How long an idempotency key is remembered."""
 GUARD = timedelta(minutes=10)
-"""A guard outlives every repetition of its batch."""
+"""Lifetime of a guard. It outlives every repetition of its batch."""
 MOST_BATCHES = 100
-"""So many batches of one idempotency key are known in each shard: a client has used it for something new each time."""
+"""The most batches remembered for one idempotency key in each shard. Each batch is a new use of the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """How many entries may wait for the database, and how many bytes; and how many bytes the records of the idempotency
-    keys of the last `KEY` may take: in all shards together."""
+    """The most entries and bytes that may be pending, and the most bytes that the records of the idempotency keys of
+    the last `KEY` may take: in all shards together."""
 
     entries: int = 40_000
     bytes: int = 128 * 2**20
@@ -53,7 +53,7 @@ CAP = Cap()
 
 
 class Acceptance:
-    """The calls that accept batches. `receipts` get each that was accepted, and those whose answer was lost."""
+    """The calls that accept batches. `receipts` receives each accepted batch, and each batch whose answer was lost."""
 
     def __init__(self, cache: Cache, cap: Cap, clock: BatchClock, receipts: Receipts) -> None:
         self.cap, self._clock, self._breaker, self._receipts = cap, clock, cache.breaker, receipts
@@ -65,7 +65,7 @@ class Acceptance:
         return dict(zip(additions, await self._call(batches, again=False), strict=True))
 
     async def accept_again(self, shard: Shard, batch: Batch) -> None:
-        """Accepts what Redis has lost."""
+        """Accepts a batch that Redis has lost."""
         (answer,) = await self._call([(shard, batch)], again=True)
         if isinstance(answer, CacheError):
             raise answer
@@ -74,7 +74,7 @@ class Acceptance:
         asked: set[str] = set()
 
         def question(shard: Shard, batch: Batch, life: str | None) -> tuple[list[str], list[str | int | bytes]]:
-            # When this is no longer the first time, the batch may have been counted, and forgotten by Redis.
+            # After the first time, the batch may already have been counted and forgotten by Redis.
             epoch = secrets.token_hex(8) if again or batch.id in asked else ""
             asked.add(batch.id)
             most = max(1, self.cap.entries // COUNT), max(1, self.cap.bytes // COUNT)
@@ -128,7 +128,7 @@ class Acceptance:
 
 
 def batch_of(id_: str, additions: Iterable[Addition]) -> Batch:
-    """A batch of these additions."""
+    """Returns a batch of these additions."""
     amounts: dict[str, int] = {}
     keyed: list[Keyed] = []
     for addition in additions:
@@ -144,7 +144,7 @@ def batch_of(id_: str, additions: Iterable[Addition]) -> Batch:
 def _with_keyed(
     shard: Shard, batch: Batch, names: list[str], args: list[str | int | bytes]
 ) -> tuple[list[str], list[str | int | bytes]]:
-    """The names and args of the accept script, with those of the additions that have an idempotency key."""
+    """Returns the names and args of the accept script, including those of additions with an idempotency key."""
     if not batch.keyed:
         return names, [*args, _json(batch.amounts), "[]", b""]
     places = {key: place for place, key in enumerate(batch.amounts, 1)}
@@ -160,7 +160,7 @@ def _with_keyed(
 
 
 def _word(key: str) -> bytes:
-    """Eight bytes that stand for a key: of 10,000 keys two have the same once in 10**11 calls."""
+    """Returns eight bytes that stand for a key: of 10,000 keys, two have the same bytes once in 10**11 calls."""
     return hashlib.blake2b(key.encode(), digest_size=8).digest()
 
 

@@ -1,4 +1,4 @@
-"""The backlog: what waits for the database, as Redis counts it."""
+"""The backlog: what is pending for the database, as Redis counts it."""
 
 import asyncio
 import logging
@@ -21,10 +21,10 @@ PATIENCE = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits: how much, in how many bytes, and since when (None: nothing does). `young` is how much of it was
-    accepted within the time asked for. `fill` is how full the fullest shard is; at 1 it accepts nothing more. So many
-    `flushers` read it. The idempotency keys of the last 24 hours take `record_bytes`, of which the fullest shard is
-    `record_fill` full: at 1 it accepts nothing with a new one."""
+    """What is pending: the amount, its bytes, and the age of the oldest entry (None if there is none). `young` is the
+    amount that was accepted within the requested time. `fill` is how full the fullest shard is: at 1 it accepts nothing
+    more. `flushers` is the number of flushers. The records of the idempotency keys of the last 24 hours take
+    `record_bytes`. `record_fill` is how full the fullest shard is of them: at 1 it accepts no new idempotency key."""
 
     amount: int
     bytes: int
@@ -37,14 +37,14 @@ class Backlog:
 
 
 class Waiting:
-    """Asks Redis what waits in some shards."""
+    """Asks Redis what is pending in some shards."""
 
     def __init__(self, cache: Cache, shards: Sequence[Shard]) -> None:
         self._clock, self._breaker, self._shards = cache.clock, cache.breaker, shards
         self._script = script(cache.redis, "waiting")
 
     async def look(self, cap: Cap, young: timedelta | None) -> Backlog:
-        """What waits, against its cap. Raises CacheUnavailable."""
+        """Returns what is pending, compared with its cap. Raises CacheUnavailable."""
         now = self._clock.now()
         since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1))) if young else "+"
         questions = (partial(_question, shard, since) for shard in self._shards)
@@ -66,7 +66,7 @@ class Waiting:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Says in the log, after `PATIENCE`, when there is no flusher, in this process or another one."""
+        """Watches while the block lasts: logs a warning after `PATIENCE` if no process has a flusher."""
         task = asyncio.create_task(self._look_for_flushers())
         try:
             yield

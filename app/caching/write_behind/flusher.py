@@ -1,17 +1,17 @@
-"""Flush: the other half of write-behind, which writes what was accepted to the database, each batch once.
+"""Flush: the other half of write-behind. It writes accepted batches to the database, each one once.
 
     gather   some entries of the stream (`gathering.py`)
     flush    one transaction: the ledger, and the counters of the batches that are new to it
     forget   acknowledge and delete the entries, and begin a new epoch (`forgetting.py`)
 
-Any number of flushers share the work. One that dies leaves its entries to the others; one that dies after COMMIT leaves
-entries that the ledger knows. What could not be flushed because the database is away is held, and tried again.
+Any number of flushers share the work. If one dies, the others claim its entries. If it dies after COMMIT, the ledger
+already knows them. While the database is down, a flusher holds its entries and retries them.
 
-What the database refuses for its content (`Refused`), or has not done (`NotDone`), must not hold up the rest: half as
-many entries are tried, and half of those, until one stands alone. One that is refused is salvaged (`dead_letters.py`).
-One that took too long is set aside, and tried again by itself (`set_aside.py`).
+Entries that the database refuses for their content (`Refused`) or has not written (`NotDone`) must not block the rest.
+The flusher tries half as many entries, then half of those, until an entry is alone. An entry refused alone is salvaged
+(`dead_letters.py`). An entry that was not done alone is set aside and retried on its own (`set_aside.py`).
 
-What can go wrong: Redis or the database away: the flusher waits, and goes on by itself.
+What can go wrong: Redis or the database is down. The flusher waits, and continues by itself.
 """
 
 import logging
@@ -38,15 +38,14 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = timedelta(milliseconds=200)
 DRAIN = timedelta(seconds=3)
-"""So long it goes on flushing when it is to stop, while there is something to flush."""
+"""How long a stopping flusher continues to flush while there are entries."""
 MOST_ROWS = 10_000
-"""What one transaction writes at most: far below what a database does within a statement's time."""
+"""The most rows that one transaction writes: far fewer than a database writes within a statement timeout."""
 
 
 class Flusher:
-    """One task that flushes, as long as its `async with` lasts: when so much has come together (`amount`), or when the
-    first of it is `interval` old. A read that waits for entries holds a connection: under load it needs a `redis` of
-    its own."""
+    """One task that flushes within its `async with`: when `amount` has gathered, or when the first entry is `interval`
+    old. A read that waits for entries holds a connection, so under load the flusher needs its own `redis`."""
 
     def __init__(
         self,
@@ -77,7 +76,7 @@ class Flusher:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Flushes what is there yet, for as long as `DRAIN`. What is left waits in Redis, for others or for the next
+        """Flushes the remaining entries for at most `DRAIN`. The rest stays in Redis, for other flushers or the next
         start."""
         await self._repeating.stop()
         deadline = time.monotonic() + DRAIN.total_seconds()
@@ -85,17 +84,17 @@ class Flusher:
             while time.monotonic() < deadline and await self.round():
                 continue
             await self._gathering.retire(own=True)
-        except Exception as error:  # noqa: BLE001  # Whatever it is: nothing is lost, and the others have to stop, too.
-            logger.warning("The flusher stops, and leaves what waits in Redis: %r", error)
+        except Exception as error:  # noqa: BLE001  # Nothing is lost, and other parts still have to stop.
+            logger.warning("The flusher stops and leaves the pending entries in Redis: %r", error)
 
     @property
     def alive(self) -> bool:
-        """Whether it flushes."""
+        """Whether the task runs and its rounds end."""
         return self._repeating.alive
 
     @property
     def trouble(self) -> Exception | None:
-        """Why it flushes nothing, or not all, round after round; None, when it does."""
+        """Why it repeatedly flushes nothing or not everything, None if all is well."""
         return self._repeating.trouble or self._gathering.trouble or self._aside.trouble
 
     async def _repeat(self) -> timedelta:
@@ -103,10 +102,11 @@ class Flusher:
         return timedelta(0)
 
     async def round(self) -> int:
-        """Gathers, flushes and forgets once, and answers how many entries it had. What waits in a Redis that is not the
-        one any more is flushed, too; what waits in somebody else's is not ours. Raises CacheUnavailable."""
+        """Gathers, flushes and forgets once, and returns how many entries it had. It also flushes a Redis that was
+        replaced by another one, but not a Redis of another deployment: those entries are not ours. Raises
+        CacheUnavailable."""
         if self._breaker.ours is False:
-            self._held.clear()  # Whoever owns them claims them.
+            self._held.clear()  # Their owner claims them.
             self._aside.clear()
             raise CacheUnavailable(f"Nothing is flushed from this Redis: {self._breaker.refused}.")
         if self._aside.full:
@@ -115,16 +115,16 @@ class Flusher:
             await self._gathering.gather(self._held, self._aside.entries)
         count = len(self._held)
         while self._held:
-            # What fails is held, and tried again: nothing is read meanwhile.
+            # Failed entries are held and retried: nothing is read meanwhile.
             if not self._counted:
                 life = self._life()
                 counted = await self._count(_some(self._held, self._most))
-                # The flush is on its way to an old primary     another one is promoted, and the next epoch begins
-                # the old one commits it: what Redis forgot now would be in no database that anybody believes
+                # The flush is on its way to the old primary    another one is promoted, and the next epoch begins
+                # the old one commits it: if Redis forgot the entries now, no believed database would have them
                 if life != self._breaker.life:
                     continue
                 self._counted = counted
-            # If this fails, the entries are counted, and only have to be forgotten.
+            # If this fails, the entries are already counted and only have to be forgotten.
             await self._forget(self._held[: self._counted], self._dead)
             del self._held[: self._counted]
             self._counted = self._dead = 0
@@ -133,14 +133,14 @@ class Flusher:
         return count
 
     def _life(self) -> str | None:
-        """The life of Redis in which something is counted now."""
+        """Returns the life of Redis in which entries are counted now."""
         if self._breaker.ours is None:
-            raise CacheUnavailable("Nobody knows yet whether what waits in this Redis is ours to flush.")
+            raise CacheUnavailable("It is not known yet whether the entries in this Redis are ours to flush.")
         return self._breaker.life
 
     async def _count(self, entries: Sequence[Pending]) -> int:
-        """Counts some of the first entries, one at least, and answers how many."""
-        # One batch may stand in two entries, when Redis was restored from a copy: it counts once.
+        """Counts some of the first entries, at least one, and returns how many."""
+        # After Redis was restored from a copy, a batch may be in two entries: it counts once.
         batches = {entry.batch.id: entry.batch for entry in entries if entry.batch is not None}
         if not batches:
             return await self._salvaged(entries[0], "It is no batch.")
@@ -155,13 +155,13 @@ class Flusher:
             self._hurry_less(entries, error)
             raise
         self._note(rows)
-        # Twice as many, when what was refused is gone. What took too long may do so again, and costs a wait each time.
+        # Double once a refused entry is gone. Grow by one after `NotDone`: another one would cost a wait again.
         self._most = min(self._most + 1 if self._careful else self._most * 2, MOST_AT_ONCE)
         self._careful = self._careful and self._most < MOST_AT_ONCE
         return len(entries)
 
     async def _salvaged(self, entry: Pending, reason: str) -> int:
-        """Salvages the first entry, and answers how many that is."""
+        """Salvages the first entry, and returns 1: the number of entries done."""
         try:
             self._dead = await self._rescue(entry, reason)
         except NotDone as error:
@@ -170,20 +170,20 @@ class Flusher:
         return 1
 
     def _hurry_less(self, entries: Sequence[Pending], error: NotDone) -> None:
-        """The next flush is of half as many; an entry that was alone stands aside."""
+        """Halves the next flush. Sets an entry aside if it was alone."""
         self._careful, self._most = True, max(1, len(entries) // 2)
         if len(entries) == 1 and not self._aside.full:
             self._aside.put(entries[0], error)
             self._held.remove(entries[0])
 
     async def _try_again(self) -> None:
-        """Tries what stands aside, each by itself, until one of them is in vain again."""
+        """Retries the entries that are due, each on its own, until one fails again."""
         for aside in self._aside.due:
             life = self._life()
             try:
                 aside.dead += await self._count_alone(aside)
             except NotDone as error:
-                logger.warning("The entry %s is not counted again: %s", aside.entry.place, error)
+                logger.warning("Entry %s failed again: %s", aside.entry.place, error)
                 self._observe(Flow.FAILURES, 1)
                 self._aside.failed(aside, error)
                 return
@@ -192,7 +192,7 @@ class Flusher:
                 self._aside.remove(aside)
 
     async def _count_alone(self, aside: Aside) -> int:
-        """Counts what stands aside, and answers how much of it became dead letters."""
+        """Counts an entry that was set aside, and returns how much of it became dead letters."""
         batch = aside.entry.batch
         if batch is None:
             return await self._rescue(aside.entry, str(aside.error))
@@ -215,11 +215,11 @@ class Flusher:
 
     async def _forget(self, entries: Sequence[Pending], dead: int) -> None:
         for amount in await self._forgetting.forget(entries):
-            self._observe(Flow.FLUSHED, max(0, amount - dead))  # One with dead letters is alone here.
+            self._observe(Flow.FLUSHED, max(0, amount - dead))  # An entry with dead letters is alone here.
 
 
 def _some(entries: Sequence[Pending], most: int) -> Sequence[Pending]:
-    """As many of the first entries as one transaction takes, and one at least. One that is no batch stands alone."""
+    """Returns as many of the first entries as fit one transaction, at least one. An entry without a batch is alone."""
     rows = 0
     for place, entry in enumerate(entries[:most]):
         rows += len(entry.batch.amounts) if entry.batch else MOST_ROWS + 1

@@ -1,9 +1,9 @@
 """Forget: entries that the database has leave the stream, and a new epoch begins.
 
-    flushed      the database has the batch, and the stream has it, too: whoever flushes it again finds it in the ledger
-    forgotten    acknowledged and deleted, in one step with the new epoch: a total that is being built looks again
+    flushed      the database and the stream both have the batch: another flush of it finds it in the ledger
+    forgotten    acknowledged and deleted, in one step with the new epoch: a total that is being built starts again
 
-What can go wrong: Redis is away. Then the entries stay, and are forgotten later.
+What can go wrong: Redis is down. Then the entries stay, and are forgotten later.
 """
 
 import secrets
@@ -20,15 +20,15 @@ from .streams import is_no_stream
 
 
 class Forgetting:
-    """Forgets entries of some shards. That also in a Redis that is not believed any more: what it has is flushed."""
+    """Forgets entries of some shards, also in a Redis that is no longer believed: its entries are flushed, too."""
 
     def __init__(self, redis: Redis, shards: Sequence[Shard], breaker: Breaker) -> None:
         self._shards, self._breaker = shards, breaker
         self._acknowledge, self._forget_totals = script(redis, "acknowledge"), script(redis, "forget")
 
     async def forget(self, entries: Sequence[Pending]) -> list[int]:
-        """Answers the amount of the entries that were there, for each shard that had some. Each entry leaves the stream
-        once, whoever flushes it. Raises CacheUnavailable."""
+        """Forgets entries. Returns the amount of those that were still there, for each shard that has some. Each entry
+        leaves the stream once, whichever flusher flushed it. Raises CacheUnavailable."""
         amounts = []
         for shard in self._shards:
             of_shard = [entry for entry in entries if entry.shard == shard]
@@ -37,12 +37,12 @@ class Forgetting:
                     amounts.append(await self._forget(shard, of_shard))
                 except CacheUnavailable as error:
                     if not is_no_stream(error.__cause__):
-                        raise  # Else its entries are gone, and those of the others are forgotten all the same.
+                        raise  # Otherwise its entries are gone, and those of the other shards are still forgotten.
         return amounts
 
     async def forget_totals(self, entry: Pending) -> None:
-        """Forgets the totals of the keys of an entry that was salvaged: what became dead letters is in none of them any
-        more. That also when it was salvaged before, by a process that died then. Raises CacheUnavailable."""
+        """Forgets the totals of the keys of a salvaged entry: dead letters no longer count in them. It must also do so
+        if a process that died had salvaged the entry before. Raises CacheUnavailable."""
         shard, keys = entry.shard, list(entry.batch.amounts) if entry.batch else []
         args = [secrets.token_hex(8)]
 
@@ -65,5 +65,5 @@ class Forgetting:
 
 
 def _total(shard: Shard, key: str, life: str | None) -> bytes:
-    # A key that is no text has become a dead letter, and has no total; its entry is forgotten all the same.
+    # A key that is not valid text has become a dead letter and has no total. Its entry is still forgotten.
     return shard.total(key, life).encode(errors="surrogatepass")

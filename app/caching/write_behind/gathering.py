@@ -1,10 +1,10 @@
-"""How a flusher comes by its entries: new ones, and what consumers that died have left.
+"""How a flusher obtains entries: new ones, and those that dead consumers left pending.
 
-    read     XREADGROUP, until enough is there, or it is time
-    claim    XAUTOCLAIM, now and then: what nobody has acknowledged for long
-    keep     XCLAIM: what this one works at for longer than that stays its own
+    read     XREADGROUP, until there is enough or the interval is over
+    claim    XAUTOCLAIM, now and then: entries that have been unacknowledged for a long time
+    keep     XCLAIM: renews this consumer's hold on entries that it retries for longer than that
 
-What can go wrong: Redis is away, or another one: what it raises passes. A group that is gone is made again.
+What can go wrong: Redis is down or was replaced: its error passes through. A group that is gone is created again.
 """
 
 import asyncio
@@ -29,19 +29,19 @@ from .streams import Streams, is_no_stream
 logger = logging.getLogger(__name__)
 
 BLOCK = timedelta(milliseconds=200)
-"""How long one read waits for entries: the flusher sees within this time that it is to stop."""
+"""How long one read waits for entries. A flusher notices within this time that it must stop."""
 PAUSE = timedelta(milliseconds=5)
-"""How long it lets more come between two reads."""
+"""Pause between two reads, in which more entries arrive."""
 ABANDONED = timedelta(seconds=10)
-"""An entry that was not acknowledged for this long is claimed by others: much longer than a flush may take."""
+"""Entries that have been unacknowledged for this long are claimed by others. Much longer than a flush may take."""
 RETIRED = timedelta(minutes=1)
-"""A consumer that has not asked for this long, and holds nothing, has died."""
+"""A consumer that has been idle for this long and holds nothing counts as dead."""
 MOST_AT_ONCE = 200
 
 
 class Gathering:
-    """One consumer of the streams of `shards`. It has enough when so much has come (`amount`), or when the first of it
-    is `interval` old. `stopping` says that it is to stop."""
+    """One consumer of the streams of `shards`. It stops gathering when it holds `amount`, or when the first entry is
+    `interval` old. `stopping` says whether it must stop."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Gathering:
         return self._streams.trouble
 
     async def gather(self, held: list[Pending], aside: Collection[Pending] = ()) -> None:
-        """Adds to `held`, which is empty, what is to be flushed next; `aside` is what this one has besides."""
+        """Adds the entries to flush next to `held`, which is empty. `aside` has the entries that were set aside."""
         await self._keep(aside)
         await self._claim_all(held, {(one.shard, one.id) for one in aside})
         deadline = None if not held else time.monotonic() + self._interval.total_seconds()
@@ -74,7 +74,7 @@ class Gathering:
             left = BLOCK.total_seconds() if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 break
-            # What was read is held at once: if the next read fails, it must not wait to be claimed.
+            # Hold what was read at once: if the next read fails, these entries must not have to be claimed.
             came = await self.read(min(left, BLOCK.total_seconds()))
             held += came
             if self._stopping() and not came:
@@ -84,11 +84,11 @@ class Gathering:
                     break
                 deadline = time.monotonic() + self._interval.total_seconds()
             if 0 < len(came) < MOST_AT_ONCE // COUNT:
-                # A read ends with the first entry that comes. Under load each would bring one or two.
+                # A read returns with the first entry that arrives. Under load each read would bring one or two.
                 await asyncio.sleep(min(PAUSE, self._interval).total_seconds())
 
     async def read(self, block: float) -> list[Pending]:
-        """New entries, as soon as there are any."""
+        """Returns new entries as soon as there are any, none after `block` seconds."""
         shards = self._streams.readable
         if not shards:
             await asyncio.sleep(block)
@@ -99,7 +99,7 @@ class Gathering:
                 self.consumer,
                 dict.fromkeys(shards, ">"),
                 count=MOST_AT_ONCE // COUNT,
-                # When it is to stop, it does not wait for what may come.
+                # A stopping flusher does not wait for new entries.
                 block=None if self._stopping() else max(1, int(block * 1000)),
             )
         except ResponseError as error:
@@ -112,7 +112,7 @@ class Gathering:
         ]
 
     async def deliveries(self, one: Pending) -> int:
-        """How often an entry was delivered; 0, when Redis has lost it meanwhile."""
+        """Returns how often an entry was delivered, 0 if Redis has lost it meanwhile."""
         try:
             pending = cast(
                 "list[dict[str, Any]]",
@@ -125,13 +125,13 @@ class Gathering:
         return int(pending[0]["times_delivered"]) if pending else 0
 
     async def retire(self, *, own: bool) -> None:
-        """Removes consumers that have died, or this one, if they hold nothing."""
+        """Removes dead consumers that hold nothing, and with `own` this consumer if it holds nothing."""
         args = [GROUP, round(RETIRED / timedelta(milliseconds=1)), self.consumer if own else ""]
         for stream in self._streams.readable:
             await self._retire(keys=[stream], args=args)
 
     async def create_groups(self) -> None:
-        """Begins to read each stream, where nobody has."""
+        """Creates the consumer group of each stream that has none."""
         for shard in self._streams.readable.values():
             await self._begin(keys=[shard.stream, shard.epoch], args=[GROUP, secrets.token_hex(8)])
 
@@ -139,7 +139,7 @@ class Gathering:
         return sum(one.amount for one in held) >= self._amount or len(held) >= MOST_AT_ONCE
 
     async def _keep(self, aside: Collection[Pending]) -> None:
-        """Lets nobody claim what stands aside: each who did would wait for it in turn."""
+        """Keeps others from claiming entries that were set aside: each claimer would wait for them in turn."""
         if not aside or time.monotonic() - self._kept < ABANDONED.total_seconds() / 4:
             return
         for stream in self._streams.readable:
@@ -152,7 +152,7 @@ class Gathering:
         self._kept = time.monotonic()
 
     async def _claim_all(self, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
-        """Holds what consumers have left unacknowledged for long. It is looked for now and then."""
+        """Now and then, claims entries that have been unacknowledged for a long time, and adds them to `held`."""
         if time.monotonic() - self._claimed < ABANDONED.total_seconds() / 2:
             return
         if self._streams.trouble is not None:
@@ -170,7 +170,7 @@ class Gathering:
     async def _claim(self, shard: Shard, held: list[Pending], known: Collection[tuple[object, str]]) -> None:
         cursor: Any = "0-0"
         while not self._enough(held):
-            # Redis 7 answers a third part: ids that are gone from the stream, and pending no more.
+            # Redis 7 answers a third part: ids that are gone from the stream and no longer pending.
             cursor, entries, *deleted = await self._redis.xautoclaim(
                 shard.stream,
                 GROUP,
@@ -182,7 +182,7 @@ class Gathering:
             there = [Pending.read(shard, one[0].decode(), one[1]) for one in entries if one[0] is not None]
             held += [one for one in there if (one.shard, one.id) not in known]
             self._gone(sum(map(len, deleted)))
-            if len(there) < len(entries):  # Redis 6.2 answers (None, None) for them, and has made them ours.
+            if len(there) < len(entries):  # Redis 6.2 answers (None, None) for them, and assigns them to us.
                 await self._acknowledge_gone(shard.stream)
             if cursor in (b"0-0", "0-0"):
                 return
@@ -205,7 +205,7 @@ class Gathering:
             self._observe(Flow.GONE, count)
 
     async def _mend(self, error: ResponseError) -> None:
-        """Makes the groups again, or leaves out a stream that is none, if that is what was wrong."""
+        """Creates missing groups again, or leaves out a name that is no stream. Raises any other error."""
         if str(error).startswith("NOGROUP"):
             await self.create_groups()
         elif not (is_no_stream(error) and await self._streams.look()):

@@ -1,10 +1,10 @@
-"""Group commit: while one call is under way for a shard, the additions that come meanwhile gather for the next one.
+"""Group commit: while a call is in flight, the additions that arrive meanwhile gather for the next call.
 
-One call for each addition would cost a round trip each; one call at a time costs the first a round trip, and the others
-the rest of it. Databases commit like this (DeWitt et al., "Implementation Techniques for Main Memory Database Systems",
-SIGMOD 1984).
+One call for each addition would cost each a round trip. With one call at a time, the first addition waits one round
+trip, and the others wait for the rest of it and then for their own. Databases commit in this way (DeWitt et al.,
+"Implementation Techniques for Main Memory Database Systems", SIGMOD 1984).
 
-What can go wrong: a call that fails, fails for all its additions.
+What can go wrong: a failed call fails all of its additions.
 """
 
 import asyncio
@@ -19,39 +19,39 @@ from .shard import Shard, number
 
 MOST_KEYS = 500
 MOST_ADDITIONS = 5_000
-"""What one call accepts at most: more would hold up everybody else in Redis."""
+"""The most keys and additions that one call accepts. More would block all other clients of Redis."""
 SLICE = 500
-"""So many additions are made in one turn of the event loop."""
+"""How many additions are made in one turn of the event loop."""
 
 
 @dataclass(slots=True, eq=False)
 class Addition:
-    """What one caller adds to a key. `total` becomes the key's total, or None where that is not cached."""
+    """What one caller adds to a key. `total` resolves to the key's total, or to None if that is not cached."""
 
     key: str
     amount: int
     idempotency_key: str | None
     total: "asyncio.Future[int | None]"
     many: bool = False
-    """Whether it is one of many of one call, which have a record together."""
+    """Whether it belongs to a call with many additions, which share one record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Some additions cannot be accepted, so nothing of their batch was: why, by the record of key and idempotency
-    key."""
+    """Some additions cannot be accepted, so nothing of their batch was accepted. `why` has the reasons, by the record
+    of key and idempotency key."""
 
     why: Mapping[str, CacheError]
 
 
 Answer = Mapping[str, int | None] | Refusals | Exception
-"""The totals of the keys of a batch, None where one is not cached; or why it was not accepted."""
+"""The totals of the keys of a batch, None for a total that is not cached; or why the batch was not accepted."""
 Accept = Callable[[Mapping[Shard, Sequence[Addition]]], Awaitable[Mapping[Shard, Answer]]]
-"""Accepts additions as one batch for each shard, the whole batch or nothing of it."""
+"""Accepts additions as one batch for each shard: the whole batch or nothing of it."""
 
 
 class GroupCommit:
-    """Additions, by shard. The calls run in `background`: a caller who goes away does not stop them."""
+    """The waiting additions, by shard. The calls run in `background`, so a caller that goes away does not stop them."""
 
     def __init__(self, shards: Sequence[Shard], accept: Accept, background: Background) -> None:
         self._accept, self._background = accept, background
@@ -62,10 +62,11 @@ class GroupCommit:
     def ask(
         self, key: str, amount: int, idempotency_key: str | None, *, many: bool = False
     ) -> "asyncio.Future[int | None]":
-        """The key's total, when the addition was accepted, perhaps as one of `many` of its call.
+        """Returns a future of the key's total, which resolves once the addition is accepted. `many` says that the
+        addition is one of many in its call.
 
-        Raises CacheUnavailable before and after the `async with`: nobody would look after it, and its end, which waits
-        for what was asked, would never come."""
+        Raises CacheUnavailable before and after the `async with`: nothing would supervise the call, and the end of the
+        `async with`, which waits for pending calls, would never come."""
         if not self._background.is_open:
             raise CacheUnavailable("Nothing is accepted outside of the `async with` of these counters.")
         total: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -76,9 +77,9 @@ class GroupCommit:
         return total
 
     async def ask_many(self, amounts: Mapping[str, int], idempotency_key: str | None) -> None:
-        """Returns when all of them were accepted. Raises the first error of those that were not, and ValueError before
-        any is sent, when one of them cannot be added."""
-        # Ten thousand at once would hold up everybody else in this process for long.
+        """Returns when all additions are accepted. Raises the first error if some are not accepted. Raises ValueError,
+        before any is sent, if one of them is invalid."""
+        # Ten thousand at once would block the event loop for too long.
         slices = [list(islice(amounts.items(), start, start + SLICE)) for start in range(0, len(amounts), SLICE)]
         for place, some in enumerate(slices):
             if place:
@@ -101,12 +102,12 @@ class GroupCommit:
                 raise errors[0]
         finally:
             for total in asked:
-                total.cancel() or total.cancelled() or total.exception()  # It is heard of.
+                total.cancel() or total.cancelled() or total.exception()  # Marks its exception as retrieved.
 
     async def _drain(self) -> None:
         try:
             while any(self._waiting.values()):
-                # Whoever got an answer a moment ago may have more to add, and then it comes with this call.
+                # A caller that has just got its answer may add more at once: that joins this call.
                 await asyncio.sleep(0)
                 batches = {shard: _first(waiting) for shard, waiting in self._waiting.items() if waiting}
                 for shard, batch in batches.items():
@@ -119,19 +120,19 @@ class GroupCommit:
         answers: Mapping[Shard, Answer]
         try:
             answers = await self._accept(batches)
-        except Exception as error:  # noqa: BLE001  # Whatever it is: nobody else would raise it for those who wait.
+        except Exception as error:  # noqa: BLE001  # Nothing else would pass it on to the waiting callers.
             answers = dict.fromkeys(batches, error)
         others: dict[Shard, list[Addition]] = {}
         for shard, batch in batches.items():
             answer = answers[shard]
             if isinstance(answer, TotalOverflow):
-                # Nothing was accepted. One key that is full must not refuse the others.
+                # Nothing was accepted. One full key must not fail the additions to other keys.
                 refused = set(_too_large([addition for addition in batch if addition.key == answer.key]))
                 _fail(refused, answer)
                 others[shard] = [addition for addition in batch if addition not in refused]
             elif isinstance(answer, Refusals):
-                # Nor must what is wrong with one idempotency key, or with new ones, refuse those that have another one,
-                # or none.
+                # Nor must a problem with one idempotency key, or with new ones, fail additions that have another one or
+                # none.
                 others[shard] = []
                 for addition in batch:
                     record = addition.idempotency_key and shard.record(addition.key, addition.idempotency_key)
@@ -142,7 +143,7 @@ class GroupCommit:
             elif isinstance(answer, Exception):
                 _fail(batch, answer)
                 if isinstance(answer, CacheUnavailable):
-                    # Redis is away. Those who wait behind would learn it one call after the other.
+                    # Redis is down. The additions behind these would find that out one call after the other.
                     _fail(self._waiting[shard], answer)
                     self._waiting[shard].clear()
             else:
@@ -161,13 +162,13 @@ def _fail(additions: Iterable[Addition], error: Exception) -> None:
 
 
 def _too_large(of_key: Sequence[Addition]) -> Sequence[Addition]:
-    """Which additions to a key that would be too full are refused: one that outweighs all others, or else all."""
+    """Returns the additions to refuse for a key whose total would overflow: one that outweighs all others, else all."""
     largest = max(of_key, key=lambda addition: addition.amount)
     return [largest] if 2 * largest.amount > sum(addition.amount for addition in of_key) else of_key
 
 
 def _first(waiting: Sequence[Addition]) -> list[Addition]:
-    """As many of the first additions as one call accepts."""
+    """Returns as many of the first additions as one call accepts."""
     keys: set[str] = set()
     batch: list[Addition] = []
     for addition in waiting[:MOST_ADDITIONS]:

@@ -1,6 +1,6 @@
 """The pending record: an entry of the stream, which is a batch on its way to the database.
 
-What can go wrong: the bytes are no batch. Then the entry has none, and becomes a dead letter as it is.
+What can go wrong: the bytes are not a batch. Then the entry has no batch, and becomes a dead letter as it is.
 """
 
 import json
@@ -15,7 +15,7 @@ from .shard import Shard
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch as it stands in the stream; `batch` is None where the bytes, `raw`, are none."""
+    """A batch in the stream. `batch` is None if the bytes, `raw`, are not a batch."""
 
     shard: Shard
     id: str
@@ -24,17 +24,17 @@ class Pending:
 
     @classmethod
     def read(cls, shard: Shard, id_: str, fields: Mapping[bytes, bytes]) -> Self:
-        """An entry as Redis answers it."""
+        """Returns an entry from an answer of Redis."""
         return cls(shard, id_, _decoded(fields), fields.get(b"deltas", b""))
 
     @property
     def amount(self) -> int:
-        """How much it adds."""
+        """The amount that it adds."""
         return 0 if self.batch is None else self.batch.amount
 
     @property
     def place(self) -> str:
-        """Where it stands, in words."""
+        """Its stream and its id, for messages."""
         return f"{self.shard.stream} {self.id}"
 
 

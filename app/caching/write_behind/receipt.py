@@ -1,17 +1,17 @@
-"""A receipt: what one process has accepted as one batch, for as long as it looks after it (`receipts.py`)."""
+"""A receipt: a batch that this process has accepted and still watches over (`receipts.py`)."""
 
 from dataclasses import dataclass
 
 from .batch import Batch
 
 NOWHERE = "0-1"
-"""The id of an entry that no stream of this age has."""
+"""An entry id that no present-day stream contains."""
 
 
 @dataclass(slots=True)
 class Receipt:
-    """A batch that was accepted as an `entry`. `batch` is None where it is not kept any more. One that is in doubt has
-    no amount that anybody was promised yet."""
+    """A batch that was accepted as `entry`. `batch` is None if it is no longer kept. A batch in doubt has amount 0:
+    nothing of it was confirmed to a client."""
 
     id: str
     entry: str

@@ -1,12 +1,12 @@
-"""Entries that the database has not counted, in time or at all, each tried alone: they stand aside, and others go on.
+"""Sets aside entries that the database has not counted, in time or at all, so that the others can go on.
 
-    not counted among others    half of them are tried, and half of those, until one stands alone
-    not counted alone           it is set aside, and tried again by itself: after 1 s, 2 s, 4 s, … 30 s
+    not counted among others    half of them are tried, and half of those, until one is alone
+    not counted alone           it is set aside, and retried on its own: after 1 s, 2 s, 4 s, … 30 s
 
-When none is counted, it is the database, and no entry's fault: then the pause is 2 s at most. All are tried again as
-soon as one was counted. None is ever given up.
+If no entry is counted, the cause is the database and not an entry: then the pause is at most 2 s. As soon as one is
+counted, all that failed during that time are retried. No entry is ever dropped.
 
-What can go wrong: so many stand aside that nothing more is flushed before some of them are.
+What can go wrong: so many entries are set aside that nothing more is flushed before some of them are.
 """
 
 import time
@@ -20,15 +20,15 @@ from .pending import Pending
 
 FIRST, LONGEST = timedelta(seconds=1), timedelta(seconds=30)
 OUTAGE = timedelta(seconds=2)
-"""The longest pause while no others are counted: then it is to end as soon as it may."""
+"""The longest pause while no other entries are counted. It is short, so flushing resumes soon after an outage."""
 MOST = 200
-"""When so many stand aside, nothing more is flushed before some of them are."""
+"""The most entries that are set aside. With so many, nothing more is flushed before some of them are."""
 
 
 @dataclass(slots=True)
 class Aside:
-    """An entry, why it failed the last time, and how often it has; how far the others had come when it first did, and
-    whether it has failed while they were counted."""
+    """An entry that was set aside, its last error, and its number of failures. `seen` is how many flushes had counted
+    when it first failed. `alone` says whether it has failed while others were counted."""
 
     entry: Pending
     error: NotDone
@@ -38,11 +38,11 @@ class Aside:
     failures: int = 1
     alone: bool = False
     dead: int = 0
-    """How much of it became dead letters, when it is only to be forgotten yet."""
+    """How much of it became dead letters, if it was salvaged and only has to be forgotten."""
 
 
 class SetAside:
-    """Those of one flusher."""
+    """The entries that one flusher has set aside."""
 
     def __init__(self) -> None:
         self._asides: list[Aside] = []
@@ -51,39 +51,39 @@ class SetAside:
 
     @property
     def entries(self) -> Sequence[Pending]:
-        """What stands aside."""
+        """The entries that are set aside."""
         return [aside.entry for aside in self._asides]
 
     @property
     def full(self) -> bool:
-        """Whether no more may stand aside."""
+        """Whether no more entries may be set aside."""
         return len(self._asides) >= MOST
 
     @property
     def due(self) -> Sequence[Aside]:
-        """What is to be tried again now."""
+        """The entries to retry now."""
         now = time.monotonic()
         return [aside for aside in self._asides if aside.again_at <= now]
 
     @property
     def trouble(self) -> NotDone | None:
-        """Why one of them is not counted, try after try."""
+        """Why one of them repeatedly fails, None if none does."""
         return next((aside.error for aside in self._asides if aside.failures >= AGAIN), None)
 
     def put(self, entry: Pending, error: NotDone) -> None:
-        """Sets an entry aside that was not counted alone."""
+        """Sets aside an entry that failed on its own."""
         pause = FIRST.total_seconds()
         self._asides.append(Aside(entry, error, self._counted, time.monotonic() + pause, pause))
 
     def counted(self) -> None:
-        """Others were counted: so what failed while none was may be counted, too."""
+        """Records that other entries were counted. Entries that failed only while none was are retried now."""
         self._counted += 1
         for aside in self._asides:
             if not aside.alone:
                 aside.again_at = time.monotonic()
 
     def failed(self, aside: Aside, error: NotDone) -> None:
-        """It was not counted again."""
+        """Records that an entry failed again."""
         aside.error, aside.failures = error, aside.failures + 1
         aside.alone = aside.alone or self._counted > aside.seen
         longest = LONGEST if aside.alone else OUTAGE
@@ -91,9 +91,9 @@ class SetAside:
         aside.again_at = time.monotonic() + aside.pause
 
     def remove(self, aside: Aside) -> None:
-        """It was flushed."""
+        """Removes an entry that was flushed."""
         self._asides.remove(aside)
 
     def clear(self) -> None:
-        """Whoever owns them claims them."""
+        """Removes all entries: their owner claims them."""
         self._asides.clear()

@@ -1,12 +1,12 @@
-"""Which shards have a stream that can be read.
+"""Finds the shards whose stream can be read.
 
-    somebody sets a string under the name of one stream     one read of all four fails, and nothing is flushed any more
+    someone sets a string under the name of one stream     one read of all four fails, and nothing is flushed any more
 
-So the type of each is looked at when a read says that one is wrong, and now and then from there on. The others are
-flushed meanwhile.
+So the types are checked when a read reports a wrong one, and from then on now and then. The other streams are still
+flushed.
 
-What can go wrong: what was pending in the stream that was overwritten is lost in Redis. The processes that accepted it
-still have it (`receipts.py`), and accept it again when the name is free.
+What can go wrong: the pending entries of an overwritten stream are lost in Redis. The processes that accepted them
+still have them (`receipts.py`), and accept them again once the name is free.
 """
 
 import logging
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 class Streams:
-    """Those of some shards."""
+    """The streams of some shards."""
 
     def __init__(self, redis: Redis, shards: Sequence[Shard]) -> None:
         self._redis, self._all = redis, list(shards)
         self.readable = {shard.stream: shard for shard in shards}
-        """The shards by the names of their streams."""
+        """The shards whose streams can be read, by the name of the stream."""
         self.trouble: CacheError | None = None
-        """Why not all of them can be read."""
+        """Why not all streams can be read."""
 
     async def look(self) -> bool:
-        """Looks at the type of each, and answers whether it is another one than before."""
+        """Checks the type of each stream, and returns whether the readable ones have changed."""
         readable, wrong = {}, []
         for shard in self._all:
             type_ = cast("bytes", await self._redis.type(shard.stream))
@@ -43,7 +43,7 @@ class Streams:
             else:
                 wrong.append(f"{shard.stream} is a {type_.decode()}")
         changed, self.readable = readable.keys() != self.readable.keys(), readable
-        says = f"{', '.join(wrong)} in Redis, and no stream: nothing is flushed from it."
+        says = f"{', '.join(wrong)} in Redis, not a stream: nothing is flushed from it."
         self.trouble = CacheError(says) if wrong else None
         if changed and self.trouble is not None:
             logger.error("%s", self.trouble)
@@ -51,5 +51,5 @@ class Streams:
 
 
 def is_no_stream(error: BaseException | None) -> bool:
-    """Whether Redis says that something else stands where a stream should be."""
+    """Returns whether Redis reports that a key is not a stream."""
     return isinstance(error, ResponseError) and code(error) == "WRONGTYPE"

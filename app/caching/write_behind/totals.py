@@ -1,11 +1,11 @@
-"""The totals of keys: a cache of what the database has and what is pending, which may vanish at any time.
+"""The totals of keys: a cache of the database's amounts plus what is pending. It may vanish at any time.
 
     hot     one GET
-    cold    look at what is pending (with the epoch) → ask the database, for amounts and ledger in one snapshot → seed,
-            unless a flush began a new epoch or a newer entry was delivered meanwhile: then look again
+    cold    read what is pending (and the epoch) → query the database for amounts and ledger in one snapshot → seed,
+            unless a flush began a new epoch or a newer entry was delivered meanwhile: then start again
 
-What can go wrong: `Behind`, where so much is pending that a look would hold up Redis, or a total changes faster than it
-can be read. `CacheUnavailable` without Redis.
+What can go wrong: `Behind` if so much is pending that reading it would block Redis, or if a total changes faster than
+it can be read. `CacheUnavailable` without Redis.
 """
 
 import asyncio
@@ -28,25 +28,25 @@ from .shard import GROUP, Shard, number
 from .target import Load
 
 TOTAL = timedelta(hours=1)
-"""So long a total is kept after it was last added to."""
+"""How long a total is cached after the last addition to it."""
 NOTHING = timedelta(seconds=5)
-"""So long a total of 0 is kept: whoever asks for keys that nobody has added to leaves nothing behind."""
+"""How long a total of 0 is cached. It is short, so reads of keys without additions do not fill Redis."""
 PATIENCE = timedelta(seconds=2)
 PAUSE = timedelta(milliseconds=10)
 MOST_LOOKED_AT = 500
-"""A look at more pending entries than this would hold up everybody else in Redis."""
+"""The most pending entries that are read at once. More would block all other clients of Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The total of a key, and whether it stood in the cache."""
+    """The total of a key, and whether it was cached."""
 
     amount: int
     cached: bool
 
 
 class Totals:
-    """The totals of all keys. What the readers of one moment ask for is asked together, in `background`."""
+    """The totals of all keys. Concurrent reads are combined into one call, which runs in `background`."""
 
     def __init__(self, cache: Cache, shards: Sequence[Shard], load: Load, background: Background) -> None:
         self._redis, self._breaker = cache.redis, cache.breaker
@@ -57,14 +57,14 @@ class Totals:
         self._cold = [Batching(partial(self._build_all, shard), background.start) for shard in shards]
 
     async def get(self, key: str) -> Total:
-        """The total of a key, with what is pending. Raises CacheUnavailable, Behind, and what `load` raises."""
+        """Returns a key's total, pending included. Raises CacheUnavailable, Behind, and whatever `load` raises."""
         amount = await self._hot.ask_here(key)
         if amount is not None:
             return Total(amount, cached=True)
         return Total(await self._cold[number(key)].ask(key), cached=False)
 
     async def forget(self, key: str) -> None:
-        """Forgets a total, and what any reader has seen of it. Raises CacheUnavailable."""
+        """Forgets a total, and voids what readers have seen in order to build it. Raises CacheUnavailable."""
         shard, epoch = self._shards[number(key)], secrets.token_hex(8)
         await run(self._forget, lambda life: ([shard.epoch, shard.total(key, life)], [epoch]), self._breaker)
 
@@ -76,14 +76,14 @@ class Totals:
             raw: list[Any] = await self._redis.mget([self._shards[number(key)].total(key, life) for key in keys])
         except REDIS_DOWN as error:
             raise unavailable(error, ASKED) from error
-        if life != self._breaker.life:  # It is another one by now: these are totals of the past.
+        if life != self._breaker.life:  # These totals are of a life that is over.
             return [None] * len(keys)
         return [_number(total) for total in raw]
 
     async def _build_all(self, shard: Shard, keys: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}
         deadline = time.monotonic() + PATIENCE.total_seconds()
-        # A seed is refused when a flush or a delivery came between: then it takes another look.
+        # A seed is refused if a flush or a delivery came in between: then read again.
         while time.monotonic() < deadline and not self._background.closing:
             totals |= await self._build(shard, [key for key in keys if key not in totals])
             if len(totals) == len(keys):
@@ -99,7 +99,7 @@ class Totals:
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen
         batches = [batch.decode() for batch in batches]
-        # Amounts and ledger from one snapshot: a batch is either in the amounts, or it is not in the ledger.
+        # Amounts and ledger come from one snapshot: a batch is in the amounts, or else it is not in the ledger.
         standing = await self._load(keys, batches)
         totals: dict[str, int] = {}
         for key, (total, waits) in zip(keys, found, strict=True):
@@ -107,8 +107,8 @@ class Totals:
                 pending = zip(waits[::2], waits[1::2], strict=True)
                 base = int(standing.amounts.get(key, 0))
                 base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
-                # Under the names of the life in which it was seen: a Redis that has restarted meanwhile may have lost
-                # some of it, or has it once more, and nobody asks that life's totals any more.
+                # Named by the life in which it was seen: a Redis that restarted meanwhile may have lost some of it, or
+                # have it twice. Nobody reads the totals of the earlier life any more.
                 lives = (round(kept.total_seconds() * 1000) for kept in (TOTAL, NOTHING))
                 seed = (_names(shard, [key], life), [GROUP, epoch, last, base, key, *lives])
                 total = await run(self._seed, lambda _life, seed=seed: seed, self._breaker)  # type: ignore[misc]
@@ -118,8 +118,8 @@ class Totals:
 
 
 def _number(total: bytes | None) -> int | None:
-    """A total as it stands in Redis. What is none, or more than can be counted, is not cached, and built anew: others
-    are asked for with it."""
+    """Returns a total as stored in Redis. An invalid or too large one counts as not cached, and is built anew: it must
+    not fail the other totals of the same read."""
     if total is None or not total.isdigit() or len(total) > len(str(LARGEST)):
         return None
     return amount if (amount := int(total)) <= LARGEST else None

@@ -1,13 +1,13 @@
-"""Write-behind: the cache accepts additions at once, and the database gets them later.
+"""Write-behind: the cache accepts additions at once, and the database receives them later.
 
-    read    ask the cache for the total; a cold one is what the database has, and what is pending
-    write   one script in Redis: record the addition as pending, and add it to the total; `Flusher` does the rest
+    read    ask the cache for the total; a total not in the cache is the database's amount plus what is pending
+    write   one Redis script records the addition as pending and adds it to the total; `Flusher` does the rest
 
-Use it for many small additions to few rows: a thousand of them may be one row written. Avoid it when somebody has to
-find a write in the database at once. Never use it for what must survive the loss of Redis: orders.
+Use it for many small additions to few rows: a thousand additions may become one row written. Avoid it when a write must
+be in the database at once. Never use it for data that must survive the loss of Redis, such as orders.
 
-What can go wrong: without Redis nothing is accepted; what was accepted when the answer got lost may count. While the
-database is away the backlog grows, up to a cap. What Redis loses, this process accepts again (`receipts.py`).
+What can go wrong: without Redis nothing is accepted. An addition whose answer was lost may count. While the database is
+down, the backlog grows up to a cap. What Redis loses, this process accepts again (`receipts.py`).
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from .totals import Total, Totals
 
 
 class WriteBehind:
-    """Counters that are cheap to add to, as long as its `async with` lasts."""
+    """Counters that are cheap to add to. They work within `async with`."""
 
     NAME = "write-behind"
 
@@ -56,25 +56,25 @@ class WriteBehind:
         await self._open.aclose()
 
     async def add(self, key: str, amount: int, idempotency_key: str | None = None) -> int | None:
-        """Accepts an addition, once for each `idempotency_key`; answers the key's total, None where it is not cached.
-        Raises CacheUnavailable when it may be accepted or not, BacklogFull, KeysFull, TotalOverflow and ValueError."""
+        """Accepts an addition, once for each `idempotency_key`. Returns the key's total, None if it is not cached.
+        Raises CacheUnavailable if the outcome is unknown, BacklogFull, KeysFull, TotalOverflow and ValueError."""
         check(key, amount, idempotency_key)
         return await self._additions.ask(key, amount, idempotency_key)
 
     async def add_many(self, amounts: Mapping[str, int], idempotency_key: str | None = None) -> None:
-        """Accepts many additions; raises as `add` does, when some were not: a repetition completes them."""
+        """Accepts many additions. Raises what `add` raises if some were not accepted: a repetition completes them."""
         await self._additions.ask_many(amounts, idempotency_key)
 
     async def get(self, key: str) -> Total:
-        """The total of a key, with what is pending. Raises CacheUnavailable, Behind, TargetUnavailable, ValueError."""
+        """Returns a key's total, pending included. Raises CacheUnavailable, Behind, TargetUnavailable, ValueError."""
         check_key(key)
         self._observe(Flow.READ, 1)
         return await self._totals.get(key)
 
     async def forget(self, key: str) -> None:
-        """Forgets a total that was changed in the database, past the cache. Raises CacheUnavailable."""
+        """Forgets a cached total after its row was changed directly in the database. Raises CacheUnavailable."""
         await self._totals.forget(key)
 
     async def backlog(self, young: timedelta | None = None) -> Backlog:
-        """What waits; without `young`, all of it counts as young. Raises CacheUnavailable."""
+        """Returns what is pending. Without `young`, all of it counts as young. Raises CacheUnavailable."""
         return await self._waiting.look(self._acceptance.cap, young)

@@ -38,13 +38,13 @@ UNCOUNTABLE: list[tuple[str, Any, str | None, str]] = [
     ("home", -1, None, "-1 cannot be added: an amount must be 1 to 9,007,199,254,740,991."),
     ("home", 0, None, "0 cannot be added"),
     ("home", 2**53, None, "9,007,199,254,740,992 cannot be added"),
-    ("home", 1.5, None, "1.5 is no amount: it must be a whole number."),
-    ("home", True, None, "True is no amount: it must be a whole number."),
-    ("", 1, None, "'' is no key"),
-    ("a\0b", 1, None, "is no key"),
-    ("\ud800", 1, None, "is no key"),
-    ("home", 1, "a b", "'a b' is no idempotency key"),
-    ("home", 1, "\ud800", "is no idempotency key"),
+    ("home", 1.5, None, "1.5 is not an amount: it must be a whole number."),
+    ("home", True, None, "True is not an amount: it must be a whole number."),
+    ("", 1, None, "'' is not a key"),
+    ("a\0b", 1, None, "is not a key"),
+    ("\ud800", 1, None, "is not a key"),
+    ("home", 1, "a b", "'a b' is not an idempotency key"),
+    ("home", 1, "\ud800", "is not an idempotency key"),
 ]
 
 

@@ -184,10 +184,10 @@ async def test_values_and_counters_cannot_share_a_name(redis: Redis, memory: Mem
     """The value of the key 2 would have the same name as the stream of shard 2."""
     async with open_cache(endpoints.redis_url, timeout=A_WHILE) as cache:
         Region[int, Thing](cache, "likes", Thing)
-        with pytest.raises(ValueError, match="likes is the name of values already: choose another one for counters"):
+        with pytest.raises(ValueError, match="likes is already the name of values: choose another one for counters"):
             WriteBehind(cache, "likes", memory.target)
         WriteBehind(cache, "views", memory.target)
-        with pytest.raises(ValueError, match="views is the name of counters already"):
+        with pytest.raises(ValueError, match="views is already the name of counters"):
             Region[int, Thing](cache, "views", Thing)
 
 
@@ -199,9 +199,9 @@ async def test_an_invalid_key_is_refused_with_a_clear_error(
         open_cache(endpoints.redis_url, timeout=A_WHILE) as cache,
         WriteBehind(cache, "likes", memory.target) as likes,
     ):
-        with pytest.raises(ValueError, match="is no key: it must be text, and not empty"):
+        with pytest.raises(ValueError, match="is not a key: it must be text, and not empty"):
             await likes.add(key, 1)
-        with pytest.raises(ValueError, match="is no idempotency key"):
+        with pytest.raises(ValueError, match="is not an idempotency key"):
             await likes.add("post", 1, idempotency_key=key)
 
 

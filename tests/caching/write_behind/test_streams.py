@@ -33,7 +33,7 @@ async def test_a_foreign_value_in_place_of_a_stream_stops_no_other_stream(
     with caplog.at_level(logging.ERROR):
         await views.carry()
     assert await counted(sql) == {page for page in PAGES if number(page) != LOST.number}
-    trouble = f"{LOST.stream} is a string in Redis, and no stream: nothing is flushed from it."
+    trouble = f"{LOST.stream} is a string in Redis, not a stream: nothing is flushed from it."
     assert str(views.flusher.trouble) == trouble
     assert [record.message for record in caplog.records] == [trouble]
 

@@ -1,4 +1,4 @@
-"""Write-behind's Lua scripts. Each may run again without harm, so an answer that got lost is asked for again."""
+"""Write-behind's Lua scripts. Each may run again without harm, so a call whose answer was lost is repeated."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,25 +13,25 @@ from ...scripts import script as script_of
 from ...words import unavailable
 
 ASKED = "counters"
-"""What Redis was asked for, where it did not answer."""
+"""What Redis is asked for, in messages about an answer that did not come."""
 ATTEMPTS = 3
 
 
 def script(redis: Redis, name: str) -> Script:
-    """The script `name`.lua of this folder, ready to be called with keys and args."""
+    """Returns the script `name`.lua of this folder, ready to be called with keys and args."""
     return script_of(redis, name, __name__)
 
 
 Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
-"""The keys and the args of a script, for one life of Redis."""
+"""Returns the keys and the args of a script for one life of Redis."""
 
 
 async def run(script: Script, question: Question, breaker: Breaker, *, drains: bool = False) -> Any:
-    """The answer of a script that may run again without harm. An answer that got lost says nothing, so it is repeated;
-    so is one to a question that was meant for a life of Redis which is over. One that only `drains` is also asked of a
-    Redis that is not the one any more.
+    """Returns the answer of a script that may run again without harm. The call is repeated if its answer was lost, or
+    if it was meant for a life of Redis that is over. With `drains`, it is also sent to a Redis that is no longer the
+    one to believe.
 
-    Raises CacheUnavailable after `ATTEMPTS`, or at once when Redis is known not to answer.
+    Raises CacheUnavailable after `ATTEMPTS`, or at once if Redis is known not to answer.
     """
     (answer,) = await run_all(script, [question], breaker, drains=drains)
     if isinstance(answer, CacheUnavailable):
@@ -42,7 +42,7 @@ async def run(script: Script, question: Question, breaker: Breaker, *, drains: b
 async def run_all(
     script: Script, questions: Sequence[Question], breaker: Breaker, *, drains: bool = False
 ) -> Sequence[Any]:
-    """The same for many questions, in one round trip. CacheUnavailable stands where an answer would."""
+    """Does the same for many questions in one round trip. CacheUnavailable takes the place of a missing answer."""
     answers: list[Any] = [None] * len(questions)
     waiting = list(range(len(questions)))
     why = f"Redis is not asked for {ASKED}: {breaker.why}"

@@ -1,32 +1,32 @@
--- Accepts a batch: what it adds is counted once from here on, whatever dies.
+-- Accepts a batch: from here on, its additions count once, whichever process dies.
 --
 --   1  the batch is known by its guard? ─ yes ─────────────────────────► answer the totals
 --       │ no
 --   2  the stream is at its cap? ─ yes ────────────────────────────────► 'full'
 --       │ no
---   3  each addition with an idempotency key: what no record has is added
+--   3  each addition with an idempotency key: add it if no record has it
 --       │
 --   4  a record cannot be read, or there is no room for more? ─ yes ───► {'refused', …}
 --       │ no
 --   5  a total would be too large? ─ yes ──────────────────────────────► the place of its key
 --       │ no
---   6  the pending record: XADD, and count it in backlog and bytes
---   7  records and guard
---   8  the totals that are cached ─────────────────────────────────────► {entry, totals}
+--   6  write the pending record: XADD, and count it in backlog and bytes
+--   7  write records and guard
+--   8  add to the cached totals ───────────────────────────────────────► {entry, totals}
 --
--- Before 6 nothing is written, and behind XADD nothing can fail.
+-- Nothing is written before 6, and nothing can fail after XADD.
 --
--- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each key, then of each addition with an
---         idempotency key the record of the two, then the record of each call
+-- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each key, then for the additions with an
+--         idempotency key: the record of each key and idempotency key, and the record of each call
 -- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
---         records, the first batch that counts yet, most batches in the record of a call; in JSON the keys, the amounts
---         without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1), call (from
---         1), whether the call's record is to have it (1)]; and eight bytes for each key that no other one has
--- Returns 'full', {'refused', an addition, why, …}, or the key whose total would grow too large, with nothing changed;
---         else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
---         Why: 'record' or 'call' (it is none), 'worn' (the call's is as large as it may be), 'room' (there is no more)
+--         records, the first batch that still counts, most batches in the record of a call; in JSON the keys, the
+--         amounts without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1),
+--         call (from 1), whether it belongs in the call's record (1)]; and for each key eight bytes that stand for it
+-- Returns 'full', {'refused', an addition, why, …}, or the place of the key whose total would grow too large, each with
+--         nothing changed; else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
+--         Why: 'record' or 'call' (it cannot be read), 'worn' (the call's record is full), 'room' (no room for records)
 local again, keys = ARGV[7] ~= '', cjson.decode(ARGV[11])
--- Of another type than it should be: nil. Whoever else is in this batch must not fail of it.
+-- Returns nil for a key of the wrong type: the other additions of this batch must not fail because of it.
 local function read(command, name)
   local answer = redis.pcall(command, name)
   if not answer or not answer.err then return answer end
@@ -42,12 +42,12 @@ end
 -- 1
 local accepted = redis.call('GET', KEYS[4])
 local entry = again and string.match(accepted or '', '^%d+%-%d+')
--- Redis has lost something since the first time: perhaps the entry, and not the guard. The ledger knows batches.
+-- Redis has lost data since the first time, perhaps the entry but not the guard. The ledger still counts a batch once.
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then accepted = nil end
--- Read and written with one command for all and one each: most of what a batch costs in Redis is in these.
+-- Totals are read with one command for all, and written with one for each: that is most of a batch's cost in Redis.
 local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #keys)), {}
 for place, total in pairs(totals) do
-  -- What cannot be counted on is no total: the additions of others are accepted with it.
+  -- An invalid total counts as not cached: it must not fail the additions to other keys.
   if total and not number(total) then
     rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
   end
@@ -66,7 +66,7 @@ if not accepted then
   for place, item in ipairs(items) do
     local record, call = KEYS[records + item[3]], KEYS[calls + item[4]]
     if not known[call] then
-      known[call] = {} -- By the eight bytes of a key: the batch that has it.
+      known[call] = {} -- Maps the eight bytes of a key to the batch that has it.
       local fields = read('HGETALL', call)
       unreadable[call], fields = not fields, fields or {}
       local batches = 0
@@ -76,12 +76,12 @@ if not accepted then
           for at = 1, #fields[i + 1], 8 do known[call][string.sub(fields[i + 1], at, at + 7)] = fields[i] end
         end
       end
-      worn[call] = batches >= tonumber(ARGV[10]) -- To read a larger one would hold up everybody else in Redis.
+      worn[call] = batches >= tonumber(ARGV[10]) -- Reading a larger one would block all other clients of Redis.
     end
     local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
     local one, many = read('GET', record), known[call][word]
     if one and not is_batch(one) then one = nil end
-    -- Under its own record a batch may be accepted again.
+    -- A batch's own record does not keep it from being accepted again.
     if not (fresh[record] or one and not (again and one == ARGV[1]) or many and not (again and many == ARGV[1])) then
       local key = keys[item[1]]
       sums[key], amount, json, fresh[record] = (sums[key] or 0) + item[2], amount + item[2], nil, true
@@ -97,7 +97,7 @@ if not accepted then
       end
     end
   end
-  -- 4: what came within each of the last hours stands yet.
+  -- 4: the bytes of records by hour, of those hours whose records still exist.
   local hour, kept, whole, now = 0, {}, size, size
   if size > 0 then hour, kept = math.floor(redis.call('TIME')[1] / 3600), read('HGETALL', KEYS[6]) end
   unreadable[KEYS[6]], kept = not kept, kept or {}
@@ -112,7 +112,7 @@ if not accepted then
   if #refused == 1 and whole > tonumber(ARGV[8]) then
     for _, place in ipairs(needs) do refused[#refused + 1], refused[#refused + 2] = place, 'room' end
   end
-  -- What was accepted once is accepted again, whatever has become of its record.
+  -- A batch that was accepted once is accepted again, whatever happened to its records.
   if #refused > 1 and not again then return refused end
   -- 5
   local deltas = {}
@@ -120,7 +120,7 @@ if not accepted then
     local sum = sums[key]
     if sum then
       if sum + tonumber(totals[place] or 0) >= 2 ^ 53 then return place end
-      -- cjson alone would write 14 digits.
+      -- cjson alone would write only 14 digits.
       if not json then deltas[#deltas + 1] = cjson.encode(key) .. ':' .. string.format('%.0f', sum) end
     end
   end
@@ -129,15 +129,15 @@ if not accepted then
   if amount > 0 then
     local count = string.format('%.0f', amount)
     json = json or '{' .. table.concat(deltas, ',') .. '}'
-    -- The first of all writes. Of those behind it none may fail: it would be accepted, and nobody would know of it. And
-    -- after any other one a Redis whose memory is full would take this one, too. The last field has the name by which it
-    -- was first written: it is a format.
+    -- The first of all writes. No later write may fail: the batch would be accepted, but nobody would know. And after
+    -- any other write, a Redis whose memory is full would accept this one, too. The last field keeps its first name
+    -- because it is part of the format.
     accepted = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', count) .. ' ' .. count
-    -- Somebody has emptied the stream by hand: what was counted of it is gone, too.
+    -- If someone emptied the stream by hand, its counters are outdated.
     if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
     local backlog, bytes = redis.pcall('INCRBY', KEYS[2], count), redis.pcall('INCRBY', KEYS[3], #json)
     if type(backlog) == 'table' or type(bytes) == 'table' then
-      -- Somebody has put something else there: it is counted anew.
+      -- A counter was overwritten with something else: count anew.
       backlog, bytes = 0, 0
       for _, waits in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
         backlog, bytes = backlog + (tonumber(waits[2][6]) or 0), bytes + #(waits[2][4] or '')
@@ -149,7 +149,7 @@ if not accepted then
   -- 7
   for record, some in pairs(words) do
     if unreadable[record] then
-      -- What stands there instead is left to whoever is to find out.
+      -- Leave what is there instead, for someone to investigate.
     elseif some then
       redis.call('HSET', record, ARGV[1], some)
       redis.call('PEXPIRE', record, ARGV[3])
@@ -166,8 +166,8 @@ if not accepted then
   redis.call('SET', KEYS[4], accepted, 'PX', ARGV[2])
   -- 8
   for _, total in ipairs(rotten) do redis.call('DEL', total) end
-  -- A repetition after a loss: before it the batch may have been counted in the database, and forgotten here. Then a
-  -- total that was built since has it already. The ledger knows, so build it anew.
+  -- A repetition after a loss: the batch may have been counted in the database before, and forgotten here. Then a total
+  -- that was built since includes it already. Only the ledger knows, so the total is built anew.
   if again then redis.call('SET', KEYS[5], ARGV[7]) end
   for place, key in ipairs(keys) do
     local total, sum = KEYS[6 + place], sums[key]

@@ -1,12 +1,12 @@
--- Forgets entries that the database has: from here on its counters alone hold them.
+-- Forgets entries that the database has: from here on, only its counters hold them.
 --
---   each entry: is it there, and has it this batch? ─ yes ─► XACK, XDEL
---   a new epoch: a total that is being built looks again
---   an entry was gone already? ─ yes ─► delete the totals of its keys: they are built anew
---   take what was there off the backlog
+--   each entry: is it there, with this batch? ─ yes ─► XACK, XDEL
+--   set a new epoch: a total that is being built starts again
+--   was an entry already gone? ─ yes ─► delete the totals of all keys: they are built anew
+--   subtract the removed entries from the backlog
 --
 -- KEYS    stream, epoch, backlog, bytes, then the total of each key of the entries
--- ARGV    group, a random epoch, then for each entry: id, batch (or nothing, where it has none), amount, bytes
+-- ARGV    group, a random epoch, then for each entry: id, batch (or nothing if it has none), amount, bytes
 -- Returns the amount of the entries that were there
 local entries, there, amount, bytes = (#ARGV - 2) / 4, 0, 0, 0
 for i = 3, #ARGV, 4 do
@@ -16,7 +16,7 @@ for i = 3, #ARGV, 4 do
   for place = 1, found and #found[2] or 0, 2 do
     ours = ours or found[2][place] == 'batch' and found[2][place + 1] == batch
   end
-  -- FLUSHALL: the stream began anew, and within a ms another entry may have got this id. It is not counted yet.
+  -- After FLUSHALL, another entry may have got this id within the same ms. That entry is not counted yet.
   if ours or not found then
     redis.call('XACK', KEYS[1], ARGV[1], id)
     if redis.call('XDEL', KEYS[1], id) == 1 then
@@ -25,7 +25,7 @@ for i = 3, #ARGV, 4 do
   end
 end
 redis.call('SET', KEYS[2], ARGV[2])
--- Entries that are gone were flushed out under us: the totals may have been built anew without them.
+-- Missing entries were removed by something else: the totals may have been built anew without them.
 if there < entries then
   for i = 5, #KEYS do redis.call('DEL', KEYS[i]) end
 end
@@ -34,7 +34,7 @@ if redis.call('XLEN', KEYS[1]) == 0 then
 elseif there > 0 then
   local backlog = redis.pcall('DECRBY', KEYS[3], string.format('%.0f', amount))
   local left = redis.pcall('DECRBY', KEYS[4], string.format('%.0f', bytes))
-  -- Somebody has put something else there: the next batch that is accepted counts it anew.
+  -- A counter was overwritten with something else: the next accepted batch counts anew.
   if type(backlog) == 'table' or type(left) == 'table' then redis.call('SET', KEYS[3], '-') end
 end
 return string.format('%.0f', amount)

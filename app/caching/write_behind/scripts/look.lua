@@ -1,18 +1,18 @@
--- What is known of keys whose totals are not cached: the entries that wait, and the epoch in which they were seen.
+-- Reads what is pending for keys whose totals are not cached, and the epoch in which it was seen.
 --
---   more entries than may be looked at? ─ yes ─► 'behind'
---   the epoch, or a new one where there is none
+--   more entries than may be read? ─ yes ─► 'behind'
+--   the epoch, or a new one if there is none
 --   each entry that the flusher would count: its batch, and what it adds to each key
---   each key: its total, where somebody has cached it meanwhile
+--   each key: its total, if it was cached meanwhile
 --
 -- KEYS    stream, epoch, then the total of each key
 -- ARGV    most entries, a random epoch, the group, then the keys
--- Returns 'behind' when too many entries wait, else {epoch, id of the last entry, the batches that wait,
+-- Returns 'behind' if too many entries are pending, else {epoch, id of the last entry, the pending batches,
 --         for each key {total or nil, {place of a batch, delta, …}}}
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
--- Without a group nobody would know afterwards what was delivered. Nearly always it is there; see begin.lua.
+-- Without a group, later deliveries would be unknown. Nearly always it exists already; see begin.lua.
 local created = not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM').err
-local epoch = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nothing, and no error.
+local epoch = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nil, not an error.
 if created or not epoch then
   epoch = ARGV[2]
   redis.call('SET', KEYS[2], epoch)
@@ -23,8 +23,8 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   last = entry[1]
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
   local batch = entry[2][2]
-  -- What the flusher will not count is not counted here: the batch must be a ULID of a year up to 9999, a delta a whole
-  -- number above 0. A batch that stands in two entries counts once.
+  -- Entries that the flusher will not count are not counted here: the batch must be a ULID of a year up to 9999, and a
+  -- delta a whole number above 0. A batch that is in two entries counts once.
   local ulid = #batch == 26 and string.match(batch, '^[%dA-HJKMNP-TV-Z]+$') and string.sub(batch, 1, 10) <= '76EZ91ZPZZ'
   if known and type(deltas) == 'table' and ulid and not seen[batch] then
     batches[#batches + 1], seen[batch] = batch, true
@@ -39,7 +39,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
 end
 local answers = {}
 for key = 4, #ARGV do
-  -- What is none that can be counted on is no error, either: others are looked at with it.
+  -- An invalid total is no error, either: it must not fail the other keys.
   local total = string.match(redis.call('MGET', KEYS[key - 1])[1] or '', '^%d+$')
   answers[key - 3] = {total and tonumber(total) < 2 ^ 53 and total or false, waits[key]}
 end

@@ -1,9 +1,9 @@
--- Removes consumers that hold nothing, in one step: to remove one that holds entries would lose them.
+-- Removes consumers that hold nothing, in one step: removing one that holds entries would lose them.
 -- KEYS    stream
--- ARGV    group, how long a consumer must have been idle in ms, one that may go at once
+-- ARGV    group, how long a consumer must have been idle in ms, a consumer that may go at once
 -- Returns how many were removed
 local consumers, removed = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]), 0
-if consumers.err then return 0 end -- There is no group, and so no consumer.
+if consumers.err then return 0 end -- There is no group, so there are no consumers.
 for _, fields in ipairs(consumers) do
   local consumer = {}
   for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end

@@ -1,21 +1,21 @@
--- Caches the total of a key: what the database had, with all that waited then, and what came since.
+-- Caches the total of a key: what the database had, what was pending then, and what came since.
 --
---   somebody has cached it? ─ yes ─► that total
---   another epoch, or a newer entry was delivered to a flusher? ─ yes ─► 'again'
---   the base, and the entries behind the last that was seen ─► the total
+--   was it cached meanwhile? ─ yes ─► that total
+--   another epoch, or was a newer entry delivered to a flusher? ─ yes ─► 'again'
+--   the base, plus the entries after the last one seen ─► the total
 --
 -- KEYS    stream, epoch, total
--- ARGV    group, epoch, id of the last entry that was seen, base, key, total ms, ms of one that is 0
--- Returns the total, or 'again' when what was seen is not enough to know it
+-- ARGV    group, epoch, id of the last entry seen, base, key, total ms, ms of a total of 0
+-- Returns the total, or 'again' if what was seen is not enough to know it
 local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
 if total and tonumber(total) < 2 ^ 53 then return total end
--- An acknowledgement came between: what waited then may have been counted by the database, or not.
+-- An acknowledgement came in between: what was pending then may have been counted by the database, or not.
 if redis.call('MGET', KEYS[2])[1] ~= ARGV[2] then return 'again' end
--- A newer entry is on its way already: the database may have counted it before it was asked.
+-- A newer entry is already on its way: the database may have counted it before it was queried.
 local delivered = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[3], '+', 1000)
 if delivered.err then return 'again' end
 for _, one in ipairs(delivered) do
-  -- One that was trimmed by hand stays pending for ever, and is no entry any more.
+  -- An entry that was trimmed by hand stays pending forever, but is no entry any more.
   if #redis.call('XRANGE', KEYS[1], one[1], one[1]) > 0 then return 'again' end
 end
 total = tonumber(ARGV[4])
