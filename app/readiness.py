@@ -24,7 +24,7 @@ from app.caching import CacheError, CacheUnavailable, Flusher, fitness, trial
 from app.caching.errors import REDIS_DOWN
 from app.caching.words import code
 from app.caching.words import said as said_by_redis
-from app.caching.write_behind.receipts import Receipts
+from app.caching.write_behind.recovery import Recovery
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
 from app.page_views.parking import Blocked, Parking
 from app.schema import Schema, schema, server
@@ -105,9 +105,9 @@ async def readiness(resources: Resources) -> Readiness:
 
 def _tasks(resources: Resources) -> dict[str, str]:
     """Returns the state of each task. A task that runs and keeps failing is not stuck: every instance's would fail."""
-    tasks: dict[str, Flusher | Receipts | Parking] = {
+    tasks: dict[str, Flusher | Recovery | Parking] = {
         "flusher": resources.flusher,
-        "receipts": resources.page_views.receipts,
+        "receipts": resources.page_views.recovery,
         "parking": resources.parking,
     }
     told = {"relay": OK if resources.relay.alive else STUCK}

@@ -348,7 +348,7 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
         after = await at_rest(client)
         # Of what comes now, only the number is kept.
         monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
-        monkeypatch.setattr("app.caching.write_behind.receipts.IN_HAND", timedelta(0))
+        monkeypatch.setattr("app.caching.write_behind.recovery.IN_HAND", timedelta(0))
         await client.post("/page-views/home", json={"count": 40})
         await redis.flushdb()
         assert "ViewsLost" in await fires(client, after, "ViewsLost")

@@ -341,7 +341,7 @@ async def test_views_that_a_restored_database_has_lost_are_accepted_again_from_r
     pg_restore: the total cached in Redis belongs to another history; the four are flushed once more if the process
     that accepted them still has their receipt
     """
-    monkeypatch.setattr("app.caching.write_behind.receipts.AGAIN", remembered)
+    monkeypatch.setattr("app.caching.write_behind.recovery.AGAIN", remembered)
     a = await new_instance(endpoints=own)
     views = a.resources.page_views
     sql = await asyncpg.connect(own.database_url)

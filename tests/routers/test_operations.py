@@ -450,7 +450,7 @@ async def test_what_redis_has_lost_and_nobody_has_is_told_as_lost(
 ) -> None:
     monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
     monkeypatch.setattr(
-        "app.caching.write_behind.receipts.IN_HAND", timedelta(0)
+        "app.caching.write_behind.recovery.IN_HAND", timedelta(0)
     )  # No flusher that has it already is waited for.
     async with holding_back(settings) as client:
         await client.post("/page-views/home", json={"count": 40})

@@ -10,7 +10,7 @@
     set_aside.py      an entry that the database has not written is retried on its own
     dead_letters.py   what the database refuses is kept for a person to decide
 
-Beside this path, `receipts.py` accepts again what Redis has lost, `totals.py` answers reads, `backlog.py` reports what
+Beside this path, `recovery.py` accepts again what Redis has lost, `totals.py` answers reads, `backlog.py` reports what
 is pending, and `shard.py` names everything in Redis.
 """
 

@@ -6,7 +6,7 @@ So the types are checked when a read reports a wrong one, and from then on now a
 flushed.
 
 What can go wrong: the pending entries of an overwritten stream are lost in Redis. The processes that accepted them
-still have them (`receipts.py`), and accept them again once the name is free.
+still have them (`recovery.py`), and accept them again once the name is free.
 """
 
 import logging

@@ -7,7 +7,7 @@ Use it for many small additions to few rows: a thousand additions may become one
 be in the database at once. Never use it for data that must survive the loss of Redis, such as orders.
 
 What can go wrong: without Redis nothing is accepted. An addition whose answer was lost may count. While the database is
-down, the backlog grows up to a cap. What Redis loses, this process accepts again (`receipts.py`).
+down, the backlog grows up to a cap. What Redis loses, this process accepts again (`recovery.py`).
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ from .batch_clock import BatchClock
 from .countable import check, check_key
 from .group_commit import GroupCommit
 from .receipts import Receipts
+from .recovery import Recovery
 from .shard import shards
 from .target import Target
 from .totals import Total, Totals
@@ -39,15 +40,14 @@ class WriteBehind:
     ) -> None:
         some, clock, self._observe = shards(cache.claim(name, "counters")), BatchClock(cache.clock), observe
         load, self._background, self._open = clock.learning(target.load), Background(), AsyncExitStack()
-        self.receipts = Receipts(cache, some, load, observe)
+        self.receipts, self._waiting = Receipts(some, observe), Waiting(cache, some)
         self._acceptance = Acceptance(cache, cap, clock, self.receipts)
-        self.receipts.again = self._acceptance.accept_again
+        self.recovery = Recovery(cache, self.receipts, self._acceptance, load, observe)
         self._additions = GroupCommit(some, self._acceptance.accept, self._background)
         self._totals = Totals(cache, some, load, self._background)
-        self._waiting = Waiting(cache, some)
 
     async def __aenter__(self) -> Self:
-        await self._open.enter_async_context(self.receipts.running())
+        await self._open.enter_async_context(self.recovery.running())
         await self._open.enter_async_context(self._background)
         await self._open.enter_async_context(self._waiting.watched())
         return self

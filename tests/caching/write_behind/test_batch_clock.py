@@ -90,7 +90,7 @@ async def test_a_process_learns_that_its_clock_is_below_the_ledger_before_it_acc
     """This process only accepts views, and reads nothing."""
     await sql.execute("UPDATE ledger_floor SET hour = date_trunc('hour', now() - interval '25 hours')")
     behind = views.another(clock_of(timedelta(hours=-50)))
-    async with behind.counters.receipts.running():
+    async with behind.counters.recovery.running():
 
         async def has_learned() -> bool:
             return behind.counters._acceptance._clock.now() > (time.time() - 26 * 3600) * 1000

@@ -134,7 +134,7 @@ class Views:
 
     async def check(self) -> None:
         """Checks for losses of Redis, however young the additions are."""
-        await self.counters.receipts.check(young=timedelta(0))
+        await self.counters.recovery.check(young=timedelta(0))
 
     async def carry(self, flusher: Flusher | None = None) -> None:
         """Flushes all pending additions."""

@@ -5,11 +5,11 @@
 
 from datetime import timedelta
 
-from app.caching.write_behind import receipts
+from app.caching.write_behind import receipts, recovery
 
 receipts.KEPT = 0
 # How long it waits for a flusher that may hold a lost entry: here that takes two seconds at most.
-receipts.IN_HAND = timedelta(seconds=3)
+recovery.IN_HAND = timedelta(seconds=3)
 
 from app.main import app  # noqa: E402  # Imported last, so that it uses the patched constants.
 

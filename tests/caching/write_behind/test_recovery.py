@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import BacklogFull, Breaker, CacheUnavailable, Cap, Flow, RedisClock, TargetUnavailable, WriteBehind
-from app.caching.write_behind import receipts
+from app.caching.write_behind import receipts, recovery
 from app.caching.write_behind.shard import GROUP, number
 from app.database import open_database
 from app.embedded import Endpoints
@@ -51,7 +51,7 @@ async def wired(
 def remembers_nothing(views: Views) -> bool:
     """Whether no receipts are left, except for a while those that the database already has."""
     kept = views.counters.receipts
-    carried = {receipt.id for _since, _shard, receipt in kept._applied}
+    carried = {receipt.id for _since, _shard, receipt in views.counters.recovery._applied}
     return kept.amount == 0 and {receipt.id for receipt in kept._kept} <= carried
 
 
@@ -298,7 +298,7 @@ async def test_beyond_the_kept_bytes_only_the_newest_views_are_accepted_again_an
     await views.check()
     await views.check()
     assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (2, 0), "A flusher may have the others."
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.check()
     await views.check()
     assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (2, 5)
@@ -313,7 +313,7 @@ async def test_views_without_a_kept_batch_are_lost_only_after_they_were_missing_
 ) -> None:
     """It was accepted long ago, and left the stream a moment ago."""
     monkeypatch.setattr(receipts, "KEPT", 0)
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.counters.add("home", 5)
     await views.check()
     await redis.flushall()
@@ -328,7 +328,7 @@ async def test_views_that_a_flusher_commits_meanwhile_are_not_lost(
 ) -> None:
     """A flusher has gathered · FLUSHALL · a check finds views that nobody can accept again · the flusher commits"""
     monkeypatch.setattr(receipts, "KEPT", 0)
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     slow = await lost_while_held(views, redis)
     await views.check()
     views.commit.set()
@@ -342,7 +342,7 @@ async def test_views_that_a_flusher_commits_meanwhile_are_not_lost(
 async def test_views_of_a_page_that_has_become_full_are_counted_as_lost(
     views: Views, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.counters.add("home", 5)
     await redis.flushall()
     await redis.set(HOME.total("home", views.breaker.run), FULL)
@@ -357,7 +357,7 @@ async def test_young_additions_are_not_checked(views: Views, redis: Redis) -> No
     await views.counters.add("home", 5)
     await redis.flushall()
     views.asked.clear()
-    await views.counters.receipts.check(young=AGES)
+    await views.counters.recovery.check(young=AGES)
     assert not views.asked.is_set()
     assert await redis.xlen(HOME.stream) == 0
     await views.check()
@@ -379,7 +379,7 @@ async def test_views_below_the_floor_of_the_ledger_are_not_accepted_again_and_co
     await views.check()
     assert await redis.xlen(HOME.stream) == 0
     assert views.flow[Flow.LOST] == 0, "A flusher may have them."
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.check()
     assert (views.flow[Flow.RECOVERED], views.flow[Flow.LOST]) == (0, 5)
     assert remembers_nothing(views)
@@ -389,7 +389,7 @@ async def test_views_that_become_dead_letters_below_the_floor_are_not_lost(
     views: Views, redis: Redis, sql: asyncpg.Connection, ledger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flusher has gathered · FLUSHALL · the floor is raised · the flusher sets it aside · a check finds it there"""
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     slow = await lost_while_held(views, redis)
     await raise_floor(sql)
     await views.check()
@@ -405,7 +405,7 @@ async def test_a_check_stops_at_entries_that_still_wait(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream is flushed in order. While the oldest entries wait, a check of a long backlog each second is waste."""
-    monkeypatch.setattr(receipts, "CHUNK", 2)
+    monkeypatch.setattr(recovery, "CHUNK", 2)
     for _ in range(6):
         await views.counters.add("home", 1)
     await remove_newest(redis)
@@ -421,7 +421,7 @@ async def test_a_check_stops_at_entries_that_still_wait(
 async def test_during_an_outage_of_the_database_all_receipts_are_kept_and_none_count_as_lost(
     wired: Views, wire: PostgresWire, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await wired.counters.add("home", 5)
     await redis.flushall()
     wire.refuse()
@@ -448,7 +448,7 @@ async def test_during_an_outage_of_the_database_all_receipts_are_kept_and_none_c
 async def test_views_that_meet_a_full_backlog_are_accepted_again_later(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipts, "IN_HAND", NOTHING)
+    monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.counters.add("home", 1)
     await views.counters.add("home", 2)
     await redis.flushall()
@@ -510,8 +510,8 @@ async def test_a_lost_answer_does_not_accept_views_twice(
 
 
 async def test_running_receipts_are_checked_regularly(views: Views, redis: Redis, sql: asyncpg.Connection) -> None:
-    async with views.counters.receipts.running():
-        assert views.counters.receipts.alive
+    async with views.counters.recovery.running():
+        assert views.counters.recovery.alive
         await views.counters.add("home", 5)
         await redis.flushall()
 
@@ -519,7 +519,7 @@ async def test_running_receipts_are_checked_regularly(views: Views, redis: Redis
             return bool(await redis.xlen(HOME.stream) == 1)
 
         await eventually(is_back)
-    assert not views.counters.receipts.alive
+    assert not views.counters.recovery.alive
     await views.carry()
     assert await stored(sql) == 5
 
@@ -529,10 +529,10 @@ async def test_an_open_write_behind_checks_its_own_receipts(
 ) -> None:
     """Callers need not think of its receipts: they start and stop with it."""
     async with WriteBehind(views.cache, "views", views.target) as counters:
-        assert counters.receipts.alive
+        assert counters.recovery.alive
         await counters.add("home", 5)
         await redis.flushall()
-    assert not counters.receipts.alive
+    assert not counters.recovery.alive
     assert await redis.xlen(HOME.stream) == 1
     await views.carry()
     assert await stored(sql) == 5
@@ -540,7 +540,7 @@ async def test_an_open_write_behind_checks_its_own_receipts(
 
 async def test_a_process_checks_once_more_when_it_stops(views: Views, redis: Redis) -> None:
     """Nobody has its receipts after that."""
-    async with views.counters.receipts.running():
+    async with views.counters.recovery.running():
         await views.counters.add("home", 5)
         await redis.flushall()
     assert await redis.xlen(HOME.stream) == 1
@@ -550,7 +550,7 @@ async def test_a_process_checks_once_more_when_it_stops(views: Views, redis: Red
 async def test_a_process_that_stops_does_not_wait_for_an_unavailable_database(
     wired: Views, wire: PostgresWire, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asyncio.timeout(PATIENCE), wired.counters.receipts.running():
+    async with asyncio.timeout(PATIENCE), wired.counters.recovery.running():
         await wired.counters.add("home", 5)
         await redis.flushall()
         wire.refuse()
