@@ -6,6 +6,8 @@ Makes Sense", and of "Write-Behind (Write-Back) Caching Pattern". Text in quotat
 
 from dataclasses import dataclass
 
+from app.caching import CacheAside, ReadThrough, WriteBehind, WriteThrough
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -90,17 +92,17 @@ class Words:
 
 
 TABLE_OF_FOUR = (
-    Words("cache-aside", "Cache, then DB", "DB only (cache invalidated)", "Low", "None added", "Low"),
-    Words("read-through", "Cache (cache loads from DB)", "DB only", "Low", "None added", "Medium"),
-    Words("write-through", "Cache, then DB", "Cache + DB (synchronous)", "None", "Added", "Medium"),
-    Words("write-behind", "Cache, then DB", "Cache only (async DB flush)", "High", "None added", "High"),
+    Words(CacheAside.NAME, "Cache, then DB", "DB only (cache invalidated)", "Low", "None added", "Low"),
+    Words(ReadThrough.NAME, "Cache (cache loads from DB)", "DB only", "Low", "None added", "Medium"),
+    Words(WriteThrough.NAME, "Cache, then DB", "Cache + DB (synchronous)", "None", "Added", "Medium"),
+    Words(WriteBehind.NAME, "Cache, then DB", "Cache only (async DB flush)", "High", "None added", "High"),
 )
 
 PUBLISHED_AS = {
-    "cache-aside": "cache-aside, as published",
-    "read-through": "cache-aside, as published",
-    "write-through": "write-through, concurrent",
-    "write-behind": "write-behind, list",
+    CacheAside.NAME: "cache-aside, as published",
+    ReadThrough.NAME: "cache-aside, as published",
+    WriteThrough.NAME: "write-through, concurrent",
+    WriteBehind.NAME: "write-behind, list",
 }
 """The contestant whose measured values appear beside the words. The published read-through queries and fills as the
 published cache-aside does."""

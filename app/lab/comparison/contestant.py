@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.caching import CacheAside, ReadThrough, WriteBehind, WriteThrough
 from app.lab.published import PUBLISHED
 from app.lab.strategy import Make
 
@@ -31,15 +32,15 @@ class Contestant:
     @property
     def later(self) -> bool:
         """Whether a write is acknowledged before the database has it."""
-        return self.name.startswith("write-behind")
+        return self.name.startswith(WriteBehind.NAME)
 
 
 CONTESTANTS: Sequence[Contestant] = (
     Contestant("no cache", Kind.NONE, "Every read and every write asks the database.", True),
-    Contestant("cache-aside", Kind.OURS, "Database, then invalidate; a fill needs a lease.", True),
-    Contestant("read-through", Kind.OURS, "The same, and the cache loads itself: many misses, one query.", True),
-    Contestant("write-through", Kind.OURS, "Both stores or neither, under the row's lock.", True),
-    Contestant("write-behind", Kind.OURS, "Counts in Redis now, in the database soon, each exactly once.", True),
+    Contestant(CacheAside.NAME, Kind.OURS, "Database, then invalidate; a fill needs a lease.", True),
+    Contestant(ReadThrough.NAME, Kind.OURS, "The same, and the cache loads itself: many misses, one query.", True),
+    Contestant(WriteThrough.NAME, Kind.OURS, "Both stores or neither, under the row's lock.", True),
+    Contestant(WriteBehind.NAME, Kind.OURS, "Counts in Redis now, in the database soon, each exactly once.", True),
     *(
         Contestant(
             variant.name,

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
+from app.caching import WriteBehind, WriteThrough
 from app.lab.comparison.contestant import Contestant, Kind
 from app.lab.comparison.costs import Costs
 from app.lab.comparison.counted_views import CountedViews
@@ -58,11 +59,11 @@ class Entrance:
             strategy = contestant.make(redis, table, name, self._ttl)
         elif contestant.name == "no cache":
             strategy = NoCache(table)
-        elif contestant.name == "write-behind":
+        elif contestant.name == WriteBehind.NAME:
             strategy = await self._write_behind(redis, name, prefix, costs)
         else:
             # Nobody may act on an old number, so write-through keeps none to serve when a load fails.
-            stale = timedelta(0) if contestant.name == "write-through" else STALE
+            stale = timedelta(0) if contestant.name == WriteThrough.NAME else STALE
             strategy = OF_VALUES[contestant.name](self._regions.add(redis, name, prefix, stale=stale), table)
         return Entrant(contestant, strategy, redis, prefix, name, costs)
 

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from app.caching import CacheAside
 from app.lab.comparison.bill import MILLISECOND, Bill, Latency
 from app.lab.comparison.claims import COLUMNS, PUBLISHED_AS, TABLE_OF_FOUR
 from app.lab.comparison.comparison import Comparison
@@ -94,7 +95,7 @@ def _findings(comparison: Comparison) -> list[str]:
             f"Of those that were right and write to the database later, {best.name}: {best.cost:.3g} ms. Until then, "
             "Redis is the only place that has what was written."
         )
-    cached = next((bill for bill in bills if bill.name == "cache-aside" and bill.hit_ratio is not None), None)
+    cached = next((bill for bill in bills if bill.name == CacheAside.NAME and bill.hit_ratio is not None), None)
     if cached is not None:
         found.append(f"{cached.name} answered {cached.hit_ratio:.0%} of the reads without the database.")
     if not comparison.plan.db_latency:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
+from app.caching import WriteBehind
 from app.caching.write_behind.shard import number, shards
 from app.lab.comparison.bench import Bench
 from app.lab.comparison.costs import WRITING
@@ -138,7 +139,7 @@ class Player:
         name = self.entrant.name
         if self.entrant.contestant.make is not None:
             return f"{name}:{key}"
-        if self.entrant.contestant.name == "write-behind":
+        if self.entrant.contestant.name == WriteBehind.NAME:
             page = self.entrant.prefix + key
             return shards(name)[number(page)].total(page, self._breaker.life)
         return f"{name}:{{{key}}}"

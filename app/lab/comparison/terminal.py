@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from app.caching import WriteBehind
 from app.lab.comparison.bill import MILLISECOND, Bill, Latency
 from app.lab.comparison.claims import COLUMNS, PUBLISHED_AS, TABLE_OF_FOUR
 from app.lab.comparison.comparison import Comparison
@@ -99,7 +100,7 @@ def notes(comparison: Comparison) -> list[str]:
     if not trace.exact:
         found.append("The number of keys is an estimate, some 0.2 % off.")
     found += [f"{bill.name}: {bill.first_error}" for bill in comparison.bills if bill.errors]
-    if any(bill.name == "write-behind" and bill.reads for bill in comparison.bills):
+    if any(bill.name == WriteBehind.NAME and bill.reads for bill in comparison.bills):
         found.append(
             "The slowest reads of write-behind are of totals that it does not have: it adds up what waits and what the "
             "database has, for one group of readers after the other, and once more when a flush came between."
