@@ -414,7 +414,7 @@ async def test_head_is_a_get_without_its_body(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/page-views", "/page-views/home", "/page-views/home/", "/page-views/a/b"])
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient, path: str) -> None:
     for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         answer = await client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, HEAD")

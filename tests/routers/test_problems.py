@@ -73,9 +73,7 @@ async def test_a_long_path_is_not_repeated_in_full(client: httpx.AsyncClient) ->
         ("/openapi.json", "GET, HEAD"),
     ],
 )
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(
-    client: httpx.AsyncClient, path: str, allowed: str
-) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - {
         *allowed.split(", ")
     }:
