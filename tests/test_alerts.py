@@ -242,7 +242,7 @@ async def test_no_alert_fires_in_normal_operation(settings: Settings) -> None:
 async def test_alerts_fire_while_views_wait_for_a_postgres_that_is_away(
     held_back: Settings, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The limit of the back-off. It is short here, so that many failures do not take long.
+    # The longest pause between two tries. It is short here, so that many failures do not take long.
     monkeypatch.setattr("app.caching.repeating.LATEST", timedelta(milliseconds=200))
     # The entry was accepted half a minute ago.
     at = round((time.time() - 30) * 1000)

@@ -94,8 +94,8 @@ class Visitor:
 
 
 ROUNDS = [(1, 500), *(pytest.param(attempt, 3_000, marks=pytest.mark.prove) for attempt in range(2, 16))]
-"""Rounds, each with its number and the number of calls that are answered before the kill. What is in flight at the kill
-is left to chance, so the long proof tries it often, and later in the run."""
+"""Rounds, each with its number and the number of calls that are answered before the kill. Chance decides which requests
+are in flight at the kill, so the long proof kills many times, and later in the run."""
 AFTERWARDS = 300
 """Number of calls that are answered after the kill."""
 
@@ -310,7 +310,7 @@ async def _load(service: Service, visitors: list[Visitor]) -> AsyncIterator[None
 
 
 async def _have(visitors: list[Visitor], answers: int) -> bool:
-    """Returns whether the visitors got at least so many answers, and each of them at least one."""
+    """Returns whether the visitors got at least that many answers, and each visitor at least one."""
     return sum(visitor.answered for visitor in visitors) >= answers and all(visitor.answered for visitor in visitors)
 
 
@@ -390,7 +390,7 @@ def _established(worker: psutil.Process, service: Service) -> list[psutil.Proces
 
 @asynccontextmanager
 async def _spread(service: Service, least: int) -> AsyncIterator[list[Keyed]]:
-    """Yields at least so many open connections. Every worker has some of them."""
+    """Yields at least that many open connections. Every worker has some of them."""
     connections: list[Keyed] = []
 
     async def each_worker_has_one() -> bool:

@@ -157,7 +157,7 @@ def test_the_readme_can_be_read_in_a_few_minutes() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_each_link_has_a_target(page: Page) -> None:
+def test_each_link_has_an_existing_target(page: Page) -> None:
     for text, target in page.links:
         path, _, anchor = target.partition("#")
         found = (page.path.parent / path).resolve() if path else page.path
@@ -265,7 +265,7 @@ async def test_each_command_of_a_page_prints_what_the_page_shows(name: str, serv
 
 
 def _writes(typed: str) -> bool:
-    """Returns whether a repetition would change something. A read is repeated, because it may come too early."""
+    """Returns whether a repetition would change something. The test repeats only reads, which may come too early."""
     return re.search(r" -s?Z?X |-X POST|make psql", typed) is not None
 
 

@@ -10,7 +10,7 @@ from app.metrics import Metrics
 NOW = timedelta(0)
 
 
-def test_what_a_cache_reports_is_counted_by_resource_and_event() -> None:
+def test_cache_events_are_counted_by_resource_and_event() -> None:
     metrics = Metrics()
     for event in ("hit", "hit", "miss"):
         metrics.observe("users", event, NOW)

@@ -241,7 +241,7 @@ async def _rush(service: Service, wire: PostgresWire, path: str, statement: str)
 
 @asynccontextmanager
 async def _connections(service: Service, least: int) -> AsyncIterator[list[KeepAlive]]:
-    """Yields at least so many open connections. Every worker has some of them."""
+    """Yields at least that many open connections. Every worker has some of them."""
     connections: list[KeepAlive] = []
 
     async def open_one() -> None:

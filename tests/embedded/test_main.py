@@ -14,7 +14,7 @@ def test_the_clients_connect_to_the_pair_of_the_directory(directory: Path) -> No
         assert _run(directory, "redis-cli", "ping").stdout == "PONG\n"
 
 
-def test_without_running_servers_one_sentence_says_what_starts_them(fresh: Path) -> None:
+def test_without_running_servers_one_sentence_says_how_to_start_them(fresh: Path) -> None:
     for client in ("psql", "redis-cli"):
         done = _run(fresh, client)
         assert (done.returncode, done.stdout) == (1, "")

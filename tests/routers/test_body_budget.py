@@ -24,7 +24,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 
 def views(size: int) -> bytes:
-    """Returns the body of a call with so many bytes that counts one view."""
+    """Returns a body of that many bytes that counts one view."""
     return b'{"views":[{"page":"home"}]' + b" " * (size - 27) + b"}"
 
 

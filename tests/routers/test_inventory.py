@@ -362,7 +362,9 @@ async def test_a_read_after_a_write_is_a_hit(client: httpx.AsyncClient, settings
         name, outcome, ttl = answer.headers["cache-status"].split("; ")
         assert (name, outcome) == ("write-through", "hit")
         longest = settings.inventory_ttl // timedelta(seconds=1)
-        assert longest * 0.8 < int(ttl.removeprefix("ttl=")) <= longest  # Up to a tenth less, and what the test took.
+        assert (
+            longest * 0.8 < int(ttl.removeprefix("ttl=")) <= longest
+        )  # Less up to a tenth, and less the time of the test.
 
 
 async def test_missing_stock_is_cached_too(client: httpx.AsyncClient) -> None:
