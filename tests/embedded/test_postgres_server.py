@@ -88,7 +88,7 @@ def test_data_of_another_version_is_refused(base: Path, home: Home, server: Post
 def test_a_dead_postmaster_is_not_replaced_while_its_sessions_still_run(
     home: Home, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL ends the postmaster · a session, paused here, lives on · a new postmaster would write to the same files"""
+    """SIGKILL ends the postmaster · a session, paused here, lives on · a new postmaster would write to its files"""
     monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.5)
     postmaster = psutil.Process(postmaster_pid(Endpoints("", server.url)))
     session = postmaster.children()[0]
