@@ -1,6 +1,6 @@
-"""A `fourways` command in this process: what it says needs none of its own, whose imports take a second or two.
+"""Runs a `fourways` command in this process, because the imports of a new process take a second or two.
 
-How a process begins and ends, and what a terminal does with its words, is looked at with `tests.terminal`.
+`tests.terminal` tests how a process starts and ends, and what a terminal does with its output.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.terminal import OURS
 
 
 async def says(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Its exit code, and what it printed. No variable is set but these."""
+    """Returns the exit code and the output. Only these variables of ours are set."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     with (
         io.StringIO() as screen,
@@ -26,7 +26,7 @@ async def says(*arguments: str, **environment: str) -> tuple[int, str]:
         redirect_stdout(screen),
         redirect_stderr(screen),
     ):
-        # It has an event loop of its own, for which it needs a thread.
+        # The command runs its own event loop, so it needs a thread.
         code = await asyncio.to_thread(_code)
         return code, screen.getvalue()
 

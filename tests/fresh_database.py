@@ -1,4 +1,4 @@
-"""A database with nothing in it, on the Postgres that the tests have."""
+"""An empty database on the tests' Postgres."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import asyncpg
 
 @asynccontextmanager
 async def fresh_database(database_url: str) -> AsyncIterator[str]:
-    """The address of a new database beside the one at `database_url`; dropped at the end."""
+    """Yields the address of a new database on the server of `database_url`. It is dropped at the end."""
     name = f"fresh_{secrets.token_hex(6)}"
     connection = await asyncpg.connect(database_url)
     await connection.execute(f"CREATE DATABASE {name}")

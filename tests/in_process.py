@@ -1,4 +1,4 @@
-"""The application in this process, and a client of it without a socket between them."""
+"""The application in this process, and a client that calls it without a socket."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from app.settings import Settings
 
 @asynccontextmanager
 async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings. An error of the application is raised by the client, too."""
+    """Yields a client of an application with these settings. The client also raises errors of the application."""
     async with client_of(create_app(settings), raises=True) as client:
         yield client
 
@@ -21,7 +21,7 @@ async def application(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 async def client_of(
     app: FastAPI, *, raises: bool = False, base_url: str = "http://fourways"
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `app`, which starts with the block and stops at its end."""
+    """Yields a client of `app`, which starts with the block and stops at its end."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=raises)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
         yield client

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection, written and read by hand: it shows when a request has left, and costs little."""
+"""One HTTP/1.1 connection, written and read by hand: it shows when a request was sent, and costs little."""
 
 import asyncio
 import json
@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. The names of headers are in lower case."""
+    """A response. The names of its headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body, decoded."""
+        """Returns the decoded body."""
         return json.loads(self.body)
 
 
@@ -29,13 +29,13 @@ class KeepAlive:
 
     @classmethod
     async def to(cls, url: str) -> Self:
-        """A connection to the server at `url`."""
+        """Opens a connection to the server at `url`."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         return cls(*await asyncio.open_connection(parts.hostname, parts.port), parts.netloc)
 
     async def send(self, path: str, *, method: str = "GET", body: object = None) -> None:
-        """Writes a request, and returns when the kernel has it."""
+        """Writes a request, and returns when the kernel has accepted it."""
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\n"
         if content:
@@ -44,7 +44,7 @@ class KeepAlive:
         await self._writer.drain()
 
     async def answer(self) -> Answer:
-        """Reads the answer to the request that was sent."""
+        """Reads the answer to the last request."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *lines = head.rstrip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -57,6 +57,6 @@ class KeepAlive:
         return await self.answer()
 
     async def close(self) -> None:
-        """Hangs up, if the other end has not."""
+        """Closes the connection, if the other end has not."""
         self._writer.close()
         await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)

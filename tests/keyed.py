@@ -1,4 +1,4 @@
-"""A connection whose POSTs may carry an Idempotency-Key, and the end of the process at its other end."""
+"""A connection whose POSTs may have an Idempotency-Key, and a way to kill the service at its other end."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from tests.process_tree import ProcessTree
 from tests.service import Service
 
 HUNG_UP = (asyncio.IncompleteReadError, ConnectionError)
-"""The other end is gone: what was asked was done, or not."""
+"""Raised when the other end is gone: the request may or may not have been carried out."""
 
 
 class Keyed(KeepAlive):
@@ -29,7 +29,7 @@ class Keyed(KeepAlive):
 
 @asynccontextmanager
 async def keyed(service: Service, number: int) -> AsyncIterator[list[Keyed]]:
-    """So many connections to a service, closed at the end."""
+    """Yields `number` connections to a service. They are closed at the end."""
     async with AsyncExitStack() as stack:
         connections = [await Keyed.to(service.url) for _ in range(number)]
         for connection in connections:
@@ -38,7 +38,7 @@ async def keyed(service: Service, number: int) -> AsyncIterator[list[Keyed]]:
 
 
 async def kill(service: Service) -> None:
-    """`kill -9` of every process of the application, the supervisor first: it shall not replace a worker."""
+    """Kills every process of the application with SIGKILL, the supervisor first, so that it replaces no worker."""
     tree = ProcessTree.of(service.process.pid)
     for process in tree.alive():
         process.kill()

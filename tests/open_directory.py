@@ -1,5 +1,5 @@
-"""A directory of a test that other users may enter: as root, Postgres is one of them, and its data would lie elsewhere
-and be left behind."""
+"""A test's directory that other users may enter. If the tests run as root, Postgres runs as another user. If that user
+could not enter, its data would be elsewhere, and would be left behind."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @cache
 def anywhere() -> Path:
-    """In memory if there is plenty: forty clusters written to a disk take longer than all the tests."""
+    """Returns a directory in memory if there is enough: writing forty clusters to disk takes longer than all tests."""
     memory = Path("/dev/shm")
     plenty = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30
     return memory if plenty else Path("/tmp")
@@ -20,7 +20,7 @@ def anywhere() -> Path:
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """A new directory, removed at the end."""
+    """Yields a new directory. It is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="fourways-test-", dir=anywhere(), ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A page of the documentation, as far as a test reads it: its code blocks, its headings, and its links."""
+"""A page of the documentation, as tests read it: its code blocks, its headings, and its links."""
 
 import os
 import re
@@ -15,7 +15,7 @@ BEGINS = re.compile(r"\s*(?:[-*|]|\d+\.|#+) ")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: below which heading it stands, in which line it begins, and why it is not run (None: it is)."""
+    """A fenced block: the heading above it, the line in which it begins, and why it is not run (None: it is run)."""
 
     heading: str
     line: int
@@ -26,14 +26,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a reader types, and what the page says that comes of it."""
+    """A command that a reader types, and the output that the page shows for it."""
 
     typed: str
     said: str
 
 
 class Page:
-    """One of them. `name` is its path in the repository."""
+    """One page. `name` is its path in the repository."""
 
     def __init__(self, repository: Path, name: str) -> None:
         self.name, self.path = name, repository / name
@@ -61,7 +61,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What a link to a heading may name, as GitHub makes it of the heading."""
+        """The anchors of the headings, as GitHub derives them."""
         found: list[str] = []
         for heading in self.headings:
             slug = re.sub(r"[^\w\- ]", "", LINK.sub(r"\1", heading).lower()).replace(" ", "-")
@@ -70,18 +70,18 @@ class Page:
 
     @property
     def links(self) -> Iterator[tuple[str, str]]:
-        """The text and the target of each link that leads to a file of the repository, or to a heading of the page."""
+        """The text and the target of each link to a file of the repository, or to a heading of the page."""
         return ((text, target) for text, target in LINK.findall(self.prose) if "://" not in target)
 
     @property
     def indented(self) -> list[int]:
-        """The lines in which Markdown would begin a code block without a fence."""
+        """The lines in which Markdown would begin an indented code block."""
         lines = self.prose.splitlines()
         return [at for at, line in enumerate(lines) if line.startswith("    ") and not lines[at - 1].strip()]
 
     @property
     def passages(self) -> Iterator[str]:
-        """Paragraphs, items of lists, and rows of tables."""
+        """The paragraphs, list items, and table rows."""
         passage: list[str] = []
         for line in [*self.prose.splitlines(), ""]:
             if passage and (not line.strip() or BEGINS.match(line)):
@@ -92,7 +92,7 @@ class Page:
 
 
 def commands(block: Block) -> list[Command]:
-    """What is typed behind each `$`, with the lines that it goes on in, and what stands below it."""
+    """Returns the command after each `$`, with its continuation lines, and the output below it."""
     found: list[Command] = []
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         typed = re.match(r"(?:.*\\\n)*.*\n", part)
@@ -102,7 +102,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def pages(repository: Path) -> list[Page]:
-    """All pages of the repository, but those in hidden folders."""
+    """Returns all pages of the repository, except those in hidden folders."""
     names: list[str] = []
     for folder, below, files in os.walk(repository):
         below[:] = sorted(name for name in below if not name.startswith("."))

@@ -1,4 +1,4 @@
-"""A process and all that it started, remembered by who they are: their parents may die first."""
+"""A process and all its descendants. They are remembered individually, because their parents may die first."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,35 +10,35 @@ from tests.eventually import eventually
 
 @dataclass(frozen=True, slots=True)
 class ProcessTree:
-    """The processes that lived at one moment."""
+    """The processes that were alive at one moment."""
 
     processes: tuple[psutil.Process, ...]
 
     @classmethod
     def of(cls, pid: int) -> "ProcessTree":
-        """The process with this pid, its children, theirs, and so on."""
+        """Returns the process with this pid and all its descendants."""
         root = psutil.Process(pid)
         return cls((root, *root.children(recursive=True)))
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that serve: those that uvicorn supervises, or else uvicorn itself."""
+        """Returns the processes that serve: uvicorn's workers, or else uvicorn itself."""
         return [process for process in self.alive() if _serves(process)] or [self.processes[0]]
 
     def servers(self) -> Counter[str]:
-        """How many there are of each embedded server; the processes that Postgres forks do not count."""
+        """Counts the embedded servers by name. Processes that Postgres forks do not count."""
         names = [process.name() for process in self.processes if process.name() != process.parent().name()]
         return Counter(name for name in names if name in ("redis-server", "postgres"))
 
     def alive(self) -> list[psutil.Process]:
-        """Those that still run. A zombie does not, and neither does another process that got the pid of one."""
+        """Returns the processes that still run. A zombie does not count, nor a new process with an old one's pid."""
         return [process for process in self.processes if _runs(process)]
 
     def names(self) -> set[str]:
-        """What those that still run are called."""
+        """Returns the names of the processes that still run."""
         return {name for name in map(_name, self.alive()) if name}
 
     async def gone(self) -> float:
-        """Returns when none of them is left, with the seconds that it took."""
+        """Waits until none of them is left, and returns how many seconds that took."""
 
         async def none_is_left() -> bool:
             return not self.alive()

@@ -1,4 +1,4 @@
-"""Readings of many keys of which none is unreadable."""
+"""Readings of many keys, none of which is unreadable."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from app.caching.reading import V
 
 
 def readings(found: Sequence[Reading[V] | Unreadable]) -> list[Reading[V]]:
-    """All of them. Raises what cannot be read."""
+    """Returns all of them. Raises the first Unreadable."""
     for one in found:
         if isinstance(one, Unreadable):
             raise one

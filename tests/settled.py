@@ -1,4 +1,4 @@
-"""What a region waits for when an invalidation failed: here nothing, where no relay could carry it."""
+"""The wait of a region after a failed invalidation: none, because these tests have no relay that could invalidate."""
 
 
 async def settled(key: object) -> None:

@@ -1,4 +1,4 @@
-"""The page that says how to add a resource, followed literally on a copy of the project."""
+"""Follows the page on adding a resource literally, on a copy of the project."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ PAGE = (REPOSITORY / "docs" / "add-a-resource.md").read_text()
 STEP = re.compile(r"<!-- (file|change): (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 COPIED = ("app", "migrations", "tests", "docs", "alembic.ini", "pyproject.toml", "README.md")
 MOST_LINES = 10
-"""What may be added or changed outside the resource's own files."""
+"""Lines added or changed outside the resource's own files."""
 
 
 def changed(text: str, change: str) -> tuple[str, int]:
-    """A file after a change, and how many of its lines are new. Each line that stays, or goes, is there once."""
+    """Returns a file after a change, and how many of its lines are new. Each kept or removed line occurs once."""
     at, new = 0, 0
     lines = text.splitlines()
     for line in change.splitlines():
@@ -36,7 +36,7 @@ def changed(text: str, change: str) -> tuple[str, int]:
     return "\n".join(lines) + "\n", new
 
 
-async def test_a_fifth_resource_is_added_by_the_page_and_is_coherent(tmp_path: Path) -> None:
+async def test_a_fifth_resource_added_by_the_page_is_coherent(tmp_path: Path) -> None:
     for name in COPIED:
         source = REPOSITORY / name
         if source.is_dir():

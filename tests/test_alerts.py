@@ -1,4 +1,4 @@
-"""The rules for Prometheus: what each is about is provoked, and the rule held against the /metrics of that moment."""
+"""The Prometheus rules: each alert is provoked, and its rule evaluated on the /metrics of that moment."""
 
 import re
 import time
@@ -46,14 +46,15 @@ SELECTOR = re.compile(rf"\w+(\{{{MATCHER.pattern}(,{MATCHER.pattern})*\}})?")
 
 
 class Query:
-    """As much of PromQL as the rules need, at the second of two scrapes: whatever looks back sees the first one."""
+    """The part of PromQL that the rules use, evaluated at the second of two scrapes. Ranges and offsets reach the
+    first one."""
 
     def __init__(self, expr: str, before: str, after: str) -> None:
         self._tokens = deque(TOKEN.findall(expr))
         self._before, self._after = before, after
 
     def result(self) -> Vector:
-        """What the expression answers: a rule fires for each."""
+        """Returns the result of the expression: the rule fires for each value."""
         result = self._either()
         assert not self._tokens, f"This is not understood: {' '.join(self._tokens)}"
         return result
@@ -89,8 +90,8 @@ class Query:
             before, after = self._selected()
             self._expect(rf"\[{DURATION.pattern}\]")
             self._expect(r"\)")
-            # Of a counter that was not there before, nobody knows by how much it has grown. One that has become smaller
-            # was begun anew.
+            # The increase of a counter that did not exist before is unknown. A counter that has become smaller was
+            # reset.
             return {
                 labels: value - before[labels] * (before[labels] <= value)
                 for labels, value in after.items()
@@ -119,7 +120,7 @@ class Query:
 
 
 def selected(selector: str, scrape: str) -> Vector:
-    """The samples of a scrape that `name{label="value"}` names."""
+    """Returns the samples of a scrape that `name{label="value"}` selects."""
     assert SELECTOR.fullmatch(selector), selector
     name, wanted = selector.partition("{")[0], set(MATCHER.findall(selector))
     return {
@@ -131,7 +132,7 @@ def selected(selector: str, scrape: str) -> Vector:
 
 
 def firing(before: str, after: str) -> set[str]:
-    """The alerts that fire at the second of two scrapes, without their first part."""
+    """Returns the alerts that fire at the second of two scrapes, without their prefix."""
     return {
         alert.removeprefix("Fourways") for alert, rule in RULES.items() if Query(rule["expr"], before, after).result()
     }
@@ -139,19 +140,19 @@ def firing(before: str, after: str) -> set[str]:
 
 @pytest.fixture
 def held_back(settings: Settings) -> Settings:
-    """Settings of an application whose flusher carries nothing before the end."""
+    """Settings of an application whose flusher flushes nothing before the end."""
     return settings.model_copy(update={"flush_interval": timedelta(hours=1), "flush_views": 1_000_000_000})
 
 
 async def scrape(client: httpx.AsyncClient) -> str:
-    """What Prometheus reads now."""
+    """Returns the current metrics, as Prometheus scrapes them."""
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     return answer.text
 
 
 async def fires(client: httpx.AsyncClient, before: str, *alerts: str) -> set[str]:
-    """Returns when these alerts fire, with all that do then."""
+    """Waits until these alerts fire, and returns all that fire then."""
     found: set[str] = set()
 
     async def they_do() -> bool:
@@ -164,7 +165,7 @@ async def fires(client: httpx.AsyncClient, before: str, *alerts: str) -> set[str
 
 
 async def at_rest(client: httpx.AsyncClient) -> str:
-    """A scrape at which no alert fires, once the start is over."""
+    """Waits until the start is over and no alert fires, and returns that scrape."""
     text = ""
 
     async def is_at_rest() -> bool:
@@ -185,7 +186,7 @@ def test_a_rule_has_all_parts_and_says_what_to_do(rule: dict[str, Any]) -> None:
     assert list(rule["annotations"]) == ["summary", "description"]
     for text in rule["annotations"].values():
         assert re.fullmatch(r"(\{\{ |[A-Z`])[^\n]*\.", text), text
-    # The summary is one sentence; the description is several, and tells more than that something is wrong.
+    # The summary is one sentence. The description has several, and says more than that something is wrong.
     assert rule["annotations"]["summary"].count(". ") == 0
     assert rule["annotations"]["description"].count(". ") >= 1
     labels = {"instance"} | {label for label, _value in MATCHER.findall(rule["expr"])}
@@ -204,16 +205,16 @@ def test_each_rule_is_provoked_below() -> None:
 
 
 def numbers(alert: str) -> Iterator[float]:
-    """The thresholds of a rule."""
+    """Returns the thresholds of a rule."""
     return map(float, re.findall(r"> ([\d.]+)", RULES[f"Fourways{alert}"]["expr"]))
 
 
-def test_the_thresholds_leave_room_for_what_is_usual_and_none_for_more() -> None:
-    # An entry of a flusher that died is taken over at the latest so long after its last delivery.
+def test_the_thresholds_allow_normal_operation_and_nothing_beyond_it() -> None:
+    # The latest time after its last delivery at which the entry of a dead flusher is reclaimed.
     handed_over = 1.5 * ABANDONED.total_seconds()
     assert [handed_over < old < 2 * handed_over for old in numbers("BacklogOld")] == [True]
     assert [0.5 < fill < 1 for fill in numbers("BacklogNearCap")] == [True]
-    # Within a minute, a task that fails each time has failed so often: also when each try has to wait for a store.
+    # A task that always fails exceeds the threshold within a minute, even if each try has to wait for a store.
     silent = Settings.model_fields["database_timeout"].default.total_seconds() * 1.5
     (flushes,) = numbers("FlushesFailing")
     assert flushes < 60 / (LATEST.total_seconds() + silent)
@@ -221,7 +222,7 @@ def test_the_thresholds_leave_room_for_what_is_usual_and_none_for_more() -> None
     assert polls < 60 / (POLL.total_seconds() + silent)
 
 
-async def test_while_all_is_well_nothing_fires(settings: Settings) -> None:
+async def test_no_alert_fires_in_normal_operation(settings: Settings) -> None:
     async with application(settings) as client:
         before = await at_rest(client)
         user = await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
@@ -238,12 +239,12 @@ async def test_while_all_is_well_nothing_fires(settings: Settings) -> None:
         assert firing(before, await scrape(client)) == set()
 
 
-async def test_what_waits_for_a_postgres_that_is_away_fires(
+async def test_alerts_fire_while_views_wait_for_a_postgres_that_is_away(
     held_back: Settings, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Twice as long each time it waits, up to this; here it shall not take long to fail often.
+    # The longest pause between two tries. It is short here, so that many failures do not take long.
     monkeypatch.setattr("app.caching.repeating.LATEST", timedelta(milliseconds=200))
-    # Half a minute ago it was taken on.
+    # The entry was accepted half a minute ago.
     at = round((time.time() - 30) * 1000)
     await redis.xadd(HOME.stream, {"batch": ulid(at), "deltas": '{"home": 500}', "views": 500}, id=f"{at}-0")
     await redis.incrby(HOME.backlog, 500)
@@ -261,12 +262,12 @@ async def test_what_waits_for_a_postgres_that_is_away_fires(
     async with application(settings.model_copy(update={"database_url": nowhere})) as client:
         before = await scrape(client)
         assert (await client.post("/page-views/home", json={"count": 9_000})).status_code == 202
-        # Many wait, and not for long: it may be a heavy load.
+        # Many views wait, but not for long: this may be a heavy load.
         assert firing(before, await scrape(client)).isdisjoint({"BacklogOld", "BacklogNearCap"})
         await fires(client, before, "FlushesFailing", "RelayFailing")
 
 
-async def test_keys_for_which_there_is_soon_no_room_fire(settings: Settings) -> None:
+async def test_an_alert_fires_when_idempotency_keys_have_almost_used_up_their_memory(settings: Settings) -> None:
     async with application(settings.model_copy(update={"keys_bytes": COUNT * 1000})) as client:
         before = await at_rest(client)
         assert (await client.post("/page-views/home", headers={"Idempotency-Key": "x" * 255})).status_code == 202
@@ -275,7 +276,7 @@ async def test_keys_for_which_there_is_soon_no_room_fire(settings: Settings) -> 
         assert firing(before, await scrape(client)) == {"KeysNearCap"}
 
 
-async def test_a_row_of_the_outbox_that_no_cache_can_be_told_of_fires(
+async def test_an_alert_fires_for_an_outbox_row_that_belongs_to_no_cache(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
     async with application(settings) as client:
@@ -284,7 +285,7 @@ async def test_a_row_of_the_outbox_that_no_cache_can_be_told_of_fires(
         await fires(client, before, "ChangesRefused")
 
 
-async def test_what_a_redis_that_is_away_brings_about_fires(settings: Settings, sql: asyncpg.Connection) -> None:
+async def test_alerts_fire_while_redis_is_away(settings: Settings, sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
     async with (
         RedisWire(settings.redis_url or "") as wire,
@@ -293,7 +294,7 @@ async def test_what_a_redis_that_is_away_brings_about_fires(settings: Settings, 
         before = await at_rest(client)
         wire.refuse()
         assert (await client.patch("/users/1", json={"name": "Ada King"})).status_code == 200
-        # The first failed invalidation: until then there is no such counter.
+        # The first failed invalidation. Before it, the counter does not exist.
         after = await scrape(client)
         assert "InvalidationsFailing" in firing(before, after)
         assert firing(after, after).isdisjoint({"InvalidationsFailing", "RelayFailing"})
@@ -305,7 +306,9 @@ async def test_what_a_redis_that_is_away_brings_about_fires(settings: Settings, 
         await at_rest(client)
 
 
-async def test_a_dead_letter_fires_until_somebody_has_decided(settings: Settings, sql: asyncpg.Connection) -> None:
+async def test_a_dead_letter_alert_fires_until_the_letter_is_discarded(
+    settings: Settings, sql: asyncpg.Connection
+) -> None:
     async with application(settings) as client:
         before = await at_rest(client)
         await sql.execute("INSERT INTO dead_letters (page, delta, reason, deliveries) VALUES ('home', 3, '', 1)")
@@ -314,10 +317,10 @@ async def test_a_dead_letter_fires_until_somebody_has_decided(settings: Settings
         assert firing(before, await scrape(client)) == set()
 
 
-async def test_a_page_whose_row_is_locked_fires_until_it_is_free(
+async def test_an_alert_fires_while_the_row_of_a_page_is_locked(
     settings: Settings, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are counted meanwhile, and all of it in the end."""
+    """Other pages are counted meanwhile, and the locked page in the end."""
     monkeypatch.setattr("app.page_views.parking.EVERY", timedelta(milliseconds=50))
     await sql.execute("INSERT INTO page_views VALUES ('home', 0)")
     async with application(settings) as client:
@@ -338,15 +341,17 @@ async def test_a_page_whose_row_is_locked_fires_until_it_is_free(
         assert await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 3
 
 
-async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_alerts_fire_when_redis_has_lost_views(
+    held_back: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with application(held_back) as client:
         before = await at_rest(client)
         await client.post("/page-views/home", json={"count": 40})
         await redis.flushdb()
         assert await fires(client, before, "ViewsRecovered") == {"ViewsRecovered"}
-        # It fires for what has happened, and not for ever.
+        # The alert stops some time after the loss.
         after = await at_rest(client)
-        # Of what comes now, only the number is kept.
+        # From now on, the process keeps no views for recovery, but only their number.
         monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
         monkeypatch.setattr("app.caching.write_behind.recovery.IN_HAND", timedelta(0))
         await client.post("/page-views/home", json={"count": 40})
@@ -354,7 +359,7 @@ async def test_what_redis_has_lost_fires(held_back: Settings, redis: Redis, monk
         assert "ViewsLost" in await fires(client, after, "ViewsLost")
 
 
-async def test_entries_that_somebody_has_removed_fire(
+async def test_an_alert_fires_when_somebody_has_removed_entries(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(milliseconds=200))
@@ -365,7 +370,8 @@ async def test_entries_that_somebody_has_removed_fire(
             return all([await redis.exists(shard.stream) for shard in shards("views")])
 
         await eventually(has_groups)
-        # A flusher takes it in hand, and dies; it is removed by hand. All at one stroke, or ours would take it.
+        # A flusher reads the entry and dies, and somebody removes the entry. All of it happens in one transaction, or
+        # our own flusher would read it.
         at = round(time.time() * 1000)
         async with redis.pipeline(transaction=True) as pipeline:
             pipeline.xadd(HOME.stream, {"batch": ulid(at), "deltas": '{"home": 3}', "views": 3}, id=f"{at}-0")

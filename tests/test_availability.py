@@ -1,4 +1,4 @@
-"""What Postgres said may be shown to anybody."""
+"""The quoted errors of Postgres contain nothing that a client must not see."""
 
 import socket
 
@@ -41,7 +41,7 @@ TAKES_NONE = "The database takes no connection: "
             asyncpg.InsufficientPrivilegeError("permission denied for table users"),
             "The database does not do it: permission denied for table users.",
         ),
-        # By poolers and proxies, in their own words.
+        # Errors of poolers and proxies, in their own words.
         (
             asyncpg.ConnectionFailureError("cannot connect to server db-1.shop.internal:5432: timeout"),
             "The database does not do it: cannot connect to server …: timeout.",
@@ -66,5 +66,5 @@ TAKES_NONE = "The database takes no connection: "
         (ValueError("no error of Postgres"), None),
     ],
 )
-def test_why_postgres_is_away_is_told_in_its_words_without_secrets(error: Exception, sentence: str | None) -> None:
+def test_the_reason_why_postgres_is_away_is_quoted_without_secrets(error: Exception, sentence: str | None) -> None:
     assert unavailability(error) == sentence

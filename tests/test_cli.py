@@ -1,22 +1,22 @@
-"""`fourways demo`, and what all commands have in common. The others have files of their own."""
+"""`fourways demo`, and what all commands have in common. The other commands have their own test files."""
 
 from tests.command_line import says
 from tests.home import Home
 
 
-async def test_demo_while_serving_keeps_away_from_what_is_there(home: Home) -> None:
+async def test_demo_while_serving_leaves_existing_rows_alone(home: Home) -> None:
     async with home.serves() as (_, client):
         await client.patch("/users/2", json={"name": "Changed"})
         await client.delete("/users/1")
         assert (await client.get("/users/1")).status_code == 404
-        # It was added once already, by the start.
+        # The start has already added the demo data.
         told = "Demo data is there: 9 users, 8 products, stock of 8, views of 6 pages\n"
         assert await home.complains("demo") == (0, told)
         assert (await client.get("/users/1")).status_code == 404
         assert (await client.get("/users/2")).json()["name"] == "Changed"
 
 
-async def test_demo_where_nothing_runs_says_what_to_start(home: Home) -> None:
+async def test_demo_without_running_servers_says_what_to_start(home: Home) -> None:
     code, said = await says("demo", **home.environment)
     assert code == 1
     assert said == (
@@ -25,12 +25,12 @@ async def test_demo_where_nothing_runs_says_what_to_start(home: Home) -> None:
     )
 
 
-async def test_demo_without_its_database_says_so() -> None:
+async def test_demo_reports_that_its_database_is_away() -> None:
     nowhere = {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/fourways"}
     assert await says("demo", **nowhere) == (1, "The database refuses connections.\n")
 
 
-async def test_a_wrong_setting_is_named_with_its_value(home: Home) -> None:
+async def test_an_invalid_setting_is_named_with_its_value(home: Home) -> None:
     code, said = await home.complains("serve", FOURWAYS_REDIS_CONNECTIONS="[many]")
     assert code == 1
     assert said.startswith("FOURWAYS_REDIS_CONNECTIONS is '[many]': ")

@@ -1,4 +1,4 @@
-"""How many connections a process allows itself."""
+"""The limit on connections of one process."""
 
 import asyncio
 import resource
@@ -26,13 +26,13 @@ class Client:
 
 @pytest.fixture
 def descriptors() -> Iterator[tuple[int, int]]:
-    """How many are allowed, and could be; restored at the end."""
+    """The soft and the hard limit of descriptors. They are restored at the end."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield before
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_as_many_descriptors_are_allowed_as_connections_need(descriptors: tuple[int, int]) -> None:
+def test_the_descriptor_limit_is_raised_to_what_the_connections_need(descriptors: tuple[int, int]) -> None:
     _, hard = descriptors
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
     allow_descriptors(Settings(_env_file=None, connections=600))
@@ -41,7 +41,7 @@ def test_as_many_descriptors_are_allowed_as_connections_need(descriptors: tuple[
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 600
 
 
-async def test_the_one_that_owes_for_longest_goes_first_and_a_busy_one_stays() -> None:
+async def test_the_connection_that_waits_longest_for_its_client_is_closed_and_busy_ones_stay() -> None:
     connections = Connections(Settings(_env_file=None, connections=3))
     first, second, third, fourth, fifth = clients = [Client() for _ in range(5)]
     assert all(connections.admit(client) for client in clients[:3])
@@ -54,12 +54,12 @@ async def test_the_one_that_owes_for_longest_goes_first_and_a_busy_one_stays() -
     connections.owes(first)
     assert connections.admit(fifth)
     assert [client.ended for client in (first, third, fourth, fifth)] == [True, False, False, False]
-    connections.owes(second)  # It has ended: nobody makes room for it, and it makes none.
+    connections.owes(second)  # It has already ended: it neither needs nor makes room.
     connections.is_busy(fifth)
     assert not connections.admit(Client())
 
 
-async def test_of_those_that_are_refused_only_a_few_may_linger() -> None:
+async def test_only_a_few_refused_connections_may_linger() -> None:
     connections = Connections(Settings(_env_file=None, connections=1))
     inside, *outside = [Client() for _ in range(101)]
     assert connections.admit(inside)
@@ -72,8 +72,9 @@ async def test_of_those_that_are_refused_only_a_few_may_linger() -> None:
     assert connections.may_linger(outside[-1])
 
 
-async def test_thousands_are_looked_at_in_more_than_one_turn() -> None:
-    """3,000 connections expire at one tick, and each is refused: nobody else would be served meanwhile."""
+async def test_thousands_of_connections_are_checked_over_several_turns_of_the_loop() -> None:
+    """If 3,000 connections expired in one tick, and each got its refusal at once, nobody else would be served
+    meanwhile."""
     looked: dict[Client, int] = {}
     turn = 0
 

@@ -1,4 +1,4 @@
-"""The application is killed while it works: what it has promised is kept, once, by the next one."""
+"""The application is killed while it works. The next one keeps its promises, each exactly once."""
 
 import asyncio
 import itertools
@@ -27,15 +27,15 @@ GROUP = "flushers"
 FLUSH = r"INSERT INTO applied"
 GRACE = 10
 PAGES = 8
-"""So many pages has each visitor for itself: they lie in all shards."""
+"""Number of pages of each visitor: they are spread over all shards."""
 
 
 @dataclass
 class Visitor:
-    """Posts views of pages that are its own, one call after the other, and keeps books on what it was told.
+    """Posts views of its own pages, one call after the other, and keeps a record of the answers.
 
-    A careful one names each call, and repeats it until it is answered. A careless one goes on, and does not know what
-    became of a call that was not answered.
+    A careful visitor gives each call a key, and retries it until it is answered. A careless one continues with the next
+    call, and does not know the outcome of a call without an answer.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Visitor:
 
     @property
     def pages(self) -> list[str]:
-        """Those that it views."""
+        """The pages that it views."""
         return [f"/{self.name}?page={number}" for number in range(PAGES)]
 
     async def visit(self, service: Service, enough: Callable[[], bool]) -> None:
-        """Posts until it is enough. When the connection is lost it takes another one, until there is none."""
+        """Posts until `enough` returns True. Reconnects when the connection is lost, until the service is gone."""
         while not enough():
             try:
                 connection = await Keyed.to(service.url)
@@ -87,17 +87,17 @@ class Visitor:
             self.check({pages[0]: views})
 
     def check(self, views: dict[str, int]) -> None:
-        """Fails when one of its pages has fewer views than were promised, or more than were sent."""
+        """Fails if one of its pages has fewer views than were acknowledged, or more than were sent."""
         for page, number in views.items():
             most = self.counted[page] + self.doubtful[page]
             assert self.counted[page] <= number <= most, f"{page}: {number} views, not {self.counted[page]} to {most}."
 
 
 ROUNDS = [(1, 500), *(pytest.param(attempt, 3_000, marks=pytest.mark.prove) for attempt in range(2, 16))]
-"""Where the load stands when a process is killed is left to chance: the long proof tries it often, and later. A round
-has its number, and the calls that are answered before the kill."""
+"""Rounds, each with its number and the number of calls that are answered before the kill. Chance decides which requests
+are in flight at the kill, so the long proof kills many times, and later in the run."""
 AFTERWARDS = 300
-"""So many calls are answered after it."""
+"""Number of calls that are answered after the kill."""
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 
 
 @pytest.mark.parametrize(("attempt", "before"), ROUNDS)
-async def test_every_view_that_was_answered_is_counted_once_after_the_whole_application_was_killed(
+async def test_each_answered_view_is_counted_once_after_the_whole_application_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
     sql: asyncpg.Connection,
@@ -133,7 +133,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
         await eventually(lambda: _have(visitors, before))
         await kill(service)
     pending = await _pending(redis)
-    # Another process takes over what was pending for ten seconds: in tests/real/test_page_views.py they pass.
+    # Another process reclaims entries that were pending for ten seconds. tests/real/test_page_views.py really waits.
     await _abandon(redis)
     async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service:
         async with _load(service, visitors):
@@ -146,7 +146,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_the_whole_appl
 
 
 @pytest.mark.parametrize(("attempt", "before"), ROUNDS)
-async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_three_was_killed(
+async def test_each_answered_view_is_counted_once_after_one_of_three_workers_was_killed(
     endpoints: Endpoints,
     visitors: list[Visitor],
     sql: asyncpg.Connection,
@@ -172,7 +172,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_one_worker_of_
 
 @pytest.mark.parametrize("before", [500, pytest.param(3_000, marks=pytest.mark.prove)])
 @pytest.mark.parametrize("processes", [1, 3])
-async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
+async def test_each_answered_view_is_counted_once_after_sigterm(
     endpoints: Endpoints,
     visitors: list[Visitor],
     sql: asyncpg.Connection,
@@ -201,7 +201,7 @@ async def test_every_view_that_was_answered_is_counted_once_after_sigterm(
     assert stopping < GRACE
 
 
-async def test_views_whose_flush_was_killed_before_it_was_committed_are_counted_by_the_next_process(
+async def test_views_whose_flush_was_killed_before_its_commit_are_counted_by_the_next_process(
     endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     async with (
@@ -222,14 +222,14 @@ async def test_views_whose_flush_was_killed_before_it_was_committed_are_counted_
     assert await _stored(sql) == {"home": 3}
 
 
-async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_counted_again(
+async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_counted_twice(
     endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     async def is_stored() -> bool:
         return await _stored(sql) == {"home": 3}
 
     async def is_alone() -> bool:
-        # Another service, of other tests, has a database of its own on this Redis.
+        # A service of other tests uses another database number of this Redis.
         return len([client for client in await redis.client_list() if client["db"] == "0"]) == 1
 
     async with (
@@ -239,7 +239,7 @@ async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_coun
         async with wire.holding(FLUSH) as held:
             assert (await connection.post("/page-views", {"views": [{"page": "home", "count": 3}]})).status == 202
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            # From here on Redis takes no writes, so the acknowledgement waits.
+            # From here on, Redis executes no writes, so the acknowledgement waits.
             await redis.client_pause(round(PATIENCE * 1000), all=False)
         await eventually(is_stored)
         await kill(service)
@@ -256,7 +256,7 @@ async def test_views_whose_flush_was_committed_but_not_acknowledged_are_not_coun
     assert await _stored(sql) == {"home": 3}
 
 
-async def test_views_that_a_slow_flusher_lost_to_another_one_are_not_counted_again(
+async def test_views_that_another_flusher_reclaimed_from_a_slow_one_are_not_counted_twice(
     endpoints: Endpoints, wire: PostgresWire, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     views = {"views": [{"page": "home", "count": 3}]}
@@ -271,7 +271,7 @@ async def test_views_that_a_slow_flusher_lost_to_another_one_are_not_counted_aga
             async with serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT):
                 await eventually(lambda: _is_carried(redis))
             assert await _stored(sql) == {"home": 3}
-        # The slow one goes on. It has come to an end with the first views when it has carried others.
+        # The slow flusher continues. Once it has flushed later views, it is done with the first ones.
         assert (await connection.post("/page-views", views)).status == 202
         await eventually(lambda: _is_carried(redis))
         assert (await connection.ask("/page-views/home")).json()["views"] == 6
@@ -279,7 +279,7 @@ async def test_views_that_a_slow_flusher_lost_to_another_one_are_not_counted_aga
 
 
 async def test_fifty_buyers_of_thirty_pieces_get_thirty(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
-    # As many connections to Postgres as buyers may come to one worker: who waits for the row holds one.
+    # Each buyer that waits for the row holds a connection to Postgres, and many buyers may reach one worker.
     roomy = {"FOURWAYS_DATABASE_CONNECTIONS": "25"}
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=3, **PATIENT, **roomy) as service,
@@ -300,7 +300,7 @@ async def test_fifty_buyers_of_thirty_pieces_get_thirty(endpoints: Endpoints, sq
 
 @asynccontextmanager
 async def _load(service: Service, visitors: list[Visitor]) -> AsyncIterator[None]:
-    """The visitors visit while the block lasts, or until the service is gone."""
+    """Lets the visitors post while the block runs, or until the service is gone."""
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for visitor in visitors:
@@ -310,7 +310,7 @@ async def _load(service: Service, visitors: list[Visitor]) -> AsyncIterator[None
 
 
 async def _have(visitors: list[Visitor], answers: int) -> bool:
-    """Whether the visitors were answered so many times, and none was left out."""
+    """Returns whether the visitors got at least that many answers, and each visitor at least one."""
     return sum(visitor.answered for visitor in visitors) >= answers and all(visitor.answered for visitor in visitors)
 
 
@@ -344,26 +344,26 @@ async def _stored(sql: asyncpg.Connection) -> dict[str, int]:
 
 
 async def _pending(redis: Redis) -> int:
-    """How many entries were delivered and not acknowledged."""
+    """Returns how many entries are delivered but not acknowledged."""
     return sum([(await redis.xpending(stream, GROUP))["pending"] for stream in STREAMS])
 
 
 async def _pending_of(redis: Redis, pid: int) -> int:
-    """How many of those were delivered to this process."""
+    """Returns how many pending entries were delivered to this process."""
     consumers = [each for stream in STREAMS for each in await redis.xinfo_consumers(stream, GROUP)]
     return sum(each["pending"] for each in consumers if b"-%d-" % pid in each["name"])
 
 
 async def _is_carried(redis: Redis) -> bool:
-    """Whether nothing waits for the database, and nobody holds anything."""
+    """Returns whether no entry waits for the database, and none is pending."""
     waiting = [await redis.xlen(stream) for stream in STREAMS]
     backlog = await redis.exists(*(f"{stream}:backlog" for stream in STREAMS))
     return not any(waiting) and not backlog and await _pending(redis) == 0
 
 
 async def _abandon(redis: Redis, pid: int | None = None) -> None:
-    """Makes what is pending, of this process or of all, look as if it had been delivered a minute ago, to the same
-    consumer."""
+    """Makes the pending entries of this process, or of all, look as if they had been delivered a minute ago, to the
+    same consumer."""
     for stream in STREAMS:
         for entry in await redis.xpending_range(stream, GROUP, "-", "+", 1000):
             consumer, id_ = entry["consumer"], entry["message_id"]
@@ -377,7 +377,7 @@ def _workers(service: Service) -> list[psutil.Process]:
 
 
 def _busiest(service: Service) -> psutil.Process:
-    """The worker with the most connections."""
+    """Returns the worker with the most connections."""
     return max(_workers(service), key=lambda worker: len(_established(worker, service)))
 
 
@@ -390,7 +390,7 @@ def _established(worker: psutil.Process, service: Service) -> list[psutil.Proces
 
 @asynccontextmanager
 async def _spread(service: Service, least: int) -> AsyncIterator[list[Keyed]]:
-    """Open connections, at least so many, of which every worker has some."""
+    """Yields at least that many open connections. Every worker has some of them."""
     connections: list[Keyed] = []
 
     async def each_worker_has_one() -> bool:

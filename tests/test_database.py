@@ -1,4 +1,4 @@
-"""What Postgres says of its state, as the application says it, and connections that lead to the wrong Postgres."""
+"""How the application reports the state of Postgres, and connections that lead to the wrong Postgres."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,11 +38,11 @@ Work = Callable[[Database], Awaitable[object]]
 
 
 async def nothing() -> None:
-    """What a cache has to revoke here."""
+    """Revokes nothing: there is no cache here."""
 
 
 async def kept(database: Database, *, undone_up_to: int | None) -> None:
-    """All of the outbox."""
+    """Reads the whole outbox."""
     async for _changes in Outbox(database).kept(undone_up_to=undone_up_to):
         pass
 
@@ -62,7 +62,7 @@ LOOKS: dict[str, Work] = {
     "changes": lambda database: kept(database, undone_up_to=None),
     "changes up to an id": lambda database: kept(database, undone_up_to=5),
 }
-"""Everything that is read to be answered or believed; there is no such row."""
+"""Every read whose result is answered or trusted. The rows do not exist."""
 
 WRITES: dict[str, tuple[Work, str]] = {
     "a new user": (lambda database: UserStore(database).insert(ADA), "users"),
@@ -79,7 +79,7 @@ WRITES: dict[str, tuple[Work, str]] = {
     "adjusted stock": (lambda database: StockStore(database).save("MUG", Adjustment(delta=-1), nothing), "stock"),
     "no stock": (lambda database: StockStore(database).save("MUG", Removal(), nothing), "stock"),
 }
-"""Every change of a cached table, and the table."""
+"""Every change of a cached table, and that table."""
 
 REFUSALS: dict[str, Work] = {
     "a user": lambda database: UserStore(database).update(7, {"name": "Nobody"}, None),
@@ -87,12 +87,12 @@ REFUSALS: dict[str, Work] = {
     "stock": lambda database: StockStore(database).save("JUG", Removal(), nothing),
     "adjusted stock": lambda database: StockStore(database).save("JUG", Adjustment(delta=1), nothing),
 }
-"""Writes that find no row, and say so."""
+"""Writes that find no row, and report that."""
 
 
 @asynccontextmanager
 async def opened(url: str, connections: int = 1) -> AsyncIterator[Database]:
-    """A pool."""
+    """Yields a pool."""
     async with open_database(
         url, connections=connections, timeout=timedelta(seconds=20), counted=lambda resource: None
     ) as database:
@@ -100,19 +100,19 @@ async def opened(url: str, connections: int = 1) -> AsyncIterator[Database]:
 
 
 async def pid(database: Database) -> int:
-    """The session of the one connection of a pool."""
+    """Returns the backend's pid of the pool's one connection."""
     async with database.reading("things") as connection:
         return int(await connection.scalar(PID))
 
 
 def sockets(database_url: str) -> Path:
-    """The directory of its socket."""
+    """Returns the directory of its socket."""
     return Path(parse_qs(urlsplit(database_url).query)["host"][0])
 
 
 @pytest.fixture(scope="module")
 def standby(servers: Endpoints) -> Iterator[Standby]:
-    """A standby that learns of nothing more."""
+    """A standby that receives no more changes."""
     with Standby.started(servers.database_url) as standby:
         yield standby
 
@@ -125,7 +125,7 @@ async def mug(sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('MUG', 9)")
 
 
-async def test_a_statement_of_before_an_alter_table_is_told_as_that_and_prepared_anew(servers: Endpoints) -> None:
+async def test_a_statement_prepared_before_an_alter_table_fails_once_and_is_prepared_again(servers: Endpoints) -> None:
     async with (
         fresh_database(servers.database_url) as url,
         open_database(url, connections=1, timeout=timedelta(seconds=5), counted=lambda resource: None) as database,
@@ -147,7 +147,7 @@ async def test_a_statement_of_before_an_alter_table_is_told_as_that_and_prepared
 
 
 @pytest.mark.parametrize("state", MISPLACED)
-async def test_a_connection_in_a_state_that_takes_nothing_is_thrown_away_and_postgres_is_quoted(
+async def test_a_connection_to_a_misplaced_postgres_is_discarded_and_the_error_quotes_postgres(
     state: str, endpoints: Endpoints
 ) -> None:
     async with opened(endpoints.database_url) as database:
@@ -160,7 +160,7 @@ async def test_a_connection_in_a_state_that_takes_nothing_is_thrown_away_and_pos
         assert await pid(database) != before
 
 
-async def test_a_connection_stays_when_only_a_statement_has_failed(endpoints: Endpoints) -> None:
+async def test_a_connection_is_kept_when_only_a_statement_has_failed(endpoints: Endpoints) -> None:
     async with opened(endpoints.database_url) as database:
         before = await pid(database)
         for state, error in (("40P01", DatabaseUnavailable), ("57014", DatabaseUnavailable), ("22000", DBAPIError)):
@@ -170,14 +170,14 @@ async def test_a_connection_stays_when_only_a_statement_has_failed(endpoints: En
         assert await pid(database) == before
 
 
-async def test_a_read_only_postgres_serves_reads_and_takes_the_very_next_write_when_it_is_no_more(
+async def test_a_read_only_postgres_serves_reads_and_accepts_the_first_write_once_it_is_writable(
     servers: Endpoints,
 ) -> None:
-    """The default is a session's own from its start: those that were made meanwhile refuse writes for ever.
+    """A session takes the default at its start, so sessions from the read-only time would refuse writes forever.
 
-    Postgres becomes read-only, and ends its sessions      four readers connect anew
+    Postgres becomes read-only, and ends its sessions      four readers reconnect
                                                            a writer is refused, on one of the four or a new one
-    it becomes writable                                    the next writer gets another one of the four
+    Postgres becomes writable                              the next writer gets another one of the four
     """
     async with fresh_database(servers.database_url) as url, opened(url, connections=4) as database:
         sql = await asyncpg.connect(url)
@@ -216,7 +216,7 @@ async def test_a_read_only_postgres_serves_reads_and_takes_the_very_next_write_w
 
 
 @pytest.mark.parametrize("what", LOOKS)
-async def test_a_look_is_one_statement_which_says_itself_where_it_ran(what: str, endpoints: Endpoints) -> None:
+async def test_a_read_is_one_statement_that_also_says_where_it_ran(what: str, endpoints: Endpoints) -> None:
     async with PostgresWire(endpoints.database_url) as wire, opened(wire.url) as database:
         database.timeline = "00000001"
         await LOOKS[what](database)
@@ -227,7 +227,7 @@ async def test_a_look_is_one_statement_which_says_itself_where_it_ran(what: str,
 
 
 @pytest.mark.parametrize("what", LOOKS)
-async def test_a_look_at_a_standby_is_refused_also_where_it_finds_nothing(what: str, standby: Standby) -> None:
+async def test_a_read_on_a_standby_is_refused_even_if_it_finds_no_row(what: str, standby: Standby) -> None:
     async with opened(standby.url) as database:
         before = await pid(database)
         with pytest.raises(StandbyMet, match=r"^Postgres is a standby: what it knows may be old; try again\.$"):
@@ -236,7 +236,7 @@ async def test_a_look_at_a_standby_is_refused_also_where_it_finds_nothing(what: 
 
 
 @pytest.mark.parametrize("what", LOOKS)
-async def test_a_look_at_another_history_is_refused(what: str, endpoints: Endpoints) -> None:
+async def test_a_read_from_another_history_is_refused(what: str, endpoints: Endpoints) -> None:
     async with opened(endpoints.database_url) as database:
         before = await pid(database)
         database.timeline = "0000000A"
@@ -251,7 +251,7 @@ async def test_a_look_at_another_history_is_refused(what: str, endpoints: Endpoi
 
 
 @pytest.mark.parametrize("what", WRITES)
-async def test_a_write_into_another_history_is_rolled_back(
+async def test_a_write_to_another_history_is_rolled_back(
     what: str, endpoints: Endpoints, sql: asyncpg.Connection, mug: None
 ) -> None:
     write, table = WRITES[what]
@@ -268,19 +268,21 @@ async def test_a_write_into_another_history_is_rolled_back(
 
 
 @pytest.mark.parametrize("what", WRITES)
-async def test_a_write_asks_nothing_more_to_say_where_it_ran(what: str, endpoints: Endpoints, mug: None) -> None:
+async def test_a_write_needs_no_further_statement_to_say_where_it_ran(
+    what: str, endpoints: Endpoints, mug: None
+) -> None:
     write, table = WRITES[what]
     async with PostgresWire(endpoints.database_url) as wire, opened(wire.url) as database:
         await pid(database)
         before = wire.count("")
         await write(database)
-        # The pool's question, BEGIN, the lock of a SKU, the change, COMMIT.
+        # The pool's ping, BEGIN, the lock of a SKU, the change, COMMIT.
         assert wire.count("") - before == (5 if table == "stock" else 4)
         assert wire.count("RETURNING .*pg_is_in_recovery") == 1
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-async def test_that_there_is_no_row_is_not_said_of_another_history(what: str, endpoints: Endpoints) -> None:
+async def test_a_missing_row_is_not_reported_from_another_history(what: str, endpoints: Endpoints) -> None:
     async with opened(endpoints.database_url) as database:
         with pytest.raises(NotFound):
             await REFUSALS[what](database)
@@ -289,7 +291,7 @@ async def test_that_there_is_no_row_is_not_said_of_another_history(what: str, en
             await REFUSALS[what](database)
 
 
-async def test_a_promoted_standby_is_at_another_timeline_from_its_first_statement_on(servers: Endpoints) -> None:
+async def test_a_promoted_standby_reports_its_new_timeline_in_its_first_statement(servers: Endpoints) -> None:
     with Standby.started(servers.database_url) as standby:
         async with opened(standby.url) as database:
             database.timeline = "00000001"
@@ -302,11 +304,11 @@ async def test_a_promoted_standby_is_at_another_timeline_from_its_first_statemen
             assert await UserStore(database).get(7) is None
 
 
-async def test_readers_and_writers_find_the_primary_when_the_name_leads_there_again(
+async def test_readers_and_writers_find_the_primary_once_the_name_leads_to_it_again(
     endpoints: Endpoints, standby: Standby, mug: None
 ) -> None:
-    """All connections of the pool lead to the standby, and live. The first that asks, and each one after it, is led to
-    the primary: nobody has to be refused once for each connection."""
+    """All connections of the pool lead to the standby, and are alive. The first caller and each later one reach the
+    primary: the pool does not refuse one call for each old connection."""
     with Name.leading_to(standby.sockets) as name:
         async with opened(f"postgresql://fourways@/fourways?host={name.path}", connections=4) as database:
             async with AsyncExitStack() as stack:
@@ -318,8 +320,8 @@ async def test_readers_and_writers_find_the_primary_when_the_name_leads_there_ag
                 await UserStore(database).update(1, {"name": "Grace Brewster Hopper"}, None)
 
 
-async def test_whoever_is_not_let_to_ask_any_more_is_told_why() -> None:
-    """Three connections are refused, one after the other; nobody asks for a fourth one for a moment."""
+async def test_a_call_that_is_not_allowed_to_connect_reports_the_last_failure() -> None:
+    """Three connection attempts in a row are refused. For a moment, the pool makes no fourth attempt."""
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     async with open_database(
         nowhere, connections=2, timeout=timedelta(seconds=5), counted=lambda resource: None

@@ -1,4 +1,4 @@
-"""`fourways dead-letters`, as a person runs it."""
+"""`fourways dead-letters`, as an operator runs it."""
 
 import re
 from collections.abc import Iterator
@@ -30,11 +30,11 @@ NASTY = {
     "C:\\docs\\[x]": "C:\\docs\\[x]",
     "grün/茶": "grün/茶",
 }
-"""Pages, and how they are shown: on one line, as they are, but for what a terminal would carry out."""
+"""Pages, and how they are shown: literally, on one line, with everything escaped that a terminal would execute."""
 
 
 class CommandLine:
-    """Runs `fourways dead-letters` with these stores: in this process, or as a person does, in one of its own."""
+    """Runs `fourways dead-letters` with these stores, in this process or, as an operator does, in a new one."""
 
     def __init__(self, directory: Path, endpoints: Endpoints) -> None:
         self._directory, self._screens = directory, 0
@@ -45,11 +45,11 @@ class CommandLine:
         }
 
     async def says(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """The exit code, and what was printed."""
+        """Returns the exit code and the output."""
         return await says("dead-letters", *arguments, **{**self._environment, **environment})
 
     async def shows(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """The same of a process, whose terminal is 200 columns wide."""
+        """Returns the same for a new process, whose terminal is 200 columns wide."""
         self._screens += 1
         screen = self._directory / f"screen-{self._screens}"
         async with terminal(
@@ -67,7 +67,7 @@ def fourways(endpoints: Endpoints) -> Iterator[CommandLine]:
 
 
 async def dead(sql: asyncpg.Connection, page: str | None = "home", delta: int | None = 3) -> int:
-    """A new dead letter."""
+    """Inserts a dead letter, and returns its id."""
     query = (
         "INSERT INTO dead_letters (page, delta, reason, deliveries, created_at) "
         "VALUES ($1, $2, 'bigint out of range', 2, '2025-01-02 03:04:05+00') RETURNING id"
@@ -76,17 +76,17 @@ async def dead(sql: asyncpg.Connection, page: str | None = "home", delta: int | 
 
 
 async def left(sql: asyncpg.Connection) -> list[int]:
-    """The ids of the letters that there are."""
+    """Returns the ids of the remaining letters."""
     return [int(row["id"]) for row in await sql.fetch("SELECT id FROM dead_letters ORDER BY id")]
 
 
 async def stored(sql: asyncpg.Connection) -> dict[str, int]:
-    """The views that Postgres has."""
+    """Returns the views in Postgres."""
     return {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
 
 
 async def test_each_command_says_what_it_does(fourways: CommandLine) -> None:
-    # Whatever the settings are.
+    # Help works even with an invalid setting.
     answers = [await fourways.says(*arguments, "--help", PORT="0") for arguments in ((), ("replay",), ("discard",))]
     assert [code for code, _screen in answers] == [0, 0, 0]
     for (_code, screen), words in zip(
@@ -101,11 +101,11 @@ async def test_each_command_says_what_it_does(fourways: CommandLine) -> None:
         assert [word for word in words if word not in screen] == [], screen
 
 
-async def test_where_there_are_none_the_list_says_so(fourways: CommandLine) -> None:
+async def test_the_list_says_that_there_are_no_dead_letters(fourways: CommandLine) -> None:
     assert await fourways.says("list") == (0, "There are no dead letters.\n")
 
 
-async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discarded(
+async def test_the_list_has_a_row_for_each_letter_and_all_can_be_discarded(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     await dead(sql, "docs/intro.html", 1_234_567)
@@ -113,7 +113,7 @@ async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discard
         "INSERT INTO dead_letters (entry, reason, deliveries) VALUES ($1, 'It is no batch.', 1)",
         b"\xff\x1b[31m{",
     )
-    # They are read by the two hundred.
+    # The command reads two hundred letters at a time.
     await sql.execute(
         "INSERT INTO dead_letters (page, delta, reason, deliveries) SELECT 'a', 1, 'x', 1 FROM generate_series(3, 401)"
     )
@@ -124,14 +124,14 @@ async def test_the_list_has_a_row_for_each_letter_and_all_of_them_can_be_discard
     assert [int(row.split()[0]) for row in rows] == [*range(1, 402)]
     first = ["1", "docs/intro.html", "1,234,567", "bigint", "out", "of", "range", "2", "2025-01-02", "03:04:05"]
     assert rows[0].split() == first
-    # Where there is no page, the bytes are shown, and no number.
+    # A letter without a page shows its bytes, and no number.
     assert rows[1].split()[:6] == ["2", r"'\xff\x1b[31m{'", "It", "is", "no", "batch."]
     code, screen = await fourways.shows("discard", "--all")
     assert (code, screen.splitlines()) == (0, [f"Dead letter {letter} is discarded." for letter in range(1, 402)])
     assert (await left(sql), await stored(sql)) == ([], {})
 
 
-async def test_a_page_is_shown_as_it_is_and_does_nothing_to_the_terminal(
+async def test_a_page_is_shown_literally_and_cannot_control_the_terminal(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     letters = {await dead(sql, page): shown for page, shown in NASTY.items()}
@@ -150,22 +150,22 @@ async def test_a_page_is_shown_as_it_is_and_does_nothing_to_the_terminal(
     assert await stored(sql) == dict.fromkeys(NASTY, 3)
 
 
-async def test_a_long_page_is_shown_whole(fourways: CommandLine, sql: asyncpg.Connection) -> None:
+async def test_a_long_page_is_shown_in_full(fourways: CommandLine, sql: asyncpg.Connection) -> None:
     page = "".join(f"/{number}" for number in range(400))
     await dead(sql, page)
     code, screen = await fourways.shows("list", COLUMNS="80")
     head, *lines = screen.splitlines()
     column = slice(head.index("page"), head.index("views"))
-    # Wherever it is broken into lines.
+    # The page is complete, wherever it is broken into lines.
     assert (code, "".join(line[column].strip() for line in lines)) == (0, page), screen
 
 
-async def test_named_letters_are_counted_and_one_that_is_not_there_is_told(
+async def test_replay_counts_the_named_letters_and_reports_a_missing_one(
     fourways: CommandLine, client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
     for page, delta in (("home", 1), ("news", 2_000), ("home", 4), ("docs", 8)):
         await dead(sql, page, delta)
-    for page in ("home", "news"):  # They are cached now.
+    for page in ("home", "news"):  # This caches the totals.
         assert (await client.get(f"/page-views/{page}")).json()["views"] == 0
     code, screen = await fourways.says("replay", "1", "2", "7", "3")
     assert (code, sorted(screen.splitlines())) == (
@@ -179,14 +179,14 @@ async def test_named_letters_are_counted_and_one_that_is_not_there_is_told(
     )
     assert (await stored(sql), await left(sql)) == ({"home": 5, "news": 2000}, [4])
 
-    # An instance that serves is told by its relay.
+    # The relay of a serving instance drops the cached totals.
     async def is_seen() -> bool:
         return [(await client.get(f"/page-views/{page}")).json()["views"] for page in ("home", "news")] == [5, 2000]
 
     await eventually(is_seen)
 
 
-async def test_without_redis_all_letters_are_counted_but_those_that_cannot_be(
+async def test_replay_without_redis_counts_all_letters_that_can_be_counted(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     for page in ("home", "refused", None, "news"):
@@ -208,7 +208,7 @@ async def test_without_redis_all_letters_are_counted_but_those_that_cannot_be(
     assert (await stored(sql), await left(sql)) == ({"home": 3, "news": 3}, [2, 3])
 
 
-async def test_named_letters_are_discarded_and_one_that_is_not_there_is_told(
+async def test_discard_removes_the_named_letters_and_reports_a_missing_one(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     for page in ("home", None, "news"):
@@ -221,7 +221,7 @@ async def test_named_letters_are_discarded_and_one_that_is_not_there_is_told(
     assert (await left(sql), await stored(sql)) == ([3], {})
 
 
-async def test_whoever_names_none_or_both_is_told_to_choose_and_nothing_is_done(
+async def test_a_command_with_neither_ids_nor_all_or_with_both_does_nothing(
     fourways: CommandLine, sql: asyncpg.Connection
 ) -> None:
     letter = await dead(sql)
@@ -231,7 +231,7 @@ async def test_whoever_names_none_or_both_is_told_to_choose_and_nothing_is_done(
     assert (await left(sql), await stored(sql)) == ([letter], {})
 
 
-async def test_what_is_no_id_is_refused_and_nothing_is_done(fourways: CommandLine, sql: asyncpg.Connection) -> None:
+async def test_an_invalid_id_is_refused_and_nothing_is_done(fourways: CommandLine, sql: asyncpg.Connection) -> None:
     letter = str(await dead(sql))
     for arguments in (("discard", letter, "0"), ("replay", letter, "abc")):
         code, screen = await fourways.says(*arguments)
@@ -245,16 +245,16 @@ async def test_an_id_that_is_too_large_is_refused(fourways: CommandLine) -> None
         assert (code, "Invalid value for " in screen) == (2, True), screen
 
 
-async def test_all_of_none_says_that_there_are_none(fourways: CommandLine) -> None:
+async def test_replay_all_says_that_there_are_no_dead_letters(fourways: CommandLine) -> None:
     assert await fourways.says("replay", "--all") == (0, "There are no dead letters.\n")
 
 
-async def test_without_its_database_it_says_so(fourways: CommandLine) -> None:
+async def test_a_command_reports_that_its_database_is_away(fourways: CommandLine) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/fourways"
     for arguments in (("list",), ("replay", "1")):
         assert await fourways.says(*arguments, DATABASE_URL=nowhere) == (1, "The database refuses connections.\n")
 
 
-async def test_where_nothing_runs_it_says_what_to_start(fourways: CommandLine) -> None:
+async def test_a_command_without_running_servers_says_what_to_start(fourways: CommandLine) -> None:
     code, screen = await fourways.says("list", REDIS_URL="", DATABASE_URL="")
     assert (code, screen.startswith("Nothing runs in "), "make run" in screen) == (1, True, True), screen

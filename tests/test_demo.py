@@ -1,4 +1,4 @@
-"""The demo data: there after the first time, and unchanged by the second."""
+"""The demo data: the first call adds it, and a second call changes nothing."""
 
 import asyncpg
 import httpx
@@ -36,7 +36,7 @@ def test_every_product_has_stock() -> None:
     assert [sku for sku, _quantity in STOCK] == [product[0] for product in PRODUCTS]
 
 
-async def test_adding_it_again_changes_nothing(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
+async def test_adding_the_demo_data_again_changes_nothing(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
     await add_demo_data(endpoints.database_url)
     rows, changes = await sql.fetch(ROWS), await sql.fetchval("SELECT count(*) FROM outbox")
     assert await add_demo_data(endpoints.database_url) == ALL
@@ -44,8 +44,8 @@ async def test_adding_it_again_changes_nothing(endpoints: Endpoints, sql: asyncp
     assert await sql.fetchval("SELECT count(*) FROM outbox") == changes
 
 
-async def test_it_keeps_away_from_tables_that_are_not_empty(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
-    """What somebody removed does not come back with the next start."""
+async def test_the_demo_leaves_tables_alone_that_are_not_empty(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
+    """A row that somebody removed does not come back with the next start."""
     await add_demo_data(endpoints.database_url)
     await sql.execute("DELETE FROM users WHERE id = 10")
     await sql.execute("UPDATE products SET name = 'Mine' WHERE sku = 'KETTLE-1'")
@@ -54,7 +54,7 @@ async def test_it_keeps_away_from_tables_that_are_not_empty(endpoints: Endpoints
     assert await sql.fetch(ROWS) == rows
 
 
-async def test_users_made_later_get_ids_of_their_own(endpoints: Endpoints, client: httpx.AsyncClient) -> None:
+async def test_users_created_later_get_new_ids(endpoints: Endpoints, client: httpx.AsyncClient) -> None:
     await add_demo_data(endpoints.database_url)
     created = await client.post("/users", json={"name": "Grace Hopper", "email": "grace@example.com"})
     assert created.status_code == 201

@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfile and docker-compose.yml without a Docker engine."""
+"""Checks of the Dockerfile and docker-compose.yml that need no Docker engine."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # It has no annotations; what is read is checked below.
+import yaml  # type: ignore[import-untyped]  # It has no annotations; the tests below check what it reads.
 
 from app.serve import GRACE
 from app.settings import Settings
@@ -20,29 +20,29 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 ONE_SHOT = "prepare"
 VARIABLES = frozenset(str(field.validation_alias.choices[0]) for field in Settings.model_fields.values())  # type: ignore[union-attr]
 OF_THE_HOST = {"PORT", "FOURWAYS_HOST", "FOURWAYS_DIRECTORY"}
-"""Settings that the containers decide: where to listen, and where servers lie that they do not have."""
+"""Settings that the containers decide: where to listen, and the directory of bundled servers (they have none)."""
 
 
 def _instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, with their continuations, and without the comments."""
+    """Returns the Dockerfile's instructions, with their continuation lines, and without comments."""
     lines = "\n".join(line for line in DOCKERFILE.splitlines() if line and not line.startswith("#"))
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines.replace("\\\n", "").splitlines()]
 
 
 def _last_stage() -> list[tuple[str, str]]:
-    """The instructions that the image is made by."""
+    """Returns the instructions of the final image."""
     instructions = _instructions()
     start = max(number for number, (name, _) in enumerate(instructions) if name == "FROM")
     return instructions[start:]
 
 
 def _last(name: str) -> str:
-    """What the last instruction `name` of the image says."""
+    """Returns the arguments of the image's last instruction `name`."""
     return [arguments for found, arguments in _last_stage() if found == name][-1]
 
 
 def _environment(service: str) -> dict[str, str | None]:
-    """The variables of a service; None for one that is handed on from outside."""
+    """Returns the variables of a service; None for one that Compose passes on from outside."""
     entries = SERVICES[service]["environment"]
     if isinstance(entries, dict):
         return entries
@@ -50,20 +50,21 @@ def _environment(service: str) -> dict[str, str | None]:
 
 
 def _seconds(duration: str) -> timedelta:
-    """A duration in whole seconds, as in `20s`."""
+    """Parses a duration in whole seconds, like `20s`."""
     assert duration.endswith("s")
     return timedelta(seconds=int(duration.removesuffix("s")))
 
 
-def test_the_image_runs_as_a_user_that_is_visibly_not_root() -> None:
-    """An orchestrator that refuses root can tell it of a number only."""
+def test_the_image_runs_as_a_numeric_user_other_than_root() -> None:
+    """An orchestrator that refuses root can check only a numeric user."""
     user = _last("USER")
     assert int(user) >= 1000
     assert any(name == "RUN" and f"useradd --uid {user} " in arguments for name, arguments in _last_stage())
 
 
-def test_the_image_installs_what_is_locked_and_no_servers() -> None:
-    """Only the runtime's lock, by its hashes; building needs no resolver and the image has no servers."""
+def test_the_image_installs_only_locked_packages_and_no_servers() -> None:
+    """Only the runtime's lock file is installed, by its hashes. The build resolves nothing, and the image has no
+    servers."""
     installed = [arguments for name, arguments in _instructions() if name == "RUN" and " install " in arguments]
     assert len(installed) == 2
     assert "--require-hashes --requirement locks/runtime.txt" in installed[0]
@@ -78,29 +79,29 @@ def test_the_dockerfile_needs_no_buildkit(syntax: str) -> None:
     assert syntax not in DOCKERFILE
 
 
-def test_both_stages_have_the_same_python() -> None:
-    """The environment of the first is copied to the second, and refers to its interpreter."""
+def test_both_stages_use_the_same_python() -> None:
+    """The second stage copies the environment of the first, which refers to its interpreter."""
     images = {arguments.split()[0] for name, arguments in _instructions() if name == "FROM"}
     assert len(images) == 1
 
 
-def test_no_shell_is_between_the_engine_and_the_service() -> None:
-    """A shell would keep SIGTERM to itself."""
+def test_no_shell_runs_between_the_engine_and_the_service() -> None:
+    """A shell would not pass on SIGTERM."""
     assert json.loads(_last("CMD")) == ["fourways", "serve"]
     assert all(name != "ENTRYPOINT" for name, _ in _last_stage())
     assert "command" not in SERVICES["app"]
     assert "entrypoint" not in SERVICES["app"]
 
 
-def test_the_healthcheck_is_a_program_that_can_be_compiled() -> None:
-    """It is written over several lines, which the Dockerfile makes one."""
+def test_the_healthcheck_is_a_program_that_compiles() -> None:
+    """It is written on several lines, which the Dockerfile joins."""
     command = json.loads(_last("HEALTHCHECK").partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
     compile(command[2], "HEALTHCHECK", "exec")
 
 
 def test_everything_that_is_copied_is_in_the_build_context() -> None:
-    """.dockerignore excludes everything, and takes back what it names."""
+    """.dockerignore excludes everything, and then includes the files that it names."""
     excluded, *taken_back = [
         line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if not line.startswith("#")
     ]
@@ -125,7 +126,7 @@ def test_no_package_index_is_named() -> None:
 
 
 def test_every_variable_is_one_that_the_application_reads() -> None:
-    """A misspelt one would be ignored without a word."""
+    """A misspelt variable would be ignored silently."""
     named = {entry.split("=")[0] for name, arguments in _instructions() if name == "ENV" for entry in arguments.split()}
     assert {name for name in named if name not in {"PATH", "PYTHONUNBUFFERED"}} == {"FOURWAYS_HOST"}
     for service in ("app", ONE_SHOT):
@@ -134,20 +135,20 @@ def test_every_variable_is_one_that_the_application_reads() -> None:
 
 
 def test_every_setting_of_the_host_reaches_the_application() -> None:
-    """What the table of settings in docs/operate.md says holds for the containers too."""
+    """The table of settings in docs/operate.md holds for the containers, too."""
     assert set(_environment("app")) == VARIABLES - OF_THE_HOST
     given = {"REDIS_URL", "DATABASE_URL", "FOURWAYS_ALLOWED_HOSTS"}
     assert {name for name, value in _environment("app").items() if value} == given
 
 
 def test_other_containers_may_call_it_by_the_name_of_its_service() -> None:
-    """Prometheus scrapes `app:8000`, unless somebody names other names."""
+    """Prometheus scrapes `app:8000`, unless somebody sets other names."""
     assert _environment("app")["FOURWAYS_ALLOWED_HOSTS"] == "${FOURWAYS_ALLOWED_HOSTS:-app}"
     assert "app" in SERVICES
 
 
-def test_every_service_has_a_healthcheck_but_the_one_that_ends() -> None:
-    """The application's is the image's own."""
+def test_every_service_but_the_one_shot_has_a_healthcheck() -> None:
+    """The application uses the healthcheck of its image."""
     for name, service in SERVICES.items():
         if name == ONE_SHOT:
             assert service["healthcheck"] == {"disable": True}
@@ -158,8 +159,8 @@ def test_every_service_has_a_healthcheck_but_the_one_that_ends() -> None:
             assert service["healthcheck"]["test"]
 
 
-def test_redis_keeps_what_it_was_told_and_evicts_nothing() -> None:
-    """Appended to a file each second, and refused when memory is full."""
+def test_redis_persists_its_data_and_evicts_nothing() -> None:
+    """Redis syncs its file every second, and refuses writes when memory is full."""
     command = SERVICES["redis"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -167,8 +168,8 @@ def test_redis_keeps_what_it_was_told_and_evicts_nothing() -> None:
     assert options["--maxmemory-policy"] == "noeviction"
 
 
-def test_the_data_lies_in_named_volumes_where_the_images_put_it() -> None:
-    """A volume in the wrong place is not an error: the data would go with the container."""
+def test_named_volumes_are_mounted_where_the_images_keep_their_data() -> None:
+    """A volume in the wrong place causes no error, but the data would disappear with the container."""
     version = int(SERVICES["postgres"]["image"].removeprefix("postgres:"))
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
     assert SERVICES["postgres"]["volumes"] == [f"postgres:/var/lib/postgresql{'' if version >= 18 else '/data'}"]
@@ -176,25 +177,25 @@ def test_the_data_lies_in_named_volumes_where_the_images_put_it() -> None:
 
 
 def test_only_the_application_is_published() -> None:
-    """Redis has no password, and Postgres has one that everybody can read here."""
+    """Redis has no password, and everybody can read the password of Postgres here."""
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"app"}
     assert SERVICES["app"]["ports"] == ["${FOURWAYS_PORTS:-8000}:8000"]
 
 
-def test_the_schema_is_made_once_for_all_replicas_and_before_them() -> None:
-    """One service does it, and the application comes after it."""
+def test_the_schema_is_created_once_before_any_replica_starts() -> None:
+    """One service creates the schema, and the application starts after it."""
     assert SERVICES[ONE_SHOT]["command"][-1] == "alembic upgrade head && exec fourways demo"
     assert SERVICES[ONE_SHOT]["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert SERVICES["app"]["depends_on"][ONE_SHOT] == {"condition": "service_completed_successfully"}
 
 
-def test_requests_under_way_have_their_time_before_the_engine_kills() -> None:
-    """The engine's patience is longer than the service's own."""
+def test_requests_in_flight_may_finish_before_the_engine_kills() -> None:
+    """The engine waits longer than the service's own grace period."""
     assert _seconds(SERVICES["app"]["stop_grace_period"]) > timedelta(seconds=GRACE)
 
 
 def test_the_password_is_the_same_on_both_sides() -> None:
-    """It is given once, and has a default for a machine of one's own."""
+    """It is set once, and has a default for a private machine."""
     password = "${POSTGRES_PASSWORD:-fourways}"
     assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == password
     for service in ("app", ONE_SHOT):

@@ -1,4 +1,4 @@
-"""The pages of the documentation: what they tell to type works, what they name exists, and the lists are complete."""
+"""The pages of the documentation: their commands work, the things they name exist, and their lists are complete."""
 
 import ast
 import asyncio
@@ -36,7 +36,7 @@ ELSEWHERE = {
     ),
     **{
         ("docs/add-a-resource.md", step): (
-            "tests/test_add_a_resource.py::test_a_fifth_resource_is_added_by_the_page_and_is_coherent"
+            "tests/test_add_a_resource.py::test_a_fifth_resource_added_by_the_page_is_coherent"
         )
         for step in (
             "1. The model",
@@ -62,15 +62,15 @@ ELSEWHERE = {
     ),
     ("docs/lab.md", "Ask for advice"): "tests/lab/commands/test_advise.py::test_the_flags_are_the_needs",
     ("docs/operate.md", "On your own servers"): (
-        "tests/test_serving.py::test_migrations_and_the_service_run_against_stores_that_were_started_apart"
+        "tests/test_serving.py::test_migrations_and_the_service_run_on_separately_started_stores"
     ),
     ("docs/operate.md", "Dead letters"): (
-        "tests/test_dead_letters.py::test_named_letters_are_counted_and_one_that_is_not_there_is_told"
+        "tests/test_dead_letters.py::test_replay_counts_the_named_letters_and_reports_a_missing_one"
     ),
 }
-"""By page and heading: blocks that another test runs, and which one."""
+"""Blocks that another test runs, by page and heading, with the name of that test."""
 MARKS = 13
-"""So many blocks are not run, and say why. A new one is to be noticed."""
+"""Number of blocks that are not run, and say why. It is pinned so that a new one is noticed."""
 LONGEST_README = 150
 SUMMED_UP = (
     "requests/s at 64 connections, times FastAPI + GET",
@@ -79,11 +79,11 @@ SUMMED_UP = (
     "POST /page-views/{page}, times FastAPI + upsert",
     "p99, ms beyond the load's 120",
 )
-"""The rows of the tables that docs/performance.md begins with."""
+"""The rows of the tables that the summary at the top of docs/performance.md repeats."""
 KIND_AT = {"problem": 1, "described": 2}
-"""What makes a problem, or its example, of a status, and at which place the type stands."""
+"""Functions that make a problem, or its example, and the position of their argument for the type."""
 SOON = 10.0
-"""Seconds after which a read must say what the page says. Some need a moment: a flush, or a poll of the outbox."""
+"""Seconds until a read must return what the page shows. Some reads must wait for a flush or a poll of the outbox."""
 MAKE = """#!/bin/sh
 # What make would do, without its environment.
 case "$1" in
@@ -114,23 +114,23 @@ def test_each_block_is_run_or_says_why_it_is_not() -> None:
 
 
 @pytest.mark.parametrize(("where", "test"), ELSEWHERE.items(), ids=[f"{page}-{at}" for page, at in ELSEWHERE])
-def test_what_is_run_elsewhere_is_run_by_a_test_that_exists(where: tuple[str, str], test: str) -> None:
+def test_each_block_that_is_run_elsewhere_names_an_existing_test(where: tuple[str, str], test: str) -> None:
     name, heading = where
     file, _, function = test.partition("::")
     code = (REPOSITORY / file).read_text()
     assert re.search(rf"^(async )?def {function}\(", code, re.MULTILINE)
-    if name == "CONTRIBUTING.md":  # What is shown there is a part of the test.
+    if name == "CONTRIBUTING.md":  # Its blocks are parts of the tests.
         (block,) = (block for block in PAGES[name].blocks if block.heading == heading)
         assert block.text in code
 
 
-def test_the_command_line_understands_what_a_page_tells_to_type() -> None:
+def test_the_command_line_accepts_each_command_of_a_page() -> None:
     blocks = [block for page in PAGES.values() for block in page.blocks if block.language == "console"]
     typed = [each.typed for block in blocks for each in commands(block)]
     typed = [line for line in typed if re.match(r"(\.venv/bin/)?fourways ", line)]
     assert typed
     for line in typed:
-        # It complains of an option that it does not have before it helps.
+        # An unknown option fails before --help takes effect.
         result = CliRunner().invoke(cli.commands, [*shlex.split(line, comments=True)[1:], "--help"])
         assert result.exit_code == 0, f"{line}\n{result.output}"
 
@@ -142,7 +142,7 @@ def test_make_has_each_target_that_a_page_names() -> None:
         assert set(named) <= targets, f"{page.name} names {named}."
 
 
-def test_the_summary_of_the_figures_is_that_of_the_tables() -> None:
+def test_the_summary_of_the_figures_matches_the_tables() -> None:
     text = PAGES["docs/performance.md"].text
     summary = text.partition("\n## ")[0]
     for row in SUMMED_UP:
@@ -157,7 +157,7 @@ def test_the_readme_can_be_read_in_a_few_minutes() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_each_link_leads_somewhere(page: Page) -> None:
+def test_each_link_has_an_existing_target(page: Page) -> None:
     for text, target in page.links:
         path, _, anchor = target.partition("#")
         found = (page.path.parent / path).resolve() if path else page.path
@@ -170,7 +170,7 @@ def test_each_link_leads_somewhere(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_each_test_and_each_method_that_is_named_stands_in_a_file_that_is_linked_beside_it(page: Page) -> None:
+def test_each_named_test_or_method_is_in_a_file_that_the_same_passage_links(page: Page) -> None:
     for passage in page.passages:
         files = [page.path.parent / path for path in re.findall(r"\]\(([^)#\s]+\.py)\)", passage)]
         code = "\n".join(file.read_text() for file in files)
@@ -179,7 +179,7 @@ def test_each_test_and_each_method_that_is_named_stands_in_a_file_that_is_linked
             assert not owner or re.search(rf"^class {owner}\b", code, re.MULTILINE), f"{page.name} names {owner}."
 
 
-def test_pages_that_the_code_speaks_of_exist() -> None:
+def test_pages_that_the_code_names_exist() -> None:
     others = ("Makefile", "docker-compose.yml", ".env.example", "docs/alerts.yml")
     for file in _sources("app", "migrations", "tests", *others):
         for name in re.findall(r"\b(?:docs/[\w/]+\.(?:md|yml)|[A-Z]{4,}\.md)\b", file.read_text()):
@@ -191,14 +191,14 @@ def _sources(*names: str) -> Iterator[Path]:
         yield from path.rglob("*.py") if path.is_dir() else (path,)
 
 
-def test_the_page_of_errors_has_each_type_that_can_be_answered_and_no_other() -> None:
+def test_the_page_of_errors_lists_exactly_the_problem_types() -> None:
     listed = re.findall(r"^\| `([\w-]+)` \| (\d+) \|", PAGES["docs/errors.md"].text, re.MULTILINE)
     assert len(listed) == len(set(listed))
     assert {(int(status), kind) for kind, status in listed} == _answered()
 
 
 def _answered() -> set[tuple[int, str]]:
-    """The status and the type of each problem: those of the errors that have a handler, and what is written down where
+    """Returns the status and the type of each problem: those of the errors that have a handler, and the constants where
     a problem is made."""
     found = set(STATUSES.values()) | {(status, kind) for status, (_, kind, _) in EXAMPLES.items()}
     for file in _sources("app"):
@@ -213,13 +213,13 @@ def _answered() -> set[tuple[int, str]]:
     return found
 
 
-async def test_the_page_for_operators_has_each_metric_and_no_other(client: httpx.AsyncClient) -> None:
+async def test_the_page_for_operators_lists_exactly_the_metrics(client: httpx.AsyncClient) -> None:
     there = set(re.findall(r"^# TYPE (fourways_\w+) ", (await client.get("/metrics")).text, re.MULTILINE))
     listed = re.findall(r"^\| `(fourways_\w+)", PAGES["docs/operate.md"].text, re.MULTILINE)
     assert set(listed) == {name for name in there if not name.endswith("_created")}
 
 
-async def test_the_page_for_operators_has_each_part_of_readiness(client: httpx.AsyncClient) -> None:
+async def test_the_page_for_operators_names_each_part_of_readiness(client: httpx.AsyncClient) -> None:
     table = "\n".join(line for line in PAGES["docs/operate.md"].lines if line.startswith("| "))
     parts = (await client.get("/health/ready")).json()["parts"]
     assert [part for part in parts if part not in ("redis", "postgres") and f"`{part}`" not in table] == []
@@ -227,7 +227,7 @@ async def test_the_page_for_operators_has_each_part_of_readiness(client: httpx.A
 
 @pytest.fixture(scope="module")
 async def service(servers: Endpoints) -> AsyncIterator[Service]:
-    """The service with its demo data: one for all pages, as a reader has one."""
+    """The service with its demo data: one for all pages, as for a reader."""
     await empty(servers)
     await add_demo_data(servers.database_url)
     async with serving(servers.redis_url, servers.database_url, command=FOURWAYS) as service:
@@ -236,7 +236,7 @@ async def service(servers: Endpoints) -> AsyncIterator[Service]:
 
 @pytest.fixture
 def programs(servers: Endpoints, tmp_path: Path) -> Path:
-    """A folder with the `make` of the pages."""
+    """A folder with a `make` that runs the commands of the pages."""
     programs = {"psql": postgres_install() / "bin" / "psql", "redis_cli": redis_program("cli")}
     stores = {"database": servers.database_url, "redis": unquote(urlsplit(servers.redis_url).path)}
     make = tmp_path / "make"
@@ -249,8 +249,8 @@ def programs(servers: Endpoints, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", [name for name, page in PAGES.items() if any(_is_run_here(page, block) for block in page.blocks)]
 )
-async def test_what_a_page_tells_to_type_says_what_the_page_says(name: str, service: Service, programs: Path) -> None:
-    """`...` stands for anything, and blanks are no matter."""
+async def test_each_command_of_a_page_prints_what_the_page_shows(name: str, service: Service, programs: Path) -> None:
+    """`...` stands for anything, and blanks are ignored."""
     page = PAGES[name]
     for block in page.blocks:
         for command in commands(block) if _is_run_here(page, block) else ():
@@ -265,7 +265,7 @@ async def test_what_a_page_tells_to_type_says_what_the_page_says(name: str, serv
 
 
 def _writes(typed: str) -> bool:
-    """Whether it would change something once more. A read is repeated while it may be too early."""
+    """Returns whether a repetition would change something. The test repeats only reads, which may come too early."""
     return re.search(r" -s?Z?X |-X POST|make psql", typed) is not None
 
 

@@ -1,4 +1,4 @@
-"""Reading that has to wait, on a real socket."""
+"""Pausing and resuming reads, on a real socket."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from tests.eventually import eventually
 
 
 class Heard(asyncio.Protocol):
-    """What has come."""
+    """Collects the received bytes."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -22,7 +22,7 @@ class Heard(asyncio.Protocol):
 
 @pytest.fixture
 async def line() -> AsyncIterator[tuple[Heard, asyncio.Transport, socket.socket]]:
-    """What is heard, the transport of it, and the other end."""
+    """The protocol, its transport, and the socket at the other end."""
     ours, theirs = socket.socketpair()
     transport, heard = await asyncio.get_running_loop().connect_accepted_socket(Heard, ours)
     yield heard, transport, theirs
@@ -30,10 +30,11 @@ async def line() -> AsyncIterator[tuple[Heard, asyncio.Transport, socket.socket]
     theirs.close()
 
 
-async def test_nothing_is_read_while_bytes_are_held_whoever_asks_for_it(
+async def test_nothing_is_read_while_bytes_are_held(
     line: tuple[Heard, asyncio.Transport, socket.socket],
 ) -> None:
-    """Bytes are held, and reading is paused · an application asks for its body, another one ends · they are let go"""
+    """Bytes are held, and reading is paused · one application asks for its body, another one ends: nothing is read ·
+    the bytes are released: reading resumes"""
     heard, transport, theirs = line
     flow = Flow(transport)
     flow.pause_reading()
@@ -42,7 +43,7 @@ async def test_nothing_is_read_while_bytes_are_held_whoever_asks_for_it(
     for _ in range(3):
         flow.resume_reading()
         assert not transport.is_reading()
-        await asyncio.sleep(0)  # A loop that read would do so now.
+        await asyncio.sleep(0)  # If reading were on, the loop would read now.
     assert (heard.data, flow.read_paused) == (b"", True)
     flow.holds = False
     flow.resume_reading()
@@ -53,7 +54,7 @@ async def test_nothing_is_read_while_bytes_are_held_whoever_asks_for_it(
     await eventually(has_come)
 
 
-async def test_without_held_bytes_reading_goes_on_when_it_is_asked_for(
+async def test_reading_resumes_on_request_when_no_bytes_are_held(
     line: tuple[Heard, asyncio.Transport, socket.socket],
 ) -> None:
     _heard, transport, _theirs = line

@@ -1,4 +1,4 @@
-"""How a line of the log begins, and what is said at the start."""
+"""The beginning of a log line, and the messages at startup."""
 
 import re
 import time
@@ -27,10 +27,10 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("command", "processes"), COMMANDS.values(), ids=COMMANDS)
-async def test_every_line_says_when_how_grave_and_who_in_each_process(
+async def test_every_log_line_has_time_level_and_logger_in_each_process(
     home: Home, endpoints: Endpoints, command: list[str], processes: int
 ) -> None:
-    """Nobody is where the database should be, so each process has something to say when it starts."""
+    """There is no database at its address, so each process logs something when it starts."""
     async with terminal(
         home.screen(), *command, **home.environment, UVICORN_PORT=home.port,
         REDIS_URL=endpoints.redis_url, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{free_port()}/postgres",
@@ -41,22 +41,22 @@ async def test_every_line_says_when_how_grave_and_who_in_each_process(
 
         await eventually(all_have_said_it)
     lines = running.screen.splitlines()
-    if command[0] == "fourways":  # What it tells a person first.
+    if command[0] == "fourways":  # It first prints a text for its user.
         lines = lines[next(number for number, line in enumerate(lines) if "/users/1" in line) + 1 :]
         lines = [line for line in lines if line not in ("", "Stopped.")]
     assert len(lines) >= processes
     assert [line for line in lines if not LINE.fullmatch(line)] == []
 
 
-async def test_a_start_that_stands_still_for_a_moment_is_no_cause_for_alarm(
+async def test_a_short_pause_during_a_start_logs_no_warning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The relay finds out that Redis knows everything · the process stands still, and trust lapses · it reports"""
+    """The relay confirms that Redis has all changes · the process pauses, and trust lapses · it reports its state"""
 
     @asynccontextmanager
     async def stands_still(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
         async with open_resources(settings, metrics) as resources:
-            time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process stands still.
+            time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process pauses.
             assert not resources.breaker.closed
             yield resources
 

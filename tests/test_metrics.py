@@ -1,4 +1,4 @@
-"""The counters, in one process. What several workers count is in `test_serving.py`."""
+"""The counters of one process. `test_serving.py` tests those of several workers."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from app.metrics import Metrics
 NOW = timedelta(0)
 
 
-def test_what_a_cache_reports_is_counted_by_resource_and_event() -> None:
+def test_cache_events_are_counted_by_resource_and_event() -> None:
     metrics = Metrics()
     for event in ("hit", "hit", "miss"):
         metrics.observe("users", event, NOW)
@@ -21,7 +21,7 @@ def test_what_a_cache_reports_is_counted_by_resource_and_event() -> None:
     assert metrics.totals("cache_events", resource="inventory") == {}
 
 
-def test_a_load_is_measured_and_nothing_else_is() -> None:
+def test_only_loads_are_measured() -> None:
     metrics = Metrics()
     metrics.observe("users", "loaded", timedelta(seconds=0.25))
     metrics.observe("users", "hit", NOW)
@@ -43,7 +43,7 @@ def test_queries_commits_and_relayed_changes_are_counted() -> None:
     assert _samples(metrics.text(), "fourways_outbox_failures_total") == {"": 1}
 
 
-def test_two_applications_in_one_process_do_not_count_for_each_other() -> None:
+def test_two_applications_in_one_process_count_separately() -> None:
     one, other = Metrics(), Metrics()
     one.observe("users", "hit", NOW)
     assert other.totals("cache_events", resource="users") == {}
@@ -73,7 +73,7 @@ def _samples(text: bytes, name: str) -> dict[str, float]:
     }
 
 
-async def test_what_waits_and_who_waited_can_be_read(client: httpx.AsyncClient) -> None:
+async def test_backlog_and_lock_waits_are_in_the_metrics(client: httpx.AsyncClient) -> None:
     assert (await client.put("/inventory/A", json={"quantity": 3})).status_code == 201
     text = (await client.get("/metrics")).text
     assert "fourways_lock_wait_seconds_count 1.0" in text

@@ -1,4 +1,4 @@
-"""The schema: how it comes to be, and what its triggers promise to the caches."""
+"""The schema: its migrations, and the promises of its triggers to the caches."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ CATALOGUE = """
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace
     UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
     UNION ALL SELECT format('%s by %s', partrelid::regclass, pg_get_partkeydef(partrelid)) FROM pg_partitioned_table"""
-"""What a database says of its tables, a line for each column, constraint, index and partitioning."""
+"""Describes the tables of a database, with one line for each column, constraint, index and partitioning."""
 LEFT = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"""
@@ -46,9 +46,9 @@ async def empty(endpoints: Endpoints) -> AsyncIterator[str]:
         yield url
 
 
-async def test_four_replicas_that_migrate_an_empty_database_at_once_all_succeed(empty: str, tmp_path: Path) -> None:
+async def test_four_replicas_can_migrate_an_empty_database_at_once(empty: str, tmp_path: Path) -> None:
     async with PostgresWire(empty) as wire, AsyncExitStack() as stack:
-        # The first one has found the database empty, and is held there until the others are at the door.
+        # The first replica has found the database empty, and is held there until the others wait for the lock.
         held = await stack.enter_async_context(wire.holding("CREATE TABLE alembic_version"))
         replicas = [
             await stack.enter_async_context(
@@ -79,8 +79,9 @@ async def test_downgrading_leaves_nothing_and_upgrading_works_again(empty: str, 
 
 
 @pytest.mark.parametrize("under_way", ["settled", "parked"])
-async def test_what_is_parked_is_counted_once_by_who_downgrades(empty: str, tmp_path: Path, under_way: str) -> None:
-    """A process settles, or parks, and has not committed yet · somebody downgrades, and has to wait · it commits"""
+async def test_a_downgrade_counts_parked_views_once(empty: str, tmp_path: Path, under_way: str) -> None:
+    """A process settles or parks views, and has not committed yet · a downgrade starts, and has to wait · the process
+    commits"""
     await asyncio.to_thread(migrate, empty)
     sql, looker = await asyncpg.connect(empty), await asyncpg.connect(empty)
     parks = "INSERT INTO parked_views (page, delta, blocked, reason, tries) VALUES ('home', $1, true, '', 0)"
@@ -106,8 +107,8 @@ async def test_what_is_parked_is_counted_once_by_who_downgrades(empty: str, tmp_
 
 
 async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path) -> None:
-    """Its partitions are numbered in the order of their hours, the oldest one is the floor, and what became a dead
-    letter is known by its batch."""
+    """Its partitions are numbered in the order of their hours, the oldest hour is the floor, and a batch that became a
+    dead letter is known by its id."""
     async with terminal(tmp_path / "older", "alembic", "upgrade", "0003", DATABASE_URL=empty) as alembic:
         assert await alembic.code() == 0, alembic.screen
     hours = [datetime(2026, 3, 29, hour, tzinfo=UTC) for hour in range(4)]
@@ -120,7 +121,7 @@ async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path)
             f"FOR VALUES FROM ('{each.hour}') TO ('{each.hour + timedelta(hours=1)}')"
         )
         await sql.execute("INSERT INTO applied VALUES ($1, $2)", each.hour, each.id)
-    # As it was: recorded under the hour in which it became a dead letter.
+    # As in the old schema: recorded under the hour in which it became a dead letter.
     await sql.execute("INSERT INTO applied VALUES ($1, $2)", hours[3], lost.id)
     await sql.execute(
         "INSERT INTO dead_letters (page, delta, batch, reason, deliveries) VALUES ('home', 7, $1, 'It is old.', 1)",
@@ -141,7 +142,7 @@ async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path)
     await sql.close()
 
 
-async def test_the_models_say_what_the_migrations_make(endpoints: Endpoints, empty: str) -> None:
+async def test_the_models_match_the_migrations(endpoints: Endpoints, empty: str) -> None:
     engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(empty))
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
@@ -152,7 +153,7 @@ async def test_the_models_say_what_the_migrations_make(endpoints: Endpoints, emp
         assert made == [line for line in await _lines(other, CATALOGUE) if "alembic_version" not in line]
 
 
-async def test_alembic_would_write_no_further_migration(endpoints: Endpoints, tmp_path: Path) -> None:
+async def test_alembic_finds_no_further_migration_to_write(endpoints: Endpoints, tmp_path: Path) -> None:
     async with terminal(tmp_path / "screen", "alembic", "check", DATABASE_URL=endpoints.database_url) as alembic:
         assert await alembic.code() == 0, alembic.screen
 
@@ -164,16 +165,16 @@ async def test_alembic_would_write_no_further_migration(endpoints: Endpoints, tm
         ("postgresql://127.0.0.1:1/fourways", "FAILED: The database refuses connections."),
     ],
 )
-async def test_alembic_says_in_a_sentence_which_database_it_lacks(tmp_path: Path, url: str, sentence: str) -> None:
+async def test_alembic_reports_a_missing_database_in_one_sentence(tmp_path: Path, url: str, sentence: str) -> None:
     async with terminal(tmp_path / "screen", "alembic", "upgrade", "head", DATABASE_URL=url) as alembic:
         assert await alembic.code() != 0
     assert sentence in alembic.screen
     assert "Traceback" not in alembic.screen
 
 
-async def test_every_table_that_is_cached_has_the_triggers(settings: Settings, sql: asyncpg.Connection) -> None:
+async def test_every_cached_table_has_the_triggers(settings: Settings, sql: asyncpg.Connection) -> None:
     async with open_resources(settings, Metrics()) as resources:
-        # Of page views, the totals are told by the flusher; the relay carries only what was replayed.
+        # The flusher updates the totals of page views; the relay only drops them after a replay.
         cached = resources.relay.tables - {"page_views"}
     assert {"users", "products"} <= cached
     for table in cached:
@@ -195,7 +196,7 @@ async def test_every_table_that_is_cached_has_the_triggers(settings: Settings, s
         }
 
 
-async def test_the_version_rises_with_each_write_whatever_the_writer_says(sql: asyncpg.Connection) -> None:
+async def test_the_version_rises_with_each_write_whatever_version_it_sets(sql: asyncpg.Connection) -> None:
     versions = [
         await sql.fetchval("INSERT INTO stock (sku, quantity, version) VALUES ('A', 1, 0) RETURNING version"),
         await sql.fetchval("UPDATE stock SET quantity = 2, version = 0 RETURNING version"),
@@ -206,7 +207,7 @@ async def test_the_version_rises_with_each_write_whatever_the_writer_says(sql: a
     assert versions[0] > 0
 
 
-async def test_each_write_has_its_outbox_row(sql: asyncpg.Connection) -> None:
+async def test_each_write_adds_an_outbox_row(sql: asyncpg.Connection) -> None:
     seen = await _last(sql)
     inserted = await sql.fetchval("INSERT INTO stock (sku, quantity) VALUES ('A', 1) RETURNING version")
     assert await _told(sql, seen) == [("stock", "A", inserted)]
@@ -219,14 +220,14 @@ async def test_each_write_has_its_outbox_row(sql: asyncpg.Connection) -> None:
     assert inserted < updated < deleted
 
 
-async def test_a_new_key_tells_both_the_old_one_and_the_new_one(sql: asyncpg.Connection) -> None:
+async def test_a_changed_key_adds_outbox_rows_for_the_old_and_the_new_key(sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
     seen = await _last(sql)
     version = await sql.fetchval("UPDATE users SET id = 2 RETURNING version")
     assert await _told(sql, seen) == [("users", "1", version), ("users", "2", version)]
 
 
-async def test_a_statement_on_many_rows_tells_each_of_them(sql: asyncpg.Connection) -> None:
+async def test_a_statement_on_many_rows_adds_an_outbox_row_for_each(sql: asyncpg.Connection) -> None:
     seen = await _last(sql)
     written = await sql.fetch("INSERT INTO stock (sku, quantity) VALUES ('A', 1), ('B', 1) RETURNING sku, version")
     assert await _told(sql, seen) == _stock(written)
@@ -244,7 +245,7 @@ async def test_a_statement_on_many_rows_tells_each_of_them(sql: asyncpg.Connecti
     assert [key for _, key, _ in await _told(sql, seen)] == ["C", "D"]
 
 
-async def test_an_upsert_tells_what_it_did(sql: asyncpg.Connection) -> None:
+async def test_an_upsert_adds_outbox_rows_only_for_the_rows_it_wrote(sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('A', 1)")
     seen = await _last(sql)
     upsert = "INSERT INTO stock (sku, quantity) VALUES ('A', 9), ('B', 9) ON CONFLICT (sku) DO "
@@ -255,7 +256,7 @@ async def test_an_upsert_tells_what_it_did(sql: asyncpg.Connection) -> None:
     assert await _told(sql, seen) == []
 
 
-async def test_what_is_rolled_back_is_not_told(sql: asyncpg.Connection) -> None:
+async def test_a_rollback_leaves_no_outbox_row(sql: asyncpg.Connection) -> None:
     seen = await _last(sql)
     transaction = sql.transaction()
     await transaction.start()
@@ -300,7 +301,7 @@ async def _lines(url: str, query: str) -> list[str]:
 
 
 async def test_no_search_path_and_no_temporary_table_hides_a_change(sql: asyncpg.Connection) -> None:
-    """A session that looks elsewhere first, as the scripts of pg_dump do, changes a row like any other."""
+    """A change in a session with another search path, as the scripts of pg_dump set it, adds its outbox row too."""
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('A', 'A', '1')")
     await sql.execute("CREATE TEMP TABLE outbox (resource text, key text, version bigint)")
     await sql.execute("UPDATE products SET price = '2'")
@@ -309,7 +310,7 @@ async def test_no_search_path_and_no_temporary_table_hides_a_change(sql: asyncpg
     assert await sql.fetchval("SELECT count(*) FROM public.outbox WHERE key = 'A'") == 3
 
 
-async def test_a_role_that_may_only_change_a_table_changes_its_outbox(sql: asyncpg.Connection) -> None:
+async def test_a_role_that_may_only_change_a_table_still_adds_outbox_rows(sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('A', 'A', '1')")
     await sql.execute("CREATE ROLE clerk")
     try:

@@ -1,4 +1,4 @@
-"""A row that cannot be said fails alone: all others of the same query, list and moment are answered."""
+"""An unreadable row fails alone: all other rows of the same query, list and moment are answered."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -29,7 +29,7 @@ PATHS = {"users": "/users/7", "products": "/products/BAD", "stock": "/inventory/
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with psql, and some rows. What he breaks is mended at the end."""
+    """A connection like psql's, and some rows. The session's role is reset at the end."""
     await sql.execute(
         "INSERT INTO users (id, name, email) SELECT n, 'U', n || '@example.com' FROM generate_series(1, 9) AS n;"
         "INSERT INTO products (sku, name, price) SELECT 'GOOD-' || n, 'P', '1' FROM generate_series(1, 150) AS n;"
@@ -41,7 +41,7 @@ async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def spoil(sql: asyncpg.Connection, table: str, column: str, time: str, where: str = "true") -> None:
-    """The rows get that time, as if they had it since before the table refused it."""
+    """Sets that time in the rows, as if they had it since before the table refused it."""
     rule = f"ck_{table}_{column}_range"
     async with sql.transaction():
         made: str = await sql.fetchval("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = $1", rule)
@@ -53,7 +53,7 @@ async def spoil(sql: asyncpg.Connection, table: str, column: str, time: str, whe
 
 
 async def problem(client: httpx.AsyncClient, path: str) -> Mapping[str, Any]:
-    """The problem that a path answers."""
+    """Returns the problem that a path answers."""
     answer = await client.get(path)
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     found: Mapping[str, Any] = answer.json()
@@ -61,14 +61,14 @@ async def problem(client: httpx.AsyncClient, path: str) -> Mapping[str, Any]:
     return found
 
 
-# What is read.
+# Reads.
 
 
 @pytest.mark.parametrize(
     ("table", "key", "value", "column", "time"),
     [*((*COLUMNS[0], time) for time in TIMES), *((*column, "infinity") for column in COLUMNS[1:])],
 )
-async def test_a_row_with_a_time_that_cannot_be_said_is_a_problem_that_names_it(
+async def test_a_row_with_an_unreadable_time_is_a_problem_that_names_the_row(
     sql: asyncpg.Connection, client: httpx.AsyncClient, table: str, key: str, value: int | str, column: str, time: str
 ) -> None:
     await spoil(sql, table, column, time, f"{key} = '{value}'")
@@ -77,7 +77,7 @@ async def test_a_row_with_a_time_that_cannot_be_said_is_a_problem_that_names_it(
         assert found["detail"] == SAID.format(f"{WORDS[table]} {value}", column)
 
 
-async def test_of_the_reads_that_share_a_query_only_that_of_the_row_fails(
+async def test_only_the_read_of_the_unreadable_row_fails_among_reads_that_share_a_query(
     sql: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     await spoil(sql, "products", "created_at", "10000-01-01", "sku = 'BAD'")
@@ -87,7 +87,7 @@ async def test_of_the_reads_that_share_a_query_only_that_of_the_row_fails(
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_of_the_products_of_a_list_only_those_that_cannot_be_read_are_named(
+async def test_a_list_of_products_returns_the_readable_ones_and_names_the_others(
     sql: asyncpg.Connection, client: httpx.AsyncClient, app: Any, trusted: bool
 ) -> None:
     await spoil(sql, "products", "created_at", "infinity", "sku = 'BAD'")
@@ -101,7 +101,7 @@ async def test_of_the_products_of_a_list_only_those_that_cannot_be_read_are_name
     assert (await client.get("/products?sku=GOOD-1")).json().keys() == {"items", "missing"}
 
 
-async def test_pages_go_on_behind_a_row_that_cannot_be_read(sql: asyncpg.Connection, client: httpx.AsyncClient) -> None:
+async def test_paging_continues_past_an_unreadable_row(sql: asyncpg.Connection, client: httpx.AsyncClient) -> None:
     for limit in (1, 2, 3, 50):
         assert await walk(client, "/users", "id", limit) == (list(range(1, 10)), [])
     await spoil(sql, "users", "created_at", "10000-01-01", "id IN (3, 4, 9)")
@@ -113,7 +113,7 @@ async def test_pages_go_on_behind_a_row_that_cannot_be_read(sql: asyncpg.Connect
 
 
 async def walk(client: httpx.AsyncClient, path: str, key: str, limit: int) -> tuple[list[Any], list[Any]]:
-    """All pages: the keys of the items, and what cannot be read."""
+    """Reads all pages, and returns the keys of the items and the unreadable ones."""
     keys, unreadable, after = [], [], ""
     while True:
         page = (await client.get(f"{path}?limit={limit}{after}")).json()
@@ -125,7 +125,7 @@ async def walk(client: httpx.AsyncClient, path: str, key: str, limit: int) -> tu
         after = f"&after={page['next']}"
 
 
-async def test_a_row_that_cannot_be_read_is_not_changed_and_can_be_removed(
+async def test_an_unreadable_row_is_not_changed_and_can_be_removed(
     sql: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     await spoil(sql, "users", "created_at", "10000-01-01", "id = 7")
@@ -137,13 +137,13 @@ async def test_a_row_that_cannot_be_read_is_not_changed_and_can_be_removed(
         assert (await client.get(path)).status_code == 404
 
 
-async def test_a_change_of_stock_mends_its_time(sql: asyncpg.Connection, client: httpx.AsyncClient) -> None:
+async def test_a_change_of_stock_repairs_its_time(sql: asyncpg.Connection, client: httpx.AsyncClient) -> None:
     await spoil(sql, "stock", "updated_at", "infinity", "sku = 'BAD'")
     assert (await client.post("/inventory/BAD/adjustments", json={"delta": 1})).status_code == 200
     assert (await client.get("/inventory/BAD")).json()["quantity"] == 6
 
 
-async def test_a_repeated_adjustment_whose_time_cannot_be_said_is_a_problem_and_changes_nothing(
+async def test_a_repeated_adjustment_with_an_unreadable_time_is_a_problem_and_changes_nothing(
     sql: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     once = {"headers": {"Idempotency-Key": "once"}, "json": {"delta": 1}}
@@ -154,8 +154,10 @@ async def test_a_repeated_adjustment_whose_time_cannot_be_said_is_a_problem_and_
     assert (await client.get("/inventory/GOOD")).json()["quantity"] == 6
 
 
-async def test_a_dead_letter_is_told_whatever_its_time_is(sql: asyncpg.Connection, client: httpx.AsyncClient) -> None:
-    """Somebody has to decide about it."""
+async def test_a_dead_letter_is_listed_even_with_an_unreadable_time(
+    sql: asyncpg.Connection, client: httpx.AsyncClient
+) -> None:
+    """An operator must be able to decide about it."""
     await sql.execute(
         "INSERT INTO dead_letters (page, delta, reason, deliveries) VALUES ('a', 1, 'R', 1), ('b', 1, 'R', 1)"
     )
@@ -166,7 +168,7 @@ async def test_a_dead_letter_is_told_whatever_its_time_is(sql: asyncpg.Connectio
         assert (await client.post(f"/write-behind/dead-letters/{letter['id']}/replay")).status_code == 200
 
 
-# What the tables refuse.
+# Values that the tables refuse.
 
 REFUSED = [
     *(f"UPDATE {table} SET {column} = '{time}'" for table, _, _, column in COLUMNS for time in TIMES[:2]),
@@ -182,17 +184,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("statement", REFUSED)
-async def test_what_the_application_could_not_read_is_refused_by_the_table(
+async def test_the_tables_refuse_values_that_the_application_could_not_read(
     sql: asyncpg.Connection, statement: str
 ) -> None:
-    if "updated_at" in statement:  # Else a trigger sets it.
+    if "updated_at" in statement:  # Otherwise a trigger would set it.
         await sql.execute("SET session_replication_role = replica")
     with pytest.raises(asyncpg.CheckViolationError):
         await sql.execute(statement)
 
 
-async def test_rows_that_break_a_rule_do_not_hold_up_the_upgrade(endpoints: Endpoints, tmp_path: Path) -> None:
-    """They stay as they are; the rule holds for what is written from then on."""
+async def test_existing_rows_that_violate_a_constraint_do_not_block_the_upgrade(
+    endpoints: Endpoints, tmp_path: Path
+) -> None:
+    """The rows stay as they are; the constraint holds for later writes."""
     async with fresh_database(endpoints.database_url) as url:
         async with terminal(tmp_path / "older", "alembic", "upgrade", "0005", DATABASE_URL=url) as alembic:
             assert await alembic.code() == 0, alembic.screen

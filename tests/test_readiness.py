@@ -1,5 +1,5 @@
-"""What `/health/ready` says in each state that the stores and the tasks can be in: what is wrong, in the words of
-whoever said it and without secrets, and 503 exactly where another instance could do better."""
+"""The answer of `/health/ready` in each state of the stores and the tasks. It says what is wrong, in the words of the
+store and without secrets, and is a 503 exactly when another instance could do better."""
 
 import asyncio
 import re
@@ -35,12 +35,12 @@ PASSWORD, NEW_PASSWORD = "hunter2", "correct-horse"
 SECRETS = re.compile(
     rf"{PASSWORD}|{NEW_PASSWORD}|guest|limited|fresh_|/dev/shm|/tmp|\.sock|127\.0|\.invalid|:\d{{4,5}}\b|[0-9a-f]{{40}}"
 )
-"""What nobody who asks a balancer's question may learn."""
+"""Secrets that the answer to a load balancer must not contain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Stores of the test's own, and an operator of each."""
+    """The test's own stores, and an operator's connection to each."""
 
     stores: Endpoints
     redis: Redis
@@ -52,11 +52,11 @@ class Stage:
         return urlsplit(self.stores.database_url).path[1:]
 
     def redis_as(self, login: str) -> str:
-        """The address of Redis for who logs in with `user:password`."""
+        """Returns the address of Redis with the login `user:password`."""
         return self.stores.redis_url.replace("unix://", f"unix://{login}@")
 
     def database_as(self, login: str) -> str:
-        """The address of Postgres for who logs in with `user:password`."""
+        """Returns the address of Postgres with the login `user:password`."""
         return urlunsplit(urlsplit(self.stores.database_url)._replace(netloc=f"{login}@"))
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ class Stage:
         ready: bool = False,
         redis_timeout: float = 0.5,
     ) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the application, here on these stores or on others. `ready` says that it first has to be that."""
+        """Yields a client of an application on these stores, or on others. With `ready`, waits until it is ready."""
         settings = Settings(
             _env_file=None,
             redis_url=redis_url or self.stores.redis_url,
@@ -86,7 +86,7 @@ async def _do(redis: Redis, *words: str) -> None:
 
 
 async def is_ready(client: httpx.AsyncClient) -> None:
-    """Returns when all is as it should be."""
+    """Waits until the application is ready."""
 
     async def all_is_well() -> bool:
         return bool((await client.get("/health/ready")).json()["status"] == "ready")
@@ -96,13 +96,13 @@ async def is_ready(client: httpx.AsyncClient) -> None:
 
 @pytest.fixture
 async def stage(servers: Endpoints) -> AsyncIterator[Stage]:
-    """An empty Redis, and a database that is migrated."""
+    """An empty Redis, and a migrated database."""
     async with another_redis() as redis_url, fresh_database(servers.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         sql = await asyncpg.connect(database_url)
         async with Redis.from_url(redis_url, protocol=2) as redis:
             yield Stage(Endpoints(redis_url, database_url), redis, sql)
-            # Whatever a state has set: it has to end, and asks for no password then.
+            # A state may have set a password. Redis must be able to stop without one.
             await redis.config_set("requirepass", "")
         await sql.close()
 
@@ -118,7 +118,7 @@ async def well(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def from_the_start(*, redis_url: str | None = None, database_url: str | None = None) -> Staging:
-    """It begins with an address that leads nowhere."""
+    """The application starts with an address that leads nowhere."""
     return lambda stage: stage.application(redis_url=redis_url, database_url=database_url)
 
 
@@ -134,7 +134,7 @@ async def redis_is_silent(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def redis_password(login: str) -> Staging:
-    """It never had the right one."""
+    """The application never had the right password."""
 
     @asynccontextmanager
     async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
@@ -158,7 +158,7 @@ async def redis_password_is_rotated(stage: Stage) -> AsyncIterator[httpx.AsyncCl
 
 
 def redis_permits(*words: str, ready: bool) -> Staging:
-    """A user may do less than it has to, from the start or later."""
+    """The user lacks a permission that the application needs, from the start or later."""
 
     @asynccontextmanager
     async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
@@ -173,8 +173,8 @@ def redis_permits(*words: str, ready: bool) -> Staging:
 
 @asynccontextmanager
 async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """It reads its data again, a fifth of a second for each key, and looks at its clients after every other one. Nobody
-    can hurry it: it is stopped in the middle."""
+    """Redis reloads its data. That takes a fifth of a second for each key, and it serves its clients after every other
+    key. The load cannot be shortened, so the test stops Redis in the middle."""
     async with (
         another_redis() as url,
         Redis.from_url(url, protocol=2, socket_timeout=PATIENCE) as redis,
@@ -194,7 +194,7 @@ async def redis_loads(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def redis_cannot_save(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """The directory of its snapshots is gone."""
+    """The directory of Redis' snapshots is gone."""
     async with stage.application(ready=True) as client:
         directory = str((await stage.redis.config_get("dir"))["dir"])
         gone = Path(directory) / "gone"
@@ -210,13 +210,13 @@ async def redis_cannot_save(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         await eventually(has_failed)
         try:
             yield client
-        finally:  # It could not be stopped.
+        finally:  # Otherwise Redis could not be stopped.
             await stage.redis.config_set("save", "")
             await stage.redis.config_set("dir", directory)
 
 
 def redis_is_set(**options: str) -> Staging:
-    """Redis is set so, while the application runs."""
+    """Redis gets these options while the application runs."""
 
     @asynccontextmanager
     async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
@@ -230,7 +230,7 @@ def redis_is_set(**options: str) -> Staging:
 
 @asynccontextmanager
 async def keys_are_full(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """As many bytes of records as a shard may have came within this hour."""
+    """Within this hour, a shard has received as many bytes of records as it may have."""
     async with stage.application(ready=True) as client:
         seconds, _ = await stage.redis.time()
         await stage.redis.hset("views:{0}:keyed", str(int(seconds) // 3600), str(2**27))
@@ -240,7 +240,7 @@ async def keys_are_full(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def redis_is_a_replica(*, read_only: str) -> Staging:
-    """The address names one."""
+    """The address leads to a replica."""
 
     @asynccontextmanager
     async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
@@ -277,7 +277,7 @@ async def redis_is_somebody_elses(stage: Stage) -> AsyncIterator[httpx.AsyncClie
 
 @asynccontextmanager
 async def redis_has_a_key_of_that_name(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """Another application has had the name of the record before."""
+    """Another application already uses the name of the record."""
     await stage.redis.set("epoch", "theirs")
     async with stage.application() as client:
         yield client
@@ -285,7 +285,7 @@ async def redis_has_a_key_of_that_name(stage: Stage) -> AsyncIterator[httpx.Asyn
 
 
 def sockets(database_url: str) -> Path:
-    """The directory of Postgres' socket."""
+    """Returns the directory of Postgres' socket."""
     return Path(parse_qs(urlsplit(database_url).query)["host"][0])
 
 
@@ -308,7 +308,7 @@ async def postgres_is_a_standby(stage: Stage) -> AsyncIterator[httpx.AsyncClient
 
 @asynccontextmanager
 async def postgres_is_to_be_promoted(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """The name leads to the standby before that is promoted: so it is for all instances."""
+    """The name leads to the standby before its promotion: all instances are in the same state."""
     with (
         Standby.started(stage.stores.database_url) as standby,
         Name.leading_to(sockets(stage.stores.database_url)) as name,
@@ -338,7 +338,7 @@ END_SESSIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WH
 
 @asynccontextmanager
 async def limited(stage: Stage) -> AsyncIterator[None]:
-    """There is a role that has to say its password, until the block ends."""
+    """Holds a role open that must give its password, until the block ends."""
     role = "limited"
     await stage.sql.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
     rules = Path(await stage.sql.fetchval("SHOW hba_file"))
@@ -355,7 +355,7 @@ async def limited(stage: Stage) -> AsyncIterator[None]:
     finally:
         await asyncio.to_thread(rules.write_text, before)
         await stage.sql.execute("SELECT pg_reload_conf()")
-        # It may have made a partition.
+        # The role may own a partition that it created.
         await stage.sql.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
         await stage.sql.execute(f"DROP ROLE {role}")
 
@@ -432,7 +432,7 @@ async def postgres_is_read_only(stage: Stage) -> AsyncIterator[httpx.AsyncClient
 
 
 def says_schema(statement: str) -> Staging:
-    """Somebody has changed what the database says of its schema."""
+    """Somebody has changed the recorded version of the schema."""
 
     @asynccontextmanager
     async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
@@ -445,7 +445,7 @@ def says_schema(statement: str) -> Staging:
 
 @asynccontextmanager
 async def relay_is_stuck(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """It waits for an answer, on a connection of its own, and both stores answer everybody else."""
+    """The relay waits for an answer on its own connection, while both stores answer everybody else."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.caching.repeating.STUCK", timedelta(seconds=1))
         async with (
@@ -458,7 +458,7 @@ async def relay_is_stuck(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """Postgres answers with an error that is no page's fault: the flusher goes on trying, and so would any other."""
+    """Postgres returns an error that no page causes: the flusher keeps retrying, and so would any other flusher."""
     await stage.sql.execute(
         "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'Out of order.' USING ERRCODE = 'external_routine_exception'; END $$"
@@ -476,7 +476,8 @@ async def flusher_fails(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def a_page_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """Postgres breaks off whatever counts one page, and counts all others: so would it for any other instance."""
+    """Postgres cancels each statement that counts one page, and counts all other pages. It would do the same for any
+    other instance."""
     await stage.sql.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF NEW.page = 'slow' THEN RAISE EXCEPTION 'Too slow.' USING ERRCODE = 'query_canceled'; END IF; "
@@ -500,7 +501,7 @@ async def a_page_is_too_slow(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is staged, and what is said then: the HTTP status, the word, and of one part the sentence."""
+    """A staged state, and the expected answer: the HTTP status, the word, and the sentence of one part."""
 
     staged: Staging
     code: int
@@ -663,7 +664,7 @@ STATES = {
 async def test_readiness_says_what_is_wrong_and_whether_another_instance_could_do_better(
     stage: Stage, state: State, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And neither a problem nor the log says more than may be known."""
+    """Neither a problem nor the log contains secrets."""
     async with state.staged(stage) as client:
         expected = (state.code, state.status, state.says)
         heard: tuple[int, str, str] = (0, "", "")

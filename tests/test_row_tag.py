@@ -1,4 +1,4 @@
-"""In which epoch a statement says that it was carried out, and what it compares."""
+"""The epoch that a statement reports, and the tags that it compares."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def fresh(endpoints: Endpoints) -> AsyncIterator[Database]:
             yield database
 
 
-async def test_a_row_is_of_the_newest_epoch_and_of_none_before_the_first(fresh: Database) -> None:
+async def test_a_row_has_the_newest_epoch_and_none_before_the_first(fresh: Database) -> None:
     users, epochs = UserStore(fresh), Epochs(fresh)
     ada = await users.insert(ADA)
     assert ada.epoch is None
@@ -41,9 +41,9 @@ async def test_a_row_is_of_the_newest_epoch_and_of_none_before_the_first(fresh: 
     assert (read.epoch, changed.epoch) == (TOKEN, TOKEN)
 
 
-async def test_the_epoch_that_a_dump_has_brought_along_counts_for_nothing(fresh: Database) -> None:
-    """R reads version 5 · the database is restored, with the epochs of its time; W's change is version 5 again
-    R's change of 5 arrives before anybody has begun the next epoch, and would overwrite W's
+async def test_the_epoch_that_came_with_a_dump_does_not_count(fresh: Database) -> None:
+    """R reads version 5 · the database is restored, with the epochs of the dump; W's change is version 5 again ·
+    R's change of version 5 arrives before anybody has begun the next epoch, and would overwrite W's change
     """
     users, epochs = UserStore(fresh), Epochs(fresh)
     await epochs.first(TOKEN, "run", (await epochs.look()).history + "0")
@@ -56,8 +56,8 @@ async def test_the_epoch_that_a_dump_has_brought_along_counts_for_nothing(fresh:
     assert await users.get(ada.id) == ada
 
 
-async def test_what_has_no_tag_is_not_named_by_one(fresh: Database) -> None:
-    """Before the first epoch a row has none: neither one that is wanted, nor one that is not."""
+async def test_no_tag_matches_a_row_that_has_none(fresh: Database) -> None:
+    """Before the first epoch, a row has no tag: it matches neither If-Match nor If-None-Match."""
     users = UserStore(fresh)
     ada = await users.insert(ADA)
     tag = frozenset({row_tag(ada.version, TOKEN)})
@@ -67,7 +67,7 @@ async def test_what_has_no_tag_is_not_named_by_one(fresh: Database) -> None:
     await users.delete(ada.id, Expected(there=True, others=tag))
 
 
-def test_a_refusal_says_what_stands_there_and_why_it_was_not_named() -> None:
+def test_a_refusal_gives_the_current_version_and_the_reason_for_the_mismatch() -> None:
     def refusal(*tags: str, weak: str = "") -> str | None:
         refused = Expected(frozenset(tags), frozenset({weak})).refusal("User 1", 8, TOKEN)
         return None if refused is None else str(refused)

@@ -1,4 +1,4 @@
-"""Which schema the database has, and what is done about it."""
+"""How the application detects the schema of the database, and migrates it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ async def empty(endpoints: Endpoints) -> AsyncIterator[str]:
         yield url
 
 
-async def test_an_empty_database_lacks_a_migration_until_it_is_made(empty: str) -> None:
+async def test_an_empty_database_lacks_a_migration_until_it_is_migrated(empty: str) -> None:
     assert await _schema(empty) is Schema.OLDER
     await asyncio.to_thread(migrate, empty)
     assert await _schema(empty) is Schema.CURRENT
@@ -32,14 +32,14 @@ async def test_an_empty_database_lacks_a_migration_until_it_is_made(empty: str) 
     assert await _schema(empty) is Schema.CURRENT
 
 
-def test_the_revisions_that_this_code_has_are_those_that_alembic_finds() -> None:
+def test_the_revisions_known_to_the_code_match_those_that_alembic_finds() -> None:
     scripts = ScriptDirectory.from_config(Config(str(ALEMBIC)))
     known, heads = _revisions()
     assert known == {script.revision for script in scripts.walk_revisions()}
     assert heads == set(scripts.get_heads())
 
 
-async def test_a_database_of_a_later_version_is_left_as_it_is(empty: str) -> None:
+async def test_a_database_of_a_later_version_is_not_changed(empty: str) -> None:
     await asyncio.to_thread(migrate, empty)
     connection = await asyncpg.connect(empty)
     await connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -49,7 +49,7 @@ async def test_a_database_of_a_later_version_is_left_as_it_is(empty: str) -> Non
     await connection.close()
 
 
-async def test_a_missing_table_is_told_as_a_missing_migration(empty: str) -> None:
+async def test_a_missing_table_is_reported_as_a_missing_migration(empty: str) -> None:
     async with _database(empty) as database:
         with pytest.raises(DatabaseUnavailable, match="lacks a migration: run `alembic upgrade head`"):
             async with database.reading("users") as connection:

@@ -1,4 +1,4 @@
-"""`fourways serve`, as a person runs it."""
+"""`fourways serve`, as a user runs it."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ async def test_sigterm_stops_everything(home: Home) -> None:
 
 async def test_metrics_of_several_workers_add_up_and_sigterm_stops_everything(home: Home) -> None:
     async with home.serves("--workers", "3") as (fourways, _):
-        # On connections of their own, so that each worker is asked.
+        # Each request uses a new connection, so that each worker gets some.
         for _ in range(30):
             assert (await _asked(home, "/users/1")).status == 200
         totals = []
@@ -86,7 +86,7 @@ async def _asked(home: Home, path: str) -> Answer:
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
-async def test_ctrl_c_again_and_again_stops_everything_all_the_same(home: Home, workers: str) -> None:
+async def test_repeated_ctrl_c_still_stops_everything(home: Home, workers: str) -> None:
     async with home.serves("--workers", workers) as (fourways, _):
         tree = fourways.tree()
         fourways.ctrl_c()
@@ -135,11 +135,11 @@ main()
 """
 
 
-async def test_sigterm_to_all_while_workers_start_stops_them_soon(
+async def test_sigterm_to_the_group_while_workers_start_stops_them_soon(
     home: Home, endpoints: Endpoints, tmp_path: Path
 ) -> None:
-    """The supervisor asks a worker whether it lives, and that is still importing · SIGTERM to the group, as systemd
-    sends it, ends that worker · it will never answer"""
+    """The supervisor pings a worker that is still importing · SIGTERM to the group, as systemd sends it, ends that
+    worker · the worker never answers the ping"""
     (tmp_path / "sitecustomize.py").write_text(
         'import sys, time\nif "--multiprocessing-fork" in sys.orig_argv:\n    time.sleep(60)\n'
     )
@@ -157,7 +157,7 @@ async def test_sigterm_to_all_while_workers_start_stops_them_soon(
 
 
 @pytest.mark.parametrize("step", ["Redis", "Postgres", "Bringing", "Demo"])
-async def test_ctrl_c_while_it_starts_leaves_nothing_behind(home: Home, step: str) -> None:
+async def test_ctrl_c_during_startup_leaves_nothing_behind(home: Home, step: str) -> None:
     async with home.runs("serve") as fourways:
         await fourways.shows(step)
         tree = fourways.tree()
@@ -199,11 +199,11 @@ main()
         ("3", "uvicorn.supervisors.multiprocess.Multiprocess, '__init__'"),
     ],
 )
-async def test_ctrl_c_where_python_drops_exceptions_stops_it_all_the_same(
+async def test_ctrl_c_stops_the_service_even_where_python_drops_exceptions(
     home: Home, endpoints: Endpoints, workers: str, place: str
 ) -> None:
-    """Ctrl-C is handled in the callback of a weak reference, as it may when an event loop is made or ended ·
-    what the handler raises there is dropped by Python"""
+    """Ctrl-C is handled in the callback of a weak reference, which may happen while an event loop is created or closed
+    · Python drops the exception that the handler raises there"""
     async with terminal(
         home.screen(), "python", "-c", SWALLOWED.replace("{place}", place), "serve", "--workers", workers,
         REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url, **home.environment,
@@ -233,12 +233,14 @@ main()
     [
         (True, "if str(command[0]).endswith('psql'): os.killpg(0, signal.SIGINT)"),
         (False, "if command[-1] == '--version': os.killpg(0, signal.SIGINT)"),
-        # Between its birth and its own session a server is in our group, too.
+        # A server is in our group, too, until it has its own session.
         (True, "if 'redis-server' in str(command[0]): child.kill(); signal.raise_signal(signal.SIGINT)"),
     ],
 )
-async def test_ctrl_c_that_reaches_what_it_has_just_begun_is_no_failure(home: Home, is_new: bool, reached: str) -> None:
-    """A terminal sends Ctrl-C to the whole group: to a program, too, that is asked whether a server is there"""
+async def test_ctrl_c_that_also_reaches_a_new_child_process_is_no_failure(
+    home: Home, is_new: bool, reached: str
+) -> None:
+    """A terminal sends Ctrl-C to the whole group, and so to a program that checks whether a server is ready."""
     if not is_new:
         async with home.serves() as (fourways, _):
             fourways.ctrl_c()
@@ -252,7 +254,7 @@ async def test_ctrl_c_that_reaches_what_it_has_just_begun_is_no_failure(home: Ho
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
-async def test_at_its_end_it_answers_what_was_asked_and_takes_nothing_more(
+async def test_a_stopping_service_answers_pending_requests_and_accepts_no_more(
     home: Home, endpoints: Endpoints, workers: str
 ) -> None:
     async with (
@@ -284,7 +286,7 @@ async def test_at_its_end_it_answers_what_was_asked_and_takes_nothing_more(
     assert "Traceback" not in fourways.screen
 
 
-async def test_a_second_one_is_told_who_has_its_directory_or_that_its_port_is_taken(home: Home, tmp_path: Path) -> None:
+async def test_a_second_service_reports_the_owner_of_its_directory_or_a_taken_port(home: Home, tmp_path: Path) -> None:
     async with home.serves() as (fourways, client):
         code, said = await home.complains("serve", PORT=str(free_port()))
         assert code == 1
@@ -302,8 +304,8 @@ async def test_a_second_one_is_told_who_has_its_directory_or_that_its_port_is_ta
         assert (await client.get("/users/1")).status_code == 200
 
 
-async def test_ctrl_c_while_it_is_still_imported_ends_it_without_a_word(home: Home, tmp_path: Path) -> None:
-    """The command imports uvicorn, and is held there · Ctrl-C"""
+async def test_ctrl_c_during_the_imports_ends_it_without_output(home: Home, tmp_path: Path) -> None:
+    """The command imports uvicorn, and is held there · Ctrl-C arrives"""
     (tmp_path / "uvicorn.py").write_text('import time\nprint("held", flush=True)\ntime.sleep(60)\n')
     async with home.runs("serve", PYTHONPATH=str(tmp_path)) as fourways:
         await fourways.shows("held")
@@ -332,9 +334,7 @@ async def test_after_kill_9_the_next_start_adopts_the_servers_and_their_data(hom
         await tree.gone()
 
 
-async def test_a_database_without_the_schema_is_told_at_once_and_to_every_client(
-    home: Home, endpoints: Endpoints
-) -> None:
+async def test_a_missing_schema_is_reported_at_startup_and_to_every_client(home: Home, endpoints: Endpoints) -> None:
     async with fresh_database(endpoints.database_url) as url:
         stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": url}
         async with home.runs("serve", **stores) as fourways, home.client() as client:
@@ -348,7 +348,7 @@ async def test_a_database_without_the_schema_is_told_at_once_and_to_every_client
                 assert problem.status_code == 503
                 assert problem.json()["detail"] == "The database lacks a migration: run `alembic upgrade head`."
 
-            # Nobody need restart it once the migration is made.
+            # After the migration, the service needs no restart.
             async with terminal(home.screen(), "alembic", "upgrade", "head", **stores) as alembic:
                 assert await alembic.code() == 0
             assert (await client.get("/users/1")).status_code == 404

@@ -1,4 +1,4 @@
-"""The application in processes of its own: several workers, real stores, real signals."""
+"""The application in its own processes: several workers, real stores, real signals."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ from tests.terminal import terminal
 CROWD = 500
 USERS = r"^SELECT .*\bFROM users\b"
 PRODUCTS = r"^SELECT .*\bFROM products\b"
-# Uvicorn closes a connection that was idle for 5 s; here they are opened long before they are used.
+# Uvicorn closes a connection that was idle for 5 s. These tests open connections long before they use them.
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
 KETTLE = {"sku": "KETTLE-1", "name": "Kettle", "price": "19.90"}
@@ -39,7 +39,7 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 
 @pytest.fixture
 async def watched(endpoints: Endpoints, wire: PostgresWire) -> AsyncIterator[Service]:
-    """Three workers, whose statements pass the wire."""
+    """Three workers, whose statements go through the wire."""
     async with serving(endpoints.redis_url, wire.url, workers=3, **PATIENT) as service:
         yield service
 
@@ -57,8 +57,8 @@ def directory() -> Iterator[Path]:
         yield directory
 
 
-async def test_five_hundred_readers_of_what_is_cold_cost_one_query(watched: Service, wire: PostgresWire) -> None:
-    """A user, a product, a user who never was, and one who was just deleted."""
+async def test_five_hundred_readers_of_a_cold_key_cost_one_query(watched: Service, wire: PostgresWire) -> None:
+    """A user, a product, a user who never existed, and one who was just deleted."""
     async with watched.client() as client:
         user = (await client.post("/users", json=ADA)).json()
         product = (await client.post("/products", json=KETTLE)).json()
@@ -79,7 +79,7 @@ async def test_five_hundred_readers_of_what_is_cold_cost_one_query(watched: Serv
     assert {answer.status for answer in answers} == {404}
 
 
-async def test_metrics_add_up_what_each_worker_counted_though_one_died_and_was_replaced(workers: Service) -> None:
+async def test_metrics_are_summed_over_all_workers_even_after_one_was_replaced(workers: Service) -> None:
     async with _connections(workers, 30) as connections:
         reads = len(connections) * 3
         for number, connection in enumerate(connections * 3):
@@ -101,7 +101,7 @@ async def test_metrics_add_up_what_each_worker_counted_though_one_died_and_was_r
         assert {await _reads_counted(connection) for connection in connections} == {reads}
 
 
-async def test_migrations_and_the_service_run_against_stores_that_were_started_apart(
+async def test_migrations_and_the_service_run_on_separately_started_stores(
     endpoints: Endpoints, tmp_path: Path
 ) -> None:
     async with fresh_database(endpoints.database_url) as url:
@@ -116,7 +116,7 @@ async def test_migrations_and_the_service_run_against_stores_that_were_started_a
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-async def test_what_was_asked_before_sigterm_is_answered(
+async def test_requests_from_before_sigterm_are_answered(
     endpoints: Endpoints, wire: PostgresWire, processes: int
 ) -> None:
     async with serving(endpoints.redis_url, wire.url, workers=processes, **PATIENT) as service:
@@ -133,7 +133,7 @@ async def test_what_was_asked_before_sigterm_is_answered(
                 held.release()
             answers = [await connection.answer() for connection in connections]
         assert {answer.status for answer in answers} == {200}
-        # Uvicorn passes the signal on to itself once all is in order; its supervisor does not.
+        # After a clean shutdown, uvicorn raises the signal again on itself. Its supervisor does not.
         assert await service.ended() == (-signal.SIGTERM if processes == 1 else 0)
         await tree.gone()
 
@@ -149,8 +149,8 @@ async def test_sigterm_under_load_cuts_no_answer_short(workers: Service) -> None
                 await connection.send("/users/1")
                 answer = await connection.answer()
             except asyncio.IncompleteReadError as cut:
-                # An idle connection may be closed just when the next request is on its way: then nothing of an answer
-                # came, and the client may ask again.
+                # The server may close an idle connection just as the next request is on its way. Then no byte of an
+                # answer has arrived, and the client may retry.
                 if cut.partial:
                     raise
                 return
@@ -174,7 +174,7 @@ async def test_sigterm_under_load_cuts_no_answer_short(workers: Service) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.prove)])
-async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
+async def test_workers_without_configured_stores_share_one_pair_and_leave_nothing_behind(
     directory: Path, number: signal.Signals
 ) -> None:
     port = str(free_port())
@@ -191,7 +191,7 @@ async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False) as client:
 
             async def is_ready() -> bool:
-                # Where there is more to do than the machine can, trust may lapse for a moment.
+                # On an overloaded machine, trust may lapse for a moment.
                 return bool((await client.get("/health/ready")).json()["status"] == "ready")
 
             await eventually(is_ready)
@@ -204,7 +204,7 @@ async def test_workers_without_stores_share_one_pair_and_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
-async def test_uvicorn_names_a_wrong_setting_and_does_not_try_again(tmp_path: Path, workers: str) -> None:
+async def test_uvicorn_names_an_invalid_setting_and_does_not_retry(tmp_path: Path, workers: str) -> None:
     async with terminal(
         tmp_path / "screen", "uvicorn", "app.main:app", "--port", str(free_port()), "--workers", workers,
         FOURWAYS_USERS_TTL="abc",
@@ -213,10 +213,10 @@ async def test_uvicorn_names_a_wrong_setting_and_does_not_try_again(tmp_path: Pa
     sentence = "FOURWAYS_USERS_TTL is 'abc': it must be a number of seconds."
     assert 1 <= uvicorn.screen.count(sentence) <= int(workers)
     assert "Traceback" not in uvicorn.screen, uvicorn.screen
-    assert code == (3 if workers == "1" else 0)  # Of its supervisor uvicorn has no other code.
+    assert code == (3 if workers == "1" else 0)  # Uvicorn's supervisor always exits with 0.
 
 
-async def test_workers_end_when_their_supervisor_was_killed(workers: Service) -> None:
+async def test_workers_end_when_their_supervisor_is_killed(workers: Service) -> None:
     async with _connections(workers, 30):
         tree = ProcessTree.of(workers.process.pid)
     workers.process.kill()
@@ -225,8 +225,8 @@ async def test_workers_end_when_their_supervisor_was_killed(workers: Service) ->
 
 
 async def _rush(service: Service, wire: PostgresWire, path: str, statement: str) -> list[Answer]:
-    """Many readers through all workers, at the cost of one query. It is held until the last reader has asked, so none
-    comes late."""
+    """Sends many readers through all workers, and checks that they cost one query. The query is held until the last
+    reader has sent its request, so none comes late."""
     before = wire.count(statement)
     async with _connections(service, CROWD) as connections, wire.holding(statement) as held:
         for connection in connections:
@@ -241,7 +241,7 @@ async def _rush(service: Service, wire: PostgresWire, path: str, statement: str)
 
 @asynccontextmanager
 async def _connections(service: Service, least: int) -> AsyncIterator[list[KeepAlive]]:
-    """Open connections, of which every worker has some: at least so many."""
+    """Yields at least that many open connections. Every worker has some of them."""
     connections: list[KeepAlive] = []
 
     async def open_one() -> None:
@@ -263,23 +263,23 @@ async def _connections(service: Service, least: int) -> AsyncIterator[list[KeepA
 
 
 def _workers(service: Service) -> list[psutil.Process]:
-    """The processes that serve: uvicorn itself, or those that it supervises."""
+    """Returns the processes that serve: uvicorn itself, or its workers."""
     return ProcessTree.of(service.process.pid).workers()
 
 
 def _sockets(worker: psutil.Process, service: Service) -> set[str]:
-    """In which states the worker has sockets at the service's port."""
+    """Returns the states of the worker's sockets at the service's port."""
     port = urlsplit(service.url).port
     return {one.status for one in worker.net_connections("tcp") if one.laddr.port == port}
 
 
 async def _is_draining(service: Service) -> bool:
-    """Whether the signal has reached every worker: none takes connections any more."""
+    """Returns whether the signal has reached every worker: none of them listens any more."""
     return not any(psutil.CONN_LISTEN in _sockets(worker, service) for worker in _workers(service))
 
 
 async def _refuses(service: Service) -> bool:
-    """Whether nobody takes connections any more."""
+    """Returns whether the port refuses connections."""
     try:
         connection = await KeepAlive.to(service.url)
     except OSError:
@@ -289,7 +289,7 @@ async def _refuses(service: Service) -> bool:
 
 
 async def _reads_counted(connection: KeepAlive) -> float:
-    """How many reads of users there were, as /metrics tells it through this connection."""
+    """Returns the number of reads of users, according to /metrics on this connection."""
     text = (await connection.ask("/metrics")).body.decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return sum(

@@ -20,7 +20,7 @@ REDIS, POSTGRES = "redis://localhost:6379/0", "postgresql://localhost/fourways"
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable is set, and there is no .env."""
+    """No variable is set, and there is no .env file."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -33,8 +33,8 @@ def test_every_setting_has_a_variable_and_a_default() -> None:
     assert (settings.host, settings.port, settings.directory) == ("127.0.0.1", 8000, Path(".fourways"))
 
 
-def test_a_connection_is_kept_for_longer_than_most_proxies_keep_it() -> None:
-    """Else they send a request to one that is just being closed, and answer 502."""
+def test_an_idle_connection_is_kept_longer_than_most_proxies_keep_it() -> None:
+    """Otherwise a proxy may send a request on a connection that is being closed, and answer 502."""
     assert read_settings().keep_alive > timedelta(minutes=1)
 
 
@@ -43,7 +43,7 @@ def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.Mo
     example = dict(line.split("=", 1) for line in lines)
     assert set(example) == set(VARIABLES)
     for variable, value in example.items():
-        if not variable.endswith("_URL"):  # They have no default: an example of one would be a server of its own.
+        if not variable.endswith("_URL"):  # The URLs have no default, so the example cannot show one.
             monkeypatch.setenv(variable, value)
     assert read_settings() == Settings(_env_file=None)
 
@@ -64,14 +64,14 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: st
     assert getattr(read_settings(), VARIABLES[variable]) != default
 
 
-def test_a_file_sets_what_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_env_file_sets_only_what_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nFOURWAYS_USERS_TTL=1.5\n")
     monkeypatch.setenv("PORT", "9001")
     settings = read_settings()
     assert (settings.port, settings.users_ttl) == (9001, timedelta(seconds=1.5))
 
 
-def test_hosts_are_a_list_in_whatever_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allowed_hosts_are_a_list_and_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOURWAYS_ALLOWED_HOSTS", "Shop.example, *.internal.example,my_app")
     assert read_settings().allowed_hosts == ("shop.example", "*.internal.example", "my_app")
 
@@ -113,7 +113,7 @@ def test_settings_do_not_change_once_they_are_read() -> None:
             for value in ("app:8000", "https://app", "app,", "*app", "a b", "app/")
         ),
         ("FOURWAYS_ABSENT_TTL", "-1", "FOURWAYS_ABSENT_TTL is '-1': it must be from 0.001 to 2592000 seconds."),
-        # Postgres takes 0 ms for "no limit", and no more ms than an int holds.
+        # Postgres treats 0 ms as "no limit", and accepts at most as many ms as fit an int.
         (
             "FOURWAYS_DATABASE_TIMEOUT",
             "0.0001",
@@ -145,7 +145,7 @@ def test_a_refusal_names_the_variable_and_its_value(
         ("DATABASE_URL", "me:gehe?im@gehe@host/db", "DATABASE_URL is '…@host/db': it must begin with postgresql://"),
     ],
 )
-def test_of_an_address_that_is_refused_no_password_is_shown(
+def test_a_refused_address_is_shown_without_its_password(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv("REDIS_URL", REDIS)
@@ -157,7 +157,7 @@ def test_of_an_address_that_is_refused_no_password_is_shown(
     assert "gehe" not in str(refusal.value)
 
 
-def test_each_wrong_variable_has_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_invalid_variable_has_its_own_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("FOURWAYS_USERS_TTL", "abc")
     with pytest.raises(SettingsError) as refusal:

@@ -1,6 +1,7 @@
-"""What an older version has left in the stores is carried once, and nothing of it is believed that could be wrong.
+"""Views that an older version has left in the stores are counted once, and none of its values that could be wrong is
+trusted.
 
-What stands in Redis is written here byte by byte, as that version wrote it: its entries, keys and values are a format.
+The tests write the contents of Redis byte by byte, as that version wrote them: entries, keys and values are a format.
 """
 
 import ast
@@ -33,7 +34,7 @@ from tests.terminal import terminal
 
 HOUR = timedelta(hours=1)
 KEPT = Path(__file__).parent / "caching" / "write_behind" / "kept_in_redis.txt"
-"""What the version before write-behind was a package of its own has kept in Redis of some calls, byte by byte."""
+"""Everything that some calls leave in Redis, byte by byte, from the version before write-behind had its own package."""
 RECORD = "INSERT INTO applied VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
 COUNT = """
 INSERT INTO page_views AS counted VALUES ($1, $2)
@@ -42,12 +43,12 @@ ON CONFLICT (page) DO UPDATE SET views = counted.views + excluded.views
 KINDS = re.compile(r"(.+?) (stream|string|hash)(?: for (?:\d+ days?, )?[\d:]+)?: (.*)")
 
 
-async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_and_double_nothing(
+async def test_an_upgrade_from_before_the_epochs_loses_and_doubles_no_view_and_trusts_no_value(
     endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three entries wait: the first was counted, and its flusher died before the acknowledgement; it had the second in
-    hand, and nobody has the third. One view has come with an idempotency key. A value is warm, and is not what Postgres
-    has.
+    """Three entries wait. The first was counted, but its flusher died before the acknowledgement. The second was
+    pending at that flusher, and the third was never delivered. One view came with an idempotency key. A cached value
+    is warm, but differs from the row in Postgres.
     """
     monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(seconds=1))
     stream = f"views:{{{number('home')}}}"
@@ -102,8 +103,8 @@ async def test_a_backlog_and_warm_values_of_the_schema_before_the_epochs_lose_an
 
 
 async def restore(redis: Redis, batches: str) -> dict[str, int]:
-    """Puts what the version before had accepted into Redis, with batch ids that begin with these letters. Answers how
-    much it is, by page."""
+    """Puts the entries that the previous version had accepted into Redis, with batch ids that begin with these letters.
+    Returns their sums by page."""
     accepted, _, _flushed = KEPT.read_text().partition("Flushed")
     accepted = accepted.replace("01MCC5RM00", batches).replace("<epoch>", "e" * 16).replace("<id of the entry>", "1-1")
     sums: dict[str, int] = {}
@@ -128,12 +129,12 @@ async def restore(redis: Redis, batches: str) -> dict[str, int]:
     return sums
 
 
-async def test_what_the_version_before_has_accepted_is_counted_once_while_both_versions_run(
+async def test_views_accepted_by_the_previous_version_count_once_while_both_versions_run(
     endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that it accepted waits, in every shard. Its flusher has committed an entry, and dies before it can forget it.
-    Another one commits and forgets the next entry, and one more is accepted there, while this version runs. Its clients
-    repeat their calls to this version.
+    """Entries of the previous version wait in every shard. Its flusher has committed an entry, and dies before it can
+    acknowledge it. While this version runs, another flusher of the previous version commits and acknowledges the next
+    entry, and the previous version accepts one more. Its clients retry their calls on this version.
     """
     monkeypatch.setattr("app.caching.write_behind.gathering.ABANDONED", timedelta(seconds=1))
     now = datetime.now(UTC)
@@ -162,7 +163,7 @@ async def test_what_the_version_before_has_accepted_is_counted_once_while_both_v
                 await views.add("home", 1, "visit-1")
                 await views.add_many({"home": 6, "news": 7, "c": 8, "d": 7}, "call-1")
                 await views.add("home", 1000)
-                # The version before goes on, in its own words.
+                # The previous version continues, with its own commands.
                 await count(in_hand)
                 more: Any = {b"batch": f"{of_now}{'0' * 15}Z", b"deltas": b'{"home":20000}', b"views": b"20000"}
                 async with redis.pipeline() as pipeline:

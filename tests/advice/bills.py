@@ -1,4 +1,4 @@
-"""Bills without a store: what each strategy costs, step by step, on the operations of a workload."""
+"""Bills without a store: the cost of each strategy, step by step, on the operations of a workload."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ NEVER, SECOND, MINUTE = timedelta(0), timedelta(seconds=1), timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A bill, as `pick` wants it."""
+    """A bill in the form that `pick` accepts."""
 
     name: str
     cost: float
@@ -23,12 +23,12 @@ class Bill:
     doubled: int = 0
 
 
-# What a step costs, where the shortest round trip to Redis costs 1: roughly as the lab measures it on one machine.
+# The cost of a step, if the shortest round trip to Redis costs 1: roughly as the lab measures it on one machine.
 HIT, LOAD, SAVE, OUTBOX = 1.4, 5.0, 8.0, 7.0
 
 
 def bills_of(workload: str, reads: float | None, ttl: timedelta) -> Iterator[Bill]:
-    """What each strategy costs on the operations of a workload, step by step; the first half warms the caches."""
+    """Yields the bill of each strategy on the operations of a workload. The first half only warms the caches."""
     operations = make(workload, requests=20_000, reads=reads).operations
     for name, hit, miss, write, keeps in (
         ("no cache", LOAD, LOAD, SAVE, False),

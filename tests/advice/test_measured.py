@@ -1,4 +1,4 @@
-"""The best strategy by measurement."""
+"""Picking the best strategy from measured bills."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -10,14 +10,14 @@ ASIDE, TTL, BEHIND = (Bill(name, 10) for name in (Choice.CACHE_ASIDE, Choice.TTL
 ANY = Needs(None, Loss.NOTHING, counts=True)
 
 
-def test_the_least_cost_is_picked_and_the_simplest_of_nearly_the_same() -> None:
+def test_the_cheapest_strategy_is_picked_or_the_simplest_of_nearly_equal_ones() -> None:
     cheap = replace(BEHIND, cost=6)
     assert pick(ANY, [cheap, TTL, ASIDE]) is cheap
     assert pick(ANY, [TTL, BEHIND, ASIDE]) is ASIDE
     assert pick(ANY, [replace(BEHIND, cost=7), TTL]) is TTL
 
 
-def test_what_was_measured_to_break_the_needs_is_not_picked() -> None:
+def test_a_strategy_whose_bill_breaks_the_needs_is_not_picked() -> None:
     stale = replace(TTL, cost=1, stale_reads=3, longest_stale=timedelta(seconds=61))
     assert pick(ANY, [stale, ASIDE]) is stale
     assert pick(Needs(MINUTE, Loss.NOTHING), [stale, ASIDE]) is ASIDE
@@ -29,7 +29,7 @@ def test_what_was_measured_to_break_the_needs_is_not_picked() -> None:
         assert pick(replace(ANY, loss=Loss.DASHBOARD), [broken, ASIDE]) is ASIDE
 
 
-def test_what_is_not_ours_is_never_picked() -> None:
+def test_a_bill_of_a_foreign_strategy_is_never_picked() -> None:
     assert pick(ANY, [Bill("no cache", 1), Bill("list queue", 1)]) is None
     assert pick(replace(ANY, loss=Loss.REVENUE), [BEHIND]) is None
     assert meets(ANY) == list(Choice)

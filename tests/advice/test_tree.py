@@ -1,4 +1,4 @@
-"""The advice is what the bill says, for workloads with stated needs; and it says why."""
+"""For workloads with stated needs, the advised strategy has the best bill; and the advice says why."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from app.lab.traces.workload import make
 from tests.advice.bills import MINUTE, NEVER, SECOND, bills_of
 
 WORKLOADS = [
-    # A workload, its share of reads where it is not its own, what its data must have, and the strategy.
+    # A workload, its share of reads if it differs from the default, the needs of its data, and the strategy.
     ("catalogue", None, Needs(MINUTE, Loss.DASHBOARD), Choice.CACHE_ASIDE),
     ("catalogue", None, Needs(NEVER, Loss.NOTHING), Choice.CACHE_ASIDE),
     ("read-heavy", None, Needs(NEVER, Loss.DASHBOARD), Choice.CACHE_ASIDE),
@@ -34,14 +34,14 @@ WORKLOADS = [
 
 
 @pytest.mark.parametrize(("workload", "reads", "needs", "strategy"), WORKLOADS)
-def test_what_is_advised_is_what_the_bill_says(
+def test_the_advised_strategy_has_the_best_bill(
     workload: str, reads: float | None, needs: Needs, strategy: Choice
 ) -> None:
     trace = make(workload, requests=20_000, reads=reads)
     advice = advise(needs, Traffic(trace.reads, trace.writes, trace.keys))
     bills = {bill.name: bill for bill in bills_of(workload, reads, ttl=needs.stale or MINUTE)}
 
-    # The best of the bill, found here without the tree: nothing is much cheaper, and nothing simpler about as cheap.
+    # The best bill, found without the tree: no strategy is much cheaper, and no simpler one is about as cheap.
     fits = {name: bills[name].cost for name in advice.meets if not bills[name].stale_reads or needs.stale != NEVER}
     best = next(name for name, cost in fits.items() if cost <= WORTH * min(fits.values()))
     assert advice.strategy == best == strategy
@@ -53,7 +53,9 @@ def test_what_is_advised_is_what_the_bill_says(
 @pytest.mark.parametrize("loss", Loss)
 @pytest.mark.parametrize("counts", [False, True])
 @pytest.mark.parametrize("reads", [0, 1, 10, 100, 1_000])
-def test_what_is_advised_always_meets_the_needs(stale: timedelta | None, loss: Loss, counts: bool, reads: int) -> None:
+def test_the_advised_strategy_always_meets_the_needs(
+    stale: timedelta | None, loss: Loss, counts: bool, reads: int
+) -> None:
     needs = Needs(stale, loss, counts)
     advice = advise(needs, Traffic(1_000 * reads, 1_000))
     assert advice.strategy in advice.meets
@@ -66,7 +68,7 @@ def test_what_is_advised_always_meets_the_needs(stale: timedelta | None, loss: L
         assert advice.meets == [Choice.WRITE_THROUGH]
 
 
-def test_the_reasons_name_each_question_its_answer_and_the_leaf() -> None:
+def test_the_reasons_name_each_question_each_answer_and_the_result() -> None:
     advice = advise(Needs(NEVER, Loss.DATA, counts=True), Traffic(300, 700, keys=10))
     stale, ratio, loss, so = advice.reasons
     assert stale.startswith("Can reads tolerate stale data? No. The article: write-through. Here: cache-aside and")
@@ -82,7 +84,7 @@ def _said(needs: Needs, reads: int, writes: int) -> str:
     return " ".join(advise(needs, Traffic(reads, writes)).reasons)
 
 
-def test_the_reason_says_where_the_facts_differ_from_the_article() -> None:
+def test_the_reasons_say_where_the_facts_differ_from_the_article() -> None:
     assert "Write-behind is out, whatever else speaks for it." in _said(Needs(None, Loss.REVENUE), 1, 9)
     assert "write-behind takes additions only" in _said(Needs(None, Loss.NOTHING), 1, 9)
     assert "belong in the database first" in _said(Needs(None, Loss.DATA), 1, 9)
@@ -90,12 +92,12 @@ def test_the_reason_says_where_the_facts_differ_from_the_article() -> None:
     assert "two readers never disagree" in _said(Needs(NEVER, Loss.REVENUE), 1, 1)
 
 
-def test_needs_that_leave_no_choice_are_sure_without_traffic() -> None:
+def test_needs_that_leave_no_choice_make_the_advice_sure_without_traffic() -> None:
     advice = advise(Needs(NEVER, Loss.REVENUE), Traffic(0, 0))
     assert (advice.strategy, advice.sure) == (Choice.WRITE_THROUGH, Sure.HIGH)
     assert advice.why == "The needs alone decide, whatever the ratio is."
 
 
-def test_counts_below_zero_are_refused() -> None:
+def test_negative_counts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"-1 reads and 2 writes cannot be\."):
         advise(Needs(None, Loss.NOTHING), Traffic(-1, 2))

@@ -8,7 +8,7 @@ def _sure(reads: int, writes: int) -> Advice:
     return advise(Needs(MINUTE, Loss.NOTHING), Traffic(reads, writes))
 
 
-def test_an_advice_is_surer_with_more_traffic_and_with_a_ratio_further_from_the_line() -> None:
+def test_advice_is_surer_with_more_traffic_and_a_ratio_further_from_the_line() -> None:
     assert _sure(0, 0).sure is Sure.LOW
     assert _sure(0, 0).why == "Nothing was read or written yet."
     assert _sure(10, 0).sure is Sure.LOW

@@ -1,1 +1,1 @@
-"""What a client can do on a connection besides asking: byte by byte, to `fourways serve` as it is run."""
+"""Everything that a client can do on a connection, byte by byte, tested on a real `fourways serve`."""

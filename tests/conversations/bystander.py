@@ -1,7 +1,7 @@
-"""A client beside others, in a process of its own: how long does it wait for each answer?
+"""A client in its own process, which measures how long it waits for each answer while other clients are active.
 
-It is run as a program, with a port and the server's pid, until its input ends, and prints the waits in milliseconds: of
-the clock, and of the server's work meanwhile, which is the same on a machine that others use, too.
+The program takes a port and the server's pid, and runs until its input ends. For each request, it prints two numbers in
+milliseconds: the wall-clock time, and the server's processor time, which other load on the machine does not change.
 """
 
 import json
@@ -17,7 +17,7 @@ PAUSE = 0.01
 
 
 def main() -> None:
-    """Asks again and again."""
+    """Sends requests until the input ends, and prints the waits."""
     port, pid = map(int, sys.argv[1:])
     line, server = socket.create_connection(("127.0.0.1", port)), psutil.Process(pid)
     waits = []

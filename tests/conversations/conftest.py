@@ -1,4 +1,4 @@
-"""`fourways serve`, once for all tests of this folder, with stores of its own. Each test has a page of its own."""
+"""`fourways serve`, once for all tests of this folder, with its own stores. Each test uses its own page."""
 
 from collections.abc import AsyncIterator
 
@@ -11,13 +11,13 @@ from tests.service import FOURWAYS, Service, serving
 
 @pytest.fixture(scope="package")
 async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
-    """It runs all the time, and would carry what others write."""
+    """The service's own stores: it runs all the time, and on shared stores it would flush the views of other tests."""
     async with fresh_stores(servers, 7) as stores:
         yield stores
 
 
 @pytest.fixture(scope="package")
 async def service(stores: Endpoints) -> AsyncIterator[Service]:
-    """One process, with the settings' defaults."""
+    """One process, with default settings."""
     async with serving(stores.redis_url, stores.database_url, command=FOURWAYS) as service:
         yield service

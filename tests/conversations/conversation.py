@@ -1,4 +1,4 @@
-"""One connection, spoken to in bytes."""
+"""One connection, used byte by byte."""
 
 import asyncio
 import json
@@ -15,24 +15,24 @@ JSON = b"Content-Type: application/json\r\n"
 
 
 class Conversation:
-    """What is said is not changed, and answers are read one by one."""
+    """A connection that sends bytes unchanged, and reads answers one by one."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def say(self, *parts: bytes) -> None:
-        """Each part leaves before the next one does."""
+        """Sends each part before the next one."""
         for part in parts:
             self._writer.write(part)
             await self._writer.drain()
             await asyncio.sleep(0)
 
     def say_all(self) -> None:
-        """Ends this half."""
+        """Closes the sending half of the connection."""
         self._writer.write_eof()
 
     async def answer(self, method: str = "GET") -> Answer:
-        """The next one. That to HEAD has no body."""
+        """Reads the next answer. An answer to HEAD has no body."""
         async with asyncio.timeout(PATIENCE):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status, *lines = head.rstrip().split("\r\n")
@@ -42,11 +42,11 @@ class Conversation:
         return Answer(int(status.split()[1]), headers, body)
 
     async def answers(self, count: int) -> list[Answer]:
-        """So many."""
+        """Reads that many answers."""
         return [await self.answer() for _ in range(count)]
 
     async def refusal(self) -> tuple[int, str]:
-        """The status of an answer that is a problem, and the last one, and what it says."""
+        """Reads a problem after which the server closes the connection, and returns its status and its detail."""
         answer = await self.answer()
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["connection"] == "close"
@@ -56,18 +56,18 @@ class Conversation:
         return answer.status, said["detail"]
 
     async def rest(self) -> bytes:
-        """All that comes until the other side ends."""
+        """Reads until the other side closes the connection."""
         async with asyncio.timeout(PATIENCE):
             return await self._reader.read()
 
     def hang_up(self) -> None:
-        """Ends it without a word."""
+        """Aborts the connection."""
         self._writer.transport.abort()
 
 
 @asynccontextmanager
 async def conversation(service: Service | Home) -> AsyncIterator[Conversation]:
-    """A new one."""
+    """Yields a new connection."""
     where = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     try:
@@ -77,7 +77,7 @@ async def conversation(service: Service | Home) -> AsyncIterator[Conversation]:
 
 
 def asks(target: str = "/products/NONE", *fields: bytes, method: str = "GET", body: bytes | None = None) -> bytes:
-    """A request; with a body, it declares its length."""
+    """Returns a request. With a body, it declares the length."""
     lines: Sequence[bytes] = [b"Host: fourways\r\n", *(b"%b\r\n" % field for field in fields)]
     if body is not None:
         lines = [*lines, JSON, b"Content-Length: %d\r\n" % len(body)]
@@ -85,11 +85,11 @@ def asks(target: str = "/products/NONE", *fields: bytes, method: str = "GET", bo
 
 
 def views(page: str, count: int, *fields: bytes) -> bytes:
-    """So many views of a page."""
+    """Returns a request that adds that many views of a page."""
     return asks(f"/page-views/{page}", *fields, method="POST", body=b'{"count": %d}' % count)
 
 
 def in_chunks(target: str, *chunks: bytes, end: bytes = b"0\r\n\r\n", fields: bytes = b"") -> bytes:
-    """A POST whose body comes in chunks."""
+    """Returns a POST with a chunked body."""
     head = f"POST {target} HTTP/1.1\r\n".encode() + b"Host: fourways\r\nTransfer-Encoding: chunked\r\n" + JSON + fields
     return head + b"\r\n" + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + end

@@ -1,7 +1,8 @@
-"""What a client may say on one connection, made up from a seed, and what it must be answered.
+"""Random requests on one connection, generated from a seed, and the expected answers.
 
-Requests good and bad, one behind the other; bodies by their length, or in chunks; upgrades; cuts anywhere; and an end:
-half of it, none, or what is no request. Each answer is that of the whole way: the application alone, asked in its turn.
+There are good and bad requests in a row, bodies with a length or in chunks, upgrades, splits anywhere, and an end: a
+half-close, none, or bytes that are no request. Each answer must equal that of the whole way: the application alone,
+with one request at a time.
 """
 
 import itertools
@@ -24,7 +25,7 @@ COUNTED = "/page-views/counted"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, without how it is sent."""
+    """A request, independent of how it is sent."""
 
     method: str
     target: str
@@ -50,7 +51,7 @@ Told = tuple[int, bytes, str | None, str | None]
 
 
 async def whole_way(client: httpx.AsyncClient) -> Mapping[int, Told]:
-    """What each of `ASKS` is answered, by its place."""
+    """Returns the answer to each of `ASKS`, by its position."""
     answers: dict[int, Told] = {}
     for place, ask in enumerate(ASKS):
         fields = ({} if ask.body is None else {"Content-Type": "application/json"}) | dict(ask.fields)
@@ -62,7 +63,7 @@ async def whole_way(client: httpx.AsyncClient) -> Mapping[int, Told]:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """One connection's requests, None for a view; the parts in which they are sent; and the end."""
+    """The requests of one connection, None for a view; the parts in which they are sent; and the end."""
 
     asks: Sequence[int | None]
     parts: Sequence[bytes]
@@ -72,7 +73,7 @@ class Talk:
 
 
 def made_up(seed: int) -> Talk:
-    """The same for the same seed."""
+    """Generates a talk. The same seed always gives the same talk."""
     chance = random.Random(seed)
     asks = [chance.choice([None, chance.randrange(len(ASKS))]) for _ in range(chance.randint(1, 8))]
     sent = b"".join(_spelled(VIEW if ask is None else ASKS[ask], chance) for ask in asks)

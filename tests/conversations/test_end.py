@@ -1,4 +1,4 @@
-"""The service ends: what has come as a whole is answered, and what has not is refused, and nobody is waited for."""
+"""The service stops: it answers complete requests, refuses incomplete ones, and waits for no client."""
 
 import asyncio
 import signal
@@ -21,11 +21,12 @@ HALVES = {
 }
 
 
-async def test_what_has_not_come_to_its_end_is_refused_and_what_is_under_way_answered(
+async def test_at_shutdown_requests_in_flight_are_answered_and_incomplete_ones_refused(
     home: Home, endpoints: Endpoints
 ) -> None:
-    """Six requests have begun, each behind an answer that shows that they were read; a seventh one waits for Postgres ·
-    SIGTERM · the six are refused while the seventh waits · it is answered, and the process ends"""
+    """Six requests are incomplete, each after an answer that shows that its beginning was read; a seventh request waits
+    for Postgres · SIGTERM · the six are refused while the seventh waits · the seventh is answered, and the process
+    ends"""
     async with (
         PostgresWire(endpoints.database_url) as wire,
         wire.holding(r"^SELECT .*\bFROM users\b") as held,
@@ -40,7 +41,8 @@ async def test_what_has_not_come_to_its_end_is_refused_and_what_is_under_way_ans
         busy = await stack.enter_async_context(conversation(home))
         await busy.say(asks("/users/1"))
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-        # Behind one that waits as well comes a head in the same write, and then no body, but the end of this half.
+        # Another waiting request is followed, in the same write, by a head whose body never comes: the client
+        # half-closes.
         cut = await stack.enter_async_context(conversation(home))
         bodiless = b"POST /page-views/cut HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
         await cut.say(asks("/users/2", JSON.rstrip(), method="PATCH", body=b'{"name":"Ada"}') + bodiless)

@@ -1,4 +1,5 @@
-"""What is refused before the application sees it: as a problem, in its turn, and then the connection ends."""
+"""Requests that are refused before they reach the application: each gets a problem, in its turn, and then its
+connection is closed."""
 
 import pytest
 
@@ -30,32 +31,32 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("sent", "status", "says"), REFUSED.values(), ids=REFUSED)
-async def test_it_is_refused_with_a_sentence(service: Service, sent: bytes, status: int, says: str) -> None:
+async def test_a_bad_head_is_refused_with_a_sentence(service: Service, sent: bytes, status: int, says: str) -> None:
     async with conversation(service) as client:
         await client.say(sent)
         assert await client.refusal() == (status, says)
 
 
 @pytest.mark.parametrize(("sent", "status", "says"), REFUSED.values(), ids=REFUSED)
-async def test_who_goes_on_sending_still_reads_it_behind_the_answers_before(
+async def test_a_client_that_keeps_sending_can_still_read_the_refusal(
     service: Service, sent: bytes, status: int, says: str
 ) -> None:
-    """A close with unread bytes would be a reset, which takes the refusal away."""
+    """A close with unread bytes would be a reset, which would discard the refusal."""
     async with conversation(service) as client:
         await client.say(asks() * 3 + sent, b"x" * 100_000)
         assert [answer.status for answer in await client.answers(3)] == [404] * 3
         assert await client.refusal() == (status, says)
 
 
-async def test_what_is_no_http_is_told_so_behind_a_head_without_a_body(service: Service) -> None:
-    """Whose method the parser has kept."""
+async def test_bytes_that_are_not_http_are_refused_with_a_body_after_a_head_request(service: Service) -> None:
+    """The parser still has the method of the HEAD request."""
     async with conversation(service) as client:
         await client.say(asks("/products/NONE", method="HEAD") + b"NONSENSE\r\n\r\n")
         assert (await client.answer("HEAD")).status == 404
         assert await client.refusal() == (400, NO_HTTP)
 
 
-async def test_what_is_just_short_enough_is_answered(service: Service) -> None:
+async def test_a_request_just_below_the_limits_is_answered(service: Service) -> None:
     async with conversation(service) as client:
         await client.say(asks("/" + "x" * 60_000, *[b"X: " + b"x" * 320] * 98))
         assert (await client.answer()).status == 404
@@ -71,7 +72,7 @@ async def test_a_body_that_is_too_large_is_refused_and_the_next_request_answered
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 @pytest.mark.parametrize("trailer", [b"If-Match: *", b"Origin: http://evil.example", b"Host: evil.example"])
-async def test_what_comes_behind_a_body_is_no_header_field(service: Service, trailer: bytes, cut: bool) -> None:
+async def test_a_trailer_is_not_treated_as_a_header_field(service: Service, trailer: bytes, cut: bool) -> None:
     head = b"POST /page-views/trailers HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     rest = b"0\r\n%b\r\n\r\n" % trailer
     async with conversation(service) as client:

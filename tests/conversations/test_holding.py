@@ -1,7 +1,7 @@
-"""No request holds the event loop: what is hostile is bounded before it is read, and mistakes are not listed for ever.
+"""No request blocks the event loop: hostile bodies are bounded before they are parsed, and lists of mistakes are short.
 
-In this process, past the connection, which has limits of its own; and in time of the processor, which no other program
-takes part in.
+The tests run in this process, and bypass the connection, which has its own limits. They measure processor time, which
+other programs do not change.
 """
 
 import asyncio
@@ -25,22 +25,22 @@ MANY, ONE = "/page-views", "/users"
 
 
 def filled(piece: bytes, size: int, begin: bytes = b"", end: bytes = b"") -> bytes:
-    """So many bytes of the same."""
+    """Returns that many bytes, filled with repetitions of `piece`."""
     return begin + piece * ((size - len(begin) - len(end)) // len(piece)) + end
 
 
 def fields(size: int) -> bytes:
-    """An object of unknown fields."""
+    """Returns an object of unknown fields."""
     return b"{" + b",".join(b'"%x":1' % number for number in range(size // 12)) + b"}"
 
 
 def long_views(count: int) -> bytes:
-    """Views of so many pages, each with a long name: nothing is wrong with them."""
+    """Returns valid views of that many pages, each with a long name."""
     return json.dumps({"views": [{"page": f"{number:05}" + "x" * 375} for number in range(count)]}).encode()
 
 
 def bad_views(count: int, each: int) -> bytes:
-    """Views of which each has so many unknown fields."""
+    """Returns views, each with that many unknown fields."""
     return json.dumps({"views": [{f"x{number}": 1 for number in range(each)}] * count}).encode()
 
 
@@ -64,14 +64,14 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("path", "body", "status"), BODIES.values(), ids=BODIES)
-async def test_a_hostile_body_is_answered_in_a_few_words(
+async def test_a_hostile_body_gets_a_short_answer(
     client: httpx.AsyncClient, path: str, body: bytes, status: int
 ) -> None:
     answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, len(answer.content) < 3000) == (status, True)
 
 
-async def test_of_a_batch_with_very_many_mistakes_they_are_only_counted(client: httpx.AsyncClient) -> None:
+async def test_very_many_mistakes_of_a_batch_are_only_counted(client: httpx.AsyncClient) -> None:
     answer = await client.post("/page-views", json={"views": [{"x": 1, "y": 2}] * 5_000})
     assert answer.json()["detail"] == "body has 15,000 mistakes."
     assert MOST_FINDINGS < 15_000
@@ -80,7 +80,7 @@ async def test_of_a_batch_with_very_many_mistakes_they_are_only_counted(client: 
 @pytest.mark.parametrize(
     ("method", "path", "name"), [("GET", "/page-views/home", "If-None-Match"), ("DELETE", "/users/1", "If-Match")]
 )
-async def test_millions_of_commas_are_no_precondition(
+async def test_a_precondition_of_millions_of_commas_is_refused(
     client: httpx.AsyncClient, method: str, path: str, name: str
 ) -> None:
     answer = await client.request(method, path, headers={name: "," * MEGABYTES})
@@ -91,7 +91,7 @@ async def test_millions_of_commas_are_no_precondition(
 
 
 async def _chunks(body: bytes) -> AsyncIterator[bytes]:
-    """As a connection brings them."""
+    """Yields the parts of a body as a connection delivers them."""
     for at in range(0, len(body), 65_536):
         yield body[at : at + 65_536]
         await asyncio.sleep(0)
@@ -99,7 +99,7 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
 
 @pytest.fixture
 def seldom_collected() -> Iterator[None]:
-    """The collector as it is set while the application runs: in a test, the application does not set it."""
+    """The thresholds of the garbage collector as in a running service; in tests, the application does not set them."""
     thresholds = gc.get_threshold()
     gc.set_threshold(*SELDOM)
     yield
@@ -109,7 +109,9 @@ def seldom_collected() -> Iterator[None]:
 @pytest.mark.prove
 @pytest.mark.usefixtures("seldom_collected")
 @pytest.mark.parametrize(("path", "body", "status"), BODIES.values(), ids=BODIES)
-async def test_it_does_not_hold_the_loop(client: httpx.AsyncClient, path: str, body: bytes, status: int) -> None:
+async def test_a_hostile_body_does_not_block_the_event_loop(
+    client: httpx.AsyncClient, path: str, body: bytes, status: int
+) -> None:
     longest = 0.0
 
     async def others() -> None:
@@ -131,8 +133,8 @@ async def test_it_does_not_hold_the_loop(client: httpx.AsyncClient, path: str, b
 
 
 @pytest.mark.parametrize("kind", ["no JSON", "cut off"])
-async def test_bodies_that_came_to_nothing_are_let_go_at_once(service: Service, kind: str) -> None:
-    """Errors that hold a body of megabytes in a circle would stay until the collector has seen many objects."""
+async def test_the_memory_of_failed_bodies_is_released_at_once(service: Service, kind: str) -> None:
+    """An error in a reference cycle would keep its body of megabytes until the garbage collector's next run."""
     process, port = psutil.Process(service.process.pid), int(service.url.rpartition(":")[2])
     body = b'{"views":"' + b"a" * (4 * 2**20 - 300)
     length = len(body) + (kind == "cut off")
@@ -148,7 +150,7 @@ async def test_bodies_that_came_to_nothing_are_let_go_at_once(service: Service, 
             assert b" 400 " in await reader.readline()
         else:
             writer.write_eof()
-            await reader.read()  # The service has noticed.
+            await reader.read()  # Now the service has noticed.
         writer.close()
         await writer.wait_closed()
         sizes.append(process.memory_info().rss)

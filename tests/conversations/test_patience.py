@@ -1,4 +1,4 @@
-"""How long a client may take, and how many there may be: whoever sends nothing keeps nobody outside."""
+"""Time limits for clients, and the limit on connections: silent clients keep no other client out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ HALF = b"GET /products/NONE HTTP/1.1\r\nHost: fourways\r\n"
 SHORT = dict.fromkeys(("FOURWAYS_HEADER_TIMEOUT", "FOURWAYS_BODY_TIMEOUT", "FOURWAYS_KEEP_ALIVE"), "1")
 FEW = 4
 DESCRIPTORS = 200
-"""So many are allowed: some go to the stores and to files."""
+"""Limit of descriptors. Some of them are used for the stores and for files."""
 ALLOWED = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}))
@@ -29,29 +29,29 @@ main()
 
 @pytest.fixture(scope="module")
 async def impatient(stores: Endpoints) -> AsyncIterator[Service]:
-    """It waits for a second, whatever for."""
+    """A service whose time limits are all one second."""
     async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, workers=1, **SHORT) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 async def small(stores: Endpoints) -> AsyncIterator[Service]:
-    """It has four connections, and patience."""
+    """A service with four connections and long time limits."""
     patient = {"FOURWAYS_CONNECTIONS": str(FEW), "FOURWAYS_DATABASE_TIMEOUT": "120"}
     async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, workers=1, **patient) as service:
         yield service
 
 
 @pytest.mark.parametrize("sent", [b"G", HALF, HALF + b"X: "], ids=["method", "field", "value"])
-async def test_a_head_that_does_not_end_is_refused(impatient: Service, sent: bytes) -> None:
+async def test_an_incomplete_head_is_refused(impatient: Service, sent: bytes) -> None:
     async with conversation(impatient) as client:
         await client.say(asks() + sent)
         assert (await client.answer()).status == 404
         assert await client.refusal() == (408, SLOW)
 
 
-async def test_a_head_that_comes_letter_by_letter_is_refused(impatient: Service) -> None:
-    """Each of them in time."""
+async def test_a_head_sent_byte_by_byte_is_refused(impatient: Service) -> None:
+    """Each byte arrives in time."""
     async with conversation(impatient) as client:
         await client.say(b"GET /")
         refusal = asyncio.create_task(client.refusal())
@@ -61,7 +61,7 @@ async def test_a_head_that_comes_letter_by_letter_is_refused(impatient: Service)
         assert await refusal == (408, SLOW)
 
 
-async def test_a_body_that_does_not_end_is_refused_and_not_done(impatient: Service) -> None:
+async def test_an_incomplete_body_is_refused_and_nothing_is_done(impatient: Service) -> None:
     async with conversation(impatient) as client:
         await client.say(views("slow", 5)[:-1])
         assert await client.refusal() == (408, SLOW)
@@ -70,27 +70,27 @@ async def test_a_body_that_does_not_end_is_refused_and_not_done(impatient: Servi
         assert (await other.answer()).json()["views"] == 0
 
 
-async def test_an_idle_connection_ends(impatient: Service) -> None:
+async def test_an_idle_connection_is_closed(impatient: Service) -> None:
     async with conversation(impatient) as new, conversation(impatient) as used:
         await used.say(asks())
         assert (await used.answer()).status == 404
         assert await used.rest() == await new.rest() == b""
 
 
-async def test_the_rest_of_a_body_that_was_refused_is_not_waited_for(impatient: Service) -> None:
+async def test_the_service_does_not_wait_for_the_rest_of_a_refused_body(impatient: Service) -> None:
     async with conversation(impatient) as client:
         await client.say(asks("/users", method="POST", body=b" " * 70_000)[:-1000])
         assert (await client.answer()).status == 413
         assert await client.rest() == b""
 
 
-async def test_answers_that_nobody_reads_are_given_up(impatient: Service) -> None:
+async def test_connections_of_clients_that_never_read_are_closed(impatient: Service) -> None:
     process = psutil.Process(impatient.process.pid)
     before = process.num_fds()
     async with AsyncExitStack() as stack:
         for _ in range(5):
             client = await stack.enter_async_context(conversation(impatient))
-            # More than both sides' buffers hold.
+            # The answers are more than the buffers of both sides hold.
             stack.callback(asyncio.create_task(client.say(asks("/openapi.json") * 1000)).cancel)
 
         async def are_gone() -> bool:
@@ -100,7 +100,7 @@ async def test_answers_that_nobody_reads_are_given_up(impatient: Service) -> Non
         await eventually(are_gone)
 
 
-async def test_whoever_has_been_silent_for_longest_makes_room(small: Service) -> None:
+async def test_the_connection_that_was_silent_longest_makes_room(small: Service) -> None:
     async with AsyncExitStack() as stack:
         halves = [await stack.enter_async_context(conversation(small)) for _ in range(3 * FEW)]
         for half in halves:
@@ -113,8 +113,8 @@ async def test_whoever_has_been_silent_for_longest_makes_room(small: Service) ->
             assert (await halves[-1].answer()).status == 404
 
 
-async def test_whoever_is_being_answered_stays_and_a_new_one_is_refused(small: Service, stores: Endpoints) -> None:
-    """Four wait for a lock of Postgres · a fifth comes · the lock is released"""
+async def test_busy_connections_stay_and_a_new_one_is_refused(small: Service, stores: Endpoints) -> None:
+    """Four clients wait for a lock in Postgres · a fifth client connects · the lock is released"""
     locker = await asyncpg.connect(stores.database_url)
 
     async def is_busy() -> bool:
@@ -141,7 +141,7 @@ async def test_whoever_is_being_answered_stays_and_a_new_one_is_refused(small: S
     await locker.close()
 
 
-async def test_when_there_are_more_clients_than_descriptors_a_good_one_is_answered(stores: Endpoints) -> None:
+async def test_a_good_client_is_answered_when_there_are_more_clients_than_descriptors(stores: Endpoints) -> None:
     async with (
         serving(stores.redis_url, stores.database_url, command=("-c", ALLOWED, "serve")) as service,
         AsyncExitStack() as stack,

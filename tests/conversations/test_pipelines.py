@@ -1,4 +1,4 @@
-"""Requests that do not wait for answers, and clients that have said all."""
+"""Pipelined requests, and clients that half-close."""
 
 import asyncio
 import socket
@@ -16,8 +16,8 @@ MEMORY = 64 * 2**20
 LOOKS = 50
 
 
-async def test_all_of_a_pipeline_is_answered_in_its_order(service: Service) -> None:
-    """Hundreds in one write, with bodies between them."""
+async def test_a_pipeline_is_answered_in_order(service: Service) -> None:
+    """Hundreds of requests, some with bodies, arrive in one write."""
     async with conversation(service) as client:
         await client.say(b"".join(views("order", 1) + asks(f"/products/{number}") for number in range(200)))
         for number in range(200):
@@ -26,14 +26,14 @@ async def test_all_of_a_pipeline_is_answered_in_its_order(service: Service) -> N
             assert missing.json()["detail"] == f"There is no product {number}."
 
 
-async def test_the_body_of_the_next_request_is_read_when_it_is_its_turn(service: Service) -> None:
-    """One body and the head behind it are parsed · what follows waits · it is the rest of that request"""
+async def test_the_body_of_a_pipelined_request_is_read_in_its_turn(service: Service) -> None:
+    """A body and the head after it are parsed · the following bytes wait · they are the rest of the second request"""
     async with conversation(service) as client:
         await client.say(views("bodies", 1) * 200)
         assert [answer.json()["views"] for answer in await client.answers(200)] == list(range(1, 201))
 
 
-async def test_a_pipeline_is_answered_alike_wherever_it_is_cut(service: Service) -> None:
+async def test_a_pipeline_gets_the_same_answers_wherever_it_is_split(service: Service) -> None:
     whole = asks() + in_chunks("/page-views/cut", b'{"count"', b": 2}") + views("cut", 3) * 2 + asks("/users/0")
     for at in range(1, len(whole)):
         async with conversation(service) as client:
@@ -42,10 +42,10 @@ async def test_a_pipeline_is_answered_alike_wherever_it_is_cut(service: Service)
 
 
 @pytest.mark.parametrize("request_", [asks("/openapi.json"), views("never", 1)], ids=["reads", "writes"])
-async def test_clients_that_ask_and_never_read_do_not_fill_the_memory(service: Service, request_: bytes) -> None:
-    """Each sends until nothing more is taken: while another client is answered fifty times, not a byte.
+async def test_clients_that_never_read_their_answers_do_not_fill_the_memory(service: Service, request_: bytes) -> None:
+    """Each client sends until the service reads no more: not a byte while another client is answered fifty times.
 
-    Whoever reads on behind a request that is being answered keeps all of them.
+    A service that continued to read behind a request in flight would buffer all requests.
     """
     process, where = psutil.Process(service.process.pid), urlsplit(service.url)
     lines = [socket.create_connection((where.hostname or "", where.port or 0)) for _ in range(20)]
@@ -71,7 +71,7 @@ async def test_clients_that_ask_and_never_read_do_not_fill_the_memory(service: S
     await other.close()
 
 
-async def test_who_has_said_all_is_answered_and_then_the_connection_ends(service: Service) -> None:
+async def test_a_half_closing_client_is_answered_and_then_the_connection_is_closed(service: Service) -> None:
     async with conversation(service) as client:
         await client.say(asks())
         client.say_all()
@@ -79,7 +79,7 @@ async def test_who_has_said_all_is_answered_and_then_the_connection_ends(service
         assert await client.rest() == b""
 
 
-async def test_who_has_said_all_of_a_pipeline_gets_all_answers(service: Service) -> None:
+async def test_a_half_closing_client_gets_all_answers_of_its_pipeline(service: Service) -> None:
     async with conversation(service) as client:
         await client.say(asks() * 20 + views("said-all", 5) + asks("/page-views/said-all"))
         client.say_all()
@@ -90,8 +90,8 @@ async def test_who_has_said_all_of_a_pipeline_gets_all_answers(service: Service)
 
 
 @pytest.mark.parametrize("at", [3, 40, -5])
-async def test_what_breaks_off_is_not_done_and_leaves_nothing(service: Service, at: int) -> None:
-    """In its head, or in its body; behind a request that is answered."""
+async def test_an_aborted_request_is_not_carried_out_and_leaves_nothing_behind(service: Service, at: int) -> None:
+    """The request ends in its head or in its body, after a request that is answered."""
     process = psutil.Process(service.process.pid)
     before = process.num_fds()
     for _ in range(20):
@@ -110,8 +110,8 @@ async def test_what_breaks_off_is_not_done_and_leaves_nothing(service: Service, 
         assert (await client.answer()).json()["views"] == 0
 
 
-async def test_a_slow_reader_gets_everything(service: Service) -> None:
-    """It reads only when the answers fill both sides' buffers."""
+async def test_a_slow_reader_gets_all_answers(service: Service) -> None:
+    """The client begins to read only when the answers have filled the buffers of both sides."""
     async with conversation(service) as client:
         count = 100
         saying = asyncio.create_task(client.say(asks("/openapi.json") * count))

@@ -1,4 +1,4 @@
-"""Whatever a client says, and however: each answer is that of the whole way, and nobody else is the worse for it."""
+"""Whatever a client sends, and however: each answer equals that of the whole way, and no other client suffers."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ ENDLESS = 2_000_000
 async def whole(
     service: Service, stores: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Mapping[int, Told]]:
-    """What the same application answers without connections, and without the direct way."""
+    """The answers of the same application without connections, and without the direct way."""
     monkeypatch.setattr(direct_way, "WAYS", {})
     sql = await asyncpg.connect(stores.database_url)
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com') ON CONFLICT DO NOTHING")
@@ -47,7 +47,7 @@ async def whole(
 
 
 async def carried_out(service: Service, seed: int, whole: Mapping[int, Told]) -> int:
-    """Talks as the seed says, and compares. Answers how many views were counted, as far as it was told."""
+    """Runs the talk of a seed, and compares the answers. Returns how many views were acknowledged."""
     talk = made_up(seed)
     async with conversation(service) as client:
         saying = asyncio.create_task(client.say(*talk.parts))
@@ -65,7 +65,7 @@ async def carried_out(service: Service, seed: int, whole: Mapping[int, Told]) ->
                     assert told(answer) == whole[ask], (seed, ask)
             if talk.refusal is not None:
                 assert (await client.refusal())[0] == talk.refusal, seed
-            await asyncio.gather(saying, return_exceptions=True)  # Who was refused need not hear all.
+            await asyncio.gather(saying, return_exceptions=True)  # After a refusal, the service need not read the rest.
             if talk.half_closes:
                 client.say_all()
                 assert await client.rest() == b"", seed
@@ -75,12 +75,13 @@ async def carried_out(service: Service, seed: int, whole: Mapping[int, Told]) ->
 
 
 def told(answer: Answer) -> Told:
-    """What is compared of an answer."""
+    """Returns the parts of an answer that are compared."""
     return answer.status, answer.body, answer.headers.get("content-type"), answer.headers.get("etag")
 
 
 async def all_carried_out(service: Service, seeds: range, whole: Mapping[int, Told]) -> None:
-    """So many talks, several at once; then the views are those that were answered, and at most those that were sent."""
+    """Runs these talks, several at once. Then checks that the views are at least those that were acknowledged, and at
+    most those that were sent."""
     before = await seen(service)
     turns = asyncio.Semaphore(AT_ONCE)
 
@@ -94,33 +95,35 @@ async def all_carried_out(service: Service, seeds: range, whole: Mapping[int, To
 
 
 async def seen(service: Service) -> int:
-    """The views so far."""
+    """Returns the views so far."""
     async with conversation(service) as client:
         await client.say(asks(COUNTED))
         return int((await client.answer()).json()["views"])
 
 
-async def test_a_sample_is_answered_as_on_the_whole_way(service: Service, whole: Mapping[int, Told]) -> None:
+async def test_a_sample_of_random_talk_is_answered_as_on_the_whole_way(
+    service: Service, whole: Mapping[int, Told]
+) -> None:
     process = psutil.Process(service.process.pid)
     before = process.num_fds()
     await all_carried_out(service, range(120), whole)
 
     async def all_have_left() -> bool:
-        return bool(process.num_fds() <= before + 8)  # The stores' pools may have grown.
+        return bool(process.num_fds() <= before + 8)  # The pools of the stores may have grown.
 
     await eventually(all_have_left)
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(600)
-async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
+async def test_thousands_of_random_talks_are_answered_as_on_the_whole_way_and_delay_nobody(
     service: Service, whole: Mapping[int, Told], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Beside them twenty clients ask and never read, and ten send their bodies in chunks of one byte, or nothing at all
-    but blank lines."""
+    """Meanwhile, twenty clients send requests and never read, and ten send bodies in chunks of one byte, or only blank
+    lines."""
     process = psutil.Process(service.process.pid)
     async with conversation(service) as first:
-        await first.say(asks("/openapi.json"))  # Made at the first time, and kept.
+        await first.say(asks("/openapi.json"))  # The first request makes the document, which stays in memory.
         assert (await first.answer()).status == 200
     await all_carried_out(service, range(50), whole)
     idle = peak = process.memory_info().rss
@@ -151,11 +154,11 @@ async def test_thousands_are_answered_as_on_the_whole_way_and_nobody_else_waits(
             f"{longest:.0f} ms, and {work[-1]:.0f} ms of the server's work; p99 {work[len(work) * 99 // 100]:.0f} ms"
         )
     assert peak - idle < MEMORY
-    # The first one comes when all others begin, and trust in Redis may lapse: then it asks Postgres, too.
+    # The first request comes when all others begin. Trust in Redis may lapse then, so that request also asks Postgres.
     assert work[len(work) * 99 // 100] <= NOBODY_WAITS
 
 
-def test_a_seed_says_the_same_each_time() -> None:
+def test_a_seed_always_gives_the_same_talk() -> None:
     talks: list[Talk] = [made_up(seed) for seed in range(300)]
     assert talks == [made_up(seed) for seed in range(300)]
     assert {talk.refusal for talk in talks} == {None, 400, 414, 431}

@@ -1,4 +1,4 @@
-"""What stands in a request line besides a path."""
+"""Request lines with more than a path: authorities and versions."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ NO = "This service does not answer to {}: if it should, name it in FOURWAYS_ALLO
 
 @pytest.fixture(scope="module")
 async def careful(stores: Endpoints) -> AsyncIterator[Service]:
-    """It answers to localhost and to addresses only."""
+    """A service that answers only to localhost and to addresses."""
     async with serving(stores.redis_url, stores.database_url, command=FOURWAYS, FOURWAYS_ALLOWED_HOSTS="") as service:
         yield service
 
@@ -31,7 +31,7 @@ async def careful(stores: Endpoints) -> AsyncIterator[Service]:
         (b"http://localhost/products/http://x", 404),
     ],
 )  # fmt: skip
-async def test_a_target_with_an_authority_is_its_path(
+async def test_an_absolute_target_is_treated_like_its_path(
     careful: Service, target: bytes, status: int, fields: bytes
 ) -> None:
     async with conversation(careful) as client:
@@ -55,7 +55,7 @@ async def test_a_target_with_an_authority_is_its_path(
         (b"GET http://localhost/users HTTP/1.0", LOCALHOST * 2, "There is more than one Host in the request."),
     ],
 )  # fmt: skip
-async def test_the_authority_of_a_target_is_what_is_judged(
+async def test_the_authority_of_an_absolute_target_is_checked(
     careful: Service, line: bytes, fields: bytes, says: str
 ) -> None:
     async with conversation(careful) as client:
@@ -64,8 +64,8 @@ async def test_the_authority_of_a_target_is_what_is_judged(
         assert (answer.status, answer.json()["type"], answer.json()["detail"]) == (400, "unknown-host", says)
 
 
-async def test_a_host_beside_an_authority_is_not_looked_at(careful: Service) -> None:
-    """RFC 9112, section 3.2.2. Also where a page says that it is of the same site."""
+async def test_the_host_field_is_ignored_when_the_target_has_an_authority(careful: Service) -> None:
+    """RFC 9112, section 3.2.2. This also holds for a page whose Origin matches the ignored Host."""
     async with conversation(careful) as client:
         await client.say(b"GET http://localhost/users HTTP/1.1\r\n" + EVIL + b"\r\n")
         await client.say(
@@ -75,15 +75,15 @@ async def test_a_host_beside_an_authority_is_not_looked_at(careful: Service) -> 
 
 
 @pytest.mark.parametrize("target", [b"ftp://localhost/users", b"http:///users", b"http://", b"users"])
-async def test_what_is_no_target_is_refused(careful: Service, target: bytes) -> None:
+async def test_an_invalid_target_is_refused(careful: Service, target: bytes) -> None:
     async with conversation(careful) as client:
         await client.say(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, LOCALHOST))
         assert await client.refusal() == (400, NO_HTTP)
 
 
 @pytest.mark.parametrize("version", [b"1.2", b"1.9"])
-async def test_a_later_minor_version_is_answered_as_the_one_that_is_known(careful: Service, version: bytes) -> None:
-    """With its body, its Host, and the next request (RFC 9110, section 2.5)."""
+async def test_a_later_minor_version_is_answered_like_http_1_1(careful: Service, version: bytes) -> None:
+    """This includes its body, its Host, and the next request (RFC 9110, section 2.5)."""
     later = b"POST /page-views/later HTTP/%b\r\n" % version
     body = b'Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{"count": 5}'
     async with conversation(careful) as client:
@@ -98,7 +98,7 @@ async def test_a_later_minor_version_is_answered_as_the_one_that_is_known(carefu
 @pytest.mark.parametrize(
     "line", [b"GET / HTTP/2.0", b"HEAD / HTTP/3.0", b"GET / HTTP/0.9", b"GET /", b"GET http://localhost/ HTTP/9.9"]
 )
-async def test_another_major_version_is_not_spoken(careful: Service, line: bytes) -> None:
+async def test_another_major_version_is_refused(careful: Service, line: bytes) -> None:
     async with conversation(careful) as client:
         await client.say(line + b"\r\n" + LOCALHOST + b"\r\n")
         if line.startswith(b"HEAD"):
@@ -107,14 +107,14 @@ async def test_another_major_version_is_not_spoken(careful: Service, line: bytes
             assert await client.refusal() == (505, OTHER)
 
 
-async def test_a_client_of_the_first_version_is_answered_and_left(careful: Service) -> None:
+async def test_an_http_1_0_client_is_answered_and_its_connection_closed(careful: Service) -> None:
     async with conversation(careful) as client:
         await client.say(b"GET /health/live HTTP/1.0\r\n\r\n")
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"], await client.rest()) == (200, "close", b"")
 
 
-async def test_white_space_around_a_host_is_none_of_it(careful: Service) -> None:
+async def test_white_space_around_a_host_is_ignored(careful: Service) -> None:
     async with conversation(careful) as client:
         await client.say(b"GET /health/live HTTP/1.1\r\nHost:\t localhost\t \r\n\r\n")
         assert [answer.status for answer in await client.answers(1)] == [200]

@@ -1,4 +1,4 @@
-"""What is read in one turn of the event loop, counted: no client's bytes keep another one waiting."""
+"""How much is read in one turn of the event loop: no client's bytes make another client wait."""
 
 import asyncio
 import itertools
@@ -27,14 +27,14 @@ SENT = {
     "blank body": (asks(method="POST", body=b"\r\n\r\n" * 20_000), 1),
     "bodies": (asks(method="POST", body=b"x" * 50_000) * 5, 5),
 }
-"""What each client sends at once, and how many answers it gets."""
+"""The bytes that each client sends at once, and the number of its answers."""
 
 
 BODY = asks(method="POST", body=b"x" * 60_000)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Takes all of the body, and answers how much that was."""
+    """Reads the whole body, and answers its size."""
     size, more = 0, True
     while more:
         message = await receive()
@@ -45,22 +45,22 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 @dataclass(slots=True)
 class Work:
-    """By the number of the turn."""
+    """Counters by the number of the turn."""
 
     turn: int = 0
     read_on: Counter[int] = field(default_factory=Counter)
-    """How many connections have read on in it."""
+    """Number of connections that continued reading in each turn."""
     rushed: int = 0
-    """How many bytes of what came at once, and was too much, did not wait."""
+    """Number of bytes that should have waited, because too much arrived at once, but did not."""
     parsed: Counter[tuple[int, object]] = field(default_factory=Counter)
-    """How many bytes each has parsed in it."""
+    """Number of bytes that each connection parsed in each turn."""
     all: dict[HttpConnection, None] = field(default_factory=dict)
-    """The connections, in their order."""
+    """All connections, in order."""
 
 
 @asynccontextmanager
 async def counted(settings: Settings, application: ASGIApp = application) -> AsyncIterator[tuple[int, Work]]:
-    """The port of a server in this loop, and its work."""
+    """Yields the port of a server in this loop, and its counters."""
     work, among, state, loop = Work(), Connections(settings), ServerState(), asyncio.get_running_loop()
     config = uvicorn.Config(application, log_config=None, proxy_headers=False)
     config.load()
@@ -98,10 +98,10 @@ async def counted(settings: Settings, application: ASGIApp = application) -> Asy
 
 
 @pytest.mark.parametrize(("sent", "count"), SENT.values(), ids=SENT)
-async def test_in_a_turn_one_connection_reads_on_and_none_reads_much(
+async def test_in_one_turn_only_one_connection_continues_reading_and_none_reads_much(
     settings: Settings, sent: bytes, count: int
 ) -> None:
-    """Six clients send all at once · each turn, one of them gets so much further"""
+    """Six clients send everything at once · in each turn, one of them advances by a bounded amount"""
     async with counted(settings) as (port, work):
 
         async def answered() -> bytes:
@@ -117,12 +117,12 @@ async def test_in_a_turn_one_connection_reads_on_and_none_reads_much(
     assert len(set(answers)) == 1
     assert answers[0].count(b"HTTP/1.1 200 OK") == count
     assert (set(work.read_on.values()), work.rushed) == ({1}, 0)
-    # Twice: what is new may come in the turn in which the last of what was left is read.
+    # Twice, because new bytes may arrive in the turn in which the last held bytes are read.
     assert max(work.parsed.values()) <= 2 * (AT_ONCE + SLICE)
 
 
 async def by_turns(holds: Callable[[], bool]) -> None:
-    """Returns in the first turn in which it holds."""
+    """Waits for the first turn in which the condition holds."""
     async with asyncio.timeout(PATIENCE):
         for _ in itertools.count():
             if holds():
@@ -131,13 +131,13 @@ async def by_turns(holds: Callable[[], bool]) -> None:
 
 
 async def is_waiting(work: Work) -> HttpConnection:
-    """The first connection, when it has something left."""
+    """Waits until a connection holds bytes, and returns the first connection."""
     await by_turns(lambda: any(one._held for one in work.all))
     return next(iter(work.all))
 
 
-async def test_what_has_come_and_waits_for_its_turn_is_answered_when_the_service_ends(settings: Settings) -> None:
-    """A body is there, and a part of it is read · the service ends · all of it is read, and answered"""
+async def test_a_received_request_that_waits_for_its_turn_is_answered_at_shutdown(settings: Settings) -> None:
+    """A body has arrived, and a part of it is read · the service stops · the rest is read, and the request answered"""
     async with counted(settings) as (port, work):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(BODY)
@@ -151,8 +151,8 @@ async def test_what_has_come_and_waits_for_its_turn_is_answered_when_the_service
     assert answer.endswith(b"60000")
 
 
-async def test_a_body_that_nobody_takes_is_not_read_on(settings: Settings) -> None:
-    """The application does something else first · the client sends 8 MiB"""
+async def test_reading_pauses_while_the_application_does_not_take_the_body(settings: Settings) -> None:
+    """The application does not read the body yet · the client sends 8 MiB"""
     taken = asyncio.Event()
 
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,8 +173,8 @@ async def test_a_body_that_nobody_takes_is_not_read_on(settings: Settings) -> No
         writer.close()
 
 
-async def test_who_leaves_while_it_waits_is_forgotten(settings: Settings) -> None:
-    """A body is there, and a part of it is read · the client hangs up · it would be the turn of its connection"""
+async def test_a_connection_that_is_lost_while_it_waits_is_forgotten(settings: Settings) -> None:
+    """A body has arrived, and a part of it is read · the client disconnects · its connection's turn would come"""
     failed: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, what: failed.append(what))
     async with counted(settings) as (port, work):
@@ -183,7 +183,7 @@ async def test_who_leaves_while_it_waits_is_forgotten(settings: Settings) -> Non
         await writer.drain()
         one = await is_waiting(work)
         one.transport.abort()
-        one.shutdown()  # It has nobody to wait for either.
+        one.shutdown()  # This must not wait for the lost client either.
         await by_turns(lambda: one.parser is None)
         read = sum(work.parsed.values())
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""What nobody speaks here is ignored: the request is answered as it would be without asking for it."""
+"""Upgrades are ignored: the request is answered as it would be without its Upgrade."""
 
 import pytest
 
@@ -15,10 +15,10 @@ UPGRADES = pytest.mark.parametrize("fields", [H2C, WEBSOCKET, OTHER], ids=["h2c"
 
 
 @UPGRADES
-async def test_five_views_in_the_body_count_five_and_the_next_request_is_answered(
+async def test_an_upgrade_is_ignored_and_the_next_request_is_answered(
     service: Service, fields: tuple[bytes, ...]
 ) -> None:
-    """`curl --http2`, and the HttpClient of Java, ask so at first."""
+    """`curl --http2` and Java's HttpClient send such a first request."""
     page = f"upgrade-{len(fields)}-{len(fields[1])}"
     async with conversation(service) as client:
         await client.say(views(page, 5, *fields))
@@ -29,8 +29,8 @@ async def test_five_views_in_the_body_count_five_and_the_next_request_is_answere
 
 
 @UPGRADES
-async def test_it_is_so_wherever_the_request_is_cut(service: Service, fields: tuple[bytes, ...]) -> None:
-    """And with a request behind it in the same bytes."""
+async def test_an_upgrade_is_ignored_wherever_the_request_is_split(service: Service, fields: tuple[bytes, ...]) -> None:
+    """The same bytes also contain a second request."""
     whole = views(f"cut-{len(fields)}-{len(fields[1])}", 5, *fields) + asks()
     for parts in ([whole], [whole[at : at + 1] for at in range(len(whole))], [whole[:100], whole[100:]]):
         async with conversation(service) as client:
@@ -38,7 +38,7 @@ async def test_it_is_so_wherever_the_request_is_cut(service: Service, fields: tu
             assert [answer.status for answer in await client.answers(2)] == [202, 404]
 
 
-async def test_a_body_in_chunks_is_read_too(service: Service) -> None:
+async def test_an_upgrade_with_a_chunked_body_is_ignored_too(service: Service) -> None:
     fields = b"".join(b"%b\r\n" % field for field in H2C)
     async with conversation(service) as client:
         await client.say(in_chunks("/page-views/chunked", b'{"cou', b'nt": 5}', fields=fields) + asks())
@@ -46,7 +46,7 @@ async def test_a_body_in_chunks_is_read_too(service: Service) -> None:
         assert (first.json()["views"], second.status) == (5, 404)
 
 
-async def test_a_head_that_asks_for_an_upgrade_is_bounded_too(service: Service) -> None:
+async def test_the_limits_hold_for_a_head_with_an_upgrade_too(service: Service) -> None:
     async with conversation(service) as client:
         await client.say(asks("/", *H2C, b"X: " + b"x" * 40_000))
         assert (await client.refusal())[0] == 431

@@ -1,9 +1,9 @@
-"""An app in a process of its own, for the tests to kill: it holds the embedded servers until its stdin ends.
+"""An app in its own process, which the tests can kill: it holds the embedded servers until its stdin ends.
 
     python -m tests.embedded.app_process DIRECTORY [--as-nobody] [--workers N]
 
-It tells what happens as lines of JSON. With workers it is a supervisor, as uvicorn is one, and takes commands on stdin:
-`spawn` starts one more worker, `leave PID` ends that worker in order.
+It reports events as lines of JSON. With workers, it is a supervisor like uvicorn's, and takes commands on stdin:
+`spawn` starts one more worker, and `leave PID` ends that worker in order.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.open_directory import open_directory
 
 
 def hold(directory: Path, wait: Callable[[], object]) -> None:
-    """Be in the directory until wait() returns."""
+    """Holds the servers of the directory until wait() returns."""
     steps: list[str] = []
     try:
         with embedded_servers(directory, report=steps.append) as endpoints:
@@ -36,17 +36,17 @@ def hold(directory: Path, wait: Callable[[], object]) -> None:
 
 
 def tell(event: str, **facts: Any) -> None:
-    """One write, so that the lines of several workers do not mix."""
+    """Reports an event in one write, so that the lines of several workers do not mix."""
     os.write(1, (json.dumps({"event": event, "pid": os.getpid(), **facts}) + "\n").encode())
 
 
 def work(directory: Path, orders: Connection) -> None:
-    """A worker: leaves when its supervisor says so or is gone."""
+    """Runs a worker, which leaves when its supervisor says so or is gone."""
     hold(directory, lambda: orders.poll(None))
 
 
 def supervise(directory: Path, count: int) -> None:
-    """Spawn workers as uvicorn does, and obey stdin."""
+    """Spawns workers as uvicorn does, and obeys stdin."""
     spawn = multiprocessing.get_context("spawn")
     workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
@@ -73,7 +73,7 @@ def supervise(directory: Path, count: int) -> None:
 
 
 def become_nobody() -> None:
-    """Give up root for good. Python may lie below /root, so all is imported before, by running it once."""
+    """Drops root for good. Python may be below /root, so the servers run once before, which imports everything."""
     with open_directory() as scratch, embedded_servers(scratch):
         running_endpoints(scratch)
     entry = pwd.getpwnam("nobody")

@@ -1,4 +1,4 @@
-"""The tests' side of `app_process`: an app that can be watched, told to leave, and killed."""
+"""The tests' side of `app_process`: an app that a test can watch, stop, and kill."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class App:
         self.pid = self._process.pid
 
     def event(self) -> dict[str, Any]:
-        """What it tells next."""
+        """Reads the next event."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"The app ended: {self._complaints()}"
@@ -46,7 +46,7 @@ class App:
         return told
 
     def entered(self) -> Endpoints:
-        """Where the servers are, once it is in."""
+        """Waits until the app holds the servers, and returns their addresses."""
         told = self.event()
         assert told["event"] == "in", told
         return Endpoints(told["redis_url"], told["database_url"])
@@ -57,13 +57,13 @@ class App:
         self._process.stdin.flush()
 
     def leave(self) -> list[dict[str, Any]]:
-        """End in order, and what it told meanwhile."""
+        """Ends the app in order, and returns its remaining events."""
         rest, _ = self._process.communicate()
         assert (self._process.returncode, self._complaints()) == (0, "")
         return [json.loads(line) for line in rest.splitlines()]
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the app with SIGKILL."""
         self._process.kill()
         self._process.communicate()
 
@@ -75,7 +75,7 @@ class App:
             pipe.close()
 
     def _complaints(self) -> str:
-        """Its stderr, where a warning would be; warnings are errors there too."""
+        """Returns its stderr, which would contain a warning; warnings are errors there, too."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")
 
@@ -91,7 +91,7 @@ def running_app(directory: Path, *options: str, environment: dict[str, str] | No
 
 @contextmanager
 def innocent(user: str | int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A live process that has nothing to do with any server; it ends with its stdin."""
+    """Yields a live process that has nothing to do with any server. It ends with its stdin."""
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=user)
     try:
         yield process
@@ -100,7 +100,7 @@ def innocent(user: str | int | None = None) -> Iterator[subprocess.Popen[bytes]]
 
 
 def sql(endpoints: Endpoints, statement: str) -> str:
-    """What psql says."""
+    """Returns the output of psql."""
     psql = [str(postgres_install() / "bin" / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", endpoints.database_url]
     return subprocess.run([*psql, "-c", statement], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -122,7 +122,7 @@ def postmaster_pid(endpoints: Endpoints) -> int:
 
 
 def kill_server(pid: int) -> None:
-    """kill -9, and return once it is gone, with its children."""
+    """Kills a process with SIGKILL, and returns once it and its children are gone."""
     process = psutil.Process(pid)
     family = [process, *process.children(recursive=True)]
     process.kill()
@@ -131,14 +131,14 @@ def kill_server(pid: int) -> None:
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:
-    """kill -9 for each that has not ended meanwhile."""
+    """Kills each process that has not ended yet with SIGKILL."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def servers_below(directories: Iterable[Path]) -> list[psutil.Process]:
-    """Every server process that works in one of these directories."""
+    """Returns every server process that works in one of these directories."""
     found = []
     for process in psutil.process_iter(["name", "cwd", "cmdline"]):
         if process.info["name"] not in SERVERS:

@@ -1,4 +1,4 @@
-"""A directory for embedded servers, and the proof after every test that nothing was left running in it."""
+"""A directory for embedded servers. After every test, the fixture checks that no server was left running in it."""
 
 import re
 import shutil
@@ -31,13 +31,13 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture
 def fresh(base: Path) -> Path:
-    """A directory that does not exist yet, as `.fourways` on a fresh checkout."""
+    """A directory that does not exist yet, like `.fourways` in a fresh checkout."""
     return base / ".fourways"
 
 
 @pytest.fixture(scope="session")
 def postgres_home() -> Iterator[Path]:
-    """Postgres' home after a first run, to be copied: initdb is most of what a first start costs."""
+    """Postgres' home after a first run, for tests to copy: most of the time of a first start is initdb."""
     with open_directory() as base:
         with embedded_servers(base):
             pass
@@ -46,7 +46,7 @@ def postgres_home() -> Iterator[Path]:
 
 @pytest.fixture
 def directory(base: Path, postgres_home: Path) -> Path:
-    """A directory whose servers ran before, and hold nothing yet."""
+    """A directory whose servers ran before, but have no data yet."""
     directory = base / ".fourways"
     directory.mkdir()
     subprocess.run(["cp", "-a", postgres_home, directory / "postgres"], check=True)
@@ -54,7 +54,7 @@ def directory(base: Path, postgres_home: Path) -> Path:
 
 
 def _linked_from(base: Path) -> list[Path]:
-    """The data and the sockets that lie elsewhere; only what bears the name that we give to such a directory."""
+    """Returns the directories elsewhere that hold data or sockets, but only those with a name that we give them."""
     links = [link for name in ("postgres", "sockets") for link in base.rglob(name) if link.is_symlink()]
     targets = {link.readlink() for link in links}
     inner = {link.readlink() for target in targets for link in target.glob("sockets") if link.is_symlink()}

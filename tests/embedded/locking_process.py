@@ -1,9 +1,9 @@
-"""An app of several processes that share a directory; a file that exists stands for servers that run.
+"""An app of several processes that share a directory. An existing file stands for running servers.
 
     python -m tests.embedded.locking_process DIRECTORY WORKERS ROUNDS
 
-Every worker enters and leaves ROUNDS times. It fails if the servers are started twice, stopped twice, or not running
-while it is in: `touch` and `unlink` say so.
+Every worker enters and leaves ROUNDS times. A worker fails if the servers are started twice, stopped twice, or not
+running while it is in: `touch` and `unlink` detect this.
 """
 
 import multiprocessing

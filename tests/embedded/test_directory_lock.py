@@ -1,4 +1,4 @@
-"""Who shares a directory and who is refused."""
+"""Processes that share a directory, and those that are refused."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def test_a_killed_worker_is_replaced_by_one_that_joins(directory: Path) -> None:
     assert running_endpoints(directory) is None
 
 
-def test_an_only_worker_that_was_killed_is_replaced_by_one_that_adopts(directory: Path) -> None:
+def test_a_killed_only_worker_is_replaced_by_one_that_adopts_the_servers(directory: Path) -> None:
     with running_app(directory, "--workers", "1") as app:
         psutil.Process(app.event()["pid"]).kill()
         app.order("spawn")
@@ -48,7 +48,7 @@ def test_an_only_worker_that_was_killed_is_replaced_by_one_that_adopts(directory
     assert running_endpoints(directory) is None
 
 
-def test_a_worker_that_joins_starts_what_has_died(directory: Path) -> None:
+def test_a_worker_that_joins_restarts_a_dead_server(directory: Path) -> None:
     with running_app(directory, "--workers", "1") as app:
         app.event()
         endpoints = running_endpoints(directory)
@@ -73,21 +73,21 @@ def test_another_app_is_refused_with_the_pid_to_stop(directory: Path) -> None:
         app.leave()
 
 
-def test_the_pid_of_an_orphaned_worker_is_told_when_its_supervisor_is_dead(directory: Path) -> None:
+def test_the_refusal_names_an_orphaned_worker_when_its_supervisor_is_dead(directory: Path) -> None:
     with running_app(directory, "--workers", "1") as app:
         worker = psutil.Process(app.event()["pid"])
-        worker.suspend()  # It would leave when it sees that the supervisor is gone.
+        worker.suspend()  # Otherwise it would leave when it notices that the supervisor is gone.
         psutil.Process(app.pid).kill()
         assert wait_until(lambda: psutil.Process(app.pid).status() == psutil.STATUS_ZOMBIE, 10)
         with pytest.raises(EmbeddedError, match=f"in use by process {worker.pid};"), embedded_servers(directory):
             pytest.fail("Two apps are in one directory.")
         worker.resume()
-    # It leaves meanwhile, and whoever comes then waits for it and starts anew, or is refused a last time.
+    # The worker leaves. A process that comes meanwhile waits for it and starts the servers, or is refused once more.
     assert wait_until(lambda: not worker.is_running(), 30)
     assert running_endpoints(directory) is None
 
 
-def test_another_app_is_refused_at_once_while_the_first_one_still_starts(base: Path) -> None:
+def test_another_app_is_refused_at_once_while_the_first_one_is_starting(base: Path) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def start(first: bool) -> None:
@@ -103,7 +103,7 @@ def test_another_app_is_refused_at_once_while_the_first_one_still_starts(base: P
     assert "is already in use by process" in told.stderr
 
 
-def test_another_app_waits_for_one_that_stops(base: Path) -> None:
+def test_another_app_waits_for_one_that_is_stopping(base: Path) -> None:
     stopping, go_on = threading.Event(), threading.Event()
 
     def stop() -> None:
@@ -123,7 +123,7 @@ def test_another_app_waits_for_one_that_stops(base: Path) -> None:
     first.join()
 
 
-def test_many_that_come_and_go_at_once_never_start_or_stop_twice(base: Path) -> None:
+def test_many_concurrent_workers_never_start_or_stop_the_servers_twice(base: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.embedded.locking_process", str(base), "4", "100"]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -147,4 +147,4 @@ def _enter(base: Path, start: Callable[[bool], None], stop: Callable[[], None]) 
 
 
 def _nothing() -> None:
-    """Stop nothing."""
+    """Stops nothing."""

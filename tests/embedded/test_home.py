@@ -1,4 +1,4 @@
-"""Where the files lie, and whose directories are refused."""
+"""Where the files are, and whose directories are refused."""
 
 import os
 import pwd
@@ -19,14 +19,14 @@ needs_root = pytest.mark.skipif(not is_root(), reason="Only root gives files to 
 
 @pytest.fixture
 def closed(base: Path) -> Iterator[Path]:
-    """A directory that only root can enter, as those below /root are."""
+    """A directory that only root can enter, like those below /root."""
     closed = base / "closed"
     closed.mkdir(mode=0o700)
     yield closed
     shutil.rmtree(postgres_directory(closed, postgres_account()), ignore_errors=True)
 
 
-def test_a_home_is_private_and_found_again(base: Path) -> None:
+def test_a_home_is_private_and_can_be_found_again(base: Path) -> None:
     home = make_home(base / "redis", "redis.sock")
     assert home.directory.stat().st_mode & 0o777 == 0o700
     assert find_home(base / "redis", "redis.sock") == home
@@ -52,7 +52,7 @@ def test_a_copied_home_does_not_use_the_sockets_of_the_original(base: Path) -> N
         home.sockets.rmdir()
 
 
-def test_a_link_in_the_place_of_a_private_directory_is_refused(base: Path) -> None:
+def test_a_link_in_place_of_a_private_directory_is_refused(base: Path) -> None:
     (base / "elsewhere").mkdir()
     (base / "redis").symlink_to(base / "elsewhere")
     with pytest.raises(EmbeddedError, match="belongs to somebody else"):
@@ -68,7 +68,7 @@ def test_a_directory_of_another_user_is_refused(base: Path) -> None:
 
 
 @needs_root
-def test_where_the_account_cannot_enter_the_data_lies_under_var_tmp(closed: Path) -> None:
+def test_the_data_is_under_var_tmp_if_the_account_cannot_enter_the_directory(closed: Path) -> None:
     with embedded_servers(closed) as endpoints:
         link = (closed / "postgres").readlink()
         account = postgres_account()
@@ -82,7 +82,7 @@ def test_where_the_account_cannot_enter_the_data_lies_under_var_tmp(closed: Path
 
 
 @needs_root
-def test_a_directory_that_somebody_made_in_var_tmp_first_is_refused(closed: Path) -> None:
+def test_a_foreign_directory_in_var_tmp_is_refused(closed: Path) -> None:
     account = postgres_account()
     assert account is not None
     foreseen = postgres_directory(closed, account)
@@ -104,7 +104,7 @@ def test_a_start_that_was_killed_between_mkdir_and_chown_is_repaired(base: Path)
 
 
 @needs_root
-def test_a_moved_directory_is_told_where_its_data_is(base: Path, closed: Path) -> None:
+def test_a_moved_directory_is_refused_with_the_place_of_its_data(base: Path, closed: Path) -> None:
     account = postgres_account()
     target = postgres_directory(closed, account)
     moved = base / "moved"

@@ -1,4 +1,4 @@
-"""Telling processes apart."""
+"""Identities of processes."""
 
 import os
 from dataclasses import replace
@@ -11,14 +11,14 @@ from app.embedded.waiting import wait_until
 from tests.embedded.apps import innocent
 
 
-def test_a_process_is_itself_and_no_later_one_with_its_pid() -> None:
+def test_an_identity_matches_its_process_and_no_later_one_with_the_same_pid() -> None:
     me = identity_of(os.getpid())
     assert me is not None
     assert me.lives()
     assert not replace(me, started=me.started - 1).lives()
 
 
-def test_processes_that_started_at_other_times_differ_in_more_than_their_pid() -> None:
+def test_processes_differ_in_their_start_time_too() -> None:
     me = identity_of(os.getpid())
     with innocent() as process:
         other = identity_of(process.pid)
@@ -27,7 +27,7 @@ def test_processes_that_started_at_other_times_differ_in_more_than_their_pid() -
     assert me.started < other.started
 
 
-def test_a_zombie_does_not_live() -> None:
+def test_a_zombie_does_not_count_as_alive() -> None:
     with innocent() as process:
         identity = identity_of(process.pid)
         assert identity is not None
@@ -38,7 +38,7 @@ def test_a_zombie_does_not_live() -> None:
     assert identity_of(process.pid) is None
 
 
-def test_a_server_is_known_by_its_program_and_its_directory() -> None:
+def test_a_server_is_recognized_by_its_program_and_its_directory() -> None:
     with innocent() as process:
         here = Path.cwd()
         assert process.pid in {found.pid for found in servers_in(here, frozenset({"cat"}))}

@@ -8,13 +8,13 @@ from app.embedded import embedded_servers
 from tests.embedded.apps import ROOT
 
 
-def test_the_clients_talk_to_the_pair_that_runs_here(directory: Path) -> None:
+def test_the_clients_connect_to_the_pair_of_the_directory(directory: Path) -> None:
     with embedded_servers(directory):
         assert _run(directory, "psql", "-XAtc", "select 40 + 2").stdout == "42\n"
         assert _run(directory, "redis-cli", "ping").stdout == "PONG\n"
 
 
-def test_where_nothing_runs_one_sentence_says_what_starts_it(fresh: Path) -> None:
+def test_without_running_servers_one_sentence_says_how_to_start_them(fresh: Path) -> None:
     for client in ("psql", "redis-cli"):
         done = _run(fresh, client)
         assert (done.returncode, done.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""A virtual environment that the Postgres account cannot enter, as one below /root."""
+"""A virtual environment that the Postgres account cannot enter, for example one below /root."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not is_root(), reason="A plain user runs Postgre
 
 @pytest.fixture
 def scratch(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In the place of /var/tmp; the wheel is below a directory that only root enters."""
+    """A directory in place of /var/tmp. The wheel is below a directory that only root can enter."""
     venv = base / "venv"
     venv.mkdir(mode=0o700)
     package = postgres_install().parent
@@ -36,7 +36,7 @@ def scratch(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def test_it_is_copied_once_and_the_copy_runs(base: Path, directory: Path, scratch: Path) -> None:
+def test_an_unreachable_postgres_is_copied_once_and_the_copy_runs(base: Path, directory: Path, scratch: Path) -> None:
     with embedded_servers(directory) as endpoints:
         assert sql(endpoints, "select 1") == "1"
     (copy,) = scratch.iterdir()
@@ -47,7 +47,7 @@ def test_it_is_copied_once_and_the_copy_runs(base: Path, directory: Path, scratc
     assert (base / "venv").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_copy_that_somebody_else_made_is_not_run(scratch: Path) -> None:
+def test_a_copy_of_another_user_is_not_run(scratch: Path) -> None:
     runnable = runnable_install(postgres_account())
     copy = runnable.parents[1]
     os.chown(copy, 12345, 12345)
@@ -59,7 +59,7 @@ def test_a_copy_that_somebody_else_made_is_not_run(scratch: Path) -> None:
         runnable_install(postgres_account())
 
 
-def test_a_copy_that_is_broken_is_a_sentence(scratch: Path) -> None:
+def test_a_broken_copy_is_reported_in_a_sentence(scratch: Path) -> None:
     shutil.rmtree(runnable_install(postgres_account()) / "bin")
     with pytest.raises(EmbeddedError, match="can run Postgres neither from"):
         runnable_install(postgres_account())

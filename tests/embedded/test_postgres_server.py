@@ -1,4 +1,4 @@
-"""One Postgres on one directory, and what a crash leaves in it."""
+"""One Postgres on one directory, and the files that a crash leaves in it."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def server(base: Path, home: Home) -> Iterator[PostgresServer]:
     server.stop()
 
 
-def test_a_recycled_pid_neither_prevents_a_start_nor_is_signalled(
+def test_a_recycled_pid_neither_prevents_a_start_nor_gets_a_signal(
     base: Path, home: Home, server: PostgresServer
 ) -> None:
     data = home.directory / "data"
@@ -54,12 +54,14 @@ def test_a_stop_ends_open_sessions(home: Home, server: PostgresServer) -> None:
     assert server.stop() is False
 
 
-def test_a_second_one_is_never_started(base: Path, home: Home, server: PostgresServer) -> None:
+def test_a_second_server_is_never_started(base: Path, home: Home, server: PostgresServer) -> None:
     assert PostgresServer(home, base / "postgres.log").start() is False
     assert postmaster_pid(Endpoints("", server.url)) in {process.pid for process in servers_below([home.directory])}
 
 
-def test_settings_of_the_shell_do_not_redirect_it(base: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_shell_do_not_redirect_postgres(
+    base: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {"PGPORT": "5999", "PGDATA": "/nowhere", "PGOPTIONS": "-c nonsense=1", "LC_ALL": "xx"}.items():
         monkeypatch.setenv(name, value)
     server = PostgresServer(home, base / "postgres.log")
@@ -67,7 +69,9 @@ def test_settings_of_the_shell_do_not_redirect_it(base: Path, home: Home, monkey
     assert server.stop()
 
 
-def test_one_that_does_not_get_ready_in_time_is_ended(base: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgres_that_is_not_ready_in_time_is_stopped(
+    base: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.0)
     with pytest.raises(EmbeddedError, match="Postgres did not answer in 0 s"):
         PostgresServer(home, base / "postgres.log").start()
@@ -81,10 +85,10 @@ def test_data_of_another_version_is_refused(base: Path, home: Home, server: Post
         PostgresServer(home, base / "postgres.log").start()
 
 
-def test_a_postmaster_whose_sessions_still_run_is_not_replaced_before_they_end(
+def test_a_dead_postmaster_is_not_replaced_while_its_sessions_still_run(
     home: Home, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 of the postmaster -> a session, paused here, lives on -> a new one would write to the same files."""
+    """SIGKILL ends the postmaster · a session, paused here, lives on · a new postmaster would write to its files"""
     monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.5)
     postmaster = psutil.Process(postmaster_pid(Endpoints("", server.url)))
     session = postmaster.children()[0]
@@ -99,7 +103,7 @@ def test_a_postmaster_whose_sessions_still_run_is_not_replaced_before_they_end(
     assert server.start()
 
 
-def test_it_does_not_run_as_root(server: PostgresServer) -> None:
+def test_postgres_does_not_run_as_root(server: PostgresServer) -> None:
     account = postgres_account()
     expected = os.geteuid() if account is None else account.uid
     pid = postmaster_pid(Endpoints("", server.url))

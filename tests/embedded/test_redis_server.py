@@ -28,12 +28,12 @@ def server(base: Path, home: Home) -> Iterator[RedisServer]:
     server.stop()
 
 
-def test_a_second_one_is_never_started(base: Path, home: Home, server: RedisServer) -> None:
+def test_a_second_server_is_never_started(base: Path, home: Home, server: RedisServer) -> None:
     assert RedisServer(home, base / "redis.log").start() is False
     assert len(servers_below([home.directory])) == 1
 
 
-def test_a_second_one_is_not_started_beside_one_that_hangs(
+def test_a_second_redis_is_not_started_beside_one_that_hangs(
     base: Path, home: Home, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.5)
@@ -45,7 +45,7 @@ def test_a_second_one_is_not_started_beside_one_that_hangs(
     process.send_signal(signal.SIGCONT)
 
 
-def test_a_second_one_is_not_started_when_the_socket_is_gone(
+def test_a_second_redis_is_not_started_when_the_socket_is_gone(
     base: Path, home: Home, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.embedded.server_process.START_SECONDS", 0.5)
@@ -55,7 +55,7 @@ def test_a_second_one_is_not_started_when_the_socket_is_gone(
     (home.sockets / "elsewhere").rename(home.sockets / SOCKET)
 
 
-def test_one_that_somebody_else_runs_in_the_directory_is_neither_joined_nor_doubled(base: Path, home: Home) -> None:
+def test_a_foreign_redis_in_the_directory_is_neither_joined_nor_doubled(base: Path, home: Home) -> None:
     socket = home.directory / "other.sock"
     command = [str(redis_program("server")), "--port", "0", "--unixsocket", str(socket), "--dir", str(home.directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as other:
@@ -65,15 +65,15 @@ def test_one_that_somebody_else_runs_in_the_directory_is_neither_joined_nor_doub
         other.kill()
 
 
-def test_the_claim_dies_with_the_server(home: Home, server: RedisServer) -> None:
+def test_a_killed_redis_leaves_no_claim_on_its_directory(home: Home, server: RedisServer) -> None:
     (process,) = servers_below([home.directory])
     process.kill()
     process.wait(10)
     assert server.start()
 
 
-def test_a_recycled_pid_is_never_signalled(home: Home, server: RedisServer) -> None:
-    """No file names a pid to this code; whatever lies about, the innocent process lives."""
+def test_a_recycled_pid_never_gets_a_signal(home: Home, server: RedisServer) -> None:
+    """This code reads no pid from a file: whatever files are left over, the innocent process lives."""
     (process,) = servers_below([home.directory])
     process.kill()
     process.wait(10)
@@ -85,7 +85,7 @@ def test_a_recycled_pid_is_never_signalled(home: Home, server: RedisServer) -> N
         assert bystander.poll() is None
 
 
-def test_data_that_this_redis_would_not_see_is_refused(base: Path, home: Home) -> None:
+def test_data_that_this_redis_would_ignore_is_refused(base: Path, home: Home) -> None:
     said = subprocess.run([redis_program("server"), "--version"], capture_output=True, text=True, check=True).stdout
     if "v=6." not in said:
         pytest.skip("This Redis sees everything that another one writes.")

@@ -1,4 +1,4 @@
-"""The pair as an app uses it: real servers, real kills."""
+"""The pair of servers as an app uses it: real servers, real kills."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Path, Endpoints]]:
-    """A pair for the tests that only look."""
+    """A pair for the tests that only read."""
     with open_directory() as base, embedded_servers(base) as endpoints:
         yield base, endpoints
 
@@ -53,7 +53,7 @@ def test_the_data_of_both_survives_a_restart(base: Path, name: str) -> None:
         assert sql(endpoints, "select answer from kept") == "yes"
 
 
-def test_redis_keeps_everything_and_evicts_nothing(running: tuple[Path, Endpoints]) -> None:
+def test_redis_persists_everything_and_evicts_nothing(running: tuple[Path, Endpoints]) -> None:
     directory, endpoints = running
     wanted = {
         "appendonly": "yes",
@@ -75,7 +75,7 @@ def test_postgres_is_utf8_durable_and_large_enough(running: tuple[Path, Endpoint
     assert sql(endpoints, "select lower('ÄÖ')") == "äö"
 
 
-async def test_the_url_is_one_that_asyncpg_and_sqlalchemy_read(directory: Path) -> None:
+async def test_asyncpg_and_sqlalchemy_accept_the_url(directory: Path) -> None:
     with embedded_servers(directory / NAMES["spaces, signs and letters"]) as endpoints:
         connection = await asyncpg.connect(endpoints.database_url)
         assert await connection.fetchval("select 1") == 1
@@ -86,14 +86,14 @@ async def test_the_url_is_one_that_asyncpg_and_sqlalchemy_read(directory: Path) 
         await engine.dispose()
 
 
-def test_both_are_reached_only_through_private_directories(running: tuple[Path, Endpoints]) -> None:
+def test_both_servers_can_be_reached_only_through_private_directories(running: tuple[Path, Endpoints]) -> None:
     directory, endpoints = running
     for pid, place in ((redis_pid(endpoints), "redis"), (postmaster_pid(endpoints), "postgres")):
         assert psutil.Process(pid).net_connections(kind="inet") == []
         assert (directory / place).stat().st_mode & 0o777 == 0o700
 
 
-def test_both_have_sessions_of_their_own_so_that_ctrl_c_reaches_the_app_alone(
+def test_both_servers_have_their_own_sessions_so_ctrl_c_reaches_only_the_app(
     running: tuple[Path, Endpoints],
 ) -> None:
     _, endpoints = running
@@ -101,7 +101,7 @@ def test_both_have_sessions_of_their_own_so_that_ctrl_c_reaches_the_app_alone(
         assert os.getsid(pid) == pid
 
 
-def test_the_app_hears_of_every_step(fresh: Path) -> None:
+def test_every_step_is_reported_to_the_app(fresh: Path) -> None:
     steps: list[str] = []
     with embedded_servers(fresh, report=steps.append):
         pass
@@ -110,7 +110,7 @@ def test_the_app_hears_of_every_step(fresh: Path) -> None:
     assert steps[2:] == ["Redis stopped", "Postgres stopped"]
 
 
-def test_a_killed_app_leaves_servers_that_the_next_one_adopts(directory: Path) -> None:
+def test_a_killed_app_leaves_its_servers_for_the_next_one_to_adopt(directory: Path) -> None:
     with running_app(directory) as app:
         endpoints = app.entered()
         before = redis_pid(endpoints), postmaster_pid(endpoints)
@@ -143,8 +143,8 @@ def test_postgres_killed_alone_keeps_its_data(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("with_its_initdb", [False, True])
-def test_a_start_that_was_killed_half_way_is_repaired(fresh: Path, with_its_initdb: bool) -> None:
-    """Without its initdb: that goes on writing, and the next start waits for it."""
+def test_a_start_that_was_killed_halfway_is_repaired(fresh: Path, with_its_initdb: bool) -> None:
+    """If initdb is not killed with the app, it continues to write, and the next start waits for it."""
     with running_app(fresh) as app:
         assert wait_until(lambda: (fresh / "postgres" / "data.new" / "base").exists(), 30)
         app.kill()
@@ -155,7 +155,7 @@ def test_a_start_that_was_killed_half_way_is_repaired(fresh: Path, with_its_init
         assert not (fresh / "postgres" / "data.new").exists()
 
 
-def test_a_start_that_fails_shows_the_log_and_leaves_nothing_running(directory: Path) -> None:
+def test_a_failed_start_shows_the_log_and_leaves_nothing_running(directory: Path) -> None:
     with embedded_servers(directory):
         pass
     (directory / "postgres" / "data" / "postgresql.conf").write_text("max_connections = many\n")
@@ -164,7 +164,7 @@ def test_a_start_that_fails_shows_the_log_and_leaves_nothing_running(directory: 
     assert servers_below([directory]) == []
 
 
-def test_an_error_in_the_app_stops_both(directory: Path) -> None:
+def test_an_error_in_the_app_stops_both_servers(directory: Path) -> None:
     with pytest.raises(ZeroDivisionError), embedded_servers(directory):
         raise ZeroDivisionError
     assert servers_below([directory]) == []
@@ -183,19 +183,19 @@ def test_postgres_is_stopped_even_if_redis_does_not_stop(directory: Path, monkey
     redis.wait(10)
 
 
-def test_nothing_runs_where_nothing_was_started(fresh: Path) -> None:
+def test_a_directory_without_servers_has_no_endpoints(fresh: Path) -> None:
     assert running_endpoints(fresh) is None
     assert not fresh.exists()
 
 
-def test_a_file_in_the_directorys_place_is_a_sentence(fresh: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_reported_in_a_sentence(fresh: Path) -> None:
     fresh.write_text("")
     with pytest.raises(EmbeddedError, match=r"cannot be made: File exists"), embedded_servers(fresh):
         pytest.fail("It cannot have started.")
 
 
 @pytest.mark.skipif(not is_root(), reason="Only root can become another user.")
-def test_a_plain_user_runs_both_himself_but_not_in_a_directory_of_root(base: Path) -> None:
+def test_an_ordinary_user_can_run_both_servers_but_not_in_a_directory_of_root(base: Path) -> None:
     base.chmod(0o777)
     with running_app(base / "his", "--as-nobody") as app:
         told = app.event()

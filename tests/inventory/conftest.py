@@ -1,4 +1,4 @@
-"""Inventory over a real Redis and a real Postgres."""
+"""Inventory on a real Redis and a real Postgres."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -26,7 +26,7 @@ def store(database: Database) -> StockStore:
 
 @pytest.fixture
 def load(store: StockStore) -> Load:
-    """How the cache reads."""
+    """The load function of the cache."""
 
     async def load(sku: str) -> Stock | Locked[Stock] | None:
         found = await store.load(sku)
@@ -50,5 +50,5 @@ async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIter
 
 @pytest.fixture
 def inventory(region: Region[str, Stock], load: Load, store: StockStore) -> Inventory:
-    """Inventory as it is wired."""
+    """Inventory, wired as in the application."""
     return WriteThrough(region, load=load, save=store.save)

@@ -11,7 +11,7 @@ from tests.inventory.conftest import Inventory
 
 
 async def quantity(inventory: Inventory, sku: str = "A") -> int | None:
-    """What a read answers."""
+    """Reads the quantity."""
     stock = (await inventory.get(sku)).value
     return None if stock is None else stock.quantity
 
@@ -25,7 +25,7 @@ async def test_a_refused_adjustment_leaves_no_trace_in_the_cache(inventory: Inve
     assert await quantity(inventory) == 3
 
 
-async def test_of_fifty_buyers_of_thirty_pieces_thirty_get_one_each(inventory: Inventory) -> None:
+async def test_thirty_of_fifty_buyers_get_one_of_thirty_pieces(inventory: Inventory) -> None:
     await inventory.put("A", Setting(30))
     sales = await asyncio.gather(*(inventory.put("A", Adjustment(-1)) for _ in range(50)), return_exceptions=True)
     sold = [sale.quantity for sale in sales if isinstance(sale, Stock)]
@@ -34,7 +34,7 @@ async def test_of_fifty_buyers_of_thirty_pieces_thirty_get_one_each(inventory: I
     assert await quantity(inventory) == 0
 
 
-async def test_a_repeated_adjustment_counts_once_and_answers_the_same(inventory: Inventory) -> None:
+async def test_a_repeated_adjustment_counts_once_and_returns_the_same_answer(inventory: Inventory) -> None:
     await inventory.put("A", Setting(30))
     answers = await asyncio.gather(*(inventory.put("A", Adjustment(-2, "order-1")) for _ in range(20)))
     assert {answer.quantity for answer in answers if answer is not None} == {28}

@@ -1,7 +1,8 @@
-"""A model of the ledger: every order in which what touches it can happen, within bounds, with each rule or without it.
+"""A model of the ledger: it explores every order of the steps that touch the ledger, within bounds, with all rules or
+without one of them.
 
-An hour is a number, and so is the time in Postgres. A process takes one batch on, by a clock that may be far behind. It
-is delivered twice, by two flushers at once or one after the other; a delivery opens the hour of the batch, and
+An hour is a number, and so is the time in Postgres. A process accepts one batch, by a clock that may be far behind. The
+batch is delivered twice, to two flushers at once or one after the other. A delivery opens the hour of the batch, and
 then counts it. Others open hours, one after the other or many at once. Somebody detaches the partition, the clock of
 Postgres steps ahead, and old hours are dropped whenever that is possible.
 """
@@ -15,12 +16,12 @@ FIRST, OPENED, STEP = 4, 3, 9
 """The time at the beginning, how many hours are opened, and how far Postgres' clock steps."""
 
 AHEAD = 9
-"""Somebody whose clock is far ahead opens this hour."""
+"""The hour that a process with a clock far ahead opens."""
 NOTHING = 0, FIRST, 0
 
 
 class Rule(StrEnum):
-    """What the ledger does so that no batch is counted twice, and none dies of a clock."""
+    """The rules by which no batch is counted twice, and none becomes dead letters because of a clock."""
 
     FLOOR = "the floor is raised with the drop"
     LOCKED = "who opens an hour looks at the floor under the lock under which hours are dropped"
@@ -46,8 +47,8 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the process took on, and how its two deliveries stand: 0 not begun, 1 above the floor, 2 opened, 3 done.
-    `learned` is what the process knew when it made the id: the time of Postgres, and how many hours had been opened."""
+    """The accepted batch, and the states of its two deliveries: 0 not begun, 1 above the floor, 2 opened, 3 done.
+    `learned` is what the process knew when it made the id: the time of Postgres, and the number of opened hours."""
 
     hour: int
     learned: tuple[int, int]
@@ -58,8 +59,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that there is. `hours` are in the order in which they were opened; `learned` is what the process knows: the
-    least hour for an id, and when that was."""
+    """A state of the model. `hours` are in the order in which they were opened. `learned` is what the process knows:
+    the least hour for an id, the time when it learned that, and the number of hours opened by then."""
 
     now: int = FIRST
     stepped: bool = False
@@ -73,7 +74,7 @@ class State:
 
     @property
     def clock(self) -> int:
-        """Postgres' own."""
+        """The time of Postgres' clock."""
         return self.now + STEP * self.stepped
 
 
@@ -81,15 +82,16 @@ Steps = Iterator[tuple[str, State]]
 
 
 class LedgerModel:
-    """Explores the ledger without one of its rules, or with all of them. The clock of the process is so many hours
-    `behind`, and `passing` hours go by at most."""
+    """Explores the ledger without one of its rules, or with all of them. The clock of the process is `behind` hours
+    behind, and at most `passing` hours pass."""
 
     def __init__(self, behind: int, passing: int, without: Rule | None = None) -> None:
         self._behind, self._passing, self._without = behind, passing, without
         self.states = 0
 
     def violation(self) -> list[str] | None:
-        """The shortest way to a batch that is counted twice, or dies too early; None where there is none."""
+        """Returns the shortest sequence of steps after which a batch is counted twice or becomes dead letters too
+        early; None if there is none."""
         start = State()
         came: dict[State, tuple[State, str] | None] = {start: None}
         edge = [start]
@@ -125,7 +127,7 @@ class LedgerModel:
             floor = max(state.floor, hour + 1) if self._keeps(Rule.FLOOR) else state.floor
             yield f"{hour} is dropped", replace(state, hours=kept, floor=floor)
             if self._keeps(Rule.ORDER):
-                break  # The others follow.
+                break  # The others follow later.
         if state.batch is None:
             yield from self._take(state)
             return
@@ -153,7 +155,7 @@ class LedgerModel:
 
     def _deliver(self, state: State, batch: Batch, delivery: int) -> Steps:
         def went(to: int) -> Batch:
-            # In order: which of the flushers stands where makes no difference.
+            # Sorted, because it makes no difference which flusher has come how far.
             first, second = sorted((to, batch.deliveries[1 - delivery]))
             return replace(batch, deliveries=(first, second))
 
@@ -178,7 +180,8 @@ class LedgerModel:
             yield "a flusher counts it", replace(_put(state, place, has=True), batch=done)
 
     def _oldest(self, state: State, *, soon: bool) -> list[int]:
-        """The hours that may be dropped, in their order; or those that have come half of the way."""
+        """Returns the hours that may be dropped, in order; or, with `soon`, those that have reached half of their
+        life."""
         doomed = []
         for hour, place in sorted((each.hour, place) for place, each in enumerate(state.hours)):
             newer = len(state.hours) - 1 - place
@@ -203,7 +206,7 @@ def _wrong(state: State) -> str | None:
     if batch.letters > 1:
         return "It becomes dead letters twice."
     when, opened = batch.learned
-    # Only when both have gone: half of the time, and half of the hours.
+    # It is not too early only when both have passed: half of the time, and half of the hours.
     early = state.clock - when <= AGE - HALF or state.opened - opened <= KEPT - SOON
     return "It becomes dead letters too early." if batch.letters and early else None
 

@@ -1,8 +1,9 @@
-"""A model of parking: every order in which one page's views come to its row, with each rule or without it.
+"""A model of parking: it explores every order of the steps by which one page's views reach its row, with all rules or
+without one of them.
 
-Two batches with one view of the page each are delivered twice, by flushers that look whether the page is blocked, and
-commit later. Somebody locks the row, and lets it go. Two processes settle, again and again, and a reader looks. Any of
-them may die between two of its transactions: what it would have done next is then simply never done.
+Two batches, each with one view of the page, are delivered twice, to flushers that check whether the page is blocked,
+and commit later. Somebody locks the row, and releases it. Two processes settle repeatedly, and a reader reads. Any of
+them may die between two of its transactions: its next step then never happens.
 """
 
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 LOCKS = 1
-"""How often somebody locks the row."""
+"""Number of times that somebody locks the row."""
 
 
 class Rule(StrEnum):
-    """What parking does so that each view is in the total once, and in the row in the end."""
+    """The rules by which each view is in the total once, and reaches its row in the end."""
 
     RECORDED = "views are parked in the transaction that writes their batch down"
     REMOVED = "what is added to the row is removed from the parked in the same transaction"
@@ -25,7 +26,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One try to count a batch: whether it found the page blocked, and how far it has come."""
+    """One attempt to count a batch: whether it found the page blocked, and how far it has come."""
 
     blocked: bool | None = None
     recorded: bool = False
@@ -34,8 +35,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that there is. `parked` has for each view whether it blocks; `free` says that all was settled, and nobody has
-    found the row locked since. A settling that reads first has its number in `taken`; a reader has what it read."""
+    """A state of the model. `parked` says for each parked view whether it blocks the page. `free` says that all views
+    were settled, and nobody has found the row locked since. `taken` has the number of views that a settling has read
+    before it adds them; `read` has the row as a reader has read it."""
 
     row: int = 0
     parked: tuple[bool, ...] = ()
@@ -50,7 +52,7 @@ class State:
     wrong: str | None = None
 
     def with_delivery(self, number: int, delivery: Delivery) -> "State":
-        """The same, where one delivery has come further."""
+        """Returns the same state with one delivery replaced."""
         return replace(self, deliveries=(*self.deliveries[:number], delivery, *self.deliveries[number + 1 :]))
 
 
@@ -65,7 +67,8 @@ class ParkingModel:
         self.states = 0
 
     def violation(self) -> list[str] | None:
-        """The shortest way to a view that is lost, doubled, or parked for ever; None where there is none."""
+        """Returns the shortest sequence of steps after which a view is lost, doubled, or parked forever; None if there
+        is none."""
         ways: dict[State, list[str]] = {State(): []}
         edge = [State()]
         while edge:
@@ -143,7 +146,7 @@ class ParkingModel:
 
     def _read(self, state: State) -> Steps:
         if self._keeps(Rule.SNAPSHOT):
-            return  # Each state is one snapshot, and is judged as such.
+            return  # Each state is one snapshot, and `_wrong` checks it as such.
         if state.read is None:
             yield "a reader reads the row", replace(state, read=state.row)
         elif state.read + len(state.parked) > len(state.ledger):

@@ -1,4 +1,5 @@
-"""The ledger: a batch counts once and dies of no clock, and old partitions go when it is safe."""
+"""The ledger: a batch counts once, no clock turns it into dead letters, and old partitions are dropped once that is
+safe."""
 
 import asyncio
 import time
@@ -28,30 +29,30 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 @pytest.fixture
 def store(database: Database) -> PageViewStore:
-    """A store that has done nothing yet."""
+    """A new store."""
     return PageViewStore(database)
 
 
 def of(hour: datetime) -> Counted:
-    """A batch with one view, made in this hour."""
+    """Returns a batch with one view, made in this hour."""
     name = ulid(hour.timestamp() * 1000)
     return Counted(name, made_at(name), {"home": 1})
 
 
 def hours(number: int, first: datetime = START) -> list[datetime]:
-    """So many hours, one after the other."""
+    """Returns that many consecutive hours."""
     return [first + place * HOUR for place in range(number)]
 
 
 async def opened(sql: asyncpg.Connection, some: list[datetime], ago: timedelta = 2 * AGE) -> None:
-    """These hours were opened one after the other, so long ago by Postgres' clock."""
+    """Opens these hours one after the other, as if that long ago by Postgres' clock."""
     for hour in some:
         await sql.fetchval("SELECT open_ledger_hour($1)", hour)
         await sql.execute("UPDATE ledger_hours SET created_at = now() - $2::interval WHERE hour = $1", hour, ago)
 
 
 async def pruned(database: Database, sql: asyncpg.Connection, newest: datetime) -> list[datetime]:
-    """A flush of a batch of the newest hour drops what may go. Answers the hours that are left."""
+    """Flushes a batch of the newest hour, which drops the hours that may be dropped. Returns the remaining hours."""
     await PageViewStore(database).apply([of(newest)])
     left = [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")]
     there = await sql.fetch(
@@ -62,19 +63,19 @@ async def pruned(database: Database, sql: asyncpg.Connection, newest: datetime) 
 
 
 async def floor(sql: asyncpg.Connection) -> datetime:
-    """The ledger's floor."""
+    """Returns the ledger's floor."""
     found: datetime = await sql.fetchval("SELECT hour FROM ledger_floor")
     return found
 
 
 async def ids_from(store: PageViewStore) -> datetime:
-    """The time from which on new ids are made."""
+    """Returns the least time for new ids."""
     *_, found = await store.standing([], [])
     return found
 
 
 async def counts_once(store: PageViewStore, sql: asyncpg.Connection, batch: Counted) -> None:
-    """However it comes, it counts once, and whoever looks finds it."""
+    """Checks that a batch counts once, however often it is written, and that every reader of the ledger finds it."""
     before, letters = await stored(sql), await store.count_dead_letters()
     assert await store.apply([batch]) == 1
     assert await store.apply([batch]) == 0
@@ -85,20 +86,20 @@ async def counts_once(store: PageViewStore, sql: asyncpg.Connection, batch: Coun
     assert await store.count_dead_letters() == letters
 
 
-# Where a batch is recorded.
+# The hour in which a batch is recorded.
 
 
 @pytest.mark.parametrize(
     "age", [timedelta(hours=24, minutes=1), timedelta(days=9000), -2 * HOUR, -25 * HOUR, timedelta(days=-365_000)]
 )
-async def test_a_batch_counts_once_whatever_time_it_is_of(
+async def test_a_batch_counts_once_whatever_its_time(
     store: PageViewStore, sql: asyncpg.Connection, age: timedelta
 ) -> None:
     name = batch_of(age)
     await counts_once(store, sql, Counted(name, made_at(name), {"home": 1}))
 
 
-async def test_a_batch_of_the_last_hour_that_can_be_counts_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_a_batch_of_the_last_possible_hour_counts_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
     name = ulid(YEAR_9999)
     await counts_once(store, sql, Counted(name, made_at(name), {"home": 1}))
 
@@ -130,12 +131,10 @@ async def test_a_batch_below_the_floor_becomes_dead_letters_once(store: PageView
     await counts_once(store, sql, of(START))
 
 
-# What is dropped.
+# Dropped hours.
 
 
-async def test_a_flush_drops_the_hours_that_are_old_enough_and_raises_the_floor(
-    database: Database, sql: asyncpg.Connection
-) -> None:
+async def test_a_flush_drops_old_hours_and_raises_the_floor(database: Database, sql: asyncpg.Connection) -> None:
     some = hours(KEPT + 3)
     counted = of(some[0])
     await PageViewStore(database).apply([counted])
@@ -147,7 +146,7 @@ async def test_a_flush_drops_the_hours_that_are_old_enough_and_raises_the_floor(
     assert await stored(sql) == 2
 
 
-async def test_a_clock_of_postgres_that_steps_ahead_drops_nothing_early(
+async def test_no_hour_is_dropped_early_when_the_clock_of_postgres_steps_ahead(
     database: Database, sql: asyncpg.Connection
 ) -> None:
     some = hours(KEPT)
@@ -155,7 +154,7 @@ async def test_a_clock_of_postgres_that_steps_ahead_drops_nothing_early(
     assert await pruned(database, sql, some[-1]) == some
 
 
-async def test_a_clock_of_postgres_that_steps_back_drops_nothing_early(
+async def test_no_hour_is_dropped_early_when_the_clock_of_postgres_steps_back(
     database: Database, sql: asyncpg.Connection
 ) -> None:
     some = hours(KEPT + 3)
@@ -163,11 +162,11 @@ async def test_a_clock_of_postgres_that_steps_back_drops_nothing_early(
     assert await pruned(database, sql, some[-1]) == some
 
 
-async def test_many_hours_that_are_opened_at_once_drop_nothing_early(
+async def test_no_hour_is_dropped_early_when_many_are_opened_at_once(
     database: Database, sql: asyncpg.Connection
 ) -> None:
-    """Postgres was away for two days, and a long backlog is carried. What another flusher has in hand is of the hour in
-    which it went away: that one was opened long ago, but the next one only now."""
+    """Postgres was away for two days, and a long backlog is flushed. Another flusher has pending batches of the hour in
+    which Postgres went away. That hour was opened long ago, but the next one only now."""
     some = hours(2 * KEPT)
     await opened(sql, some[:3])
     await opened(sql, some[3:], ago=timedelta(0))
@@ -175,20 +174,19 @@ async def test_many_hours_that_are_opened_at_once_drop_nothing_early(
     await counts_once(PageViewStore(database), sql, of(some[2]))
 
 
-async def test_an_hour_of_a_time_to_come_takes_no_other_hour_with_it(
-    database: Database, sql: asyncpg.Connection
-) -> None:
-    """A clock was ahead for a moment. That hour is the first to be old enough, but others before it are in use."""
+async def test_a_future_hour_does_not_drop_the_hours_before_it(database: Database, sql: asyncpg.Connection) -> None:
+    """A clock was ahead for a moment. The future hour is the first to be old enough, but earlier hours are in use."""
     some, ahead = hours(KEPT + 3), START + timedelta(days=365)
     await opened(sql, [ahead, *some])
     assert await pruned(database, sql, some[-1]) == [*some[3:], ahead]
     assert await floor(sql) == some[3]
 
 
-async def test_who_prunes_does_not_wait_behind_a_dump_and_holds_up_no_flush(
+async def test_pruning_does_not_wait_for_a_dump_and_blocks_no_flush(
     endpoints: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A dump reads the ledger · a flush wants to drop an old partition · whoever comes next would wait behind it"""
+    """A dump reads the ledger · a flush wants to drop an old partition, and would wait for the dump · all later flushes
+    would wait behind it"""
     some = hours(KEPT + 1)
     await opened(sql, some)
     async with open_database(
@@ -206,7 +204,7 @@ async def test_who_prunes_does_not_wait_behind_a_dump_and_holds_up_no_flush(
         assert await pruned(patient, sql, some[-1]) == some[1:]
 
 
-async def test_it_is_not_pruned_at_each_flush(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_the_ledger_is_not_pruned_at_each_flush(store: PageViewStore, sql: asyncpg.Connection) -> None:
     some = hours(KEPT + 1)
     await store.apply([of(some[0])])
     await opened(sql, some)
@@ -214,13 +212,13 @@ async def test_it_is_not_pruned_at_each_flush(store: PageViewStore, sql: asyncpg
     assert await floor(sql) < START
 
 
-# From when on ids are made.
+# The least time for new ids.
 
 
-async def test_ids_are_made_above_what_has_come_half_of_the_way_to_its_end(
+async def test_ids_are_made_above_the_hours_that_have_reached_half_of_their_life(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
-    """Whoever has learned that time has the other half until it is below the floor."""
+    """A process that has learned that time has the other half until that time is below the floor."""
     assert await ids_from(store) == await floor(sql)
     some = hours(SOON)
     await opened(sql, some, ago=timedelta(0))
@@ -231,7 +229,7 @@ async def test_ids_are_made_above_what_has_come_half_of_the_way_to_its_end(
     assert await ids_from(store) == some[-1] + HOUR, "So much time has gone: but the newest hour is in use."
 
 
-async def test_an_hour_of_a_time_to_come_does_not_move_the_ids_there(
+async def test_a_future_hour_does_not_move_the_ids_into_the_future(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
     ahead = START + timedelta(days=365)
@@ -241,13 +239,13 @@ async def test_an_hour_of_a_time_to_come_does_not_move_the_ids_there(
     assert await ids_from(store) == hours(SOON + 1)[-1]
 
 
-# Partitions that are not there.
+# Missing partitions.
 
 
 async def test_a_partition_that_somebody_detached_is_attached_again(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
-    """An empty one in its place would know of nothing, and the batch would count twice."""
+    """An empty partition in its place would not have the batch, and the batch would count twice."""
     counted = of(START)
     await store.apply([counted])
     for detach in ("DETACH PARTITION applied_2026030100", "DETACH PARTITION applied_2026030100 CONCURRENTLY"):
@@ -258,11 +256,11 @@ async def test_a_partition_that_somebody_detached_is_attached_again(
     assert await stored(sql) == 1
 
 
-async def test_a_partition_that_somebody_has_half_detached_is_attached_again(
+async def test_a_half_detached_partition_is_attached_again(
     store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
 ) -> None:
-    """R reads the ledger · somebody detaches a partition, which waits for R · he breaks it off: nobody may write into
-    it, and it is still said to be there"""
+    """R reads the ledger · somebody detaches a partition, which waits for R · the detach is cancelled: nobody can write
+    into the partition, but the catalogue still lists it"""
     counted = of(START)
     await store.apply([counted])
     async with (
@@ -280,10 +278,10 @@ async def test_a_partition_that_somebody_has_half_detached_is_attached_again(
     assert await stored(sql) == 2
 
 
-async def test_an_hour_that_cannot_be_dropped_keeps_no_other_and_no_flush(
+async def test_an_hour_that_cannot_be_dropped_blocks_no_other_hour_and_no_flush(
     database: Database, sql: asyncpg.Connection
 ) -> None:
-    """Somebody has made a view of it."""
+    """Somebody has created a view on the partition of the hour."""
     some = hours(KEPT + 3)
     await opened(sql, some)
     await sql.execute("CREATE VIEW somebodys AS SELECT * FROM applied_2026030101")
@@ -295,7 +293,9 @@ async def test_an_hour_that_cannot_be_dropped_keeps_no_other_and_no_flush(
         await sql.execute("DROP VIEW somebodys")
 
 
-async def test_a_partition_that_somebody_dropped_is_made_again(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_a_partition_that_somebody_dropped_is_created_again(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
     await store.apply([of(START)])
     for write in (partial(store.apply, [of(START)]), partial(store.salvage, of(START), 1)):
         await drop_partitions(sql)
@@ -303,11 +303,11 @@ async def test_a_partition_that_somebody_dropped_is_made_again(store: PageViewSt
     assert await stored(sql) == 3
 
 
-async def test_an_hour_that_another_process_has_dropped_is_not_opened_again(
+async def test_an_hour_dropped_by_another_process_is_not_opened_again(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
-    """A has opened an hour, and holds a batch of it · B drops the hour · A flushes: it finds no partition, looks, and
-    learns of the floor. Opened anew, the hour would know of no batch that it had."""
+    """A has opened an hour, and holds a batch of it · B drops the hour · A flushes: it finds no partition, checks, and
+    learns the floor. If A opened the hour again, the new partition would have none of the old batches."""
     await store.apply([counted := of(START)])
     await sql.execute("SELECT drop_ledger_hour($1)", START)
     with pytest.raises(Uncountable):
@@ -316,10 +316,10 @@ async def test_an_hour_that_another_process_has_dropped_is_not_opened_again(
     assert await stored(sql) == 1
 
 
-async def test_an_hour_is_not_opened_while_it_is_dropped(
+async def test_an_hour_is_not_opened_while_it_is_being_dropped(
     store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
 ) -> None:
-    """B drops an hour, and has not committed · A asks to open it: unless A waits, it sees the floor as it was"""
+    """B drops an hour, and has not committed · A wants to open it: unless A waits, it sees the old floor"""
     await store.apply([counted := of(START)])
     async with psql(endpoints.database_url) as other:
         async with other.transaction():
@@ -336,10 +336,10 @@ async def test_an_hour_is_not_opened_while_it_is_dropped(
         await store.apply([counted])
 
 
-async def test_bytes_that_are_no_batch_are_found_whenever_they_come_again(
+async def test_bytes_that_are_no_batch_are_recognized_whenever_they_come_again(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
-    """They have no time: no hour of the ledger is theirs, and none that goes takes them along."""
+    """Such bytes have no time. They belong to no hour of the ledger, so no dropped hour removes them."""
     await store.keep_unreadable("views:{1} 18-0", b"{", "It is no batch.", 1)
     await drop_partitions(sql)
     await store.keep_unreadable("views:{1} 18-0", b"{", "It is no batch.", 2)

@@ -1,11 +1,12 @@
-"""The ledger's rules, in a model: with all of them no batch is counted twice or dies too early, and each is needed."""
+"""The ledger's rules, in a model: with all of them, no batch is counted twice or becomes dead letters too early, and
+each rule is needed."""
 
 import pytest
 
 from tests.page_views.ledger_model import LedgerModel, Rule
 
 RIGHT, BEHIND = 0, 4
-"""The clock of the process: right, or more hours behind than are kept."""
+"""The clock of the process: right, or behind by more hours than are kept."""
 ALL = [(BEHIND, 1), pytest.param(BEHIND, 3, marks=pytest.mark.prove), pytest.param(RIGHT, 3, marks=pytest.mark.prove)]
 
 
@@ -17,6 +18,6 @@ def test_with_all_rules_no_batch_counts_twice_and_none_dies_too_early(behind: in
 
 
 @pytest.mark.parametrize("rule", Rule)
-def test_without_one_of_the_rules_a_batch_counts_twice_or_dies(rule: Rule) -> None:
+def test_without_any_one_of_the_rules_a_batch_counts_twice_or_dies_too_early(rule: Rule) -> None:
     way = LedgerModel(BEHIND, 0, rule).violation()
     assert way is not None

@@ -1,4 +1,5 @@
-"""Views of a page whose row is locked, or too slow, are parked: counted, in the total, and in nobody's way."""
+"""Views of a page whose row is locked or too slow are parked: they are counted, are in the total, and block no other
+page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -47,13 +48,13 @@ KINDS = (
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page has little time."""
+    """Each page gets little time."""
     monkeypatch.setattr(salvage, "EACH", timedelta(milliseconds=300))
 
 
 @pytest.fixture
 async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
-    """What waits in it for a lock waits for 0.3 s."""
+    """A database in which a statement waits 0.3 s for a lock."""
     async with open_database(
         endpoints.database_url,
         connections=4,
@@ -66,32 +67,32 @@ async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> PageViewStore:
-    """A store that has done nothing yet."""
+    """A new store."""
     return PageViewStore(database)
 
 
 @pytest.fixture
 def dead() -> list[int]:
-    """How many views became dead letters."""
+    """The numbers of views that became dead letters."""
     return []
 
 
 @pytest.fixture
 def parked(database: Database, dead: list[int]) -> Parking:
-    """What settles, pass by pass."""
+    """The settling task, run pass by pass."""
     return Parking(database, dead.append)
 
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with psql, whose triggers are gone at the end."""
+    """A connection like psql's. Its triggers are dropped at the end."""
     yield sql
     await sql.execute("DROP FUNCTION IF EXISTS ill CASCADE")
 
 
 @asynccontextmanager
 async def stuck(sql: asyncpg.Connection, kind: str = "its row is locked") -> AsyncIterator[None]:
-    """The page `stuck` cannot be counted in time."""
+    """Holds open a state in which the page `stuck` cannot be counted in time."""
     if kind == "its row is locked":
         await sql.execute("INSERT INTO page_views VALUES ('stuck', 0) ON CONFLICT DO NOTHING")
         async with sql.transaction():
@@ -109,24 +110,24 @@ async def stuck(sql: asyncpg.Connection, kind: str = "its row is locked") -> Asy
 
 
 def batch(deltas: Mapping[str, int]) -> Counted:
-    """A batch of a moment ago."""
+    """Returns a new batch."""
     name = batch_of()
     return Counted(name, made_at(name), deltas)
 
 
 async def waiting(sql: asyncpg.Connection) -> dict[str, int]:
-    """What is parked."""
+    """Returns the parked views by page."""
     rows = await sql.fetch("SELECT page, sum(delta)::bigint AS views FROM parked_views GROUP BY page")
     return {row["page"]: row["views"] for row in rows}
 
 
 async def total(store: PageViewStore, page: str = "stuck") -> int:
-    """What a read finds, in one snapshot."""
+    """Returns the total that a read finds, in one snapshot."""
     return (await store.standing([page], []))[0].get(page, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_all_other_pages_are_counted_and_it_is_parked_and_settled(
+async def test_a_stuck_page_is_parked_and_settled_and_all_other_pages_are_counted(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, hasty: None, kind: str
 ) -> None:
     others = {f"page {place}": place + 1 for place in range(20)}
@@ -144,25 +145,25 @@ async def test_all_other_pages_are_counted_and_it_is_parked_and_settled(
     assert (await stored(sql, "stuck"), await total(store), await waiting(sql)) == (7, 7, {})
 
 
-async def test_a_page_that_is_parked_is_not_waited_for(
+async def test_no_flush_waits_for_a_parked_page(
     store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
 ) -> None:
-    """Ever more comes for it, in every batch: whoever counts that does not touch its row."""
+    """More views of the page arrive in every batch: a flush does not touch the row of the page."""
     async with stuck(sql):
         await store.apply([batch({"stuck": 1, "home": 1})])
         async with open_database(
             endpoints.database_url, connections=1, timeout=timedelta(seconds=60), counted=lambda resource: None
-        ) as patient:  # It would wait for the lock for half a minute.
+        ) as patient:  # It would wait half a minute for the lock.
             async with asyncio.timeout(20):
                 for _ in range(20):
                     await PageViewStore(patient).apply([batch({"stuck": 1, "home": 1})])
         assert (await waiting(sql), await stored(sql)) == ({"stuck": 21}, 21)
 
 
-async def test_after_one_that_took_too_long_no_flush_waits_for_a_row(
+async def test_after_a_slow_flush_no_later_flush_waits_for_a_row(
     store: PageViewStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody changes one row after the other in a long transaction: each would cost a flush a wait."""
+    """Somebody changes one row after the other in a long transaction. For each row, a flush would have to wait."""
     await sql.execute("INSERT INTO page_views VALUES ('next', 0)")
     async with stuck(sql):
         await store.apply([batch({"stuck": 1})])
@@ -172,10 +173,10 @@ async def test_after_one_that_took_too_long_no_flush_waits_for_a_row(
         assert (await waiting(sql), await stored(sql)) == ({"stuck": 1, "next": 2}, 3)
 
 
-async def test_while_the_table_is_locked_all_is_parked(
+async def test_while_the_table_is_locked_all_views_are_parked(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
-    """Somebody makes an index, say. Totals can be read meanwhile."""
+    """Somebody creates an index, for example. Totals can be read meanwhile."""
     async with sql.transaction():
         await sql.execute("LOCK page_views IN SHARE MODE")
         await store.apply([batch({"home": 1, "news": 2}), batch({"home": 4})])
@@ -188,7 +189,7 @@ async def test_while_the_table_is_locked_all_is_parked(
     assert (await sums(sql), await waiting(sql)) == ({"home": 5, "news": 2}, {})
 
 
-async def test_what_there_is_no_time_for_is_parked_too(
+async def test_pages_for_which_no_time_is_left_are_parked_too(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(salvage, "ALL", timedelta(milliseconds=200))
@@ -200,18 +201,19 @@ async def test_what_there_is_no_time_for_is_parked_too(
         assert (await stored(sql, "z"), await waiting(sql)) == (3, {"stuck": 2})
 
 
-async def test_what_is_parked_late_blocks_nobody(
+async def test_views_parked_late_do_not_block_their_page(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, endpoints: Endpoints
 ) -> None:
-    """A flush sees that the page is blocked · the row is free, and all is settled · the flush parks its views
+    """A flush sees that the page is blocked · the row becomes free, and all views are settled · the flush parks its
+    views
 
-    If these blocked the page, the next flush would park for them, and so on, for as long as flushes overlap.
+    If these views blocked the page, the next flush would park too, and so on, as long as flushes overlap.
     """
     async with stuck(sql):
         await store.apply([batch({"stuck": 1})])
     async with sql.transaction():
         late = batch({"stuck": 2, "home": 1})
-        await sql.execute("INSERT INTO page_views VALUES ('home', 0)")  # It keeps the flush, after its look.
+        await sql.execute("INSERT INTO page_views VALUES ('home', 0)")  # This delays the flush, after its check.
         flush = asyncio.create_task(slow_apply(endpoints, late))
         await waits_for_lock(sql)
         await parked.settle()
@@ -224,7 +226,7 @@ async def test_what_is_parked_late_blocks_nobody(
 
 
 async def slow_apply(endpoints: Endpoints, late: Counted) -> None:
-    """A flush that has time."""
+    """Flushes a batch with generous deadlines."""
     async with open_database(
         endpoints.database_url,
         connections=1,
@@ -236,7 +238,7 @@ async def slow_apply(endpoints: Endpoints, late: Counted) -> None:
 
 
 async def waits_for_lock(sql: asyncpg.Connection) -> None:
-    """Returns when somebody waits for what `sql` has locked."""
+    """Waits until a session waits for a lock of `sql`."""
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
     async def does() -> bool:
@@ -246,7 +248,7 @@ async def waits_for_lock(sql: asyncpg.Connection) -> None:
 
 
 @pytest.mark.parametrize("state", ["XX001", "55000", "38000"])
-async def test_a_page_whose_row_is_damaged_holds_up_no_other(
+async def test_a_page_with_a_damaged_row_blocks_no_other(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, state: str
 ) -> None:
     async with sql.transaction():
@@ -262,8 +264,9 @@ async def test_a_page_whose_row_is_damaged_holds_up_no_other(
 async def test_a_pass_ends_however_many_pages_are_slow(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes down to one of them at least, and what it has not tried comes first in the next one. Else the slow ones,
-    which come first by name, would be tried for ever. (On a busy machine a page that is not slow may take too long.)"""
+    """Each pass tries at least one single page, and the next pass begins with the pages that were not tried. Otherwise
+    the slow pages, which come first by name, would be tried forever. (On a busy machine, a page that is not slow may
+    take too long.)"""
     monkeypatch.setattr(salvage, "ALL", timedelta(0))
     monkeypatch.setattr(PageViewStore, "_apply_at_once", _too_long)
     await sql.execute(STUCK.format(does="PERFORM pg_sleep(100)").replace("= 'stuck'", "LIKE 'stuck%'") + TRIGGER)
@@ -282,7 +285,7 @@ async def _too_long(store: PageViewStore, batches: object) -> int:
     raise TookTooLong("The database does not answer in time.")
 
 
-async def test_a_row_that_another_table_only_refers_to_is_not_locked(
+async def test_a_row_locked_only_by_a_foreign_key_counts_as_free(
     store: PageViewStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sql.execute("INSERT INTO page_views VALUES ('home', 0)")
@@ -294,7 +297,7 @@ async def test_a_row_that_another_table_only_refers_to_is_not_locked(
     assert await stored(sql) == 2
 
 
-async def test_several_that_settle_at_once_add_once(
+async def test_concurrent_settlings_add_views_once(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     pages = [f"page {place}" for place in range(30)]
@@ -306,7 +309,7 @@ async def test_several_that_settle_at_once_add_once(
     assert (await sums(sql), await waiting(sql)) == (dict.fromkeys(pages, 1), {})
 
 
-async def test_a_settling_whose_commit_is_not_heard_of_adds_once(
+async def test_a_settling_with_an_unknown_outcome_adds_views_once(
     endpoints: Endpoints, store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     async with stuck(sql):
@@ -323,7 +326,7 @@ async def test_a_settling_whose_commit_is_not_heard_of_adds_once(
     assert (await stored(sql, "stuck"), await waiting(sql)) == (3, {})
 
 
-async def test_the_first_pages_are_those_with_what_is_parked(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_the_most_viewed_pages_include_parked_views(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await store.apply([batch({"a": 5, "b": 4, "c": 3, "d": 1})])
     async with sql.transaction():
         await sql.execute("LOCK page_views IN SHARE MODE")
@@ -332,7 +335,7 @@ async def test_the_first_pages_are_those_with_what_is_parked(store: PageViewStor
         assert await store.top(1) == [("e", 9)]
 
 
-async def test_a_page_that_is_refused_by_now_becomes_a_dead_letter(
+async def test_parked_views_of_a_page_that_is_now_refused_become_a_dead_letter(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, dead: list[int]
 ) -> None:
     async with stuck(sql):
@@ -346,7 +349,7 @@ async def test_a_page_that_is_refused_by_now_becomes_a_dead_letter(
     assert await sql.fetchval(told) == 1, "Caches are told: it is in no total any more."
 
 
-async def test_of_a_batch_that_is_refused_a_locked_page_is_parked(
+async def test_a_salvaged_batch_parks_the_views_of_a_locked_page(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     async with stuck(sql):
@@ -357,7 +360,7 @@ async def test_of_a_batch_that_is_refused_a_locked_page_is_parked(
     assert await sums(sql) == {"stuck": 3, "home": 1}
 
 
-async def test_what_is_parked_of_one_page_stays_few_rows(
+async def test_the_parked_views_of_one_page_are_merged_into_few_rows(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     async with stuck(sql):
@@ -368,7 +371,7 @@ async def test_what_is_parked_of_one_page_stays_few_rows(
         assert await total(store) == parking.WORTH_MERGING + 5
 
 
-async def test_one_that_was_too_slow_is_tried_after_the_others_and_later(
+async def test_a_page_that_was_too_slow_is_retried_after_the_others_and_later(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection, hasty: None
 ) -> None:
     async with stuck(sql, "it takes too long"):
@@ -381,7 +384,7 @@ async def test_one_that_was_too_slow_is_tried_after_the_others_and_later(
         assert await sql.fetchval("SELECT max(tries) FROM parked_views") == 2
 
 
-async def test_what_waits_for_long_is_told_as_trouble(
+async def test_views_that_are_parked_for_long_are_reported_as_trouble(
     store: PageViewStore, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     async with stuck(sql):
@@ -399,7 +402,7 @@ async def test_what_waits_for_long_is_told_as_trouble(
     assert parked.trouble is None
 
 
-async def test_a_process_that_dies_before_it_forgets_what_was_parked_counts_once(
+async def test_parked_views_of_a_process_that_dies_before_acknowledging_count_once(
     endpoints: Endpoints,
     redis: Redis,
     clock: RedisClock,
@@ -408,7 +411,7 @@ async def test_a_process_that_dies_before_it_forgets_what_was_parked_counts_once
     parked: Parking,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A flusher has counted and parked, and committed · it is killed · another one takes its entries over"""
+    """A flusher has counted and parked views, and committed · it is killed · another one reclaims its entries"""
     monkeypatch.setattr(gathering, "ABANDONED", timedelta(0))
     monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
     async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:

@@ -1,4 +1,4 @@
-"""Page views in Postgres: each batch is counted once, what cannot be counted is kept, and the ledger stays small."""
+"""Page views in Postgres: each batch is counted once, and uncountable views are kept as dead letters."""
 
 import asyncio
 import json
@@ -44,45 +44,45 @@ UNCOUNTABLE = {
 }
 
 AWAY = ["08006", "25006", "40001", "40P01", "53200", "57P01"]
-"""A lost connection, a standby, a serialization failure, a deadlock, no memory, a shutdown."""
+"""A lost connection, a standby, a serialization failure, a deadlock, out of memory, a shutdown."""
 
 
 @pytest.fixture
 def store(database: Database) -> PageViewStore:
-    """A store that has done nothing yet."""
+    """A new store."""
     return PageViewStore(database)
 
 
 @pytest.fixture
 async def sql(sql: asyncpg.Connection) -> asyncpg.Connection:
-    """Somebody with psql, to whom the page `full` is full, and who may refuse pages."""
+    """A connection like psql's, without the trigger that refuses pages."""
     await sql.execute(ALLOWS)
     return sql
 
 
 def batch(deltas: Mapping[str, int], age: timedelta = timedelta(0)) -> Counted:
-    """A batch that was made so long ago."""
+    """Returns a batch that was made that long ago."""
     name = batch_of(age)
     return Counted(name, made_at(name), deltas)
 
 
 async def letters(store: PageViewStore) -> list[DeadLetter]:
-    """All dead letters."""
+    """Returns all dead letters."""
     return await store.dead_letters(limit=1000, after=0)
 
 
 async def refuse(sql: asyncpg.Connection, state: str = "P0001") -> None:
-    """From here on Postgres does not count the page `poison`."""
+    """Makes Postgres refuse the page `poison` from now on."""
     await sql.execute(REFUSES.format(state=state))
 
 
 async def make_uncountable(sql: asyncpg.Connection) -> None:
-    """From here on Postgres refuses each of UNCOUNTABLE."""
+    """Makes Postgres refuse each of UNCOUNTABLE from now on."""
     await sql.execute("INSERT INTO page_views VALUES ('full', $1)", LARGEST)
     await refuse(sql)
 
 
-# Batches that are counted.
+# Counted batches.
 
 
 async def test_a_batch_is_counted_once(store: PageViewStore, sql: asyncpg.Connection) -> None:
@@ -95,7 +95,7 @@ async def test_a_batch_is_counted_once(store: PageViewStore, sql: asyncpg.Connec
     assert await sums(sql) == {"home": 8, "news": 3}
 
 
-async def test_what_is_counted_by_several_at_once_is_counted_once(
+async def test_a_batch_counted_by_several_flushers_at_once_counts_once(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
     batches = [batch({f"page {page}": 1 for page in range(50)}) for _ in range(20)]
@@ -103,10 +103,8 @@ async def test_what_is_counted_by_several_at_once_is_counted_once(
     assert set((await sums(sql)).values()) == {20}
 
 
-async def test_who_count_the_same_pages_at_once_do_not_lock_each_other_out(
-    store: PageViewStore, sql: asyncpg.Connection
-) -> None:
-    """Each has batches of its own, with the pages in another order."""
+async def test_flushers_of_the_same_pages_do_not_deadlock(store: PageViewStore, sql: asyncpg.Connection) -> None:
+    """Each flusher has its own batches, with the pages in another order."""
     pages = [f"page {page}" for page in range(300)]
     await store.apply([batch(dict.fromkeys(pages, 1))])
     orders = [pages[place * 50 :] + pages[: place * 50] for place in range(6)]
@@ -115,7 +113,7 @@ async def test_who_count_the_same_pages_at_once_do_not_lock_each_other_out(
     assert set((await sums(sql)).values()) == {19}
 
 
-async def test_the_standing_has_views_and_ledger(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_the_standing_contains_views_and_ledger(store: PageViewStore, sql: asyncpg.Connection) -> None:
     old, new, unknown = batch({"home": 2}, timedelta(hours=3)), batch({"home": 3}), batch({"home": 4})
     await store.apply([old, new])
     named = [(each.id, each.made_at) for each in (old, new, unknown)]
@@ -125,7 +123,7 @@ async def test_the_standing_has_views_and_ledger(store: PageViewStore, sql: asyn
     assert await store.standing([], []) == ({}, frozenset(), floor, ids_from)
 
 
-async def test_a_flush_with_something_that_cannot_be_counted_counts_nothing(
+async def test_a_flush_that_contains_anything_uncountable_counts_nothing(
     store: PageViewStore, sql: asyncpg.Connection
 ) -> None:
     await make_uncountable(sql)
@@ -138,11 +136,11 @@ async def test_a_flush_with_something_that_cannot_be_counted_counts_nothing(
     assert await stored(sql) == 1
 
 
-# Batches that are salvaged.
+# Salvaged batches.
 
 
 @pytest.mark.parametrize("name", UNCOUNTABLE)
-async def test_of_a_salvaged_batch_all_is_counted_but_what_is_refused(
+async def test_a_salvaged_batch_counts_everything_that_is_not_refused(
     store: PageViewStore, sql: asyncpg.Connection, name: str
 ) -> None:
     await make_uncountable(sql)
@@ -165,7 +163,9 @@ async def test_of_a_salvaged_batch_all_is_counted_but_what_is_refused(
     assert await stored(sql, "news") == 4
 
 
-async def test_of_a_batch_each_refused_page_becomes_a_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_each_refused_page_of_a_batch_becomes_a_dead_letter(
+    store: PageViewStore, sql: asyncpg.Connection
+) -> None:
     await make_uncountable(sql)
     poison = {page: delta for page, delta, _reason in UNCOUNTABLE.values()}
     good = {f"page {place}": place + 1 for place in range(490)}
@@ -174,7 +174,7 @@ async def test_of_a_batch_each_refused_page_becomes_a_letter(store: PageViewStor
     assert {page: views for page, views in (await sums(sql)).items() if page != "full"} == good
 
 
-async def test_bytes_that_are_no_batch_become_one_letter(store: PageViewStore) -> None:
+async def test_bytes_that_are_no_batch_become_one_dead_letter(store: PageViewStore) -> None:
     keep = partial(store.keep_unreadable, "views:{1} 17-0", b"\xff\x00{", "It is no batch.", 3)
     await asyncio.gather(*(keep() for _ in range(4)))
     await keep()
@@ -185,10 +185,10 @@ async def test_bytes_that_are_no_batch_become_one_letter(store: PageViewStore) -
     assert second.entry == b""
 
 
-# What is no fault of the views.
+# Errors that no view causes.
 
 
-async def test_what_is_no_fault_of_the_views_makes_no_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_an_error_that_no_view_causes_makes_no_dead_letter(store: PageViewStore, sql: asyncpg.Connection) -> None:
     held = batch({"home": 3, "poison": 4})
     for state in AWAY:
         await refuse(sql, state)
@@ -203,7 +203,7 @@ async def test_what_is_no_fault_of_the_views_makes_no_letter(store: PageViewStor
     assert await sums(sql) == {"home": 3, "poison": 4}
 
 
-async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
+async def test_a_salvage_with_an_unknown_outcome_is_done_once(
     endpoints: Endpoints, sql: asyncpg.Connection, store: PageViewStore
 ) -> None:
     await refuse(sql)
@@ -227,14 +227,14 @@ async def test_a_salvage_whose_commit_is_not_heard_of_is_made_once(
 
 
 async def one_letter(store: PageViewStore, sql: asyncpg.Connection) -> int:
-    """The id of a dead letter with four views of `poison`, which Postgres refuses."""
+    """Returns the id of a new dead letter with four views of `poison`, which Postgres refuses."""
     await refuse(sql)
     await store.salvage(batch({"poison": 4}), 1)
     (letter,) = await letters(store)
     return letter.id
 
 
-async def test_letters_are_told_a_page_at_a_time(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_letters_are_listed_a_page_at_a_time(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await refuse(sql)
     for _ in range(5):
         await store.salvage(batch({"poison": 4}), 1)
@@ -257,7 +257,7 @@ async def test_a_letter_is_replayed_once_when_its_cause_is_gone(store: PageViewS
         await store.replay(letter)
 
 
-async def test_the_caches_are_told_what_is_in_no_total_any_more(store: PageViewStore, sql: asyncpg.Connection) -> None:
+async def test_a_dead_letter_writes_an_outbox_row_for_its_page(store: PageViewStore, sql: asyncpg.Connection) -> None:
     await one_letter(store, sql)
     rows = await sql.fetch("SELECT resource, key, version, done_at FROM outbox")
     assert [tuple(row) for row in rows] == [("page_views", "poison", 0, None)]
@@ -281,10 +281,10 @@ async def test_a_replay_while_postgres_is_away_leaves_the_letter(store: PageView
     assert await store.count_dead_letters() == 1
 
 
-async def test_a_replay_is_one_transaction_with_the_news_of_it(
+async def test_a_replay_and_its_outbox_row_are_one_transaction(
     store: PageViewStore, sql: asyncpg.Connection, endpoints: Endpoints
 ) -> None:
-    """It dies before COMMIT: the views are not counted, the letter is there, and the caches hear of nothing."""
+    """The connection is cut before COMMIT: the views are not counted, the letter remains, and no outbox row is left."""
     letter = await one_letter(store, sql)
     await sql.execute("TRUNCATE outbox")
     await sql.execute(ALLOWS)
@@ -329,7 +329,7 @@ async def test_a_discarded_letter_is_never_counted(store: PageViewStore, sql: as
 
 
 async def test_a_cached_total_follows_a_replay(settings: Settings, sql: asyncpg.Connection) -> None:
-    """The views are counted past the stream, and the relay has the total forgotten."""
+    """A replay counts the views without the stream, and the relay drops the total."""
     await refuse(sql)
     async with open_resources(settings, Metrics()) as resources:
         store, counters = resources.page_view_store, resources.page_views
@@ -339,7 +339,7 @@ async def test_a_cached_total_follows_a_replay(settings: Settings, sql: asyncpg.
         async def carried() -> bool:
             return not await sql.fetchval("SELECT count(*) FROM outbox WHERE done_at IS NULL")
 
-        await eventually(carried)  # The letter, too, has the total forgotten.
+        await eventually(carried)  # The new letter also makes the relay drop the total.
         assert (await counters.get("poison")).amount == 0
         assert (await counters.get("poison")).cached
         await sql.execute(ALLOWS)

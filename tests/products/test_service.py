@@ -1,4 +1,4 @@
-"""Products over a real Redis and a real Postgres: the cache loads itself, and no race brings an old row back."""
+"""Products on a real Redis and a real Postgres: the cache loads rows itself, and no race brings an old row back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -64,10 +64,10 @@ async def test_a_slow_load_of_many_rows_brings_none_of_them_back(
     assert (await products.get("POT")).version == pot.version
 
 
-async def test_what_is_no_sku_spoils_no_question_that_is_asked_with_it(
+async def test_a_bad_sku_does_not_spoil_the_reads_batched_with_it(
     store: ProductStore, region: Region[str, Product]
 ) -> None:
-    """Redis' client cannot send the one, and Postgres cannot read the other."""
+    """The Redis client cannot encode one of the bad SKUs, and Postgres cannot read the other."""
     await store.insert(CUP)
 
     async def load(skus: Sequence[str]) -> dict[str, Product]:

@@ -1,4 +1,4 @@
-"""A real shop's catalogue, read as a real shop's products were read."""
+"""The catalogue of a real shop, read in the order of a real trace."""
 
 import asyncio
 import csv
@@ -34,7 +34,7 @@ Product = dict[str, Any]
 
 @pytest.fixture
 async def service(endpoints: Endpoints) -> AsyncIterator[Service]:
-    """One process, whose entries outlive the test."""
+    """One process, whose cache entries outlive the test."""
     async with serving(
         endpoints.redis_url,
         endpoints.database_url,
@@ -46,7 +46,7 @@ async def service(endpoints: Endpoints) -> AsyncIterator[Service]:
 
 
 @pytest.mark.parametrize("sent", READS_SENT)
-async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
+async def test_each_read_of_a_real_shop_returns_the_row_of_its_catalogue(
     service: Service, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], sent: int
 ) -> None:
     catalogue = _catalogue()
@@ -76,7 +76,7 @@ async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
         async def is_quiet() -> bool:
             return not await sql.fetchval("SELECT count(*) FROM outbox WHERE done_at IS NULL")
 
-        # All connections draw from one iterator: each takes the next request when it has its answer.
+        # All connections share one iterator: each takes the next request when it has its answer.
         products, reads = iter(catalogue), _reads(catalogue, sent)
         await asyncio.gather(*(post(connection, products) for connection in connections))
         await eventually(is_quiet)
@@ -88,7 +88,7 @@ async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
     with capsys.disabled():
         print(f"\nOnline Retail: {statuses.total():,} reads, {hits / statuses.total():.2%} hits ({dict(statuses)})")
     assert statuses.total() == sent
-    # Nothing expires and nothing is written meanwhile, so what was read before is a hit: each product is loaded once.
+    # Nothing expires and nothing is written meanwhile, so every repeated read is a hit: each product is loaded once.
     assert misses == len({product["sku"] for product in _reads(catalogue, sent)})
     counted = _counted(metrics)
     assert counted["hit"] == hits
@@ -97,7 +97,7 @@ async def test_each_read_of_a_real_shop_answers_what_its_catalogue_says(
 
 
 def _catalogue() -> list[Product]:
-    """The file's rows, as they are posted. A description that is blank is the code, and a price that is blank is 0."""
+    """Returns the rows of the file as request bodies. A blank name becomes the code, and a blank price becomes 0."""
     with CATALOGUE.open(encoding="utf-8", newline="") as file:
         return [
             {
@@ -110,8 +110,8 @@ def _catalogue() -> list[Product]:
 
 
 def _reads(catalogue: list[Product], number: int) -> Iterator[Product]:
-    """The first reads of the trace. Its n-th distinct key stands for the n-th product of the catalogue, and where the
-    catalogue ends, it begins again."""
+    """Yields the first reads of the trace. Its n-th distinct key stands for the n-th product of the catalogue, modulo
+    the number of products."""
     numbers: dict[str, int] = {}
     with gzip.open(READS, "rt", encoding="utf-8", newline="") as file:
         for row in itertools.islice(csv.DictReader(file), number):
@@ -119,7 +119,7 @@ def _reads(catalogue: list[Product], number: int) -> Iterator[Product]:
 
 
 def _counted(metrics: str) -> dict[str, float]:
-    """What happened in the cache of products, by event."""
+    """Returns the counters of the product cache, by event."""
     return {
         sample.labels["event"]: sample.value
         for family in text_string_to_metric_families(metrics)

@@ -1,8 +1,8 @@
-"""A real shop's orders, line by line, taken from a stock that just suffices for them.
+"""The orders of a real shop, line by line, taken from a stock that is just sufficient for them.
 
-The file tells no opening stock, so there is an assumption: each SKU begins with the fewest pieces with which no line is
-refused. Then a line that is lost, counted twice or overtaken by another one of its SKU shows: as a refusal, or as a
-number that the file does not give.
+The file has no opening stock, so the test assumes one: each SKU begins with the fewest pieces with which no line is
+refused. Then a line that is lost, counted twice, or overtaken by another line of its SKU shows up, as a refusal or as a
+number that does not follow from the file.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of an order: its number in the file, and so many pieces more of a SKU (fewer, where it sells)."""
+    """A line of an order: its number in the file, its SKU, and the change of the stock (negative for a sale)."""
 
     number: int
     sku: str
@@ -50,8 +50,8 @@ Lane = deque[Line]
 
 
 class Shop:
-    """Sends lines to a service, and knows from the file alone what must be left after each. When half of them are
-    answered, it kills the service."""
+    """Sends lines to a service, and computes from the file alone what must be left after each line. When half of the
+    lines are answered, it kills the service."""
 
     def __init__(self, service: Service, opening: Mapping[str, int], total: int) -> None:
         self.service, self.half = service, total // 2
@@ -60,7 +60,7 @@ class Shop:
         self.last: dict[int, tuple[Line, Any]] = {}
 
     async def send(self, connection: Keyed, lane: Lane) -> None:
-        """Sends a lane, one line after the other. A line leaves it when its answer was seen."""
+        """Sends a lane, one line after the other. A line leaves the lane when its answer has arrived."""
         while lane:
             line = lane[0]
             stock = await _adjust(connection, line)
@@ -72,7 +72,7 @@ class Shop:
             if self.answered == self.half:
                 await kill(self.service)
             if line.number % 10 == 0:
-                # Nobody else writes this SKU now: whatever answers a read, it has to be this.
+                # Nobody else writes this SKU now, so every read must return this stock.
                 assert (await connection.ask(_path(line.sku))).json() == stock, line
 
     async def send_until_killed(self, connection: Keyed, lane: Lane) -> None:
@@ -83,13 +83,13 @@ class Shop:
             assert self.answered >= self.half, "Nobody had killed it."
 
     async def repeat_the_last(self, connection: Keyed, lane: int) -> None:
-        """Sends once more what was answered last in a lane: the answer has to be the same."""
+        """Repeats the last answered line of a lane, and checks that the answer is the same."""
         line, stock = self.last[lane]
         assert await _adjust(connection, line) == stock
 
 
 @pytest.mark.parametrize("total", LINES)
-async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_killed_in_the_middle(
+async def test_real_order_lines_leave_the_stock_of_the_file_although_the_service_is_killed_midway(
     endpoints: Endpoints, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], total: int
 ) -> None:
     lines = list(itertools.islice(_lines(), total))
@@ -97,7 +97,7 @@ async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_k
     closing = Counter(opening)
     for line in lines:
         closing[line.sku] += line.delta
-    # All lines of a SKU are in one lane, so they are sent in the order of the file.
+    # All lines of a SKU are in one lane, so they are sent in file order.
     lanes = [Lane() for _ in range(LANES)]
     for line in lines:
         lanes[_lane(line)].append(line)
@@ -139,7 +139,7 @@ async def test_real_order_lines_leave_what_the_file_says_though_the_service_is_k
 
 
 def _lines() -> Iterator[Line]:
-    """The file's lines, in its order. One of no pieces is no adjustment, and is left out."""
+    """Yields the lines of the file, in order. A line of zero pieces is no adjustment, and is left out."""
     with gzip.open(ORDERS, "rt", encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), 1):
             if (quantity := int(row["quantity"])) != 0:
@@ -147,7 +147,7 @@ def _lines() -> Iterator[Line]:
 
 
 def _least_opening_stock(lines: Sequence[Line]) -> dict[str, int]:
-    """For each SKU the fewest pieces with which none of its lines is refused."""
+    """Returns for each SKU the fewest pieces with which none of its lines is refused."""
     level: Counter[str] = Counter()
     lowest: Counter[str] = Counter()
     for line in lines:

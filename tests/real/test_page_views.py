@@ -25,7 +25,7 @@ NASA = DATA / "pageviews_nasa_1995_07_01.csv.gz"
 PRODUCT_PAGES = DATA / "pageviews_product_pages_2012_12.csv.gz"
 LOG_VIEWS = [(2_000, 498), pytest.param(9_999, 1_165, marks=pytest.mark.prove)]
 PRODUCT_PAGE_VIEWS = [(10_000, 4_662), pytest.param(95_607, 13_756, marks=pytest.mark.prove)]
-"""So many views of each file are posted, of so many pages: a part of them, and all."""
+"""How many views of each file are posted, and how many pages they have: first a part of the file, then all of it."""
 IN_A_CALL = 1_000
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "FOURWAYS_DATABASE_TIMEOUT": "60", "FOURWAYS_REDIS_TIMEOUT": "30"}
 
@@ -43,7 +43,7 @@ async def test_each_view_of_a_real_log_is_counted_once_across_a_restart(
     total: int,
     distinct: int,
 ) -> None:
-    # The last ones: there are addresses with a % among them.
+    # The last views of the file, because some of their addresses contain a %.
     views = list(_column(NASA, "path"))[-total:]
     counts = Counter(views)
     assert (len(views), len(counts)) == (total, distinct)
@@ -58,7 +58,7 @@ async def test_each_view_of_a_real_log_is_counted_once_across_a_restart(
     ):
         half = itertools.islice(posting, len(views) // 2)
         await asyncio.gather(*(_post(connection, half) for connection in connections))
-    # The end of the block was a SIGTERM, right behind the last answer: its view had just been taken on.
+    # The end of the block sent SIGTERM right after the last answer, when its view had just been accepted.
     async with (
         serving(endpoints.redis_url, endpoints.database_url, workers=1, **PATIENT) as service,
         keyed(service, 8) as connections,
@@ -74,7 +74,7 @@ async def test_each_view_of_a_real_log_is_counted_once_across_a_restart(
 
 
 @pytest.mark.parametrize(("total", "distinct"), PRODUCT_PAGE_VIEWS)
-async def test_each_view_of_real_product_pages_is_counted_once_though_the_service_is_killed_in_the_middle(
+async def test_each_view_of_real_product_pages_is_counted_once_although_the_service_is_killed_midway(
     endpoints: Endpoints,
     sql: asyncpg.Connection,
     redis: Redis,
@@ -104,7 +104,7 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
                         calls.appendleft(call)
                         raise
                     if len(calls) <= half and not killed:
-                        killed = True  # Before it is done: another connection may come here meanwhile.
+                        killed = True  # Set before the kill, because another connection may come here meanwhile.
                         await kill(service)
             except HUNG_UP:
                 assert len(calls) <= half + len(connections), "Nobody has killed it yet."
@@ -123,10 +123,11 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
 
         await asyncio.gather(*(post(connection) for connection in connections))
         posted = time.monotonic() - began
-        # Before and after the flush: what waits, with what the dead process left half carried, is counted in.
+        # Totals are checked before and after the flush: they include waiting entries, and entries that the dead process
+        # left pending.
         await _tells(connections, dict(counts.most_common(200)), "write-behind; ")
         carried = await _is_carried(connections[0], redis)
-        # Every fifth page: all of them are looked up in Postgres below.
+        # Only every fifth page, because all pages are checked in Postgres below.
         await _tells(connections, {page: counts[page] for page in list(counts)[::5]}, "write-behind; ")
         rows, flushed = await _flushed(connections[0])
         top = (await connections[0].ask("/page-views?top=20")).json()["items"]
@@ -142,7 +143,7 @@ async def test_each_view_of_real_product_pages_is_counted_once_though_the_servic
 
 
 async def _post(connection: Keyed, pages: Iterable[str]) -> None:
-    """Posts one view after the other, drawn from an iterator that others draw from, too."""
+    """Posts one view after the other, from an iterator that several connections share."""
     for page in pages:
         answer = await connection.ask(_path(page), method="POST")
         assert answer.status == 202, (page, answer.body)
@@ -155,7 +156,7 @@ async def _post_many(connection: Keyed, key: str, pages: list[str]) -> None:
 
 
 async def _tells(connections: list[Keyed], counts: dict[str, int], how: str) -> None:
-    """Whether a GET of each page answers its count."""
+    """Checks that a GET of each page returns its count."""
     pages = iter(counts)
 
     async def get(connection: Keyed) -> None:
@@ -168,7 +169,7 @@ async def _tells(connections: list[Keyed], counts: dict[str, int], how: str) -> 
 
 
 async def _is_carried(connection: Keyed, redis: Redis) -> float:
-    """Returns when nothing waits for the database, with the seconds that it took."""
+    """Waits until the backlog is empty, and returns how many seconds that took."""
 
     async def nothing_waits() -> bool:
         return bool((await connection.ask("/write-behind")).json()["backlog"] == 0)
@@ -185,7 +186,7 @@ async def _is_carried(connection: Keyed, redis: Redis) -> float:
 
 
 async def _flushed(connection: Keyed) -> tuple[float, float]:
-    """How many rows the process has written, and for how many views."""
+    """Returns how many rows the process has written, and for how many views."""
     metrics = (await connection.ask("/metrics")).body.decode()
     samples = {
         sample.name: sample.value for family in text_string_to_metric_families(metrics) for sample in family.samples

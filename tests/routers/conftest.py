@@ -1,4 +1,4 @@
-"""The application as it is run, once for all tests of this folder, and a table with something in it."""
+"""The application as a real service, once for all tests of this folder, and tables with some rows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,8 +21,8 @@ Contents = dict[str, list[tuple[object, ...]]]
 
 @pytest.fixture(scope="session")
 async def uvicorn_endpoints(servers: Endpoints) -> AsyncIterator[Endpoints]:
-    """Stores of its own on the same servers: it runs until the session ends, and would carry the page views of every
-    other test."""
+    """The service's own stores, on the same servers. The service runs until the session ends; on the stores of other
+    tests, it would flush their page views."""
     async with fresh_database(servers.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         yield Endpoints(servers.redis_url.replace("?db=0", "?db=1"), database_url)
@@ -37,11 +37,11 @@ async def uvicorn(uvicorn_endpoints: Endpoints) -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def endpoints(request: pytest.FixtureRequest, endpoints: Endpoints, uvicorn_endpoints: Endpoints) -> Endpoints:
-    """The stores of the test, emptied: for one that speaks to `service`, those of `service`."""
+    """The emptied stores of the test. For a test that uses `service`, these are the stores of `service`."""
     if "service" not in request.fixturenames:
         return endpoints
     async with open_redis(uvicorn_endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
-        # What is on its way from the test before would arrive in the emptied database.
+        # Pending views of the previous test would arrive in the emptied database.
         async def nothing_waits() -> bool:
             return await waiting(redis) == []
 
@@ -52,26 +52,27 @@ async def endpoints(request: pytest.FixtureRequest, endpoints: Endpoints, uvicor
 
 @pytest.fixture
 async def service(uvicorn: Service, endpoints: Endpoints) -> Service:
-    """The same process, its stores emptied."""
+    """The process of the session, with emptied stores."""
     return uvicorn
 
 
 @pytest.fixture
 async def rows(sql: asyncpg.Connection) -> Contents:
-    """User 1, product KETTLE-1 and 30 of it, 7 views of home, and what the tables hold now: a refused request must
-    leave it as it is."""
+    """Inserts user 1, product KETTLE-1 with 30 pieces, and 7 views of home. Returns the contents of the tables, which a
+    refused request must not change."""
     async with sql.transaction():
         await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada Lovelace', 'ada@example.com')")
         await sql.execute("INSERT INTO products (sku, name, price) VALUES ('KETTLE-1', 'Kettle', '19.90')")
         await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('KETTLE-1', 30)")
         await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 7)")
-        # Nobody has read them, so no relay need invalidate them: that would come between a test and its first read.
+        # Nothing has cached these rows, so the relay need not invalidate them. It could do so just when a test makes
+        # its first read.
         await sql.execute("UPDATE outbox SET done_at = now()")
     return await contents(sql)
 
 
 async def contents(sql: asyncpg.Connection) -> Contents:
-    """Everything that the resources have written to Postgres."""
+    """Returns everything that the resources have written to Postgres."""
     queries = {
         "users": "SELECT * FROM users ORDER BY id",
         "products": "SELECT * FROM products ORDER BY sku",
@@ -79,13 +80,13 @@ async def contents(sql: asyncpg.Connection) -> Contents:
         "stock_adjustments": "SELECT * FROM stock_adjustments ORDER BY sku, key",
         "page_views": "SELECT * FROM page_views ORDER BY page",
         "dead_letters": "SELECT * FROM dead_letters ORDER BY id",
-        # Not when it was relayed: that is the relay's doing.
+        # Without the time of relaying, which the relay sets.
         "outbox": "SELECT id, resource, key, version FROM outbox ORDER BY id",
     }
     return {table: [tuple(row) for row in await sql.fetch(query)] for table, query in queries.items()}
 
 
 async def waiting(redis: Redis) -> list[object]:
-    """The page views that wait in Redis to be carried to Postgres."""
+    """Returns the entries in Redis that wait to be flushed to Postgres."""
     streams = [await redis.xrange(f"views:{{{number}}}") for number in range(4)]
     return [entry for stream in streams for entry in stream or ()]

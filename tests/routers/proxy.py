@@ -1,4 +1,4 @@
-"""A real proxy in a process of its own, in front of a service; stopped at the end."""
+"""A real proxy in its own process, in front of a service. It is stopped at the end."""
 
 import asyncio
 import shutil
@@ -46,7 +46,7 @@ http {{
 
 @asynccontextmanager
 async def nginx(url: str, cache: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    """A client of nginx, which compresses."""
+    """Yields a client of nginx, which compresses answers."""
 
     def command(directory: Path, port: int) -> list[str]:
         configuration = directory / "nginx.conf"
@@ -58,13 +58,15 @@ async def nginx(url: str, cache: str = "") -> AsyncIterator[httpx.AsyncClient]:
 
 
 def caching_nginx(url: str) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    """The same, and it keeps what it may keep: for two minutes, where nobody says for how long."""
+    """Yields a client of nginx that also stores each answer that it may: for two minutes, if the answer gives no
+    lifetime."""
     return nginx(url, "proxy_cache answers; proxy_cache_valid any 2m;")
 
 
 @asynccontextmanager
 async def varnish(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of Varnish as it is without a configuration: what nobody forbids, it keeps for two minutes."""
+    """Yields a client of Varnish without any configuration: it stores each answer for two minutes, unless the answer
+    forbids that."""
 
     def command(directory: Path, port: int) -> list[str]:
         return [
@@ -78,7 +80,7 @@ async def varnish(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def _running(name: str, command: Callable[[Path, int], list[str]]) -> AsyncIterator[httpx.AsyncClient]:
-    # A system's own servers are seldom on the PATH of a user.
+    # System servers are seldom on a user's PATH.
     program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip(f"There is no {name} on this machine.")

@@ -1,7 +1,8 @@
-"""Bad input: always a 4xx that says what is wrong, never a 500, and nothing written: no row, and no view that waits.
+"""Bad input: the answer is always a 4xx that says what is wrong, never a 500, and nothing is written: no row, and no
+pending view.
 
 Each request is sent twice: to the application in this process, and as bytes on a socket to a real uvicorn, whose
-parser sees them first.
+parser reads them first.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ DEEP = 13_000
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A request, the status of its answer, and words that the answer must have."""
+    """A request, the status of its answer, and words that the answer must contain."""
 
     name: str
     method: str
@@ -37,39 +38,39 @@ class Bad:
 
 
 def post_user(name: str, says: str, /, **fields: object) -> Bad:
-    """A new user with these fields, `...` for one that is left out."""
+    """Returns a request that creates a user with these fields; `...` omits one."""
     body = {key: value for key, value in (USER | fields).items() if value is not ...}
     return Bad(f"user-{name}", "POST", "/users", 422, says, json.dumps(body).encode(), JSON)
 
 
 def post_product(name: str, says: str, /, **fields: object) -> Bad:
-    """A new product with these fields, `...` for one that is left out."""
+    """Returns a request that creates a product with these fields; `...` omits one."""
     body = {key: value for key, value in (PRODUCT | fields).items() if value is not ...}
     return Bad(f"product-{name}", "POST", "/products", 422, says, json.dumps(body).encode(), JSON)
 
 
 def patch(name: str, target: str, body: object, says: str) -> Bad:
-    """A change of a row that exists."""
+    """Returns a request that changes an existing row."""
     return Bad(f"patch-{name}", "PATCH", target, 422, says, json.dumps(body).encode(), JSON)
 
 
 def put_stock(name: str, body: object, says: str, status: int = 422, target: str = "/inventory/KETTLE-1") -> Bad:
-    """Another quantity of stock that is there."""
+    """Returns a request that sets another quantity of existing stock."""
     return Bad(f"stock-{name}", "PUT", target, status, says, json.dumps(body).encode(), JSON)
 
 
 def adjust(name: str, body: object, says: str, status: int = 422, target: str = "/inventory/KETTLE-1") -> Bad:
-    """A few pieces more or less."""
+    """Returns a request that adjusts stock."""
     return Bad(f"adjust-{name}", "POST", f"{target}/adjustments", status, says, json.dumps(body).encode(), JSON)
 
 
 def view(name: str, body: object, says: str, target: str = "/page-views/home") -> Bad:
-    """Views of a page."""
+    """Returns a request that adds views of one page."""
     return Bad(f"view-{name}", "POST", target, 422, says, json.dumps(body).encode(), JSON)
 
 
 def views(name: str, items: object, says: str) -> Bad:
-    """Views of many pages."""
+    """Returns a request that adds views of many pages."""
     return Bad(f"views-{name}", "POST", "/page-views", 422, says, json.dumps({"views": items}).encode(), JSON)
 
 
@@ -81,7 +82,8 @@ BODIES = [
     ("POST", "/page-views"),
     ("POST", "/page-views/home"),
 ]
-"""The calls that read a body, first those with a name in it. The last does not need it: none, or null, is one view."""
+"""The calls that read a body. Those whose body has a name come first. The last one does not need a body: without one,
+or with null, it counts one view."""
 
 
 def body(
@@ -92,7 +94,7 @@ def body(
     headers: list[tuple[bytes, bytes]] = JSON,
     targets: list[tuple[str, str]] = BODIES,
 ) -> list[Bad]:
-    """The same bytes wherever a body is read."""
+    """Returns a request with the same bytes for each call that reads a body."""
     return [Bad(f"{name}-{method}{target}", method, target, status, says, raw, headers) for method, target in targets]
 
 
@@ -122,7 +124,7 @@ PRICES = [
 ]  # fmt: skip
 
 BAD = [
-    # Fields that are unknown, missing, or of another type.
+    # Fields that are unknown, missing, or of the wrong type.
     post_user("unknown-field", "body.admin is not a field that can be set here", admin=True),
     post_user("id", "body.id is not a field that can be set here", id=7),
     post_user("version", "body.version is not a field that can be set here", version=7),
@@ -145,7 +147,7 @@ BAD = [
     post_product("sku-null", "body.sku must not be null", sku=None),
     post_product("name-null", "body.name must not be null", name=None),
     post_product("price-null", "body.price must not be null", price=None),
-    # Text that is no text, or too short, or too long.
+    # Text that is invalid, too short, or too long.
     post_user("name-surrogate", SURROGATE, name="\ud800"),
     post_user("email-surrogate", SURROGATE, email="\udfff@example.com"),
     post_user("field-surrogate", SURROGATE, **{"\ud800": 1}),
@@ -389,7 +391,7 @@ BAD = [
             *((key, "must be visible ASCII characters, without blanks") for key in KEYS),
         )
     ),
-    # Bodies that are no object, or no JSON, or no text.
+    # Bodies that are not an object, not JSON, or not text.
     *body("missing", b"", 422, "body is missing", targets=BODIES[:-1]),
     *body("null", b"null", 422, "body must be a JSON object", targets=BODIES[:-1]),
     *body("array", b"[]", 422, "body must be a JSON object"),
@@ -510,7 +512,7 @@ BAD = [
 
 
 def check(bad: Bad, answer: Answer | httpx.Response) -> None:
-    """The answer is the problem that was expected."""
+    """Checks that the answer is the expected problem."""
     status, text = (answer.status, answer.body) if isinstance(answer, Answer) else (answer.status_code, answer.content)
     problem = json.loads(text)
     assert (status, problem["status"]) == (bad.status, bad.status), problem
@@ -519,23 +521,23 @@ def check(bad: Bad, answer: Answer | httpx.Response) -> None:
     assert len(text) < 5000
 
 
-async def test_bad_input_is_refused_in_words_and_nothing_is_written(
+async def test_bad_input_is_refused_with_a_reason_and_nothing_is_written(
     client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis, rows: Contents, subtests: pytest.Subtests
 ) -> None:
     for bad in BAD:
         with subtests.test(bad.name):
             check(bad, await client.request(bad.method, bad.target, content=bad.body, headers=bad.headers))
-            # First what waits: it is only taken out of there when it is in the tables.
+            # Pending views are checked first: a view leaves the stream only once it is in the tables.
             assert (await waiting(redis), await contents(sql)) == ([], rows)
 
 
-async def test_bad_input_is_refused_in_words_and_nothing_is_written_over_real_uvicorn(
+async def test_bad_input_is_refused_with_a_reason_and_nothing_is_written_over_real_uvicorn(
     service: Service, sql: asyncpg.Connection, redis: Redis, rows: Contents, subtests: pytest.Subtests
 ) -> None:
     for bad in BAD:
         with subtests.test(bad.name):
             check(bad, await exchange(service, request(bad.method, bad.target.encode(), bad.headers, bad.body)))
-            # First what waits: it is only taken out of there when it is in the tables.
+            # Pending views are checked first: a view leaves the stream only once it is in the tables.
             assert (await waiting(redis), await contents(sql)) == ([], rows)
 
 
@@ -551,7 +553,7 @@ CHUNKED = request("POST", b"/users", [*JSON, (b"Transfer-Encoding", b"chunked")]
     ],
     ids=["30-megabytes", "cut-off", "empty"],
 )
-async def test_a_bad_body_in_chunks_is_refused(
+async def test_a_bad_chunked_body_is_refused(
     service: Service, sql: asyncpg.Connection, rows: Contents, chunks: bytes, status: int, says: str
 ) -> None:
     answer = await exchange(service, CHUNKED + chunks)
@@ -583,16 +585,16 @@ async def test_a_bad_body_in_chunks_is_refused(
     ],
     ids=lambda sent: repr(sent[:40]),
 )
-async def test_what_is_no_http_is_refused_by_uvicorn_itself(
+async def test_bytes_that_are_not_http_are_refused_by_uvicorn_itself(
     service: Service, sql: asyncpg.Connection, rows: Contents, sent: bytes
 ) -> None:
-    # It never reaches the application, so the answer is a plain one.
+    # The bytes never reach the application, so the answer is plain text.
     answer = await exchange(service, sent)
     assert (answer.status, answer.body) == (400, b"Invalid HTTP request received.")
     assert await contents(sql) == rows
 
 
-async def test_a_body_that_never_ends_as_declared_writes_nothing(
+async def test_a_body_shorter_than_declared_writes_nothing(
     service: Service, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     body_ = json.dumps(USER).encode()
@@ -604,7 +606,7 @@ async def test_a_body_that_never_ends_as_declared_writes_nothing(
 
 
 async def abandon(service: Service, sent: bytes) -> None:
-    """Sends the beginning of a request and hangs up."""
+    """Sends the beginning of a request and closes the connection."""
     url = httpx.URL(service.url)
     _, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(sent)

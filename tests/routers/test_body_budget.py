@@ -1,4 +1,4 @@
-"""What all large bodies of one process may take together."""
+"""The memory budget for all large bodies of one process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from app.main import create_app
 from app.settings import Settings
 
 ORDINARY = 65_536
-"""The limit of an ordinary body: what has no more bytes is never refused for the budget."""
+"""The limit of an ordinary body: the budget never refuses a body of at most this size."""
 BUDGET = 200_000
 JSON = {"Content-Type": "application/json"}
 
@@ -24,15 +24,15 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 
 def views(size: int) -> bytes:
-    """A call with so many bytes that counts one view."""
+    """Returns a body of that many bytes that counts one view."""
     return b'{"views":[{"page":"home"}]' + b" " * (size - 27) + b"}"
 
 
-async def test_a_large_body_is_refused_while_others_use_the_budget_up(client: httpx.AsyncClient) -> None:
+async def test_a_large_body_is_refused_while_others_use_up_the_budget(client: httpx.AsyncClient) -> None:
     """
-    A sends most of its body, and waits     B sends one that is as large: 503
-                                            C sends an ordinary one: accepted
-    A sends the rest: accepted              B sends it again: accepted
+    A sends most of its body, and waits     B sends a body of the same size: 503
+                                            C sends an ordinary body: accepted
+    A sends the rest: accepted              B sends its body again: accepted
     """
     sent, rest = asyncio.Event(), asyncio.Event()
     body = views(ORDINARY + BUDGET // 2 + 10_000)
@@ -57,7 +57,7 @@ async def test_a_large_body_is_refused_while_others_use_the_budget_up(client: ht
     assert (await client.post("/page-views", content=body, headers=JSON)).status_code == 202
 
 
-async def test_a_body_that_breaks_off_gives_its_bytes_back(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_an_aborted_body_returns_its_bytes_to_the_budget(app: FastAPI, client: httpx.AsyncClient) -> None:
     head = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
     scope = {
         "type": "http", "method": "POST", "path": "/page-views", "raw_path": b"/page-views", "query_string": b"",
@@ -75,7 +75,7 @@ async def test_a_body_that_breaks_off_gives_its_bytes_back(app: FastAPI, client:
             return next(messages)  # type: ignore[call-overload]
 
         async def send(message: object) -> None:
-            """Nobody hears the answer."""
+            """Drops the answer."""
 
         await app(scope, receive, send)  # type: ignore[arg-type]
     body = views(ORDINARY + BUDGET)

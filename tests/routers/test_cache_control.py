@@ -1,4 +1,4 @@
-"""Who may keep an answer: said on every one, whichever way it takes."""
+"""Every answer says who may store it, whichever code path it takes."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.routers.conftest import Contents
 
 ROW, PERSONAL, UNKEPT = "no-cache", "private, no-cache", "no-store"
 WHOLE = {"If-None-Match": '"0"'}
-"""No row has this tag, so this header only sends a read the whole way."""
+"""No row has this tag, so this header only makes a read take the whole way."""
 
 READS = {
     "/users/1": PERSONAL,
@@ -43,7 +43,7 @@ READS = {
 
 
 @pytest.mark.parametrize("headers", [{}, WHOLE], ids=["directly", "the whole way"])
-async def test_a_read_says_it_with_and_without_a_body(
+async def test_every_read_has_its_cache_control_with_and_without_a_body(
     client: httpx.AsyncClient, rows: Contents, headers: dict[str, str]
 ) -> None:
     for path, kept in READS.items():
@@ -52,16 +52,16 @@ async def test_a_read_says_it_with_and_without_a_body(
             assert answer.headers.get_list("cache-control") == [kept], (method, path)
 
 
-async def test_who_has_it_already_is_told_the_same_as_who_gets_it(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_a_304_has_the_same_cache_control_as_the_full_answer(client: httpx.AsyncClient, rows: Contents) -> None:
     for path, kept in READS.items():
         answer = await client.get(path, headers={"If-None-Match": "*"})
         if answer.status_code != 304:
-            # There is none, or it is an asset, which has no say in it.
+            # There is no such row, or it is an asset, which knows no preconditions.
             assert kept == UNKEPT or path.startswith("/docs/assets"), path
         assert answer.headers.get_list("cache-control") == [kept], path
 
 
-async def test_a_change_says_it(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_every_change_has_its_cache_control(client: httpx.AsyncClient, rows: Contents) -> None:
     for method, path, body, kept in (
         ("POST", "/users", {"name": "Grace", "email": "grace@example.com"}, PERSONAL),
         ("PATCH", "/users/1", {"name": "New"}, PERSONAL),
@@ -81,7 +81,7 @@ async def test_a_change_says_it(client: httpx.AsyncClient, rows: Contents) -> No
         assert (answer.is_success, answer.headers.get_list("cache-control")) == (True, [kept]), (method, path)
 
 
-async def test_no_problem_is_kept(
+async def test_no_problem_may_be_stored(
     app: FastAPI, client: httpx.AsyncClient, rows: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(key: str) -> None:

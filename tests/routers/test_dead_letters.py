@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: they are listed, counted once their cause is gone, or given up."""
+"""Dead letters over HTTP: they are listed, replayed once their cause is gone, or discarded."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ REFUSED = 'new row for relation "page_views" violates check constraint "refused"
 
 @asynccontextmanager
 async def refusing(sql: asyncpg.Connection, page: str) -> AsyncIterator[None]:
-    """Postgres refuses the views of a page while the block lasts."""
+    """Holds open a constraint by which Postgres refuses the views of a page."""
     await sql.execute(f"ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> '{page}')")
     try:
         yield
@@ -35,36 +35,34 @@ async def refusing(sql: asyncpg.Connection, page: str) -> AsyncIterator[None]:
 
 
 async def dead(sql: asyncpg.Connection, page: str | None = "home", delta: int | None = 3) -> int:
-    """A new dead letter."""
+    """Inserts a dead letter, and returns its id."""
     query = "INSERT INTO dead_letters (page, delta, reason, deliveries) VALUES ($1, $2, 'no reason', 1) RETURNING id"
     return int(await sql.fetchval(query, page, delta))
 
 
 async def left(sql: asyncpg.Connection) -> list[int]:
-    """The ids of the letters that there are."""
+    """Returns the ids of the remaining letters."""
     return [int(row["id"]) for row in await sql.fetch("SELECT id FROM dead_letters ORDER BY id")]
 
 
 async def stored(sql: asyncpg.Connection, page: str = "home") -> int:
-    """The views that Postgres has of a page."""
+    """Returns the views of a page in Postgres."""
     return int(await sql.fetchval("SELECT coalesce((SELECT views FROM page_views WHERE page = $1), 0)", page))
 
 
 async def total(client: httpx.AsyncClient, page: str = "home") -> tuple[int, str]:
-    """The views of a page as they are read, and from where."""
+    """Returns the views of a page, and the Cache-Status of the read."""
     answer = await client.get(f"/page-views/{page}")
     assert answer.status_code == 200, answer.text
     return answer.json()["views"], answer.headers["cache-status"]
 
 
-async def test_where_there_are_none_the_list_is_empty(client: httpx.AsyncClient) -> None:
+async def test_the_list_is_empty_when_there_are_no_dead_letters(client: httpx.AsyncClient) -> None:
     answer = await client.get(LETTERS)
     assert (answer.status_code, answer.json()) == (200, {"items": [], "next": None})
 
 
-async def test_a_letter_is_told_with_all_that_is_known_of_it(
-    client: httpx.AsyncClient, sql: asyncpg.Connection
-) -> None:
+async def test_a_letter_is_listed_with_all_its_fields(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     query = (
         "INSERT INTO dead_letters (page, delta, batch, entry, reason, deliveries, created_at) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -83,7 +81,7 @@ async def test_a_letter_is_told_with_all_that_is_known_of_it(
         "deliveries": 4,
         "created_at": "2025-01-02T03:04:05Z",
     }
-    # What is ASCII is told as it is, and the rest is escaped: JSON could not carry it.
+    # ASCII is returned literally. Other bytes are escaped, because JSON could not represent them.
     assert unknown == {
         "id": 2,
         "page": None,
@@ -96,8 +94,8 @@ async def test_a_letter_is_told_with_all_that_is_known_of_it(
     }
 
 
-async def test_letters_are_told_page_by_page_oldest_first(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
-    # Not in this order in the table, and with a gap.
+async def test_letters_are_listed_page_by_page_oldest_first(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+    # The table has them in another order, and with a gap.
     for letter in (7, 5, 3, 4, 1):
         await sql.execute("INSERT INTO dead_letters (id, reason, deliveries) VALUES ($1, '', 1)", letter)
     seen, after = [], 0
@@ -118,7 +116,7 @@ async def test_letters_are_told_page_by_page_oldest_first(client: httpx.AsyncCli
         assert ([item["id"] for item in answer["items"]], answer["next"]) == (ids, following), query
 
 
-async def test_fifty_letters_are_told_at_once_and_two_hundred_where_that_is_asked_for(
+async def test_a_page_has_fifty_letters_by_default_and_two_hundred_on_request(
     client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("INSERT INTO dead_letters (reason, deliveries) SELECT '', 1 FROM generate_series(1, 201)")
@@ -127,7 +125,7 @@ async def test_fifty_letters_are_told_at_once_and_two_hundred_where_that_is_aske
         assert ([item["id"] for item in answer["items"]], answer["next"]) == ([*range(1, count + 1)], count)
 
 
-async def test_what_postgres_refuses_is_counted_when_its_cause_is_gone(
+async def test_refused_views_are_counted_by_a_replay_once_their_cause_is_gone(
     client: httpx.AsyncClient, settings: Settings, sql: asyncpg.Connection
 ) -> None:
     began = datetime.now(UTC)
@@ -160,16 +158,16 @@ async def test_what_postgres_refuses_is_counted_when_its_cause_is_gone(
     assert (await left(sql), await stored(sql), await stored(sql, "news")) == ([], 3, 2)
 
 
-async def test_what_was_replayed_is_in_the_next_total_that_any_instance_tells(
+async def test_replayed_views_are_in_the_next_total_of_any_instance(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
-    """The letter is counted in Postgres · both relays stand still · the total is asked for"""
+    """The letter is counted in Postgres · both relays are held · the total is read"""
     await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 40)")
     await sql.execute("UPDATE outbox SET done_at = now()")
     async with PostgresWire(settings.database_url or "") as wire:
         patient = settings.model_copy(update={"database_url": wire.url, "database_timeout": timedelta(seconds=60)})
         async with application(patient) as one, application(patient) as other:
-            # Cached, so that a replay which nobody tells Redis of would not be seen.
+            # The total is cached, so a replay that did not invalidate it would not show.
             assert await total(one) == (40, "write-behind; fwd=miss; stored")
             assert [await total(instance) for instance in (one, other)] == [(40, "write-behind; hit")] * 2
             async with wire.holding(OUTBOX) as held:
@@ -182,12 +180,12 @@ async def test_what_was_replayed_is_in_the_next_total_that_any_instance_tells(
     assert (await stored(sql), await left(sql)) == (46, [])
 
 
-async def test_a_read_that_is_under_way_does_not_bring_back_the_total_from_before_a_replay(
+async def test_a_read_in_flight_does_not_bring_back_the_total_from_before_a_replay(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
-    """R looks, and asks Postgres
-                                        a dead letter is counted, and the total is forgotten
-    R's answer comes, and it has the views from before: they must not be kept
+    """R misses, and asks Postgres
+                                        a dead letter is counted, and the total is dropped
+    R gets its result, with the views from before: it must not be kept
     """
     await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 40)")
     letter = await dead(sql)
@@ -206,9 +204,9 @@ async def test_a_read_that_is_under_way_does_not_bring_back_the_total_from_befor
             assert [(await total(instance))[0] for instance in (slow, client)] == [43, 43]
 
 
-async def test_two_who_replay_a_letter_at_once_count_it_once(settings: Settings, sql: asyncpg.Connection) -> None:
+async def test_two_concurrent_replays_of_a_letter_count_it_once(settings: Settings, sql: asyncpg.Connection) -> None:
     """A takes the letter, and is about to count its views
-                                        B wants the letter, too, and has to wait for A
+                                        B wants the same letter, and has to wait for A
     A commits
     """
     letter = await dead(sql)
@@ -236,7 +234,7 @@ async def _waits_for_the_letter(sql: asyncpg.Connection, asked: asyncio.Task[htt
     return bool(await sql.fetchval(query))
 
 
-async def test_a_crowd_that_replays_the_same_letters_counts_each_once(
+async def test_many_concurrent_replays_of_the_same_letters_count_each_once(
     client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
     letters = [await dead(sql) for _ in range(5)]
@@ -245,7 +243,7 @@ async def test_a_crowd_that_replays_the_same_letters_counts_each_once(
     assert ((await total(client))[0], await stored(sql), await left(sql)) == (15, 15, [])
 
 
-async def test_bytes_without_a_page_cannot_be_counted_and_stay_until_they_are_discarded(
+async def test_a_letter_without_a_page_cannot_be_counted_and_stays_until_it_is_discarded(
     client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     await redis.xadd("views:{0}", {"batch": BATCH, "deltas": b"\xff{"})
@@ -266,7 +264,7 @@ async def test_bytes_without_a_page_cannot_be_counted_and_stay_until_they_are_di
     assert await left(sql) == []
 
 
-async def test_what_is_discarded_is_gone_and_not_counted(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_a_discarded_letter_is_gone_and_not_counted(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     letters = [await dead(sql) for _ in range(3)]
     answer = await client.delete(f"{LETTERS}/{letters[1]}")
     assert (answer.status_code, answer.content) == (204, b"")
@@ -276,7 +274,7 @@ async def test_what_is_discarded_is_gone_and_not_counted(client: httpx.AsyncClie
     assert (again.status_code, again.json()["type"]) == (404, "not-found")
 
 
-async def test_a_letter_that_is_not_there_is_not_found(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_a_missing_letter_is_not_found(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO dead_letters (id, page, delta, reason, deliveries) VALUES (3, 'home', 3, '', 1)")
     for letter in (1, 2, 2**63 - 1):
         for method, path in (("POST", f"{LETTERS}/{letter}/replay"), ("DELETE", f"{LETTERS}/{letter}")):
@@ -286,8 +284,8 @@ async def test_a_letter_that_is_not_there_is_not_found(client: httpx.AsyncClient
     assert (await left(sql), await stored(sql)) == ([3], 0)
 
 
-async def test_an_id_that_is_none_is_refused(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
-    # What could be mistaken for one of these must not do anything to it.
+async def test_an_invalid_letter_id_is_refused(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+    # An id that could be mistaken for one of these must not affect it.
     query = "INSERT INTO dead_letters (id, page, delta, reason, deliveries) VALUES ($1, 'home', 3, '', 1)"
     await sql.executemany(query, [(1,), (7,)])
     for letter in ("0", "-1", "007", "+7", "7.0", "abc", "true", "%207", "7%0A", "7%00", str(2**63), "9" * 5000):
@@ -298,14 +296,16 @@ async def test_an_id_that_is_none_is_refused(client: httpx.AsyncClient, sql: asy
     assert (await left(sql), await stored(sql)) == ([1, 7], 0)
 
 
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(client: httpx.AsyncClient) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient) -> None:
     for path, allowed in (("", "GET, HEAD"), ("/7", "DELETE"), ("/7/replay", "POST")):
         for method in ("PUT", "PATCH", "TRACE"):
             answer = await client.request(method, LETTERS + path)
             assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
-async def test_without_postgres_everybody_is_told_to_come_back(settings: Settings, sql: asyncpg.Connection) -> None:
+async def test_without_postgres_every_call_gets_a_503_with_retry_after(
+    settings: Settings, sql: asyncpg.Connection
+) -> None:
     letter = await dead(sql)
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     async with application(settings.model_copy(update={"database_url": nowhere})) as client:
@@ -318,7 +318,7 @@ async def test_without_postgres_everybody_is_told_to_come_back(settings: Setting
     assert (await left(sql), await stored(sql)) == ([letter], 0)
 
 
-async def test_a_replay_whose_commit_is_not_answered_may_be_made_and_is_not_made_twice(
+async def test_a_replay_with_an_unknown_outcome_counts_at_most_once(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
     letter = await dead(sql)
@@ -333,7 +333,7 @@ async def test_a_replay_whose_commit_is_not_answered_may_be_made_and_is_not_made
         assert answer.headers["retry-after"] == "1"
         assert (await client.post(f"{LETTERS}/{letter}/replay")).status_code == 404
 
-        # The relay tells Redis.
+        # The relay drops the total.
         async def is_seen() -> bool:
             return (await total(client))[0] == 3
 
@@ -341,7 +341,7 @@ async def test_a_replay_whose_commit_is_not_answered_may_be_made_and_is_not_made
     assert (await stored(sql), await left(sql)) == (3, [])
 
 
-async def test_without_redis_letters_are_listed_counted_and_discarded_all_the_same(
+async def test_without_redis_letters_can_still_be_listed_replayed_and_discarded(
     settings: Settings, sql: asyncpg.Connection
 ) -> None:
     letters = [await dead(sql) for _ in range(2)]
@@ -360,14 +360,14 @@ async def test_without_redis_letters_are_listed_counted_and_discarded_all_the_sa
         assert (await client.delete(f"{LETTERS}/{letters[1]}")).status_code == 204
         assert (await stored(sql), await left(sql)) == (3, [])
 
-        # Redis is told by the relay of an instance that can reach it.
+        # The relay of an instance that can reach Redis drops the total.
         async def is_seen() -> bool:
             return (await total(whole))[0] == 3
 
         await eventually(is_seen)
 
 
-async def test_views_that_were_given_up_are_in_no_total(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_discarded_views_are_in_no_total(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     async with refusing(sql, "home"):
         assert (await client.post("/page-views/home", json={"count": 3})).json()["views"] == 3
 
@@ -384,7 +384,7 @@ async def test_views_that_were_given_up_are_in_no_total(client: httpx.AsyncClien
         assert (await total(client))[0] == await stored(sql) == 0
 
 
-async def test_a_path_with_a_line_break_at_its_end_is_another_one(
+async def test_a_path_with_a_trailing_line_break_is_another_path(
     client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
     letter = await dead(sql)

@@ -1,4 +1,4 @@
-"""The documentation is made once."""
+"""The OpenAPI document and the page of the docs."""
 
 import asyncio
 import re
@@ -15,10 +15,11 @@ from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
 
 
-async def test_the_openapi_document_is_made_once_beside_the_loop_for_all_who_ask(
+async def test_the_openapi_document_is_made_once_in_a_thread_for_all_clients(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client asks, and a thread begins to make it · four more ask, and others are answered · it is made"""
+    """A client requests the document, and a thread begins to make it · four more clients request it, and other requests
+    are answered · the document is finished"""
     makers, go_on = [], threading.Event()
 
     def held(**named: Any) -> dict[str, Any]:
@@ -42,7 +43,7 @@ async def test_the_openapi_document_is_made_once_beside_the_loop_for_all_who_ask
     assert len({answer.content for answer in answers}) == 1
 
 
-async def test_below_a_prefix_the_page_names_what_it_needs_below_it(settings: Settings) -> None:
+async def test_the_docs_page_below_a_prefix_links_its_files_below_that_prefix(settings: Settings) -> None:
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),

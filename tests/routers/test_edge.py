@@ -1,4 +1,4 @@
-"""What is settled before a request is routed."""
+"""Everything that is decided before a request is routed."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -13,7 +13,7 @@ from tests.routers.wire import exchange, request
 from tests.service import Service
 
 LARGEST = 65_536
-"""The setting's default."""
+"""The default of the setting."""
 READS = [
     "/",
     "/users",
@@ -31,12 +31,12 @@ READS = [
     "/openapi.json",
     "/nowhere",
 ]
-# Both run on: the date, and the seconds that an entry has left.
+# These change with time: the date, and the remaining seconds of an entry.
 MOVING = ("date", "cache-status")
 
 
 def still(headers: httpx.Headers) -> list[tuple[str, str]]:
-    """The headers that do not depend on the moment."""
+    """Returns the headers that do not change with time."""
     return sorted((name, value) for name, value in headers.items() if name not in MOVING)
 
 
@@ -44,7 +44,7 @@ def still(headers: httpx.Headers) -> list[tuple[str, str]]:
 async def test_head_answers_the_headers_of_get_and_no_body(
     client: httpx.AsyncClient, rows: Contents, path: str
 ) -> None:
-    await client.get(path)  # The next ones come from the cache.
+    await client.get(path)  # The next reads come from the cache.
     get, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     assert still(head.headers) == still(get.headers)
@@ -58,7 +58,7 @@ async def test_head_answers_the_headers_of_get_and_no_body_over_real_uvicorn(
     async with service.client() as client:
         await client.get(path)
         get = await client.get(path)
-    # On a socket, where a body that should not be there is seen.
+    # Read from a socket, where an illegal body would be seen.
     head = await exchange(service, request("HEAD", path.encode(), [(b"Accept-Encoding", b"gzip")]))
     assert (head.status, head.body) == (get.status_code, b"")
     del head.headers["connection"]
@@ -71,7 +71,7 @@ async def test_head_of_metrics_has_no_body(client: httpx.AsyncClient) -> None:
     assert int(answer.headers["content-length"]) > 0
 
 
-async def test_head_fills_the_cache_and_takes_part_in_revalidation(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_head_fills_the_cache_and_revalidates(client: httpx.AsyncClient, rows: Contents) -> None:
     assert (await client.head("/users/1")).headers["cache-status"] == "cache-aside; fwd=miss; stored"
     known = await client.get("/users/1")
     assert known.headers["cache-status"].startswith("cache-aside; hit")
@@ -88,7 +88,7 @@ async def test_a_url_that_is_not_utf8_is_refused(client: httpx.AsyncClient, serv
     assert answers[0].json()["detail"] == answers[2].json()["detail"] == "The URL is not UTF-8."
 
 
-async def test_bytes_that_a_server_lets_through_unencoded_must_be_utf8_too(app: FastAPI) -> None:
+async def test_unencoded_bytes_in_a_url_must_be_utf8_too(app: FastAPI) -> None:
     sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
@@ -106,7 +106,7 @@ async def test_bytes_that_a_server_lets_through_unencoded_must_be_utf8_too(app: 
     assert sent[0]["status"] == 400
 
 
-async def test_a_url_in_utf8_is_read_as_it_is(client: httpx.AsyncClient, service: Service) -> None:
+async def test_a_url_in_utf8_is_read_unchanged(client: httpx.AsyncClient, service: Service) -> None:
     sku = "茶 😀 \N{REPLACEMENT CHARACTER}"
     async with service.client() as over_uvicorn:
         for caller in (client, over_uvicorn):
@@ -114,7 +114,7 @@ async def test_a_url_in_utf8_is_read_as_it_is(client: httpx.AsyncClient, service
             assert answer.json()["detail"] == f"There is no product {sku}."
 
 
-async def test_a_declared_length_is_refused_before_the_body_comes(service: Service, rows: Contents) -> None:
+async def test_a_declared_length_is_refused_before_the_body_arrives(service: Service, rows: Contents) -> None:
     for method, path in (("POST", b"/users"), ("DELETE", b"/users/1"), ("GET", b"/users/1"), ("POST", b"/nowhere")):
         head = request(method, path, [(b"Content-Length", b"%d" % (LARGEST + 1))])
         answer = await exchange(service, head)
@@ -123,7 +123,7 @@ async def test_a_declared_length_is_refused_before_the_body_comes(service: Servi
         assert (await client.get("/users/1")).status_code == 200
 
 
-async def test_a_connection_goes_on_after_a_body_that_was_too_large(service: Service, rows: Contents) -> None:
+async def test_a_connection_survives_a_body_that_was_too_large(service: Service, rows: Contents) -> None:
     async with service.client(connections=1) as client:
         for _ in range(3):
             refused = await client.post(
@@ -137,10 +137,11 @@ async def test_a_connection_goes_on_after_a_body_that_was_too_large(service: Ser
     ("version", "headers"),
     [("1.1", [(b"transfer-encoding", b"chunked")]), ("1.1", [(b"content-length", b"7")]), ("2", [])],
 )
-async def test_a_body_is_counted_wherever_there_may_be_one(
+async def test_the_size_of_a_body_is_checked_however_it_is_declared(
     app: FastAPI, version: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """A request of HTTP/2 has to declare nothing. The server of this one holds no body against what it declares."""
+    """A request of HTTP/2 need not declare its body, and this test's server does not check a body against its
+    declaration."""
     statuses: list[int] = []
 
     async def receive() -> dict[str, object]:

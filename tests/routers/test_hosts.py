@@ -1,4 +1,4 @@
-"""By which names the service may be called, and the pages of which sites may write."""
+"""The names under which the service may be called, and the sites whose pages may write."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,13 +23,13 @@ NAMES = ("shop.example", "*.internal.example")
 
 @asynccontextmanager
 async def called(settings: Settings, *names: str, **more: object) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that may be called by these names."""
+    """Yields a client of an application that may be called by these names."""
     app = create_app(settings.model_copy(update={"allowed_hosts": names, **more}))
     async with client_of(app, raises=True, base_url="http://localhost") as client:
         yield client
 
 
-async def test_it_answers_to_addresses_and_names_of_its_own(settings: Settings) -> None:
+async def test_the_service_answers_to_addresses_and_to_its_own_names(settings: Settings) -> None:
     async with called(settings, *NAMES, host="Box") as client:
         for host in (
             "localhost", "LocalHost:8000", "localhost.:8000", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:8000",
@@ -37,12 +37,12 @@ async def test_it_answers_to_addresses_and_names_of_its_own(settings: Settings) 
             "a.internal.example", "a.b.internal.example:80", "",
         ):  # fmt: skip
             for path, status in (("/users/1", 404), ("/users", 200), ("/health/live", 200), ("/docs", 200)):
-                # The second time it is known.
+                # The second time, the name is known already.
                 for _ in range(2):
                     assert (await client.get(path, headers={"Host": host})).status_code == status, host
 
 
-async def test_it_answers_to_no_other_name(settings: Settings) -> None:
+async def test_the_service_answers_to_no_other_name(settings: Settings) -> None:
     async with called(settings, *NAMES) as client:
         for host in (
             "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost",
@@ -59,12 +59,12 @@ async def test_it_answers_to_no_other_name(settings: Settings) -> None:
         assert (await client.get("/page-views/home")).json()["views"] == 0
 
 
-async def test_any_host_is_a_choice(settings: Settings) -> None:
+async def test_a_star_allows_any_host(settings: Settings) -> None:
     async with called(settings, "*") as client:
         assert (await client.get("/users", headers={"Host": "evil.example"})).status_code == 200
 
 
-async def test_a_service_that_was_told_nothing_is_safe_from_names_that_come_to_lead_to_it(endpoints: Endpoints) -> None:
+async def test_by_default_a_service_is_safe_from_dns_rebinding(endpoints: Endpoints) -> None:
     async with serving(
         endpoints.redis_url, endpoints.database_url, command=FOURWAYS, FOURWAYS_ALLOWED_HOSTS=""
     ) as service:
@@ -80,7 +80,7 @@ async def test_a_service_that_was_told_nothing_is_safe_from_names_that_come_to_l
             assert answer.status == status, head
 
 
-async def test_names_that_are_made_up_do_not_pile_up() -> None:
+async def test_made_up_host_names_do_not_accumulate() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         heard.append(scope["headers"])
 
@@ -108,7 +108,7 @@ WRITES: list[tuple[str, str, dict[str, object]]] = [
 ]
 
 
-async def test_pages_of_other_sites_do_not_write(settings: Settings, redis: Redis) -> None:
+async def test_pages_of_other_sites_cannot_write(settings: Settings, redis: Redis) -> None:
     async with called(settings, "*", *NAMES) as client:
         for method, path, body in WRITES:
             for said, names in (
@@ -134,7 +134,7 @@ async def test_pages_of_other_sites_do_not_write(settings: Settings, redis: Redi
         assert (await client.get("/page-views/home")).json()["views"] == 0
 
 
-async def test_who_is_no_page_of_another_site_writes(settings: Settings) -> None:
+async def test_requests_that_are_not_from_another_site_can_write(settings: Settings) -> None:
     async with called(settings, "*", *NAMES) as client:
         said: list[dict[str, str]] = [
             {},
@@ -153,7 +153,7 @@ async def test_who_is_no_page_of_another_site_writes(settings: Settings) -> None
             assert (answer.status_code, answer.json().get("views")) == (202, views), headers
 
 
-async def test_pages_of_other_sites_may_ask_what_changes_nothing(settings: Settings) -> None:
+async def test_pages_of_other_sites_may_read(settings: Settings) -> None:
     async with called(settings) as client:
         for method, status in (("GET", 200), ("HEAD", 200), ("OPTIONS", 405)):
             answer = await client.request(method, "/users", headers={"Origin": EVIL, "Sec-Fetch-Site": "cross-site"})

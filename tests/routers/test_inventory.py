@@ -22,31 +22,31 @@ LOCK = "SELECT pg_advisory_xact_lock(stock_lock($1))"
 
 
 async def put(client: httpx.AsyncClient, sku: str, quantity: int, **headers: str) -> httpx.Response:
-    """Sets how many there are. The name of a header has an underscore for each hyphen."""
+    """Sets the quantity. The name of a header has an underscore for each hyphen."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await client.put(f"/inventory/{sku}", json={"quantity": quantity}, headers=named)
 
 
 async def adjust(client: httpx.AsyncClient, sku: str, delta: int, key: str | None = None) -> httpx.Response:
-    """Adds or takes pieces."""
+    """Adds or removes pieces."""
     headers = {} if key is None else {"Idempotency-Key": key}
     return await client.post(f"/inventory/{sku}/adjustments", json={"delta": delta}, headers=headers)
 
 
 async def quantity(client: httpx.AsyncClient, sku: str = "A") -> int:
-    """How many there are."""
+    """Reads the quantity."""
     answer = await client.get(f"/inventory/{sku}")
     assert answer.status_code == 200, answer.text
     return int(answer.json()["quantity"])
 
 
 def encoded(sku: str) -> str:
-    """A sku as it stands in a URL."""
+    """Returns a sku with every byte percent-encoded."""
     return "".join(f"%{byte:02X}" for byte in sku.encode())
 
 
 async def waits_for_a_lock(sql: asyncpg.Connection) -> None:
-    """Returns when somebody waits for an advisory lock."""
+    """Waits until a session waits for an advisory lock."""
 
     async def somebody() -> bool:
         query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -98,12 +98,12 @@ async def test_stock_needs_no_product(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, LARGEST])
-async def test_the_limits_of_a_quantity_are_taken(client: httpx.AsyncClient, number: int) -> None:
+async def test_the_limits_of_a_quantity_are_accepted(client: httpx.AsyncClient, number: int) -> None:
     assert (await put(client, "A", number)).json()["quantity"] == number
     assert [await quantity(client) for _ in range(2)] == [number, number]
 
 
-async def test_only_if_there_is_none_yet(client: httpx.AsyncClient) -> None:
+async def test_if_none_match_star_creates_stock_only_if_there_is_none(client: httpx.AsyncClient) -> None:
     for star in ("*", " * "):
         assert (await put(client, "A", 30, If_None_Match=star)).status_code == 201
         again = await put(client, "A", 31, If_None_Match=star)
@@ -113,14 +113,14 @@ async def test_only_if_there_is_none_yet(client: httpx.AsyncClient) -> None:
         await client.delete("/inventory/A")
 
 
-async def test_of_many_who_create_it_only_one_does(client: httpx.AsyncClient) -> None:
+async def test_only_one_of_many_conditional_creations_succeeds(client: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(put(client, "A", number, If_None_Match="*") for number in range(8)))
     assert sorted(answer.status_code for answer in answers) == [201] + [412] * 7
     (created,) = (answer.json() for answer in answers if answer.status_code == 201)
     assert (await client.get("/inventory/A")).json() == created
 
 
-async def test_of_many_who_set_it_only_one_creates_it(client: httpx.AsyncClient) -> None:
+async def test_only_one_of_many_concurrent_puts_creates_the_stock(client: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(put(client, "A", number) for number in range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
 
@@ -173,7 +173,7 @@ async def test_a_weak_tag_never_matches_if_match(
 
 
 @pytest.mark.parametrize("tags", ["*", '"1"', 'W/"1"', '"x"'])
-async def test_what_does_not_exist_is_not_created_by_who_expects_it(
+async def test_if_match_never_creates_missing_stock(
     client: httpx.AsyncClient, sql: asyncpg.Connection, tags: str
 ) -> None:
     for answer in (
@@ -186,20 +186,20 @@ async def test_what_does_not_exist_is_not_created_by_who_expects_it(
 
 
 @pytest.mark.parametrize("tags", ["*", "{tag}"])
-async def test_who_expects_it_and_expects_none_is_refused(client: httpx.AsyncClient, tags: str) -> None:
+async def test_contradictory_preconditions_are_refused(client: httpx.AsyncClient, tags: str) -> None:
     tag = (await put(client, "A", 30)).headers["etag"]
     both = await put(client, "A", 31, If_Match=tags.format(tag=tag), If_None_Match="*")
     assert both.status_code == 412
     assert await quantity(client) == 30
 
 
-async def test_of_two_changes_of_one_version_only_one_is_made(client: httpx.AsyncClient) -> None:
+async def test_only_one_of_several_changes_of_one_version_is_made(client: httpx.AsyncClient) -> None:
     tag = (await put(client, "A", 30)).headers["etag"]
     answers = await asyncio.gather(*(put(client, "A", number, If_Match=tag) for number in range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
 
 
-async def test_it_never_goes_below_zero(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_stock_never_goes_below_zero(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     await put(client, "A", 3)
     refused = await adjust(client, "A", -5)
     assert refused.headers["content-type"] == "application/problem+json"
@@ -222,7 +222,7 @@ async def test_it_never_goes_below_zero(client: httpx.AsyncClient, sql: asyncpg.
     assert await sql.fetchval("SELECT quantity FROM stock") == 0
 
 
-async def test_it_never_goes_above_what_can_be_counted(client: httpx.AsyncClient) -> None:
+async def test_stock_never_exceeds_the_largest_countable_number(client: httpx.AsyncClient) -> None:
     await put(client, "A", 1)
     assert (await adjust(client, "A", LARGEST - 1)).json()["quantity"] == LARGEST
     for delta in (1, LARGEST):
@@ -240,9 +240,7 @@ async def test_stock_that_does_not_exist_cannot_be_adjusted(client: httpx.AsyncC
     assert await sql.fetchval("SELECT count(*) FROM stock_adjustments") == 0
 
 
-async def test_a_repetition_answers_what_the_first_one_answered(
-    client: httpx.AsyncClient, sql: asyncpg.Connection
-) -> None:
+async def test_a_retry_returns_the_answer_of_the_first_call(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     await put(client, "A", 30)
     first = await adjust(client, "A", -2, "order-1")
     await adjust(client, "A", -3, "order-2")
@@ -250,12 +248,12 @@ async def test_a_repetition_answers_what_the_first_one_answered(
     assert (first.status_code, first.json()["quantity"]) == (200, 28)
     assert (again.status_code, again.content) == (200, first.content)
     assert "etag" not in again.headers, "Nobody knows in which epoch it was made."
-    # The old answer is no news for the cache.
+    # The old answer does not replace the cached value.
     assert [await quantity(client) for _ in range(2)] == [25, 25]
     assert await sql.fetchval("SELECT quantity FROM stock") == 25
 
 
-async def test_repetitions_at_once_are_one_adjustment(three_workers: Service, sql: asyncpg.Connection) -> None:
+async def test_concurrent_retries_are_one_adjustment(three_workers: Service, sql: asyncpg.Connection) -> None:
     async with three_workers.client() as client:
         await put(client, "A", 30)
         answers = await asyncio.gather(*(adjust(client, "A", -2, "order-1") for _ in range(20)))
@@ -265,7 +263,7 @@ async def test_repetitions_at_once_are_one_adjustment(three_workers: Service, sq
     assert await sql.fetchval("SELECT count(*) FROM stock_adjustments") == 1
 
 
-async def test_one_key_cannot_stand_for_two_deltas(client: httpx.AsyncClient) -> None:
+async def test_one_key_cannot_be_used_for_two_deltas(client: httpx.AsyncClient) -> None:
     await put(client, "A", 30)
     await adjust(client, "A", -2, "order-1")
     for delta in (-3, 2, -30, LARGEST):
@@ -304,11 +302,11 @@ async def test_any_visible_ascii_is_a_key(client: httpx.AsyncClient, key: str) -
 @pytest.mark.parametrize(
     "sku", [*SKUS, "A/adjustments", "adjustments", "/adjustments", "A/adjustments/adjustments", "A/adjustments/", "%0A"]
 )
-async def test_any_sku_leads_to_its_stock(client: httpx.AsyncClient, sku: str) -> None:
+async def test_the_location_of_any_sku_leads_to_its_stock(client: httpx.AsyncClient, sku: str) -> None:
     location = (await client.put(f"/inventory/{encoded(sku)}", json={"quantity": 30})).headers["location"]
     assert location.isascii()
     assert "/" not in location.removeprefix("/inventory/")
-    for _ in range(2):  # Once from the database, and once from the cache.
+    for _ in range(2):  # From the database, and then from the cache.
         assert (await client.get(location)).json()["sku"] == sku
     adjusted = await client.post(f"{location}/adjustments", json={"delta": -1}, headers={"Idempotency-Key": "k"})
     assert (adjusted.json()["sku"], adjusted.json()["quantity"]) == (sku, 29)
@@ -317,7 +315,7 @@ async def test_any_sku_leads_to_its_stock(client: httpx.AsyncClient, sku: str) -
     assert (await client.get(location)).status_code == 404
 
 
-async def test_any_sku_leads_to_its_stock_over_real_uvicorn(service: Service) -> None:
+async def test_the_location_of_any_sku_leads_to_its_stock_over_real_uvicorn(service: Service) -> None:
     async with service.client() as client:
         for sku in [*SKUS, "A/adjustments", "%0A"]:
             location = (await client.put(f"/inventory/{encoded(sku)}", json={"quantity": 30})).headers["location"]
@@ -333,14 +331,14 @@ async def test_a_slash_in_a_sku_need_not_be_encoded(client: httpx.AsyncClient) -
     assert (await quantity(client, "CUP-1/SAUCER"), await quantity(client, "CUP-1%2FSAUCER/adjustments")) == (29, 6)
 
 
-async def test_skus_that_differ_in_case_or_in_their_end_are_two(client: httpx.AsyncClient) -> None:
+async def test_skus_that_differ_in_case_or_in_their_end_are_different(client: httpx.AsyncClient) -> None:
     skus = ["cup", "CUP", "Cup", "CUP/", "CUP//", "é", "e\N{COMBINING ACUTE ACCENT}"]
     for number, sku in enumerate(skus):
         assert (await put(client, encoded(sku), number)).status_code == 201
     assert [await quantity(client, encoded(sku)) for sku in skus] == list(range(len(skus)))
 
 
-async def test_a_line_break_is_not_overlooked(client: httpx.AsyncClient) -> None:
+async def test_a_line_break_in_a_sku_is_refused(client: httpx.AsyncClient) -> None:
     await put(client, "CUP", 30)
     for sku in ("CUP%0A", "CUP%0A%0A", "CU%0AP", "%0ACUP"):
         for answer in (
@@ -355,9 +353,7 @@ async def test_a_line_break_is_not_overlooked(client: httpx.AsyncClient) -> None
     assert await quantity(client, "CUP") == 30
 
 
-async def test_a_read_comes_from_the_cache_which_a_write_has_filled(
-    client: httpx.AsyncClient, settings: Settings, rows: Contents
-) -> None:
+async def test_a_read_after_a_write_is_a_hit(client: httpx.AsyncClient, settings: Settings, rows: Contents) -> None:
     miss, hit = [await client.get("/inventory/KETTLE-1") for _ in range(2)]
     assert miss.headers["cache-status"] == "write-through; fwd=miss; stored"
     assert miss.content == hit.content
@@ -366,10 +362,12 @@ async def test_a_read_comes_from_the_cache_which_a_write_has_filled(
         name, outcome, ttl = answer.headers["cache-status"].split("; ")
         assert (name, outcome) == ("write-through", "hit")
         longest = settings.inventory_ttl // timedelta(seconds=1)
-        assert longest * 0.8 < int(ttl.removeprefix("ttl=")) <= longest  # Up to a tenth less, and what the test took.
+        assert (
+            longest * 0.8 < int(ttl.removeprefix("ttl=")) <= longest
+        )  # Less up to a tenth, and less the time of the test.
 
 
-async def test_that_there_is_none_is_cached_too(client: httpx.AsyncClient) -> None:
+async def test_missing_stock_is_cached_too(client: httpx.AsyncClient) -> None:
     miss, hit = [await client.get("/inventory/A") for _ in range(2)]
     assert (miss.status_code, miss.headers["cache-status"]) == (404, "write-through; fwd=miss; stored")
     assert (hit.status_code, hit.headers["cache-status"].rpartition("=")[0]) == (404, "write-through; hit; ttl")
@@ -388,7 +386,7 @@ async def test_readers_of_one_cold_key_share_a_load(client: httpx.AsyncClient, r
     assert len({answer.content for answer in answers}) == 1
 
 
-async def test_under_a_writer_the_database_answers_and_nothing_is_kept(
+async def test_during_a_write_the_database_answers_and_nothing_is_cached(
     client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis, rows: Contents
 ) -> None:
     async with sql.transaction():
@@ -404,12 +402,12 @@ async def test_under_a_writer_the_database_answers_and_nothing_is_kept(
             assert unchanged.headers["cache-status"] == "write-through; fwd=bypass; detail=locked"
         assert not await redis.exists("stock:{KETTLE-1}")
         missing = await client.get("/inventory/A")
-        assert missing.headers["cache-status"] == "write-through; fwd=miss; stored"  # It has a lock of its own.
+        assert missing.headers["cache-status"] == "write-through; fwd=miss; stored"  # Each SKU has its own lock.
     assert await quantity(client, "KETTLE-1") == 29
 
 
 @pytest.mark.parametrize("tags", ["{tag}", "W/{tag}", '"1000000", {tag}', "*", " * "])
-async def test_who_has_the_version_is_told_so(client: httpx.AsyncClient, tags: str) -> None:
+async def test_a_client_with_the_current_version_gets_304(client: httpx.AsyncClient, tags: str) -> None:
     tag = (await put(client, "A", 30)).headers["etag"]
     answer = await client.get("/inventory/A", headers={"If-None-Match": tags.format(tag=tag)})
     assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
@@ -439,15 +437,13 @@ async def test_head_is_a_get_without_its_body(service: Service) -> None:
         ("/inventory/A/adjustments", "GET, POST, PUT, DELETE, HEAD"),
     ],
 )
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(
-    client: httpx.AsyncClient, path: str, allowed: str
-) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     for method in {"POST", "PATCH", "OPTIONS", "TRACE"} - {*allowed.split(", ")}:
         answer = await client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
-async def test_without_redis_nothing_is_saved_and_reads_go_on(
+async def test_without_redis_nothing_is_saved_and_reads_continue(
     settings: Settings, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     settings = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}"})
@@ -469,7 +465,7 @@ async def test_without_redis_nothing_is_saved_and_reads_go_on(
         assert (await client.get("/inventory/NEW")).status_code == 404
 
 
-async def test_a_repetition_is_answered_without_redis(settings: Settings, client: httpx.AsyncClient) -> None:
+async def test_a_retry_is_answered_without_redis(settings: Settings, client: httpx.AsyncClient) -> None:
     await put(client, "A", 30)
     first = await adjust(client, "A", -1, "order-1")
     async with application(
@@ -479,7 +475,7 @@ async def test_a_repetition_is_answered_without_redis(settings: Settings, client
     assert (again.status_code, again.content) == (200, first.content)
 
 
-async def test_without_postgres_the_cache_still_answers_what_it_has(
+async def test_without_postgres_cached_stock_is_still_answered(
     settings: Settings, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     assert settings.database_url is not None
@@ -497,7 +493,7 @@ async def test_without_postgres_the_cache_still_answers_what_it_has(
         assert await quantity(client) == 30
 
 
-async def test_a_writer_that_waits_too_long_for_another_saves_nothing(
+async def test_a_writer_that_waits_too_long_for_the_lock_saves_nothing(
     settings: Settings, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     settings = settings.model_copy(update={"database_timeout": timedelta(seconds=0.3)})
@@ -512,14 +508,14 @@ async def test_a_writer_that_waits_too_long_for_another_saves_nothing(
             ):
                 assert (answer.status_code, answer.json()["type"]) == (503, "database-unavailable")
                 assert answer.headers["retry-after"] == "1"
-            # Whoever waits for the lock has taken nothing away yet.
+            # A writer that waits for the lock has not revoked the value yet.
             read = await client.get("/inventory/KETTLE-1")
             assert (read.json()["quantity"], read.headers["cache-status"].split("; ")[1]) == (30, "hit")
         assert await contents(sql) == rows
         assert (await adjust(client, "KETTLE-1", -1, "order-1")).json()["quantity"] == 29
 
 
-async def test_a_writer_waits_for_another_and_then_goes_on(
+async def test_a_writer_waits_for_another_writer_and_then_continues(
     client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     async with sql.transaction():

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is what the application does."""
+"""The OpenAPI document matches the behaviour of the application."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from tests.eventually import PATIENCE
 from tests.service import Service
 
 EXAMPLES = [10, pytest.param(60, marks=pytest.mark.prove)]
-"""At most so many for each call, in each phase."""
+"""Maximum number of examples for each call, in each phase."""
 
 CALLS = {
     "get /": {200, 304, 412},
@@ -46,7 +46,7 @@ CALLS = {
     "post /write-behind/dead-letters/{letter}/replay": {200, 403, 404, 409, 412, 422, 503},
     "delete /write-behind/dead-letters/{letter}": {204, 403, 404, 412, 422, 503},
 }
-"""Every call, and what it can answer besides 400 (a URL that is not UTF-8) and 413, which any call can."""
+"""The statuses of every call, without those of the layers before the router, which every call can have."""
 
 
 @pytest.fixture
@@ -57,26 +57,26 @@ async def document(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 def calls(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The operations of a document, by method and path."""
+    """Yields the operations of a document, by method and path."""
     for path, methods in document["paths"].items():
         for method, call in methods.items():
             yield f"{method} {path}", call
 
 
 async def test_the_document_is_valid(document: dict[str, Any]) -> None:
-    # Each process of pytest imports this file, and one of them needs that.
+    # Every pytest process imports this file, but only one of them needs schemathesis.
     from schemathesis import openapi
 
     openapi.from_dict(document).validate()
 
 
-async def test_every_call_says_what_it_can_answer(document: dict[str, Any]) -> None:
+async def test_every_call_lists_its_statuses(document: dict[str, Any]) -> None:
     assert {name: {int(status) for status in call["responses"]} for name, call in calls(document)} == {
         name: statuses | {400, 408, 413, 414, 431, 501, 505} for name, statuses in CALLS.items()
     }
 
 
-async def test_every_call_is_explained_with_examples(document: dict[str, Any]) -> None:
+async def test_every_call_has_a_description_and_examples(document: dict[str, Any]) -> None:
     for name, call in calls(document):
         assert call["summary"], name
         assert call["description"].endswith("."), name
@@ -115,7 +115,7 @@ async def test_the_limits_are_in_the_document(document: dict[str, Any]) -> None:
     assert set(document["components"]["schemas"]["ProductChanges"]["properties"]) == {"name", "description", "price"}
 
 
-async def test_the_limits_of_the_calls_that_write_in_two_stores_are_in_the_document(document: dict[str, Any]) -> None:
+async def test_the_limits_of_inventory_and_page_views_are_in_the_document(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     quantity, delta = schemas["Quantity"]["properties"]["quantity"], schemas["Delta"]["properties"]["delta"]
     assert (quantity["type"], quantity["minimum"], quantity["maximum"]) == ("integer", 0, 2**53 - 1)
@@ -128,7 +128,7 @@ async def test_the_limits_of_the_calls_that_write_in_two_stores_are_in_the_docum
     assert set(schemas["Stock"]["properties"]) == {"sku", "quantity", "version", "updated_at"}
 
 
-async def test_every_call_about_a_row_takes_preconditions(document: dict[str, Any]) -> None:
+async def test_every_call_on_a_row_accepts_preconditions(document: dict[str, Any]) -> None:
     taken = {
         name: {parameter["name"] for parameter in call.get("parameters", []) if parameter["name"].startswith("if-")}
         for name, call in calls(document)
@@ -140,7 +140,7 @@ async def test_every_call_about_a_row_takes_preconditions(document: dict[str, An
     }
 
 
-async def test_every_answer_says_which_headers_it_has(document: dict[str, Any]) -> None:
+async def test_every_answer_lists_its_headers(document: dict[str, Any]) -> None:
     found = {
         (name, int(status)): set(answer["headers"])
         for name, call in calls(document)

@@ -1,4 +1,4 @@
-"""What an operator asks."""
+"""The calls for operators."""
 
 import re
 import time
@@ -27,7 +27,7 @@ from tests.service import free_port
 
 
 class References(HTMLParser):
-    """What an HTML page loads and links to."""
+    """The files that an HTML page loads, and its links."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class References(HTMLParser):
                 (self.links if tag == "a" else self.loads).append(value)
 
 
-async def test_the_first_page_needs_nothing_else_and_its_links_work_on_the_demo_data(
+async def test_the_first_page_loads_nothing_else_and_its_links_work_on_the_demo_data(
     client: httpx.AsyncClient, endpoints: Endpoints
 ) -> None:
     await add_demo_data(endpoints.database_url)
@@ -64,14 +64,14 @@ async def test_the_docs_work_offline(client: httpx.AsyncClient) -> None:
     for asset in assets:
         assert asset.startswith("/docs/assets/")
         assert (await client.get(asset)).status_code == 200
-    # And what the assets load themselves.
+    # The files that the assets load must work, too.
     css = (await client.get("/docs/assets/swagger-ui.css")).text
     for named in re.findall(r"(?:url\(|@import\s*)[\"']?([^\"')\s]+)", css):
         assert named.startswith("data:") or (await client.get(urljoin("/docs/assets/", named))).status_code == 200
     assert "/openapi.json" in page.text
 
 
-async def test_the_strategies_are_told_apart_and_counted(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_each_strategy_is_described_with_its_live_figures(client: httpx.AsyncClient, rows: Contents) -> None:
     for _ in range(4):
         await client.get("/users/1")
     await client.get("/products?sku=KETTLE-1&sku=NONE")
@@ -98,13 +98,13 @@ async def test_the_strategies_are_told_apart_and_counted(client: httpx.AsyncClie
     assert (products["live"]["misses"], products["live"]["database_queries"]) == (2, 1)
 
 
-async def test_a_strategy_that_has_not_been_used_has_no_ratio(client: httpx.AsyncClient) -> None:
+async def test_an_unused_strategy_has_no_ratio(client: httpx.AsyncClient) -> None:
     *readers, writer = (await client.get("/strategies")).json()
     assert [strategy["live"]["hit_ratio"] for strategy in readers] == [None] * 3
     assert writer["live"]["views_per_row"] is None
 
 
-async def test_the_live_figures_of_write_through_tell_who_asked_past_a_writer(
+async def test_the_live_figures_of_write_through_count_reads_during_a_write(
     client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     async with sql.transaction():
@@ -126,7 +126,7 @@ async def test_the_live_figures_of_write_through_tell_who_asked_past_a_writer(
     }
 
 
-async def test_the_live_figures_of_write_behind_tell_what_merging_saved(client: httpx.AsyncClient) -> None:
+async def test_the_live_figures_of_write_behind_show_the_coalescing(client: httpx.AsyncClient) -> None:
     for _ in range(3):
         await client.post("/page-views", json={"views": [{"page": "home", "count": 50}, {"page": "news", "count": 50}]})
 
@@ -144,7 +144,7 @@ async def _advice(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     return [strategy["advice"] for strategy in (await client.get("/strategies")).json()]
 
 
-async def test_nothing_is_advised_with_confidence_before_there_was_traffic(client: httpx.AsyncClient) -> None:
+async def test_without_traffic_only_the_needs_make_an_advice_sure(client: httpx.AsyncClient) -> None:
     users, products, inventory, page_views = await _advice(client)
     assert [each["configured"] for each in (users, products, inventory, page_views)] == [
         "cache-aside",
@@ -154,12 +154,12 @@ async def test_nothing_is_advised_with_confidence_before_there_was_traffic(clien
     ]
     assert [(each["reads"], each["writes"]) for each in (users, products, inventory, page_views)] == [(0, 0)] * 4
     assert (page_views["sure"], page_views["why"]) == ("low", "Nothing was read or written yet.")
-    # Of stock the needs alone decide.
+    # For stock, the needs alone decide.
     assert (inventory["suggested"], inventory["sure"], inventory["loss"]) == ("write-through", "high", "revenue")
     assert inventory["verdict"] == "What is configured is what is suggested."
 
 
-async def test_what_the_traffic_suggests_stands_beside_what_is_configured(
+async def test_the_advice_shows_the_suggested_and_the_configured_strategy(
     client: httpx.AsyncClient, rows: Contents
 ) -> None:
     for _ in range(3):
@@ -180,15 +180,13 @@ async def test_counters_that_are_only_read_do_not_need_write_behind(client: http
     page_views = (await _advice(client))[3]
     assert (page_views["suggested"], page_views["sure"]) == ("cache-aside", "low")
     assert page_views["verdict"].startswith("With such traffic cache-aside would cost less than write-behind;")
-    # It only says so.
+    # The advice changes nothing.
     answer = await client.post("/page-views/home")
     assert answer.status_code == 202
     assert (await client.get("/strategies")).json()[3]["name"] == "write-behind"
 
 
-async def test_a_write_is_what_was_committed_and_not_what_was_refused(
-    client: httpx.AsyncClient, rows: Contents
-) -> None:
+async def test_only_committed_writes_are_counted(client: httpx.AsyncClient, rows: Contents) -> None:
     before = [each["writes"] for each in await _advice(client)]
     user = (await client.post("/users", json={"name": "Ada", "email": "ada@new.example"})).json()["id"]
     assert (await client.post("/users", json={"name": "Ada", "email": "ada@new.example"})).status_code == 409
@@ -217,7 +215,7 @@ FIELDS = [
 ]
 
 
-async def test_what_waits_for_the_database_is_told_in_views(settings: Settings) -> None:
+async def test_the_backlog_is_reported_in_views(settings: Settings) -> None:
     settings = settings.model_copy(update={"flush_interval": timedelta(hours=1), "flush_views": 1_000_000})
     async with application(settings) as client:
         await client.post("/page-views/home", json={"count": 40})
@@ -235,11 +233,11 @@ async def test_what_waits_for_the_database_is_told_in_views(settings: Settings) 
 
 async def _has_a_flusher(client: httpx.AsyncClient) -> bool:
     answer = await client.get("/write-behind")
-    # In between there is a stream without its group, and the flushers cannot be counted.
+    # For a moment, a stream exists without its group, and the flushers cannot be counted.
     return answer.status_code == 200 and answer.json()["consumers"] > 0
 
 
-async def test_when_nothing_waits_there_is_no_oldest(client: httpx.AsyncClient) -> None:
+async def test_an_empty_backlog_has_no_oldest_entry(client: httpx.AsyncClient) -> None:
     await client.post("/page-views/home", json={"count": 40})
 
     async def is_empty() -> bool:
@@ -262,7 +260,9 @@ async def test_when_nothing_waits_there_is_no_oldest(client: httpx.AsyncClient) 
     }
 
 
-async def test_what_cannot_be_decoded_is_counted_as_a_dead_letter(client: httpx.AsyncClient, redis: Redis) -> None:
+async def test_an_entry_that_cannot_be_decoded_is_counted_as_a_dead_letter(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
     await redis.xadd("views:{0}", {"nonsense": "x"})
 
     async def is_dead() -> bool:
@@ -273,7 +273,7 @@ async def test_what_cannot_be_decoded_is_counted_as_a_dead_letter(client: httpx.
 
 
 @pytest.mark.parametrize("path", ["/write-behind", "/strategies"])
-async def test_what_waits_is_told_while_postgres_is_away(settings: Settings, path: str) -> None:
+async def test_the_backlog_is_reported_while_postgres_is_away(settings: Settings, path: str) -> None:
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     async with application(settings.model_copy(update={"database_url": nowhere})) as client:
         await client.post("/page-views/home", json={"count": 40})
@@ -285,7 +285,7 @@ async def test_what_waits_is_told_while_postgres_is_away(settings: Settings, pat
         assert (told[3]["live"]["backlog"], told[3]["live"]["flushed"]) == (40, 0)
 
 
-async def test_what_waits_cannot_be_told_without_redis(settings: Settings) -> None:
+async def test_the_backlog_cannot_be_reported_without_redis(settings: Settings) -> None:
     async with application(settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}"})) as client:
         answer = await client.get("/write-behind")
         assert (answer.status_code, answer.json()["type"]) == (503, "cache-unavailable")
@@ -300,14 +300,14 @@ LATER = timedelta(hours=1)
 
 @asynccontextmanager
 async def holding_back(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application whose flusher carries nothing before the end."""
+    """Yields a client of an application whose flusher flushes nothing before the end."""
     settings = settings.model_copy(update={"flush_interval": LATER, "flush_views": 1_000_000_000})
     async with application(settings) as client:
         yield client
 
 
 async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
-    """What /write-behind says."""
+    """Returns the answer of /write-behind."""
     answer = await client.get("/write-behind")
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
@@ -315,14 +315,14 @@ async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def gauges(client: httpx.AsyncClient) -> dict[str, float]:
-    """The samples of /metrics that have no labels, without the prefix of their names."""
+    """Returns the samples of /metrics without labels, by their names without the prefix."""
     families = text_string_to_metric_families((await client.get("/metrics")).text)
     samples = [sample for family in families for sample in family.samples if not sample.labels]
     return {sample.name.removeprefix("fourways_"): sample.value for sample in samples}
 
 
 async def taken_on(redis: Redis, ago: timedelta, views: int) -> None:
-    """Views of home that were taken on so long ago. Others of this page can only be younger."""
+    """Adds views of home as if they had been accepted that long ago. Later views of this page can only be younger."""
     at = round((time.time() - ago.total_seconds()) * 1000)
     deltas = f'{{"home": {views}}}'
     await redis.xadd(HOME.stream, {"batch": ulid(at), "deltas": deltas, "views": views}, id=f"{at}-0")
@@ -330,9 +330,9 @@ async def taken_on(redis: Redis, ago: timedelta, views: int) -> None:
     await redis.incrby(HOME.bytes, len(deltas))
 
 
-async def test_what_came_within_the_last_second_is_at_risk(settings: Settings, redis: Redis) -> None:
+async def test_views_of_the_last_second_are_at_risk(settings: Settings, redis: Redis) -> None:
     async with holding_back(settings) as client:
-        # The machine may stand still between the two.
+        # The machine may pause between the two calls.
         async def new_ones_are_at_risk() -> bool:
             await client.post("/page-views/home", json={"count": 40})
             at_risk = (await status_of(client))["at_risk"]
@@ -351,8 +351,9 @@ async def test_what_came_within_the_last_second_is_at_risk(settings: Settings, r
         assert (await gauges(client))["views_at_risk"] == 0
 
 
-async def test_of_what_waits_the_younger_part_is_at_risk(settings: Settings, redis: Redis) -> None:
-    # A second as Redis counts it: what is to be young is so for an hour, and what is old was so before.
+async def test_only_the_younger_part_of_the_backlog_is_at_risk(settings: Settings, redis: Redis) -> None:
+    # Redis' clock decides what is within the last second. The young entry stays young for an hour, and the old ones are
+    # old from the start.
     await taken_on(redis, timedelta(seconds=30), 3)
     await taken_on(redis, timedelta(seconds=2), 5)
     await taken_on(redis, -LATER, 7)
@@ -365,7 +366,7 @@ async def test_of_what_waits_the_younger_part_is_at_risk(settings: Settings, red
         assert 30 <= told["views_backlog_oldest_seconds"] < 90
 
 
-async def test_how_much_is_at_risk_depends_on_when_redis_writes_to_its_disk(settings: Settings, redis: Redis) -> None:
+async def test_the_views_at_risk_depend_on_how_redis_syncs_its_file(settings: Settings, redis: Redis) -> None:
     await taken_on(redis, timedelta(seconds=30), 3)
     await taken_on(redis, -LATER, 5)
     async with holding_back(settings) as client:
@@ -388,11 +389,11 @@ async def test_how_much_is_at_risk_depends_on_when_redis_writes_to_its_disk(sett
             await eventually(is_written)
 
 
-async def test_what_waits_is_told_in_bytes(settings: Settings) -> None:
+async def test_the_backlog_is_reported_in_bytes(settings: Settings) -> None:
     async with holding_back(settings) as client:
         await client.post("/page-views/home", json={"count": 40})
         assert (await status_of(client))["backlog_bytes"] == len('{"home":40}')
-        # Another shard, and a page that is longer as JSON than as text.
+        # Add another shard, and a page that is longer as JSON than as text.
         assert number("docs") != HOME.number
         await client.post("/page-views", json={"views": [{"page": "docs", "count": 7}]})
         await client.post("/page-views/home%22", json={"count": 1})
@@ -402,8 +403,8 @@ async def test_what_waits_is_told_in_bytes(settings: Settings) -> None:
         assert (told["views_backlog_bytes"], told["views_backlog"], told["views_accepted_total"]) == (expected, 48, 48)
 
 
-async def test_how_full_the_fullest_shard_is_can_be_seen(settings: Settings) -> None:
-    # Ten entries in each of the four shards, or a thousand bytes.
+async def test_the_metrics_show_how_full_the_fullest_shard_is(settings: Settings) -> None:
+    # Each of the four shards may have ten entries, or a thousand bytes.
     limits = {"backlog_entries": 40, "backlog_bytes": 4_000}
     long = next(page for page in ("x" * length for length in range(900, 990)) if number(page) not in (0, 3))
     assert (number("home"), number("docs")) == (0, 3)
@@ -415,7 +416,7 @@ async def test_how_full_the_fullest_shard_is_can_be_seen(settings: Settings) -> 
             assert (await gauges(client))["views_backlog_fill"] == pytest.approx(fill)
 
 
-async def test_what_was_carried_weighs_nothing(client: httpx.AsyncClient) -> None:
+async def test_flushed_views_add_nothing_to_the_backlog(client: httpx.AsyncClient) -> None:
     await client.post("/page-views/home", json={"count": 40})
 
     async def is_empty() -> bool:
@@ -427,7 +428,7 @@ async def test_what_was_carried_weighs_nothing(client: httpx.AsyncClient) -> Non
     assert (told["views_accepted_total"], told["views_flushed_total"]) == (40, 40)
 
 
-async def test_what_redis_has_lost_and_a_process_still_has_is_told_as_recovered(
+async def test_views_that_redis_lost_and_a_process_still_has_are_reported_as_recovered(
     settings: Settings, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     async with holding_back(settings) as client:
@@ -445,13 +446,13 @@ async def test_what_redis_has_lost_and_a_process_still_has_is_told_as_recovered(
     assert await sql.fetchval("SELECT views FROM page_views WHERE page = 'home'") == 40
 
 
-async def test_what_redis_has_lost_and_nobody_has_is_told_as_lost(
+async def test_views_that_redis_lost_and_nobody_has_are_reported_as_lost(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.caching.write_behind.receipts.KEPT", 0)
     monkeypatch.setattr(
         "app.caching.write_behind.recovery.IN_HAND", timedelta(0)
-    )  # No flusher that has it already is waited for.
+    )  # Without the wait for a flusher that may already have read the entry.
     async with holding_back(settings) as client:
         await client.post("/page-views/home", json={"count": 40})
         await redis.flushdb()
@@ -466,7 +467,7 @@ async def test_what_redis_has_lost_and_nobody_has_is_told_as_lost(
         assert (told["views_recovered_total"], told["views_lost_total"]) == (0, 40)
 
 
-async def test_dead_letters_and_the_views_in_them_are_told(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_dead_letters_and_their_views_are_reported(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     await sql.execute("ALTER TABLE page_views ADD CONSTRAINT refused CHECK (page <> 'home')")
     try:
         await client.post("/page-views", json={"views": [{"page": "home", "count": 40}, {"page": "news", "count": 2}]})
@@ -478,7 +479,7 @@ async def test_dead_letters_and_the_views_in_them_are_told(client: httpx.AsyncCl
     finally:
         await sql.execute("ALTER TABLE page_views DROP CONSTRAINT refused")
     told = await gauges(client)
-    # What is dead was not carried.
+    # Dead views do not count as flushed.
     assert (told["dead_letters"], told["views_dead_total"], told["views_flushed_total"]) == (1, 40, 2)
     assert (await client.post("/write-behind/dead-letters/1/replay")).status_code == 200
     assert ((await gauges(client))["dead_letters"], (await status_of(client))["dead_letters"]) == (0, 0)
@@ -487,13 +488,15 @@ async def test_dead_letters_and_the_views_in_them_are_told(client: httpx.AsyncCl
 @pytest.mark.parametrize(
     ("store", "url"), [("redis", "redis://127.0.0.1:{}"), ("postgres", "postgresql://postgres@127.0.0.1:{}/postgres")]
 )
-async def test_without_one_store_metrics_tell_of_the_other(settings: Settings, store: str, url: str) -> None:
+async def test_without_one_store_the_metrics_still_have_those_of_the_other(
+    settings: Settings, store: str, url: str
+) -> None:
     name = "redis_url" if store == "redis" else "database_url"
     async with holding_back(settings.model_copy(update={name: url.format(free_port())})) as client:
         told = await gauges(client)
     of_redis = {"views_backlog", "views_backlog_bytes", "views_backlog_oldest_seconds", "views_at_risk"}
     of_postgres = {"dead_letters"}
-    # A number that nobody knows is left out: 0 would say that all is well.
+    # An unknown number is left out: 0 would say that all is well.
     expected = of_postgres if store == "redis" else of_redis
     assert (of_redis | of_postgres) & set(told) == expected
     assert {"views_accepted_total", "views_lost_total", "views_recovered_total", "breaker_open"} < set(told)
@@ -515,7 +518,7 @@ async def test_metrics_are_in_the_format_of_prometheus(client: httpx.AsyncClient
     assert samples["fourways_load_seconds_count", "users", None] == 1
 
 
-async def test_a_process_is_alive_whatever_its_stores_do(settings: Settings) -> None:
+async def test_a_process_is_alive_even_without_its_stores(settings: Settings) -> None:
     settings = settings.model_copy(
         update={
             "redis_url": f"redis://127.0.0.1:{free_port()}",

@@ -70,7 +70,7 @@ PAGES = [
 
 @pytest.fixture
 def unflushed(settings: Settings) -> Settings:
-    """Settings with which what was accepted waits in Redis until the application ends."""
+    """Settings with which accepted views stay in Redis until the application ends."""
     return settings.model_copy(update={"flush_interval": timedelta(hours=1), "flush_views": 1_000_000})
 
 
@@ -87,12 +87,12 @@ def without_redis(settings: Settings) -> Settings:
 
 
 def encoded(page: str) -> str:
-    """A page as it stands in a URL."""
+    """Returns a page with every byte percent-encoded."""
     return "".join(f"%{byte:02X}" for byte in page.encode())
 
 
 async def view(client: httpx.AsyncClient, page: str, count: int | None = None, key: str | None = None) -> int | None:
-    """Counts views of a page, and answers its total."""
+    """Adds views of a page, and returns its total."""
     headers = {} if key is None else {"Idempotency-Key": key}
     body = None if count is None else {"count": count}
     answer = await client.post(f"/page-views/{encoded(page)}", json=body, headers=headers)
@@ -104,20 +104,20 @@ async def view(client: httpx.AsyncClient, page: str, count: int | None = None, k
 
 
 async def view_many(client: httpx.AsyncClient, *items: object, key: str | None = None) -> httpx.Response:
-    """Counts views of many pages."""
+    """Adds views of many pages."""
     headers = {} if key is None else {"Idempotency-Key": key}
     return await client.post("/page-views", json={"views": items}, headers=headers)
 
 
 async def total(client: httpx.AsyncClient, page: str) -> int:
-    """The views of a page."""
+    """Reads the views of a page."""
     answer = await client.get(f"/page-views/{encoded(page)}")
     assert (answer.status_code, answer.json()["page"]) == (200, page)
     return int(answer.json()["views"])
 
 
 async def in_postgres(sql: asyncpg.Connection, expected: dict[str, int]) -> None:
-    """Returns when Postgres has exactly these views; it never has more."""
+    """Waits until Postgres has exactly these views, and checks that it never has more."""
 
     async def there() -> bool:
         found = {row["page"]: row["views"] for row in await sql.fetch("SELECT page, views FROM page_views")}
@@ -140,7 +140,7 @@ async def test_a_view_is_counted_at_once_and_is_in_postgres_soon(
     await in_postgres(sql, {"home": 5})
 
 
-async def test_a_page_that_nobody_has_seen_is_read_as_0_and_not_written(
+async def test_an_unknown_page_has_0_views_and_a_read_writes_nothing(
     client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     for _ in range(2):
@@ -177,33 +177,33 @@ async def test_a_view_needs_no_body_over_real_uvicorn(
     assert (answer.status, json.loads(answer.body)) == (202, {"page": "home", "views": 1})
 
 
-async def test_an_empty_body_in_chunks_is_none(service: Service) -> None:
+async def test_an_empty_chunked_body_counts_as_no_body(service: Service) -> None:
     head = request("POST", b"/page-views/home", [(b"Transfer-Encoding", b"chunked")])
     answer = await exchange(service, head + b"0\r\n\r\n")
     assert (answer.status, json.loads(answer.body)["views"]) == (202, 1)
 
 
 @pytest.mark.parametrize("count", [1, 1_000_000])
-async def test_the_limits_of_a_count_are_taken(client: httpx.AsyncClient, count: int) -> None:
+async def test_the_limits_of_a_count_are_accepted(client: httpx.AsyncClient, count: int) -> None:
     assert await view(client, "home", count) == count
     assert (await view_many(client, {"page": "home", "count": count})).json() == {"accepted": count}
     assert await total(client, "home") == 2 * count
 
 
-async def test_any_page_is_kept_as_it_is(client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis) -> None:
+async def test_any_page_is_kept_unchanged(client: httpx.AsyncClient, sql: asyncpg.Connection, redis: Redis) -> None:
     for count, page in enumerate(PAGES, 1):
         assert await view(client, page, count) == count
     assert [await total(client, page) for page in PAGES] == list(range(1, len(PAGES) + 1))
     assert (await view_many(client, *({"page": page} for page in PAGES))).json() == {"accepted": len(PAGES)}
     expected = {page: count + 1 for count, page in enumerate(PAGES, 1)}
     await in_postgres(sql, expected)
-    # And as Postgres has it, when nothing is cached.
+    # Without cached totals, the pages come from Postgres.
     async for cached in redis.scan_iter("views:*:total:*"):
         await redis.delete(cached)
     assert {page: await total(client, page) for page in PAGES} == expected
 
 
-async def test_any_page_is_kept_as_it_is_over_real_uvicorn(service: Service, sql: asyncpg.Connection) -> None:
+async def test_any_page_is_kept_unchanged_over_real_uvicorn(service: Service, sql: asyncpg.Connection) -> None:
     async with service.client() as client:
         for count, page in enumerate(PAGES, 1):
             assert await view(client, page, count) == count
@@ -214,7 +214,7 @@ async def test_any_page_is_kept_as_it_is_over_real_uvicorn(service: Service, sql
     await in_postgres(sql, expected | {".": 1, "..": 1, "a/../b": expected["a/../b"] + 1})
 
 
-async def test_what_is_no_part_of_the_path_is_no_part_of_the_page(client: httpx.AsyncClient) -> None:
+async def test_a_query_is_not_part_of_the_page(client: httpx.AsyncClient) -> None:
     for path in ("/page-views/Docs/Intro/", "/page-views/Docs/Intro/?utm=x", "/page-views/Docs%2FIntro%2f"):
         assert (await client.post(path)).json()["page"] == "Docs/Intro/"
     assert (await client.get("/page-views/Docs/Intro/?top=5")).json() == {"page": "Docs/Intro/", "views": 3}
@@ -241,13 +241,13 @@ async def test_a_batch_has_up_to_10000_pages(client: httpx.AsyncClient, sql: asy
     await in_postgres(sql, {f"page/{number}": 1 + number % 3 for number in range(10_000)})
 
 
-async def test_10000_views_of_one_page_are_10000(client: httpx.AsyncClient) -> None:
+async def test_a_batch_may_name_one_page_10000_times(client: httpx.AsyncClient) -> None:
     items = [{"page": "home", "count": 1_000_000}] * 10_000
     assert (await view_many(client, *items)).json() == {"accepted": 10_000_000_000}
     assert await total(client, "home") == 10_000_000_000
 
 
-async def test_of_many_at_once_each_view_is_counted_once_though_repeated_and_totals_never_go_back(
+async def test_concurrent_and_repeated_views_count_once_and_totals_never_go_back(
     three_workers: Service, sql: asyncpg.Connection
 ) -> None:
     async with three_workers.client() as client:
@@ -271,7 +271,9 @@ async def test_of_many_at_once_each_view_is_counted_once_though_repeated_and_tot
         await in_postgres(sql, {"home": 300, "news": 2})
 
 
-async def test_a_repetition_is_not_counted_again(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
+async def test_a_retry_with_the_same_key_is_not_counted_twice(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
     assert await view(client, "home", 3, "visit-1") == 3
     assert await view(client, "home", 3, "visit-1") == 3
     assert await view(client, "home", 3, "visit-2") == 6
@@ -283,14 +285,14 @@ async def test_a_repetition_is_not_counted_again(client: httpx.AsyncClient, sql:
 async def test_a_key_belongs_to_its_page_and_is_the_same_for_both_calls(client: httpx.AsyncClient) -> None:
     assert await view(client, "home", 1, "visit-1") == 1
     assert await view(client, "news", 1, "visit-1") == 1
-    # Of this batch, only what the key was not used for is new; it is accepted all the same.
+    # The key was already used for one page of this batch, so only the other page is new. The call is accepted anyway.
     both = await view_many(client, {"page": "home", "count": 5}, {"page": "docs", "count": 7}, key="visit-1")
     assert (both.status_code, both.json()) == (202, {"accepted": 12})
     assert [await total(client, page) for page in ("home", "news", "docs")] == [1, 1, 7]
     again = await view_many(client, {"page": "home", "count": 5}, {"page": "docs", "count": 7}, key="visit-1")
     assert again.json() == {"accepted": 12}
     assert await view(client, "docs", 7, "visit-1") == 7
-    # Page and key are kept apart, wherever the one ends and the other begins.
+    # Page and key are never confused, wherever one ends and the other begins.
     assert await view(client, "a b", 1, "k") == 1
     assert await view(client, "b", 1, "k") == 1
     assert await view(client, "b", 1, "a") == 2
@@ -317,7 +319,7 @@ async def test_a_key_is_kept_for_a_day(client: httpx.AsyncClient, redis: Redis) 
         assert 86_000_000 < await redis.pttl(kept) <= 86_400_000
 
 
-async def test_where_there_is_no_room_for_keys_a_new_one_is_refused_and_all_else_is_taken(settings: Settings) -> None:
+async def test_when_the_memory_for_keys_is_used_up_only_views_with_new_keys_are_refused(settings: Settings) -> None:
     async with application(settings.model_copy(update={"keys_bytes": 4 * 300})) as client:
         assert await view(client, "home", 1, "visit-1") == 1
         answers = [
@@ -336,10 +338,10 @@ async def test_where_there_is_no_room_for_keys_a_new_one_is_refused_and_all_else
         assert await total(client, "home") == 3
 
 
-async def test_a_key_that_was_used_for_too_much_is_a_problem_of_the_client_that_names_the_limit(
+async def test_a_worn_out_key_is_a_client_error_that_names_the_limit(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To come back later with this key would not help."""
+    """A later retry with this key would not help."""
     monkeypatch.setattr("app.caching.write_behind.acceptance.MOST_BATCHES", 1)
     assert (await view_many(client, {"page": "home"}, key="visit-1")).status_code == 202
     answer = await view_many(client, {"page": "home"}, {"page": BESIDE_HOME}, key="visit-1")
@@ -351,7 +353,7 @@ async def test_a_key_that_was_used_for_too_much_is_a_problem_of_the_client_that_
     assert [await total(client, page) for page in ("home", BESIDE_HOME)] == [1, 1]
 
 
-async def test_what_is_no_record_of_a_key_is_a_problem_of_this_key_that_names_it(
+async def test_an_unreadable_record_of_a_key_is_a_problem_that_names_the_key(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
     for name in (HOME.record("home", "visit-1"), HOME.call("visit-1")):
@@ -367,7 +369,7 @@ async def test_what_is_no_record_of_a_key_is_a_problem_of_this_key_that_names_it
     assert await view(client, "home", 1, "visit-1") == 1
 
 
-async def test_what_waits_is_counted_whether_the_total_is_cached_or_not(
+async def test_pending_views_count_in_cached_and_in_cold_totals(
     unflushed: Settings, sql: asyncpg.Connection, redis: Redis
 ) -> None:
     await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 40)")
@@ -383,7 +385,7 @@ async def test_what_waits_is_counted_whether_the_total_is_cached_or_not(
         assert (cold.json()["views"], cold.headers["cache-status"]) == (42, "write-behind; fwd=miss; stored")
         assert (await client.get("/page-views/home")).headers["cache-status"] == "write-behind; hit"
         assert await sql.fetchval("SELECT views FROM page_views") == 40
-    # What was on its way when the application ended is carried to its end.
+    # The application flushes pending views when it ends.
     assert await sql.fetchval("SELECT views FROM page_views") == 42
 
 
@@ -414,7 +416,7 @@ async def test_head_is_a_get_without_its_body(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/page-views", "/page-views/home", "/page-views/home/", "/page-views/a/b"])
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient, path: str) -> None:
     for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         answer = await client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, HEAD")
@@ -425,7 +427,7 @@ async def test_the_pages_with_the_most_views_come_first(client: httpx.AsyncClien
     await sql.execute("INSERT INTO page_views SELECT 'page/' || n, n FROM generate_series(1, 250) AS n")
     await sql.execute("INSERT INTO page_views VALUES ('B', 250), ('a', 250)")
     first = (await client.get("/page-views?top=4")).json()["items"]
-    # Those with as many by their bytes, whatever the language of the database.
+    # Pages with equal views are sorted by their bytes, whatever the collation of the database.
     assert first == [
         {"page": "B", "views": 250},
         {"page": "a", "views": 250},
@@ -437,7 +439,7 @@ async def test_the_pages_with_the_most_views_come_first(client: httpx.AsyncClien
     assert "cache-status" not in (await client.get("/page-views")).headers
 
 
-async def test_the_most_viewed_pages_are_those_that_postgres_has(unflushed: Settings, sql: asyncpg.Connection) -> None:
+async def test_the_most_viewed_pages_come_from_postgres(unflushed: Settings, sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 40)")
     async with application(unflushed) as client:
         await view(client, "home")
@@ -445,7 +447,7 @@ async def test_the_most_viewed_pages_are_those_that_postgres_has(unflushed: Sett
         assert (await client.get("/page-views?top=20")).json() == {"items": [{"page": "home", "views": 40}]}
 
 
-async def test_without_postgres_views_are_taken_on_and_a_cached_total_is_told(
+async def test_without_postgres_views_are_accepted_and_cached_totals_are_answered(
     settings: Settings, without_postgres: Settings, redis: Redis, sql: asyncpg.Connection
 ) -> None:
     async with application(settings) as client:
@@ -465,7 +467,7 @@ async def test_without_postgres_views_are_taken_on_and_a_cached_total_is_told(
         assert [await total(client, page) for page in ("home", "cold", "colder")] == [42, 7, 3]
 
 
-async def test_without_redis_nothing_is_taken_on_and_nothing_is_guessed(
+async def test_without_redis_no_view_is_accepted_and_no_total_is_guessed(
     without_redis: Settings, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("INSERT INTO page_views (page, views) VALUES ('home', 40)")
@@ -484,7 +486,7 @@ async def test_without_redis_nothing_is_taken_on_and_nothing_is_guessed(
 
 
 async def outstanding(redis: Redis, page: str, entries: int) -> None:
-    """Makes so many entries wait in the shard of a page, each one view of it."""
+    """Adds that many pending entries to the shard of a page, each with one view of it."""
     stream = shards("views")[number(page)].stream
     async with redis.pipeline(transaction=False) as pipeline:
         for _ in range(entries):
@@ -492,7 +494,7 @@ async def outstanding(redis: Redis, page: str, entries: int) -> None:
         await pipeline.execute()
 
 
-async def test_a_cold_total_behind_a_long_backlog_is_not_told(without_postgres: Settings, redis: Redis) -> None:
+async def test_a_cold_total_behind_a_long_backlog_gets_a_503(without_postgres: Settings, redis: Redis) -> None:
     async with application(without_postgres) as client:
         await outstanding(redis, "home", 501)
         answer = await client.get("/page-views/home")
@@ -501,7 +503,7 @@ async def test_a_cold_total_behind_a_long_backlog_is_not_told(without_postgres: 
         assert len(await waiting(redis)) == 502
 
 
-async def test_when_too_much_waits_no_more_is_taken_on(without_postgres: Settings, redis: Redis) -> None:
+async def test_a_full_backlog_accepts_no_more_views(without_postgres: Settings, redis: Redis) -> None:
     async with application(without_postgres) as client:
         await outstanding(redis, "home", 10_000)
         for answer in (await client.post("/page-views/home"), await view_many(client, {"page": "home"})):

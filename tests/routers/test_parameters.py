@@ -1,4 +1,4 @@
-"""What may stand in a URL."""
+"""The parameters in a URL."""
 
 import httpx
 import pytest
@@ -58,7 +58,7 @@ async def test_a_limit_is_between_1_and_200(client: httpx.AsyncClient, path: str
 
 
 @pytest.mark.parametrize("path", ["/users", "/products"])
-async def test_the_limits_themselves_are_taken(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_limits_themselves_are_accepted(client: httpx.AsyncClient, path: str) -> None:
     for limit in (1, 200):
         assert (await client.get(f"{path}?limit={limit}")).status_code == 200
 
@@ -66,7 +66,7 @@ async def test_the_limits_themselves_are_taken(client: httpx.AsyncClient, path: 
 @pytest.mark.parametrize(
     ("after", "what"), [("-1", WHOLE), ("", WHOLE), ("9223372036854775808", "must be at most 9223372036854775807")]
 )
-async def test_users_are_paged_by_an_id(client: httpx.AsyncClient, after: str, what: str) -> None:
+async def test_users_are_paged_by_id(client: httpx.AsyncClient, after: str, what: str) -> None:
     answer = await client.get(f"/users?after={after}")
     assert (answer.status_code, answer.json()["detail"]) == (422, f"query.after {what}.")
 
@@ -74,7 +74,7 @@ async def test_users_are_paged_by_an_id(client: httpx.AsyncClient, after: str, w
 @pytest.mark.parametrize(
     ("after", "what"), [("a%00", "must not contain a NUL character"), ("x" * 65, "must have at most 64 characters")]
 )
-async def test_products_are_paged_by_a_sku(client: httpx.AsyncClient, after: str, what: str) -> None:
+async def test_products_are_paged_by_sku(client: httpx.AsyncClient, after: str, what: str) -> None:
     answer = await client.get(f"/products?after={after}")
     assert (answer.status_code, answer.json()["detail"]) == (422, f"query.after {what}.")
 
@@ -99,9 +99,7 @@ BAD_SKUS = [
 
 
 @pytest.mark.parametrize(("sku", "what"), BAD_SKUS)
-async def test_a_sku_that_cannot_exist_is_refused_wherever_it_stands(
-    client: httpx.AsyncClient, sku: str, what: str
-) -> None:
+async def test_an_impossible_sku_is_refused_in_path_and_query(client: httpx.AsyncClient, sku: str, what: str) -> None:
     in_query = await client.get(f"/products?sku=A&sku={sku}")
     assert (in_query.status_code, in_query.json()["detail"]) == (422, f"query.sku.1 {what}.")
     if sku.startswith("%2E"):
@@ -111,6 +109,6 @@ async def test_a_sku_that_cannot_exist_is_refused_wherever_it_stands(
         assert (in_path.status_code, in_path.json()["detail"]) == (422, f"path.sku {what}.")
 
 
-async def test_a_parameter_that_nobody_knows_is_ignored(client: httpx.AsyncClient) -> None:
-    # So that a reader can make URLs distinct, as the page of examples does.
+async def test_an_unknown_parameter_is_ignored(client: httpx.AsyncClient) -> None:
+    # So a reader can make URLs distinct, as the README does.
     assert (await client.get("/users?reader=7")).status_code == 200

@@ -1,4 +1,4 @@
-"""How many parts a large body may have."""
+"""The limits on the parts of a large body."""
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -9,7 +9,7 @@ LONG = len(RUN)
 
 
 @pytest.mark.parametrize("step", [1, 7, LONG - 1, LONG, LONG + 1, 65_536])
-def test_runs_of_digits_are_counted_alike_however_they_come(step: int) -> None:
+def test_runs_of_digits_are_counted_however_the_body_is_split(step: int) -> None:
     body = (b"7" * (LONG - 1) + b"," + b"12" * LONG + b",") * (MOST_RUNS // 2)
     parts = Parts()
     for start in range(0, len(body), step):
@@ -18,7 +18,7 @@ def test_runs_of_digits_are_counted_alike_however_they_come(step: int) -> None:
         parts.count(b"3" * LONG)
 
 
-def test_the_end_of_one_part_and_the_beginning_of_the_next_are_one_run() -> None:
+def test_a_run_may_span_two_parts_of_the_body() -> None:
     parts = Parts()
     for _ in range(2 * MOST_RUNS):
         parts.count(b"9" * (LONG // 2))

@@ -1,4 +1,4 @@
-"""Preconditions, call by call. How lists of tags are read is in `test_answers.py`."""
+"""Preconditions, call by call. `test_answers.py` tests how lists of tags are parsed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ DATES = {
 
 
 async def tag_of(client: httpx.AsyncClient, path: str) -> str:
-    """The tag of the row that a call is about."""
+    """Returns the tag of the row that a call concerns."""
     return str((await client.get(path.removesuffix("/adjustments"))).headers["etag"])
 
 
@@ -53,7 +53,7 @@ async def asked(
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
-async def test_a_change_keeps_both_preconditions(
+async def test_a_change_honours_both_preconditions(
     client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents, change: tuple[str, str, object]
 ) -> None:
     tag = await tag_of(client, change[1])
@@ -76,20 +76,20 @@ async def test_a_change_keeps_both_preconditions(
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
-async def test_a_change_that_is_to_be_made_wherever_the_row_stands_is_made(
+async def test_if_match_star_allows_a_change_of_any_version(
     client: httpx.AsyncClient, rows: Contents, change: tuple[str, str, object]
 ) -> None:
     assert (await asked(client, change, {"If-Match": "*"})).is_success
 
 
-async def test_what_is_not_there_is_404_whatever_is_expected_of_it(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_a_missing_row_is_404_whatever_the_precondition(client: httpx.AsyncClient, rows: Contents) -> None:
     for change in MISSING:
         for headers in ({"If-Match": '"1"'}, {"If-Match": "*"}, {"If-None-Match": "*"}, {"If-None-Match": '"1"'}):
             assert (await asked(client, change, headers)).status_code == 404, (change, headers)
 
 
 @pytest.mark.parametrize("path", [*ROWS, "/page-views/home", "/docs", "/openapi.json"])
-async def test_a_read_keeps_both_preconditions_and_judges_if_match_first(
+async def test_a_read_honours_both_preconditions_and_checks_if_match_first(
     client: httpx.AsyncClient, rows: Contents, path: str
 ) -> None:
     tag = await tag_of(client, path)
@@ -110,7 +110,7 @@ async def test_a_read_keeps_both_preconditions_and_judges_if_match_first(
             assert (await client.request(method, path, headers=headers)).status_code == status, (method, headers)
 
 
-async def test_stock_is_set_unless_it_is_in_a_version_that_was_named(
+async def test_if_none_match_prevents_setting_stock_in_a_named_version(
     client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
     async def put(quantity: int, tags: str) -> int:
@@ -123,14 +123,14 @@ async def test_stock_is_set_unless_it_is_in_a_version_that_was_named(
     assert [await put(4, tag), await sql.fetchval("SELECT quantity FROM stock")] == [200, 4]
 
 
-async def test_a_precondition_is_judged_before_the_number_of_pieces(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_a_precondition_is_checked_before_the_quantity(client: httpx.AsyncClient, rows: Contents) -> None:
     answer = await client.post("/inventory/KETTLE-1/adjustments", json={"delta": -31}, headers={"If-Match": '"99999"'})
     assert answer.status_code == 412
     answer = await client.post("/inventory/KETTLE-1/adjustments", json={"delta": -31}, headers={"If-Match": "*"})
     assert answer.status_code == 409
 
 
-async def test_a_repeated_adjustment_is_answered_although_its_own_first_time_has_changed_the_version(
+async def test_a_repeated_adjustment_is_answered_although_its_first_call_changed_the_version(
     client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1"), "Idempotency-Key": "once"}
@@ -141,7 +141,7 @@ async def test_a_repeated_adjustment_is_answered_although_its_own_first_time_has
     assert await sql.fetchval("SELECT quantity FROM stock") == 28
 
 
-async def test_of_many_adjustments_of_one_version_one_is_made(client: httpx.AsyncClient, rows: Contents) -> None:
+async def test_only_one_of_many_adjustments_of_one_version_is_made(client: httpx.AsyncClient, rows: Contents) -> None:
     headers = {"If-Match": await tag_of(client, "/inventory/KETTLE-1")}
     answers = await asyncio.gather(
         *(client.post("/inventory/KETTLE-1/adjustments", json={"delta": -1}, headers=headers) for _ in range(8))
@@ -150,12 +150,12 @@ async def test_of_many_adjustments_of_one_version_one_is_made(client: httpx.Asyn
     assert (await client.get("/inventory/KETTLE-1")).json()["quantity"] == 29
 
 
-async def test_an_adjustment_compares_the_version_where_it_is_made(
+async def test_an_adjustment_compares_the_version_in_its_own_statement(
     endpoints: Endpoints, settings: Settings, sql: asyncpg.Connection, rows: Contents
 ) -> None:
-    """A reads version 5, and adjusts it if it is that · the UPDATE is on its way
-    somebody writes in SQL, past the lock: version 6
-    the UPDATE arrives: it was told of version 5 only
+    """A reads version 5, and adjusts the stock with If-Match · A's UPDATE is held on its way
+    somebody writes in SQL, without the lock: version 6
+    A's UPDATE arrives: it expects version 5, and must change nothing
     """
     async with (
         PostgresWire(endpoints.database_url) as wire,
@@ -177,7 +177,7 @@ async def test_an_adjustment_compares_the_version_where_it_is_made(
 NEW_USER = {"name": "Grace", "email": "grace@example.com"}
 
 
-async def test_what_has_no_tag_is_named_by_the_star_only(
+async def test_only_a_star_matches_a_resource_without_a_tag(
     client: httpx.AsyncClient, sql: asyncpg.Connection, rows: Contents
 ) -> None:
     for method, path, body, good in (
@@ -207,7 +207,7 @@ async def test_what_has_no_tag_is_named_by_the_star_only(
         rows = await contents(sql)
 
 
-async def test_a_view_is_not_counted_on_a_condition_that_nobody_judges(client: httpx.AsyncClient) -> None:
+async def test_a_view_with_a_precondition_is_refused(client: httpx.AsyncClient) -> None:
     for path, body in (("/page-views/home", None), ("/page-views", {"views": [{"page": "home"}]})):
         for name in ("If-Match", "If-None-Match"):
             for tags in ("*", '"0"', "0"):
@@ -220,7 +220,7 @@ async def test_a_view_is_not_counted_on_a_condition_that_nobody_judges(client: h
     assert (await client.get("/page-views/home")).json()["views"] == 2
 
 
-async def test_the_documents_are_named_by_their_content(client: httpx.AsyncClient) -> None:
+async def test_the_tag_of_a_document_depends_on_its_content(client: httpx.AsyncClient) -> None:
     for path in ("/docs", "/openapi.json"):
         first, second = await client.get(path), await client.get(path)
         assert (first.headers["etag"], first.content) == (second.headers["etag"], second.content)

@@ -1,4 +1,4 @@
-"""Errors over HTTP: all of them are problems, in words."""
+"""Errors over HTTP: every error is a problem with a sentence."""
 
 import logging
 from typing import Any
@@ -15,12 +15,12 @@ from tests.routers.conftest import Contents
 from tests.service import free_port
 
 LARGEST, LARGEST_OF_MANY = 65_536, 4_194_304
-"""The settings' defaults."""
+"""The defaults of the settings."""
 USER = {"name": "Ada", "email": "ada@example.com"}
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
-    """The body of a problem, which agrees with its status line."""
+    """Returns the body of a problem, and checks that it matches the status line."""
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
     assert {"type", "title", "status", "detail"} <= body.keys() <= {"type", "title", "status", "detail", "errors"}
@@ -39,8 +39,8 @@ async def test_a_path_that_does_not_exist_is_named(client: httpx.AsyncClient) ->
     }
 
 
-async def test_a_path_is_named_with_its_line_breaks(client: httpx.AsyncClient) -> None:
-    """Two paths that differ are not named alike, neither to the client nor in the log."""
+async def test_a_path_is_quoted_with_its_line_breaks(client: httpx.AsyncClient) -> None:
+    """Different paths are never quoted in the same way, neither to the client nor in the log."""
     answer = await client.get("/no%0Awhere%0D")
     assert answer.json()["detail"] == "There is nothing at /no\nwhere\r."
 
@@ -73,9 +73,7 @@ async def test_a_long_path_is_not_repeated_in_full(client: httpx.AsyncClient) ->
         ("/openapi.json", "GET, HEAD"),
     ],
 )
-async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(
-    client: httpx.AsyncClient, path: str, allowed: str
-) -> None:
+async def test_a_405_lists_the_allowed_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - {
         *allowed.split(", ")
     }:
@@ -84,7 +82,7 @@ async def test_a_method_that_is_not_taken_is_answered_with_all_that_are(
         assert problem(answer)["detail"] == f"{path} does not take {method}, but {allowed}."
 
 
-async def test_every_method_in_allow_is_taken(client: httpx.AsyncClient) -> None:
+async def test_every_method_in_allow_is_accepted(client: httpx.AsyncClient) -> None:
     for path in ("/users", "/users/1", "/products", "/products/A", "/metrics"):
         for method in (await client.options(path)).headers["allow"].split(", "):
             assert (await client.request(method, path)).status_code != 405
@@ -105,7 +103,7 @@ async def test_a_body_that_is_too_large_is_refused(client: httpx.AsyncClient, pa
     }
 
 
-async def test_a_body_in_chunks_that_grows_too_large_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_chunked_body_that_grows_too_large_is_refused(client: httpx.AsyncClient) -> None:
     async def chunks() -> Any:
         for _ in range(5):
             yield b" " * (16 * 1024)
@@ -120,7 +118,7 @@ async def test_the_largest_body_is_read(client: httpx.AsyncClient) -> None:
     assert answer.status_code == 201
 
 
-async def test_a_call_that_reads_no_body_does_nothing_when_one_that_is_too_large_is_sent(
+async def test_a_call_without_a_body_does_nothing_when_it_gets_one_that_is_too_large(
     client: httpx.AsyncClient, rows: Contents
 ) -> None:
     body = b" " * (LARGEST + 1)
@@ -173,13 +171,13 @@ async def test_json_may_be_declared_in_several_ways(client: httpx.AsyncClient, c
     ],
     ids=["end", "comma", "control", "quotes", "more", "latin", "utf-16", "nested", "digits"],
 )
-async def test_a_body_that_cannot_be_read_is_explained(client: httpx.AsyncClient, body: bytes, detail: str) -> None:
+async def test_an_unreadable_body_is_explained(client: httpx.AsyncClient, body: bytes, detail: str) -> None:
     answer = await client.post("/users", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, problem(answer)["type"]) == (400, "unreadable")
     assert answer.json()["detail"] == detail
 
 
-async def test_each_field_that_is_wrong_is_named_with_what_it_must_be(client: httpx.AsyncClient) -> None:
+async def test_each_invalid_field_is_named_with_the_rule_it_breaks(client: httpx.AsyncClient) -> None:
     answer = await client.post("/products", json={"sku": " A", "name": "", "price": 12.5, "colour": "red"})
     assert answer.status_code == 422
     assert problem(answer) == {
@@ -202,13 +200,13 @@ async def test_each_field_that_is_wrong_is_named_with_what_it_must_be(client: ht
     }
 
 
-async def test_what_was_sent_is_not_repeated(client: httpx.AsyncClient) -> None:
+async def test_a_problem_does_not_repeat_the_input(client: httpx.AsyncClient) -> None:
     answer = await client.post("/users", json={"name": ["s3cret"], "email": "s3cret"})
     assert answer.status_code == 422
     assert "s3cret" not in answer.text
 
 
-async def test_of_very_many_mistakes_the_first_are_named_and_the_rest_counted(client: httpx.AsyncClient) -> None:
+async def test_the_first_of_many_mistakes_are_named_and_the_rest_counted(client: httpx.AsyncClient) -> None:
     answer = await client.post("/users", json=USER | {f"unknown{number}": 1 for number in range(4000)})
     body = problem(answer)
     assert (answer.status_code, len(body["errors"])) == (422, 10)
@@ -216,7 +214,7 @@ async def test_of_very_many_mistakes_the_first_are_named_and_the_rest_counted(cl
     assert len(answer.content) < 3000
 
 
-async def test_a_long_field_name_is_cut_off(client: httpx.AsyncClient) -> None:
+async def test_a_long_field_name_is_truncated(client: httpx.AsyncClient) -> None:
     answer = await client.post("/users", json=USER | {"x" * 50_000: 1})
     assert (answer.status_code, len(answer.content) < 1000) == (422, True)
 
@@ -237,7 +235,7 @@ async def test_a_long_field_name_is_cut_off(client: httpx.AsyncClient) -> None:
         ("DELETE", "/products/A", None),
     ],
 )
-async def test_without_the_database_a_client_is_told_when_to_come_back(
+async def test_without_the_database_the_answer_is_a_503_with_retry_after(
     settings: Settings, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     settings = settings.model_copy(update={"database_url": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"})
@@ -248,7 +246,7 @@ async def test_without_the_database_a_client_is_told_when_to_come_back(
     assert answer.json()["detail"] == "The database refuses connections."
 
 
-async def test_an_error_that_nobody_expected_is_a_problem_that_keeps_its_secrets(
+async def test_an_unexpected_error_is_a_problem_without_secrets(
     app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken() -> None:
@@ -261,7 +259,7 @@ async def test_an_error_that_nobody_expected_is_a_problem_that_keeps_its_secrets
     assert "s3cret" not in answer.text
 
 
-async def test_the_server_can_log_an_error_that_nobody_expected(app: FastAPI) -> None:
+async def test_the_server_can_log_an_unexpected_error(app: FastAPI) -> None:
     async def broken() -> None:
         raise ZeroDivisionError("s3cret")
 
@@ -271,7 +269,7 @@ async def test_the_server_can_log_an_error_that_nobody_expected(app: FastAPI) ->
             await client.get("/broken")
 
 
-async def test_another_history_of_postgres_is_told_and_answers_nothing(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_another_history_of_postgres_is_reported_and_not_read(app: FastAPI, client: httpx.AsyncClient) -> None:
     created = (await client.post("/users", json=USER)).headers["location"]
     app.state.resources.database.timeline = "0000000A"
     for answer in (await client.get("/users"), await client.patch(created, json={"name": "Ada King"})):
@@ -286,5 +284,5 @@ async def test_another_history_of_postgres_is_told_and_answers_nothing(app: Fast
     assert (await client.get("/users")).json()["items"][0]["name"] == "Ada"
 
 
-def test_every_way_in_which_postgres_can_be_away_has_a_status() -> None:
+def test_every_error_of_an_unavailable_postgres_has_a_status() -> None:
     assert {DatabaseUnavailable, *DatabaseUnavailable.__subclasses__()} <= STATUSES.keys()

@@ -42,7 +42,7 @@ async def create(client: httpx.AsyncClient, sku: str, **fields: object) -> httpx
 
 
 def queries(app: FastAPI) -> float:
-    """How many statements were sent to Postgres for products."""
+    """Returns how many statements were sent to Postgres for products."""
     counted: dict[str, float] = app.state.resources.metrics.totals("database_queries")
     return counted.get("products", 0.0)
 
@@ -76,7 +76,7 @@ async def test_the_location_of_any_sku_leads_to_the_product(client: httpx.AsyncC
     location = (await create(client, sku)).headers["location"]
     assert location.isascii()
     assert "/" not in location.removeprefix("/products/")
-    for _ in range(2):  # Once from the database, and once from the cache.
+    for _ in range(2):  # From the database, and then from the cache.
         assert (await client.get(location)).json()["sku"] == sku
     assert (await client.get("/products", params={"sku": sku})).json()["items"][0]["sku"] == sku
     assert (await client.patch(location, json={"name": "New"})).json()["sku"] == sku
@@ -106,7 +106,7 @@ async def test_skus_that_differ_in_case_or_in_their_end_are_two_products(client:
     ]
 
 
-async def test_a_line_break_behind_a_sku_is_not_overlooked(client: httpx.AsyncClient) -> None:
+async def test_a_line_break_after_a_sku_is_refused(client: httpx.AsyncClient) -> None:
     await create(client, "CUP")
     for path in ("/products/CUP%0A", "/products/CUP%0A%0A", "/products/CU%0AP"):
         answer = await client.get(path)
@@ -134,7 +134,7 @@ async def test_a_product_that_does_not_exist_is_named(client: httpx.AsyncClient,
 @pytest.mark.parametrize(
     "price", ["0", "0.0", "2.50", "12.5", "007", "0000000000.0000", "9999999999.9999", "1.0000", "10"]
 )
-async def test_a_price_is_given_back_as_it_was_sent(client: httpx.AsyncClient, price: str) -> None:
+async def test_a_price_is_returned_as_it_was_sent(client: httpx.AsyncClient, price: str) -> None:
     location = (await create(client, "CUP", price=price)).headers["location"]
     assert [(await client.get(location)).json()["price"] for _ in range(2)] == [price, price]
     assert (await client.patch(location, json={"price": price})).json()["price"] == price
@@ -156,7 +156,7 @@ async def test_a_change_leaves_the_other_fields_alone(client: httpx.AsyncClient)
     assert {field: changed[field] for field in KETTLE} == KETTLE | {"name": "Big kettle"}
 
 
-async def test_many_products_come_in_the_order_asked_and_what_is_missing_is_named(client: httpx.AsyncClient) -> None:
+async def test_many_products_come_in_the_requested_order_and_missing_ones_are_named(client: httpx.AsyncClient) -> None:
     for sku in ("A", "B", "C"):
         await create(client, sku)
     asked = ["C", "NONE", "A", "C", "B", "NO/NE", "NONE", "A"]
@@ -166,17 +166,17 @@ async def test_many_products_come_in_the_order_asked_and_what_is_missing_is_name
     assert list(answer) == ["items", "missing"]
 
 
-async def test_many_products_look_exactly_as_one_does(client: httpx.AsyncClient) -> None:
+async def test_a_product_in_a_list_looks_exactly_like_a_single_one(client: httpx.AsyncClient) -> None:
     await create(client, "A", description='"quoted", \N{GRINNING FACE}')
     many = [(await client.get("/products?sku=A")).json()["items"] for _ in range(2)]
     assert many == [[(await client.get("/products/A")).json()]] * 2
 
 
-async def test_products_of_which_none_exists_are_all_missing(client: httpx.AsyncClient) -> None:
+async def test_products_that_do_not_exist_are_all_missing(client: httpx.AsyncClient) -> None:
     assert (await client.get("/products?sku=A&sku=B")).json() == {"items": [], "missing": ["A", "B"]}
 
 
-async def test_all_misses_cost_one_query_and_a_second_call_none(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_all_misses_cost_one_query_and_a_second_call_costs_none(app: FastAPI, client: httpx.AsyncClient) -> None:
     skus = [f"SKU-{number}" for number in range(100)]
     for sku in skus[:60]:
         await create(client, sku)
@@ -189,7 +189,7 @@ async def test_all_misses_cost_one_query_and_a_second_call_none(app: FastAPI, cl
     assert (len(first.json()["items"]), len(first.json()["missing"])) == (60, 40)
 
 
-async def test_only_the_misses_are_asked_of_the_database(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_only_the_misses_are_loaded_from_the_database(app: FastAPI, client: httpx.AsyncClient) -> None:
     for sku in ("A", "B"):
         await create(client, sku)
     await client.get("/products/A")
@@ -199,7 +199,7 @@ async def test_only_the_misses_are_asked_of_the_database(app: FastAPI, client: h
     assert (await client.get("/products/B")).headers["cache-status"].startswith("read-through; hit")
 
 
-async def test_one_of_many_that_was_changed_is_read_anew(client: httpx.AsyncClient) -> None:
+async def test_a_changed_product_is_reloaded_among_many(client: httpx.AsyncClient) -> None:
     for sku in ("A", "B"):
         await create(client, sku)
     await client.get("/products?sku=A&sku=B&sku=C")
@@ -211,7 +211,7 @@ async def test_one_of_many_that_was_changed_is_read_anew(client: httpx.AsyncClie
     assert answer["missing"] == ["B"]
 
 
-async def test_at_most_a_hundred_skus_are_taken(client: httpx.AsyncClient) -> None:
+async def test_at_most_a_hundred_skus_are_accepted(client: httpx.AsyncClient) -> None:
     assert (await client.get("/products", params={"sku": ["A"] * 100})).json() == {"items": [], "missing": ["A"]}
     answer = await client.get("/products", params={"sku": ["A"] * 101})
     assert (answer.status_code, answer.json()["detail"]) == (422, "query.sku may be given at most 100 times.")
@@ -226,7 +226,7 @@ async def test_pages_follow_each_other_by_next_and_the_last_has_none(client: htt
         assert list(page) == ["items", "next"]
         pages.append([product["sku"] for product in page["items"]])
         after = page["next"]
-    assert pages == [["B", "Z 9"], ["a/1", "b"], ["ä", "😀"]]  # By their bytes, whatever the language of the database.
+    assert pages == [["B", "Z 9"], ["a/1", "b"], ["ä", "😀"]]  # By their bytes, whatever the database's collation.
 
 
 async def test_a_page_that_is_exactly_full_has_no_next(client: httpx.AsyncClient) -> None:
@@ -236,5 +236,5 @@ async def test_a_page_that_is_exactly_full_has_no_next(client: httpx.AsyncClient
     assert (len(page["items"]), page["next"]) == (2, None)
 
 
-async def test_a_page_of_nothing_is_empty(client: httpx.AsyncClient) -> None:
+async def test_a_page_of_an_empty_table_is_empty(client: httpx.AsyncClient) -> None:
     assert (await client.get("/products")).json() == {"items": [], "next": None}

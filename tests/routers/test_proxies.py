@@ -1,4 +1,4 @@
-"""Behind a real cache and a real proxy that compresses, nobody reads what was, and preconditions say what they mean."""
+"""Behind a real cache, no read is stale; behind a real proxy that compresses, preconditions keep their meaning."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ ROWS = ["/users/{user}", "/products/CUP", "/inventory/CUP", "/page-views/home"]
 
 
 async def filled(client: httpx.AsyncClient) -> str:
-    """Adds one of everything, and answers the id of the user."""
+    """Creates a user, a product and stock, and returns the id of the user."""
     created = await client.post("/users", json={"name": "Name 0", "email": "ada@example.com"})
     await client.post("/products", json={"sku": "CUP", "name": "Name 0", "price": "1"})
     await client.put("/inventory/CUP", json={"quantity": 100})
@@ -24,13 +24,13 @@ async def filled(client: httpx.AsyncClient) -> str:
 @pytest.mark.parametrize("proxy", [varnish, caching_nginx])
 async def test_a_read_through_a_cache_is_never_older_than_the_write_before_it(service: Service, proxy: Proxy) -> None:
     async with proxy(service.url) as client:
-        # That there is none is not kept either.
+        # The cache does not store a 404 either.
         for path in ("/users/1001", "/products/CUP", "/inventory/CUP"):
             assert (await client.get(path)).status_code == 404
         assert (await client.get("/page-views/home")).json()["views"] == 0
         user = await filled(client)
         for turn in range(1, 6):
-            for headers in ({}, {"If-None-Match": '"x"'}):  # What goes the direct way, and the whole way.
+            for headers in ({}, {"If-None-Match": '"x"'}):  # The direct way, and the whole way.
                 read = [(await client.get(path.format(user=user), headers=headers)).json() for path in ROWS]
                 assert [row.get("name") for row in read[:2]] == [f"Name {turn - 1}"] * 2
                 assert (read[2]["quantity"], read[3]["views"]) == (101 - turn, turn - 1)
@@ -44,7 +44,7 @@ async def test_a_read_through_a_cache_is_never_older_than_the_write_before_it(se
         assert (await client.get(f"/users/{user}")).status_code == 404
 
 
-async def test_a_tag_that_was_weakened_when_it_was_compressed_revalidates_and_changes_nothing(
+async def test_a_tag_weakened_by_compression_revalidates_a_read_but_allows_no_change(
     service: Service,
 ) -> None:
     async with nginx(service.url) as client:
@@ -61,7 +61,7 @@ async def test_a_tag_that_was_weakened_when_it_was_compressed_revalidates_and_ch
                 f"with a weak tag, {weak}, and a weak one never matches. Probably a proxy has weakened it"
                 in (refused.json()["detail"])
             )
-            # What the sentence tells to do helps.
+            # The advice in the sentence works.
             plain = await client.get(path, headers={"Accept-Encoding": "identity"})
             assert plain.json()["name"] == "Name 0"
             changed = await client.patch(path, json=body, headers={"If-Match": plain.headers["etag"]})

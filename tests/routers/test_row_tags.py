@@ -1,4 +1,4 @@
-"""Tags that outlive their epoch: they name nothing any more."""
+"""Tags that outlive their epoch match nothing any more."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ SELECT n + 1, 'ffffffffffffffff', run, history FROM epochs ORDER BY n DESC LIMIT
 
 @asynccontextmanager
 async def application_on(redis_url: str, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these stores."""
+    """Yields a client of an application with these stores."""
     settings = Settings(
         _env_file=None, redis_url=redis_url, database_url=database_url, database_timeout=timedelta(seconds=20)
     )
@@ -50,21 +50,21 @@ async def application_on(redis_url: str, database_url: str) -> AsyncIterator[htt
 
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
-    """A Redis and a database of the test's own, with a row in each table."""
+    """The test's own Redis, and its own migrated database."""
     async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         yield Endpoints(redis_url, database_url)
 
 
 async def filled(client: httpx.AsyncClient) -> None:
-    """Adds what PATHS name."""
+    """Creates the rows of PATHS."""
     await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
     await client.post("/products", json={"sku": "CUP", "name": "Cup", "price": "6.20"})
     await client.put("/inventory/CUP", json={"quantity": 30})
 
 
 async def tags(client: httpx.AsyncClient) -> dict[str, str]:
-    """The tag of each row, when all have one."""
+    """Waits until each row has a tag, and returns the tags by path."""
     found: dict[str, str] = {}
 
     async def all_have() -> bool:
@@ -77,22 +77,22 @@ async def tags(client: httpx.AsyncClient) -> dict[str, str]:
 
 
 def row(path: str) -> str:
-    """The path of the row that a change is about."""
+    """Returns the path of the row that a change concerns."""
     return path.removesuffix("/adjustments")
 
 
 def version(tag: str) -> int:
-    """The version in a tag."""
+    """Returns the version in a tag."""
     return int(tag.strip('"').partition("-")[0])
 
 
 @pytest.mark.parametrize("way", ["drop and create", "clean"])
-async def test_a_tag_from_before_a_restore_names_nothing_after_it(
+async def test_a_tag_from_before_a_restore_matches_nothing_after_it(
     way: str, own: Endpoints, endpoints: Endpoints
 ) -> None:
     """pg_dump · each row is changed, and a client reads it: version 5
     pg_restore, and each row is changed in SQL: it is version 5 again, with other content
-    the client has 5: he would hear that nothing has changed, and would overwrite what he has not seen
+    the client has version 5: it would get a 304, and would overwrite a change that it has not seen
     """
     async with application_on(own.redis_url, own.database_url) as client:
         await filled(client)
@@ -120,7 +120,7 @@ async def test_a_tag_from_before_a_restore_names_nothing_after_it(
                     for method, path, body, _statement in CHANGES
                 ]
                 told = [(answer.status_code, "a version of another epoch" in answer.text) for answer in answers]
-                # Not even before the next epoch has begun is one of them made.
+                # None of them is made, not even before the next epoch has begun.
                 assert set(told) <= {(412, True), (503, False)}
                 return set(told) == {(412, True)}
 
@@ -142,11 +142,11 @@ async def test_a_tag_from_before_a_restore_names_nothing_after_it(
 
 
 @pytest.mark.parametrize(("method", "path", "body", "statement"), CHANGES)
-async def test_a_change_compares_the_epoch_where_it_is_made(
+async def test_a_change_compares_the_epoch_in_its_own_statement(
     own: Endpoints, method: str, path: str, body: object, statement: str
 ) -> None:
-    """A reads a row, and changes it if it has this tag · the statement is on its way
-    the next epoch begins: what this version names, in whichever database the statement arrives, nobody knows
+    """A reads a row, and changes it with If-Match · A's statement is held on its way
+    the next epoch begins: in the database that the statement reaches, this version may be another content
     """
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(PostgresWire(own.database_url))

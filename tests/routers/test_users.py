@@ -7,7 +7,7 @@ ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
 
 
 async def create(client: httpx.AsyncClient, number: int = 0) -> str:
-    """Adds a user, and answers where."""
+    """Creates a user, and returns its path."""
     answer = await client.post("/users", json={"name": f"User {number}", "email": f"user{number}@example.com"})
     assert answer.status_code == 201
     return answer.headers["location"]
@@ -58,7 +58,7 @@ async def test_a_change_leaves_the_other_fields_alone_and_raises_the_version(cli
     }
 
 
-async def test_a_user_who_was_found_missing_is_seen_once_created(client: httpx.AsyncClient) -> None:
+async def test_a_user_who_was_cached_as_missing_is_seen_once_created(client: httpx.AsyncClient) -> None:
     first = int((await create(client)).removeprefix("/users/"))
     missing = await client.get(f"/users/{first + 1}")
     assert (missing.status_code, missing.headers["cache-status"]) == (404, "cache-aside; fwd=miss; stored")
@@ -83,7 +83,7 @@ async def test_a_user_cannot_change_to_an_email_that_is_taken(client: httpx.Asyn
     assert (await client.get(where)).json()["name"] == "User 0"
 
 
-async def test_a_user_may_keep_the_own_email_in_a_change(client: httpx.AsyncClient) -> None:
+async def test_a_change_may_keep_the_user_s_own_email(client: httpx.AsyncClient) -> None:
     where = (await client.post("/users", json=ADA)).headers["location"]
     assert (await client.patch(where, json=ADA)).status_code == 200
 
@@ -123,7 +123,7 @@ async def test_a_page_behind_the_last_user_is_empty(client: httpx.AsyncClient) -
     assert (await client.get("/users?after=9223372036854775807")).json() == {"items": [], "next": None}
 
 
-async def test_a_page_has_fifty_users_unless_asked_otherwise(client: httpx.AsyncClient) -> None:
+async def test_a_page_has_fifty_users_by_default(client: httpx.AsyncClient) -> None:
     for number in range(51):
         await create(client, number)
     page = (await client.get("/users")).json()
@@ -131,7 +131,7 @@ async def test_a_page_has_fifty_users_unless_asked_otherwise(client: httpx.Async
     assert len((await client.get("/users?limit=200")).json()["items"]) == 51
 
 
-async def test_a_page_does_not_skip_users_who_come_while_one_reads(client: httpx.AsyncClient) -> None:
+async def test_paging_skips_no_users_that_are_created_meanwhile(client: httpx.AsyncClient) -> None:
     first, second = await create(client, 0), await create(client, 1)
     page = (await client.get("/users?limit=1")).json()
     await client.delete(first)
@@ -141,7 +141,7 @@ async def test_a_page_does_not_skip_users_who_come_while_one_reads(client: httpx
 
 
 @pytest.mark.parametrize("email", ["a@b.c", "grüße@beispiel.example", "x" * 242 + "@example.com", "a+b@c-d.example"])
-async def test_an_email_that_looks_like_one_is_taken_as_it_is(client: httpx.AsyncClient, email: str) -> None:
+async def test_a_plausible_email_is_kept_unchanged(client: httpx.AsyncClient, email: str) -> None:
     answer = await client.post("/users", json={"name": "N", "email": email})
     assert (answer.status_code, answer.json()["email"]) == (201, email)
 

@@ -1,4 +1,4 @@
-"""A whole number in a body, in whichever way JSON spells it."""
+"""Whole numbers in a body, in all spellings of JSON."""
 
 import httpx
 import pytest
@@ -10,11 +10,11 @@ CALLS = [
     ("POST", "/page-views/{page}", '{{"count": {number}}}', '"views":{number}}}'),
     ("POST", "/page-views", '{{"views": [{{"page": "home", "count": {number}}}]}}', '"accepted":{number}}}'),
 ]
-"""Every call with a number in its body, and how its answer tells it again."""
+"""Every call with a number in its body, and how its answer repeats that number."""
 
 
 @pytest.mark.parametrize(("method", "path", "body", "told"), CALLS)
-async def test_a_number_is_the_same_however_it_is_spelled(
+async def test_a_number_is_the_same_however_json_spells_it(
     client: httpx.AsyncClient, method: str, path: str, body: str, told: str
 ) -> None:
     for turn, number in enumerate(("85165", "85165.0", "85165.00", "8.5165e4", "8.5165E+4", "851650e-1")):
@@ -26,13 +26,13 @@ async def test_a_number_is_the_same_however_it_is_spelled(
 
 
 @pytest.mark.parametrize(("method", "path", "body", "told"), CALLS)
-async def test_what_is_no_whole_number_or_too_large_for_one_is_refused(
+async def test_a_value_that_is_not_a_whole_number_or_too_large_is_refused(
     client: httpx.AsyncClient, method: str, path: str, body: str, told: str
 ) -> None:
     await client.put("/inventory/A", json={"quantity": 1})
     for number, says in (
         ("85165.5", "must be a whole number"),
-        ("1e400", "must be a whole number"),  # To a reader it is infinite.
+        ("1e400", "must be a whole number"),  # A parser reads it as infinity.
         ("-1e400", "must be a whole number"),
         ("NaN", "must be a whole number"),
         ("true", "must be a whole number"),

@@ -1,4 +1,4 @@
-"""Requests as bytes on a socket, for what an HTTP client refuses to send or quietly repairs."""
+"""Requests as bytes on a socket, for requests that an HTTP client refuses to send or silently repairs."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tests.service import Service
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: httpx.Headers
@@ -20,7 +20,7 @@ class Answer:
 
 
 async def exchange(service: Service, request: bytes) -> Answer:
-    """Sends `request` to a connection of its own and reads until the server closes it.
+    """Sends `request` on a new connection, and reads until the server closes it.
 
     The server may answer and close before it has read everything.
     """
@@ -43,7 +43,7 @@ async def exchange(service: Service, request: bytes) -> Answer:
 
 
 def request(method: str, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes | None = None) -> bytes:
-    """The bytes of a request after which the server closes the connection."""
+    """Returns the bytes of a request after which the server closes the connection."""
     lines = [(b"Host", b"fourways"), (b"Connection", b"close"), *headers]
     if body is not None:
         lines.append((b"Content-Length", b"%d" % len(body)))

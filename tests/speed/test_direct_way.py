@@ -1,4 +1,4 @@
-"""What is answered directly, and what goes the whole way, is answered alike."""
+"""Requests get the same answer on the direct way and on the whole way."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
@@ -21,13 +21,13 @@ from app.speed.direct_way import WAYS, DirectWay, direct
 from tests.in_process import client_of
 
 WHOLE = {"If-None-Match": '"0"'}
-"""No version is 0, so this header only sends a read the whole way."""
+"""No version is 0, so this header only makes a read take the whole way."""
 PATHS = ["/users/{user}", "/products/SKU", "/inventory/SKU", "/page-views/docs/intro.html"]
 
 
 @pytest.fixture
 async def user(client: httpx.AsyncClient) -> str:
-    """The path of a user; the same key everywhere else."""
+    """The id of a new user. Rows for the other PATHS exist, too."""
     created = await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
     await client.post("/products", json={"sku": "SKU", "name": "Kettle", "price": "1"})
     await client.put("/inventory/SKU", json={"quantity": 7})
@@ -37,7 +37,7 @@ async def user(client: httpx.AsyncClient) -> str:
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The routes that were taken the whole way."""
+    """The routes of requests that took the whole way."""
     taken: list[str] = []
     handle = APIRoute.handle
 
@@ -50,14 +50,14 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def told(answer: httpx.Response) -> tuple[int, bytes, Mapping[str, str]]:
-    """All of an answer but what depends on the moment."""
+    """Returns all of an answer that does not change with time."""
     headers = dict(answer.headers)
     headers["cache-status"] = headers.get("cache-status", "").partition("ttl=")[0]
     return answer.status_code, answer.content, headers
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_hit_is_answered_alike_on_both_ways(client: httpx.AsyncClient, user: str, path: str) -> None:
+async def test_a_hit_gets_the_same_answer_on_both_ways(client: httpx.AsyncClient, user: str, path: str) -> None:
     path = path.format(user=user)
     await client.get(path)
     direct, whole = await client.get(path), await client.get(path, headers=WHOLE)
@@ -69,7 +69,7 @@ async def test_a_hit_is_answered_alike_on_both_ways(client: httpx.AsyncClient, u
     "path",
     ["/users/0", "/users/one", "/users/007", "/users/9999", "/products/NONE", "/products/%00", "/inventory/NONE"],
 )
-async def test_what_is_no_hit_is_answered_alike_on_both_ways(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_missing_row_or_bad_key_gets_the_same_answer_on_both_ways(client: httpx.AsyncClient, path: str) -> None:
     direct, whole = await client.get(path), await client.get(path, headers=WHOLE)
     assert direct.status_code in (404, 422)
     assert (direct.status_code, direct.json()) == (whole.status_code, whole.json())
@@ -93,7 +93,7 @@ async def test_what_is_no_hit_is_answered_alike_on_both_ways(client: httpx.Async
         "",
     ],
 )
-async def test_a_list_is_answered_alike_on_both_ways(client: httpx.AsyncClient, user: str, query: str) -> None:
+async def test_a_list_gets_the_same_answer_on_both_ways(client: httpx.AsyncClient, user: str, query: str) -> None:
     await client.get("/products/SKU")
     path = f"/products?{query}"
     direct, whole = await client.get(path), await client.get(path, headers=WHOLE)
@@ -101,7 +101,7 @@ async def test_a_list_is_answered_alike_on_both_ways(client: httpx.AsyncClient, 
     assert told(direct) == told(whole)
 
 
-async def test_what_has_nothing_but_a_key_takes_the_direct_way(
+async def test_a_request_with_nothing_but_a_key_takes_the_direct_way(
     client: httpx.AsyncClient, user: str, whole: list[str]
 ) -> None:
     for path in PATHS:
@@ -113,7 +113,7 @@ async def test_what_has_nothing_but_a_key_takes_the_direct_way(
     assert whole == ["/page-views/{page:anything}"] * 2
 
 
-async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
+async def test_a_list_takes_the_direct_way_if_the_query_has_only_keys(
     client: httpx.AsyncClient, user: str, whole: list[str]
 ) -> None:
     whole.clear()
@@ -124,7 +124,7 @@ async def test_a_list_takes_the_direct_way_unless_the_query_says_more(
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("Nobody expected it."), 500), (Overloaded("Busy."), 503)])
-async def test_an_error_is_answered_alike_on_both_ways(
+async def test_an_error_gets_the_same_answer_on_both_ways(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     async def fail(key: str) -> None:
@@ -136,7 +136,7 @@ async def test_an_error_is_answered_alike_on_both_ways(
     assert told(direct) == told(whole)
 
 
-async def test_an_error_that_nobody_expected_reaches_the_server_which_logs_it(
+async def test_an_unexpected_error_reaches_the_server_which_logs_it(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(key: str) -> None:
@@ -148,7 +148,7 @@ async def test_an_error_that_nobody_expected_reaches_the_server_which_logs_it(
             await client.get("/products/SKU")
 
 
-async def test_a_middleware_that_is_added_is_around_the_direct_way(settings: Settings, whole: list[str]) -> None:
+async def test_an_added_middleware_wraps_the_direct_way(settings: Settings, whole: list[str]) -> None:
     app = create_app(settings)
     app.add_middleware(CORSMiddleware, allow_origins=["https://example.org"])
     async with client_of(app) as client:
@@ -157,7 +157,7 @@ async def test_a_middleware_that_is_added_is_around_the_direct_way(settings: Set
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (404, "https://example.org")
 
 
-async def test_a_router_with_a_login_goes_the_whole_way() -> None:
+async def test_a_router_with_a_login_takes_the_whole_way() -> None:
     def login() -> None:
         raise AssertionError
 
@@ -175,7 +175,7 @@ async def test_a_router_with_a_login_goes_the_whole_way() -> None:
     assert asked == ["/users/1"]
 
 
-async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
+async def test_a_route_in_front_of_ours_comes_first(settings: Settings) -> None:
     """Somebody adds `GET /products/cheapest` above `GET /products/{sku}`."""
 
     async def cheapest() -> dict[str, str]:
@@ -190,8 +190,8 @@ async def test_a_route_in_front_is_asked_first(settings: Settings) -> None:
     assert direct.json() == {"sku": "CUP-1"}
 
 
-async def test_an_application_in_front_is_asked_first(settings: Settings) -> None:
-    """Somebody mounts an application of their own above ours."""
+async def test_an_application_mounted_in_front_of_ours_comes_first(settings: Settings) -> None:
+    """Somebody mounts another application above ours."""
 
     async def other(scope: Scope, receive: Receive, send: Send) -> None:
         await Response("Another one.")(scope, receive, send)
@@ -203,8 +203,8 @@ async def test_an_application_in_front_is_asked_first(settings: Settings) -> Non
         assert [(await client.get("/users/1", headers=each)).text for each in ({}, WHOLE)] == ["Another one."] * 2
 
 
-async def test_a_login_with_which_a_router_is_included_is_asked_for(settings: Settings) -> None:
-    """Somebody includes a router with a login, and not its routes."""
+async def test_a_login_added_when_a_router_is_included_is_enforced(settings: Settings) -> None:
+    """Somebody includes a router with a login, instead of adding its routes."""
 
     def login() -> None:
         raise HTTPException(401)
@@ -216,7 +216,7 @@ async def test_a_login_with_which_a_router_is_included_is_asked_for(settings: Se
         assert [(await client.get("/users/1", headers=each)).status_code for each in ({}, WHOLE)] == [401, 401]
 
 
-async def test_a_route_of_another_class_goes_the_whole_way() -> None:
+async def test_a_route_of_another_class_takes_the_whole_way() -> None:
     class Timed(APIRoute):
         pass
 
@@ -234,8 +234,8 @@ async def test_a_route_of_another_class_goes_the_whole_way() -> None:
     assert asked == ["/users/1"]
 
 
-async def test_a_route_that_matches_otherwise_is_asked_first(settings: Settings) -> None:
-    """Somebody adds a route that takes whatever is asked for in another version, whatever its path says."""
+async def test_a_route_with_its_own_matching_comes_first(settings: Settings) -> None:
+    """Somebody adds a route that matches every request with another version, whatever its path is."""
 
     class Versioned(APIRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -252,8 +252,8 @@ async def test_a_route_that_matches_otherwise_is_asked_first(settings: Settings)
     assert [answer.json() == "The second version." for answer in answers] == [True, False]
 
 
-async def test_an_application_that_is_mounted_answers_alike_on_both_ways(settings: Settings) -> None:
-    """Somebody mounts ours below a path of their own, whose first part is like one of ours."""
+async def test_a_mounted_application_gives_the_same_answer_on_both_ways(settings: Settings) -> None:
+    """Somebody mounts our application below a path that looks like one of our own paths."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         outer = Starlette(routes=[Mount("/users", app)])
@@ -264,8 +264,8 @@ async def test_an_application_that_is_mounted_answers_alike_on_both_ways(setting
                 assert direct.json() == whole.json()
 
 
-async def test_a_middleware_learns_which_route_it_was(settings: Settings) -> None:
-    """Somebody counts requests by their route, as the usual libraries for metrics do."""
+async def test_a_middleware_can_read_the_matched_route(settings: Settings) -> None:
+    """Somebody counts requests by their route, as metrics libraries usually do."""
     seen: list[tuple[str, Mapping[str, str]]] = []
 
     class Counting:
@@ -284,7 +284,7 @@ async def test_a_middleware_learns_which_route_it_was(settings: Settings) -> Non
     assert seen == [("/users/{user_id}", {"user_id": "1"})] * 2
 
 
-async def test_a_handler_learns_which_key_it_was(settings: Settings) -> None:
+async def test_an_exception_handler_can_read_the_key(settings: Settings) -> None:
     app = create_app(settings)
 
     @app.exception_handler(418)
@@ -301,7 +301,7 @@ async def test_a_handler_learns_which_key_it_was(settings: Settings) -> None:
     assert told(direct) == told(whole)
 
 
-async def test_a_handler_of_500_hears_the_same_on_both_ways(settings: Settings) -> None:
+async def test_a_handler_of_500_gives_the_same_answer_on_both_ways(settings: Settings) -> None:
     app = create_app(settings)
 
     @app.exception_handler(500)
@@ -317,7 +317,7 @@ async def test_a_handler_of_500_hears_the_same_on_both_ways(settings: Settings) 
     assert told(direct) == told(whole)
 
 
-async def test_a_precondition_is_heard(client: httpx.AsyncClient, user: str) -> None:
+async def test_a_precondition_is_checked(client: httpx.AsyncClient, user: str) -> None:
     for path in (each.format(user=user) for each in PATHS):
         etag = (await client.get(path)).headers["etag"]
         assert (await client.get(path, headers={"If-None-Match": etag})).status_code == 304
@@ -329,7 +329,7 @@ async def test_head_is_a_hit_without_a_body(client: httpx.AsyncClient, user: str
     assert (answer.status_code, "; hit" in answer.headers["cache-status"]) == (200, True)
 
 
-async def test_a_view_with_a_count_or_a_key_is_counted_as_it_says(client: httpx.AsyncClient) -> None:
+async def test_a_view_with_a_count_or_a_key_is_counted_accordingly(client: httpx.AsyncClient) -> None:
     assert (await client.post("/page-views/home")).json() == {"page": "home", "views": 1}
     assert (await client.post("/page-views/home", json={"count": 5})).json()["views"] == 6
     for _ in range(2):
@@ -346,7 +346,7 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-def test_an_endpoint_that_asks_for_more_is_refused() -> None:
+def test_an_endpoint_with_other_parameters_is_refused() -> None:
     async def read(key: str, resources: AllResources, limit: int) -> Response:
         raise AssertionError
 
@@ -355,7 +355,7 @@ def test_an_endpoint_that_asks_for_more_is_refused() -> None:
     assert read not in WAYS
 
 
-def test_an_endpoint_that_works_on_nothing_is_refused() -> None:
+def test_an_endpoint_without_a_resource_is_refused() -> None:
     async def read(key: str) -> Response:
         raise AssertionError
 
@@ -363,7 +363,7 @@ def test_an_endpoint_that_works_on_nothing_is_refused() -> None:
         direct(read)
 
 
-def test_an_endpoint_of_a_list_may_ask_the_query_and_nothing_else() -> None:
+def test_an_endpoint_of_a_list_may_have_only_query_parameters() -> None:
     async def read(
         resources: AllResources,
         key: Annotated[list[str] | None, Query()] = None,

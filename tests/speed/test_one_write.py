@@ -1,4 +1,4 @@
-"""What is written in one tick leaves in one write, in its order, and nothing is left behind."""
+"""All writes of one tick leave in one write, in order, and no byte is left behind."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from tests.eventually import PATIENCE, eventually
 
 
 class Line:
-    """Notes what a transport is told to do."""
+    """A transport that records its calls."""
 
     def __init__(self) -> None:
         self.done: list[bytes | str] = []
@@ -32,7 +32,7 @@ class Line:
 
 
 def joined(line: Line) -> Joined:
-    """A joining transport before it."""
+    """Returns a joining transport in front of it."""
     return Joined(cast("asyncio.Transport", line))
 
 
@@ -47,7 +47,7 @@ async def test_the_writes_of_a_tick_leave_together() -> None:
 
 
 async def test_nothing_is_held_longer_than_a_tick() -> None:
-    """A head whose body takes its time, as that of HEAD for ever."""
+    """The head leaves before a body that comes late, or, for HEAD, never."""
     line = Line()
     transport = joined(line)
     transport.write(b"head")
@@ -58,7 +58,7 @@ async def test_nothing_is_held_longer_than_a_tick() -> None:
     assert line.done == [b"head", b"body"]
 
 
-async def test_what_is_held_leaves_before_the_connection_closes() -> None:
+async def test_held_bytes_leave_before_the_connection_closes() -> None:
     line = Line()
     transport = joined(line)
     transport.write(b"last")
@@ -67,7 +67,7 @@ async def test_what_is_held_leaves_before_the_connection_closes() -> None:
     assert line.done == [b"last", "closed"]
 
 
-async def test_a_connection_that_is_gone_gets_nothing() -> None:
+async def test_nothing_is_written_to_a_closed_connection() -> None:
     line = Line()
     transport = joined(line)
     transport.write(b"late")
@@ -76,12 +76,12 @@ async def test_a_connection_that_is_gone_gets_nothing() -> None:
     assert line.done == ["closed"]
 
 
-async def test_all_else_is_the_transport_s() -> None:
+async def test_everything_else_is_delegated_to_the_transport() -> None:
     assert joined(Line()).get_extra_info("peername") == "its peername"
 
 
-async def test_what_is_much_does_not_wait() -> None:
-    """Else a stream would be held as a whole, whatever the client takes."""
+async def test_a_large_write_does_not_wait() -> None:
+    """Otherwise a whole stream would be held in memory, however slowly the client reads."""
     line = Line()
     transport = joined(line)
     transport.write(b"head ")
@@ -94,10 +94,10 @@ async def test_what_is_much_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 3_000_000])
-async def test_whoever_has_said_all_is_answered(size: int) -> None:
-    """The answer is written, and held · the client's end is read, and uvicorn's transport closes itself
+async def test_a_half_closing_client_is_answered(size: int) -> None:
+    """The answer is written, and held · the server reads the client's half-close, and uvicorn's transport closes itself
 
-    As `nc -N` does, and some probes.
+    `nc -N` and some probes half-close like this.
     """
     config = uvicorn.Config(
         PlainTextResponse("x" * size), port=0, http="app.speed.one_write:OneWrite", log_level="error", lifespan="off"
@@ -112,7 +112,7 @@ async def test_whoever_has_said_all_is_answered(size: int) -> None:
     port = server.servers[0].sockets[0].getsockname()[1]
     for _ in range(10):
         client = socket.create_connection(("127.0.0.1", port))
-        # Both are there before the server's loop looks.
+        # Both have arrived before the server's loop polls.
         client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
         reader, writer = await asyncio.open_connection(sock=client)

@@ -19,7 +19,7 @@ LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), ab
 
 
 class GatedUserStore(UserStore):
-    """A store whose reads stand still behind the database's answer until the gate opens: a slow network."""
+    """A store whose reads stop after the database's answer until the gate opens, as on a slow network."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -28,7 +28,7 @@ class GatedUserStore(UserStore):
         self.open.set()
 
     def hold(self) -> None:
-        """Closes the gate: `read` tells when the next read has its answer."""
+        """Closes the gate. `read` is set when the next read has its answer."""
         self.read.clear()
         self.open.clear()
 
@@ -55,7 +55,7 @@ async def store(database: Database) -> AsyncIterator[GatedUserStore]:
 async def new_instance(
     redis: Redis, clock: RedisClock, breaker: Breaker, store: GatedUserStore
 ) -> AsyncIterator[NewInstance]:
-    """Makes instances of the service. They share the stores, and nothing in memory, as processes do."""
+    """Creates instances of the service. Like processes, they share the stores, but nothing in memory."""
     async with AsyncExitStack() as stack:
 
         def new() -> Users:

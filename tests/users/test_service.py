@@ -1,4 +1,4 @@
-"""No read that starts after a write was answered returns older data, whatever was under way."""
+"""No read that starts after a write was answered returns older data, whatever was in flight."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ async def test_a_slow_reader_does_not_hide_a_row_that_was_just_inserted(
     R fills "there is no such row"
     """
     users = new_instance()
-    # The id that the next user will have: somebody asks for it too early.
+    # The id of the next user. A reader asks for it too early.
     next_id = 1 + await sql.fetchval("SELECT nextval('users_id_seq')")
     store.hold()
     slow = asyncio.create_task(users.get(next_id))
@@ -58,7 +58,7 @@ async def test_a_reader_does_not_join_a_load_that_is_older_than_a_write_it_knows
 
     R1 misses, reads the old row, and stalls
                                         W commits the new row, invalidates, and answers
-                                        R2, who knows W's answer, misses; it must not join R1's load
+                                        R2, which knows W's answer, misses; it must not join R1's load
     """
     users = new_instance()
     ada = await users.create(ADA)
@@ -104,7 +104,7 @@ async def test_a_reader_does_not_wait_for_another_process_to_load_an_older_row(
     assert (await b.get(ada.id)).version == changed.version
 
 
-async def test_a_user_that_was_just_deleted_is_gone_for_all_readers_at_one_query(
+async def test_all_readers_of_a_just_deleted_user_cost_one_query(
     new_instance: NewInstance, store: GatedUserStore
 ) -> None:
     instances = [new_instance() for _ in range(3)]
