@@ -62,7 +62,7 @@ class Metrics:
         )
         self._open.set(1)  # Until a relay closes it.
         self._opened = counter("breaker_opened", "How often Redis was not believed any more.")
-        self._relayed = counter("outbox_relayed", "Changes that the relay carried to the caches.")
+        self._relayed = counter("outbox_relayed", "Changes that the relay delivered to the caches.")
         self._relay_failures = counter("outbox_failures", "Polls of the outbox that failed.")
         self._refused_changes = counter(
             "outbox_refused", "Changes that no cache can be told of, and that were set aside."
@@ -70,15 +70,15 @@ class Metrics:
         flushes = counter("view_flushes", "Flushes of page views.", "result")
         self._flow: dict[str, Counter] = {
             "read": counter("views_read", "Totals of page views that were asked for."),
-            "accepted": counter("views_accepted", "Page views that were taken on."),
-            "flushed": counter("views_flushed", "Page views that were carried to Postgres."),
+            "accepted": counter("views_accepted", "Page views accepted."),
+            "flushed": counter("views_flushed", "Page views flushed to Postgres."),
             "rows": counter("view_rows_written", "Rows that those took: views per row is the coalescing."),
             "flushes": flushes.labels("done"),
             "failures": flushes.labels("failed"),
             "dead": counter("views_dead", "Page views that became dead letters."),
-            "gone": counter("view_entries_gone", "Entries that were removed from the stream before they were carried."),
-            "recovered": counter("views_recovered", "Page views that Redis had lost, and that were taken on again."),
-            "lost": counter("views_lost", "Page views that were taken on, and that nobody has any more."),
+            "gone": counter("view_entries_gone", "Entries removed from the stream before they were flushed."),
+            "recovered": counter("views_recovered", "Page views that Redis had lost and that were accepted again."),
+            "lost": counter("views_lost", "Page views accepted and lost for good."),
         }
 
     def observe(self, resource: str, event: str, took: timedelta, times: int = 1) -> None:

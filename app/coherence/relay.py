@@ -121,7 +121,7 @@ class Relay:
         if self._succession.holds(seen):
             self._breaker.renew(began)
         elif self._succession.epoch is not None:  # Without an epoch nothing is trusted yet: there is nothing to lose.
-            self._breaker.open("nobody knows whether it is the one that Postgres names")
+            self._breaker.open("it is unknown whether it is the one that Postgres names")
 
     async def _carry(self, seen: Seen, losses: int) -> int:
         """Delivers the undone changes. While Postgres does not answer, Redis is trusted as long as it answers."""

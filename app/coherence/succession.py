@@ -63,7 +63,7 @@ class Succession:
         """The token of the epoch that ended because a store went back in time."""
         self._in_postgres, self._in_redis = Claim(), Claim()
         self._not_before, self._patience = 0.0, REFUTED
-        breaker.refused, breaker.ours = "nobody has looked yet", None
+        breaker.refused, breaker.ours = "it has not been checked yet", None
 
     @property
     def claims(self) -> bool:
@@ -139,7 +139,7 @@ class Succession:
         if why is None and await self._unchallenged(epoch, look, seen, run):
             self._enter(epoch, look)
             return epoch, look
-        outside = self._outside(why or "somebody has found it, or Postgres, to be another one than before")
+        outside = self._outside(why or "an instance has found it, or Postgres, to be another one than before")
         await self._claim(epoch, look, seen, owner, run)
         raise outside
 

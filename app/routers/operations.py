@@ -176,7 +176,7 @@ class WriteBehindStatus(BaseModel):
     )
     flushed: int = Field(description="Carried to Postgres since the service started.", examples=[20417])
     dead_letters: int | None = Field(
-        description="Entries that could not be carried; null while Postgres does not answer.", examples=[0]
+        description="Entries that could not be flushed; null while Postgres does not answer.", examples=[0]
     )
     parked: int | None = Field(
         description="Carried, and in every total, but not in the row of their page yet: it is locked, or too slow to "
@@ -185,7 +185,7 @@ class WriteBehindStatus(BaseModel):
     )
     consumers: int = Field(description="Flushers that Redis knows.", examples=[1])
     at_risk: AtRisk
-    recovered: int = Field(description="Lost by Redis, and taken on again, since the service started.", examples=[0])
+    recovered: int = Field(description="Lost by Redis and accepted again, since the service started.", examples=[0])
     lost: int = Field(description="Lost by Redis, and not to be had again, since the service started.", examples=[0])
 
 
@@ -239,7 +239,7 @@ async def metrics(resources: AllResources) -> Response:
         }
     with suppress(DatabaseUnavailable):
         letters = await resources.page_view_store.count_dead_letters()
-        values["dead_letters"] = ("Dead letters that nobody has replayed or discarded.", letters)
+        values["dead_letters"] = ("Dead letters, neither replayed nor discarded yet.", letters)
         parked = await resources.page_view_store.count_parked()
         values["views_parked"] = ("Page views that are counted, and wait for the row of their page.", parked)
     text = resources.metrics.text() + resources.metrics.gauges_text(values)

@@ -96,7 +96,7 @@ class TopPages(BaseModel):
     response_model=Accepted,
     dependencies=[UnconditionalJson, Depends(_another_turn)],
     summary="Count views of many pages",
-    response_description="They are taken on.",
+    response_description="They are accepted.",
     responses=documented(403, 415) | WORN | UNREADABLE | NOT_TAKEN,
 )
 async def count_many(body: ManyViews, page_views: CachedPageViews, idempotency_key: IdempotencyKey = None) -> Response:
@@ -138,7 +138,7 @@ async def top(
     response_model=AcceptedView,
     dependencies=[UnconditionalJson],
     summary="Count a view",
-    response_description="It is taken on.",
+    response_description="It is accepted.",
     responses=documented(403, 415, 422) | UNREADABLE | NOT_TAKEN,
 )
 @direct

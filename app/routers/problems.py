@@ -235,4 +235,4 @@ def _allowed(request: Request) -> list[str]:
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the error again after this answer, so the server logs it with its traceback.
-    return problem(500, "internal-error", "Something went wrong that nobody expected; the log has it.")
+    return problem(500, "internal-error", "An unexpected error occurred; the log has it.")

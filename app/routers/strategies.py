@@ -29,9 +29,9 @@ class Reads(BaseModel):
 class Writes(BaseModel):
     """Writes that reach the database later, since the service started, over all workers."""
 
-    accepted: int | None = Field(description="Views taken on: flushed, and waiting. Null where `backlog` is.")
+    accepted: int | None = Field(description="Views accepted: flushed or pending. Null where `backlog` is.")
     backlog: int | None = Field(description="Views that wait for the database; null while Redis does not answer.")
-    flushed: int = Field(description="Views that were carried to the database.")
+    flushed: int = Field(description="Views flushed to the database.")
     rows_written: int = Field(description="Rows that those took.")
     views_per_row: float | None = Field(description="What merging them has saved; null before the first flush.")
     failed_flushes: int
@@ -112,7 +112,7 @@ STRATEGIES = (
         ],
         avoid_when=[
             "a value is put together from several sources",
-            "a load has side effects: it may run for nobody, or once more than you think",
+            "a load has side effects: it may run without a reader, or once more than you think",
         ],
         never_for=["data that exists only in the cache", "a value that must be read and changed in one step"],
     ),
@@ -124,12 +124,12 @@ STRATEGIES = (
         staleness="none, and nothing that is not committed; a write in SQL shows within a second",
         write_latency="a lock in the database, and two Redis round trips, more than without a cache",
         use_when=[
-            "somebody acts on the value: stock, seats, quotas",
+            "someone acts on the value: stock, seats, quotas",
             "what was written is read at once, and must be right",
         ],
         avoid_when=[
             "writes come in bulk, or as often as reads: each waits for both stores",
-            "what is written is seldom read: the cache fills with what nobody asks for",
+            "what is written is seldom read: the cache fills with values that nobody reads",
             "writes must go on while Redis is away: here they are refused",
         ],
         never_for=[
@@ -147,10 +147,10 @@ STRATEGIES = (
         use_when=[
             "small additions to few rows come in great numbers: views, likes, plays, impressions",
             "many of them can become one write: metrics, usage, activity, sensor readings",
-            "writes must be taken on while the database is slow or away",
+            "writes must be accepted while the database is slow or down",
         ],
         avoid_when=[
-            "somebody looks for a write in the database at once: reports, joins, other services",
+            "a write must be in the database at once, for reports, joins, other services",
             "the database may refuse a write (unique, foreign key, not enough left): the client has its answer already",
             "there are few writes to each row: nothing merges, and the stream is only one more thing to run",
         ],

@@ -34,6 +34,7 @@ QUESTIONS = (
     "stampede",
     "views_accepted",
     "views_drained",
+    "shards",
     "write_through",
     "growth",
 )

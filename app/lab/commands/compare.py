@@ -43,7 +43,9 @@ def compare_(
     clients: Annotated[int, typer.Option(min=1, max=64, help="Closed loop: each waits for its answer.")] = 8,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.1, max=100_000, help="Open loop: operations a second, whoever has been answered."),
+        typer.Option(
+            min=0.1, max=100_000, help="Open loop: operations a second, whether earlier ones are answered or not."
+        ),
     ] = None,
     cache_size: Annotated[
         int | None, typer.Option(min=1, help="Entries, the least recently used out first. Default: all fit.")

@@ -105,7 +105,7 @@ def races_(
     seconds: Annotated[
         float, typer.Option("--time", min=1, max=86_400, help="Seconds for all of them; what one leaves, others have.")
     ] = SECONDS,
-    schedules: Annotated[int, typer.Option(min=1, max=10_000_000, help="At most so many of each case.")] = SCHEDULES,
+    schedules: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most schedules of each case.")] = SCHEDULES,
     seed: Annotated[int, typer.Option(help="The same seed tries the same schedules in the same order.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:

@@ -54,7 +54,7 @@ COLUMNS = (
         "Round trips to Redis; a script or a pipeline is one.",
         "“every inventory decrement now waits for two round trips to Redis”",
     ),
-    Column("Redis KiB", "What these carried, both ways.", "“fast” is not free: the cache has a network, too"),
+    Column("Redis KiB", "What these transferred, both ways.", "“fast” is not free: the cache has a network, too"),
     Column(
         "stale",
         "Reads that began after a newer value had been acknowledged; and how old the oldest was.",

@@ -102,7 +102,7 @@ PUBLISHED: Mapping[str, Published] = _catalogue(
     ),
     Published(
         "write-behind, dirty keys",
-        "What is counted between the read and the clearing of the flag is not carried.",
+        "What is counted between the read and the clearing of the flag is not flushed.",
         False,
         frozenset({Anomaly.STALE, Anomaly.UNCOMMITTED, Anomaly.LOST}),
         DirtyKeys,
