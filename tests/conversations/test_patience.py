@@ -86,17 +86,23 @@ async def test_the_service_does_not_wait_for_the_rest_of_a_refused_body(impatien
 
 async def test_connections_of_clients_that_never_read_are_closed(impatient: Service) -> None:
     process = psutil.Process(impatient.process.pid)
-    before = process.num_fds()
+
+    def connections() -> int:
+        return [one.status for one in process.net_connections("tcp")].count(psutil.CONN_ESTABLISHED)
+
     async with AsyncExitStack() as stack:
         for _ in range(5):
             client = await stack.enter_async_context(conversation(impatient))
             # The answers are more than the buffers of both sides hold.
             stack.callback(asyncio.create_task(client.say(asks("/openapi.json") * 1000)).cancel)
 
-        async def are_gone() -> bool:
-            return bool(process.num_fds() <= before)
+        async def are_there() -> bool:
+            return connections() == 5
 
-        await asyncio.sleep(0.1)
+        async def are_gone() -> bool:
+            return connections() == 0
+
+        await eventually(are_there)
         await eventually(are_gone)
 
 

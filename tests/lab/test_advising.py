@@ -8,12 +8,13 @@ the tree. The longer form also compares times, with eight clients.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from statistics import median
 
 import pytest
 
 from app.advice import Choice, Loss, Needs, Traffic, advise
+from app.caching import Flusher
 from app.embedded import Endpoints
 from app.lab.alternatives import NO_CACHE, alternatives
 from app.lab.comparison.bill import Bill
@@ -70,6 +71,12 @@ CASES = [
     ("counter-storm", None, Needs(MINUTE, Loss.REVENUE, counts=True)),
     ("counter-storm", 0.95, Needs(NEVER, Loss.NOTHING, counts=True)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def slow_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of flushes does not depend on how long a replay takes, as it would with five a second."""
+    monkeypatch.setattr("app.lab.comparison.counted_views.Flusher", partial(Flusher, interval=timedelta(seconds=5)))
 
 
 @cache

@@ -25,7 +25,7 @@ from tests.keyed import Keyed
 from tests.open_directory import open_directory
 from tests.outages.instance import Instance, Pair, all_told, fresh_stores, is_carried, recovered, running, two_running
 from tests.outages.load import LONGEST, Load
-from tests.outages.rows import Rows, made
+from tests.outages.rows import Rows, is_relayed, made
 
 
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
@@ -75,6 +75,8 @@ async def test_cached_values_are_read_when_postgres_falls_silent_during_a_delive
     instance, other = pair
     rows = await made(instance.connection, "carrying", 2)
     assert (await instance.connection.ask(rows.stocks[0])).status == 200
+    # Otherwise the other relay may hold a change of these rows, which this one would report as not delivered.
+    await eventually(lambda: is_relayed(sql))
     # The other relay must not deliver the change before this one does.
     async with instance.postgres.holding(r"outbox\.id <= ") as held, other.postgres.holding(r"^UPDATE outbox"):
         await sql.execute("UPDATE stock SET quantity = 1 WHERE sku = 'carrying-1'")

@@ -278,7 +278,7 @@ async def test_a_pass_ends_however_many_pages_are_slow(
         passes += 1
     assert passes <= 20
     assert await waiting(sql) == pages
-    assert await sql.fetchval("SELECT count(*) FROM parked_views WHERE tries = 1") >= 3
+    assert await sql.fetchval("SELECT count(*) FROM parked_views WHERE tries >= 1") >= 3
 
 
 async def _too_long(store: PageViewStore, batches: object) -> int:
