@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app import main
-from app.caching.breaker import TRUST
+from app.caching.trust import TRUST
 from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.settings import Settings
@@ -57,7 +57,7 @@ async def test_a_start_that_stands_still_for_a_moment_is_no_cause_for_alarm(
     async def stands_still(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
         async with open_resources(settings, metrics) as resources:
             time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process stands still.
-            assert not resources.breaker.closed
+            assert not resources.cache.trust.held
             yield resources
 
     monkeypatch.setattr(main, "open_resources", stands_still)

@@ -92,7 +92,7 @@ async def test_of_the_products_of_a_list_only_those_that_cannot_be_read_are_name
 ) -> None:
     await spoil(sql, "products", "created_at", "infinity", "sku = 'BAD'")
     if not trusted:
-        app.state.resources.breaker.open("The test says so.")
+        app.state.resources.cache.trust.lose("The test says so.")
     answer = await client.get("/products?sku=GOOD-1&sku=BAD&sku=NONE&sku=GOOD-2")
     found = answer.json()
     assert answer.status_code == 200, answer.text

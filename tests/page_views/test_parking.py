@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Flow, RedisClock, made_at
+from app.caching import Cache, Flow, made_at
 from app.caching.write_behind import gathering
 from app.database import Database, open_database
 from app.embedded import Endpoints
@@ -401,9 +401,8 @@ async def test_what_waits_for_long_is_told_as_trouble(
 
 async def test_a_process_that_dies_before_it_forgets_what_was_parked_counts_once(
     endpoints: Endpoints,
+    opened: Cache,
     redis: Redis,
-    clock: RedisClock,
-    breaker: Breaker,
     sql: asyncpg.Connection,
     parked: Parking,
     monkeypatch: pytest.MonkeyPatch,
@@ -411,7 +410,7 @@ async def test_a_process_that_dies_before_it_forgets_what_was_parked_counts_once
     """A flusher has counted and parked, and committed · it is killed · another one takes its entries over"""
     monkeypatch.setattr(gathering, "ABANDONED", timedelta(0))
     monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
-    async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:
+    async with views_over(endpoints, endpoints.database_url, opened, timedelta(seconds=1)) as views:
         async with stuck(sql):
             await wait(redis, {"stuck": 2, "home": 1}, {"stuck": 3}, {"home": 4})
             views.flusher = views.new_flusher(amount=MANY)

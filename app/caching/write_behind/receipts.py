@@ -61,8 +61,8 @@ class Receipts:
     """Accepts a batch again. Its receipt returns through `keep`."""
 
     def __init__(self, cache: Cache, shards: Sequence[Shard], load: Load, observe: ObserveFlow) -> None:
+        self._cache, self._identity = cache, cache.identity
         self._load, self._observe = load, observe
-        self._breaker = cache.breaker
         self._present = script(cache.redis, "present")
         self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for shard in shards}
         self._kept: deque[Receipt] = deque()
@@ -70,7 +70,7 @@ class Receipts:
         self._bytes = 0
         self._applied: deque[tuple[float, Shard, Receipt]] = deque()
         """Those that the database has, each with the time since when that is known."""
-        self._life = self._breaker.life
+        self._life = self._identity.life
         """The life of Redis, and so the epoch, in which the database had them."""
         self._asked_at = -math.inf
         self._repeating = Repeating("receipts", self._repeat, lambda: None)
@@ -159,7 +159,7 @@ class Receipts:
         # First the stream, then the ledger: an entry leaves the stream only once its batch is in the ledger.
         # This also asks a Redis that is no longer believed: what was accepted there is flushed from there.
         question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.id)])
-        present = await run(self._present, lambda life: question, self._breaker, drains=True)
+        present = await run(self._present, lambda life: question, self._cache, drains=True)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
         if not gone:
             return False
@@ -169,7 +169,7 @@ class Receipts:
             if receipt.id in standing.applied:
                 self._receipts[shard].pop(receipt.id, None)
                 self._applied.append((time.monotonic(), shard, receipt))
-            elif self._breaker.writable:  # If not writable, the entry may be pending in the previous Redis.
+            elif self._cache.writable:  # If not writable, the entry may be pending in the previous Redis.
                 if ulid_time(receipt.id) < floor:
                     self._drop(receipt)  # Whether it was counted is unknown: accepted again, it could count twice.
                 await self._missing(shard, receipt)
@@ -179,7 +179,7 @@ class Receipts:
         """In a new epoch, checks whether the database still has the batches that it had."""
         while self._applied and time.monotonic() - self._applied[0][0] > AGAIN.total_seconds():
             self._drop(self._applied.popleft()[2])
-        life = self._breaker.life
+        life = self._identity.life
         if life == self._life:
             return
         applied = list(self._applied)
