@@ -3,8 +3,8 @@
     granted    by a relay, or by `renewal.py` where there is none: Redis has the invalidation of every change committed
                until its poll began
     ends       `TRUST` after that poll began, by itself: it has lapsed, and a reader waits a moment for news
-               immediately, if Redis does not answer (`breaker.py`) or is another one than before (`identity.py`): it is
-               lost, and reads go to the database, a few at a time (`bulkhead.py`)
+               immediately, if Redis does not answer (`breaker.py`), is another one than before (`identity.py`), or
+               misses an invalidation: it is lost, and reads go to the database, a few at a time (`bulkhead.py`)
 
 It ends by itself on every instance, even on one that hangs, that is unreachable, or whose machine was paused:
 
