@@ -75,17 +75,17 @@ async def readiness(resources: Resources) -> Readiness:
     parts |= dict.fromkeys(("eviction", "persistence", "keys"), UNKNOWN)
     elsewhere, answer = False, True
     try:
-        fit = await fitness(resources.redis)
+        fit = await fitness(resources.cache.redis)
         parts |= {"eviction": fit["eviction"], "persistence": fit["persistence"]}
         if fit["version"] != OK:
             parts["redis"] = fit["version"]
         elif fit["role"] != OK:
             parts["redis"] = f"{fit['role']}: {TO_DO_WITH_REDIS['READONLY']}"
-        await trial(resources.redis, f"{resources.settings.prefix}views:trial")
+        await trial(resources.cache.redis, f"{resources.settings.prefix}views:trial")
         parts["keys"] = await _keys(resources)
     except CacheUnavailable as error:
         parts["redis"] = _with(error, TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log"))
-        elsewhere, answer = _is_denied(error) and not resources.breaker.served, False
+        elsewhere, answer = _is_denied(error) and not resources.cache.breaker.served, False
     try:
         found = await server(resources.database)
         if found.version < OLDEST_POSTGRES:
@@ -144,17 +144,17 @@ def _told(error: Exception) -> str:
 
 
 def _breaker(resources: Resources) -> str:
-    breaker = resources.breaker
-    if breaker.is_open:
+    trust = resources.cache.trust
+    if trust.lost:
         taken = f": another application has the key `{resources.settings.prefix}epoch`: set FOURWAYS_PREFIX"
-        return f"open: {breaker.why}{taken if 'WRONGTYPE' in breaker.why else ''}"
-    return OK if breaker.closed else "lapsed: the relay has found out nothing for a while"
+        return f"open: {trust.why}{taken if 'WRONGTYPE' in trust.why else ''}"
+    return OK if trust.held else "lapsed: the relay has found out nothing for a while"
 
 
 def _epoch(resources: Resources) -> str:
     """Returns "ok", or why this instance is a member of no epoch and what to do if that lasts."""
-    why = resources.breaker.refused
-    if why is None or resources.breaker.ours is False:
+    why = resources.cache.identity.refused
+    if why is None or resources.cache.identity.ours is False:
         return OK if why is None else f"none: {why}"
     return f"none: {why}; if it lasts, give all instances the same REDIS_URL and DATABASE_URL"
 

@@ -53,7 +53,7 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
             settings.redis_url,
             timeout=settings.redis_timeout + timedelta(seconds=2),  # A blocking read's wait, and some margin.
             connections=2,
-            breaker=cache.breaker,
+            identity=cache.identity,
             marker=f"{settings.prefix}run",
         ) as waiting,
         open_database(

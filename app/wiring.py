@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from redis.asyncio import Redis
-
 from app.caching import (
-    Breaker,
+    Cache,
     CacheAside,
     Cap,
     Event,
@@ -66,9 +64,8 @@ class Resources:
 
     settings: Settings
     metrics: Metrics
-    redis: Redis
+    cache: Cache
     database: Database
-    breaker: Breaker
     relay: Relay
     users: Users
     products: Products
@@ -145,8 +142,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         relay = Relay(
             Outbox(background),
             caches | {"page_views": forget_page},
-            succession=Succession(Epochs(background), record, cache.redis, cache.breaker, database),
-            breaker=cache.breaker,
+            succession=Succession(Epochs(background), record, cache, database),
+            cache=cache,
             counted=metrics.count_relayed,
             refused=metrics.count_refused_change,
         )
@@ -159,9 +156,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         yield Resources(
             settings=settings,
             metrics=metrics,
-            redis=cache.redis,
+            cache=cache,
             database=database,
-            breaker=cache.breaker,
             relay=relay,
             users=users,
             products=products,

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from app import main
-from app.caching import Breaker, RedisClock, open_redis
+from app.caching import Breaker, Cache, Identity, RedisClock, Trust, open_redis
 from app.caching.moment import NEVER
 from app.database import Database, open_database
 from app.embedded import Endpoints, embedded_servers
@@ -136,22 +136,41 @@ def clock() -> RedisClock:
 
 
 @pytest.fixture
-def breaker() -> Breaker:
-    """It trusts Redis for ever: nobody runs a relay that would renew the trust."""
-    breaker = Breaker()
+def trust() -> Trust:
+    """Trust that does not end by itself: nobody runs a relay that would renew it."""
+    trust = Trust()
+    trust.grant(trust.losses, NEVER)
+    return trust
+
+
+@pytest.fixture
+def breaker(trust: Trust) -> Breaker:
+    """A closed breaker."""
+    breaker = Breaker(trust)
     breaker.reachable = True
-    breaker.close(breaker.losses, NEVER)
     return breaker
 
 
 @pytest.fixture
-async def redis(endpoints: Endpoints, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Redis]:
+def identity(trust: Trust) -> Identity:
+    """The identity of the Redis that `redis` talks to."""
+    return Identity(trust)
+
+
+@pytest.fixture
+async def redis(endpoints: Endpoints, clock: RedisClock, identity: Identity) -> AsyncIterator[Redis]:
     """A client, made as the application makes its own."""
     async with open_redis(
-        endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, breaker=breaker
+        endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, identity=identity
     ) as redis:
         await redis.ping()
         yield redis
+
+
+@pytest.fixture
+def opened(redis: Redis, clock: RedisClock, trust: Trust, breaker: Breaker, identity: Identity) -> Cache:
+    """A cache, as it is opened where a relay runs."""
+    return Cache(redis, clock, trust, breaker, identity)
 
 
 @pytest.fixture
@@ -186,7 +205,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     async with app.router.lifespan_context(app):
 
         async def believes() -> bool:
-            return bool(app.state.resources.breaker.closed)
+            return bool(app.state.resources.cache.trust.held)
 
         await eventually(believes)
         yield app

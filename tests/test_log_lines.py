@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app import main
-from app.caching.breaker import TRUST
+from app.caching.trust import TRUST
 from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.settings import Settings
@@ -57,7 +57,7 @@ async def test_a_short_pause_during_a_start_logs_no_warning(
     async def stands_still(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
         async with open_resources(settings, metrics) as resources:
             time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process pauses.
-            assert not resources.breaker.closed
+            assert not resources.cache.trust.held
             yield resources
 
     monkeypatch.setattr(main, "open_resources", stands_still)

@@ -92,7 +92,7 @@ async def test_a_list_of_products_returns_the_readable_ones_and_names_the_others
 ) -> None:
     await spoil(sql, "products", "created_at", "infinity", "sku = 'BAD'")
     if not trusted:
-        app.state.resources.breaker.open("The test says so.")
+        app.state.resources.cache.trust.lose("The test says so.")
     answer = await client.get("/products?sku=GOOD-1&sku=BAD&sku=NONE&sku=GOOD-2")
     found = answer.json()
     assert answer.status_code == 200, answer.text

@@ -7,10 +7,12 @@
 
 This folder depends on Redis and on nothing in this application, so you can copy it as it is. Start with
 `cache_aside.py`. The strategies share `region.py` (keys, leases, versions), `single_flight.py` (one load for all
-readers) and `scripts/`. Write-behind has its own folder, `write_behind/`, which includes its scripts.
+readers) and `scripts/`. Write-behind has its own folder, `write_behind/`, which includes its scripts. Whether Redis is
+believed is decided in `trust.py`. Trust is lost if Redis does not answer (`breaker.py`) or is another one
+(`identity.py`).
 """
 
-from .breaker import SETTLED, Breaker
+from .breaker import Breaker
 from .bulkhead import Bulkhead
 from .cache import Cache, open_cache
 from .cache_aside import CacheAside
@@ -34,6 +36,7 @@ from .errors import (
     Unreadable,
 )
 from .fitness import Fsync, fitness, fsync, trial
+from .identity import Identity
 from .lease import Locked
 from .lifetimes import Lifetimes
 from .observing import Event, Flow, Observe, ObserveFlow
@@ -41,6 +44,7 @@ from .read_through import ReadThrough
 from .reading import Outcome, Reading, Versioned
 from .record import Owner, Record, Seen
 from .region import Region
+from .trust import SETTLED, Trust
 from .write_behind import Backlog, Batch, Cap, Flusher, Pending, Standing, Target, Total, WriteBehind, made_at
 from .write_through import Revoke, WriteThrough
 
@@ -61,6 +65,7 @@ __all__ = [
     "Flow",
     "Flusher",
     "Fsync",
+    "Identity",
     "KeyUnreadable",
     "KeyWorn",
     "KeysFull",
@@ -88,6 +93,7 @@ __all__ = [
     "TargetUnavailable",
     "Total",
     "TotalOverflow",
+    "Trust",
     "Unreadable",
     "Versioned",
     "WriteBehind",

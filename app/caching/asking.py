@@ -6,7 +6,7 @@ What can go wrong: `CacheUnavailable` if Redis does not answer or may not be bel
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from .breaker import Breaker
+from .cache import Cache
 from .errors import REDIS_DOWN, CacheUnavailable
 from .words import unavailable
 
@@ -16,15 +16,16 @@ T = TypeVar("T")
 class Asking:
     """The calls to Redis of one region, `name`. `failed` is called for each call that Redis did not answer."""
 
-    def __init__(self, name: str, breaker: Breaker, failed: Callable[[], None]) -> None:
-        self._name, self._breaker, self._failed = name, breaker, failed
+    def __init__(self, cache: Cache, name: str, failed: Callable[[], None]) -> None:
+        self._cache, self._trust, self._breaker = cache, cache.trust, cache.breaker
+        self._name, self._failed = name, failed
 
     async def ask(self, call: Callable[[], Awaitable[T]], *, believed: bool = True) -> T:
         """Returns what Redis answers. With `believed`, the answer counts only if Redis may be believed. Without it, any
-        answer counts: a relay must get through before it can close the breaker."""
-        losses = self._breaker.losses
-        if self._breaker.is_open if believed else not self._breaker.writable:
-            raise CacheUnavailable(f"Redis is not asked for {self._name}: {self._breaker.why}.")
+        answer counts: a relay must get through before it can grant trust."""
+        losses = self._trust.losses
+        if self._trust.lost if believed else not self._cache.writable:
+            raise CacheUnavailable(f"Redis is not asked for {self._name}: {self._trust.why}.")
         try:
             answer = await call()
         except REDIS_DOWN as error:
@@ -32,9 +33,9 @@ class Asking:
             self._failed()
             raise unavailable(error, self._name) from error
         self._breaker.answered()
-        if believed and losses != self._breaker.losses:
+        if believed and losses != self._trust.losses:
             # The call went to a Redis that had just restarted, as another connection detected meanwhile.
-            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self._breaker.why}.")
+            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self._trust.why}.")
         return answer
 
     async def tell(self, call: Callable[[], Awaitable[None]]) -> None:
@@ -43,10 +44,10 @@ class Asking:
         A believes R1, and invalidates there    B finds that R2 is the one, fills it with the old value, and believes it
         R1 has answered; A must not answer, because no reader asks R1 any more
         """
-        losses, life = self._breaker.losses, self._breaker.life
-        if not self._breaker.is_open:
-            await self._breaker.believed()
+        losses, life = self._trust.losses, self._cache.identity.life
+        if not self._trust.lost:
+            await self._trust.believed()
         await call()
-        await self._breaker.believed()
-        if losses != self._breaker.losses or life != self._breaker.life:
-            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self._breaker.why}.")
+        await self._trust.believed()
+        if losses != self._trust.losses or life != self._cache.identity.life:
+            raise CacheUnavailable(f"Redis is not believed for {self._name}: {self._trust.why}.")

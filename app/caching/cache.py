@@ -1,4 +1,4 @@
-"""What every strategy needs from one Redis: the client, its clock, its breaker, and the prefix of its names.
+"""What every strategy needs from one Redis: the client, what this process knows of it, and the prefix of its names.
 
     async with open_cache("redis://127.0.0.1:6379") as cache, Region(cache, "orders", Order) as region:
         orders = CacheAside(region)
@@ -22,8 +22,10 @@ from .breaker import Breaker
 from .bulkhead import Bulkhead
 from .clock import RedisClock
 from .connection import open_redis
+from .identity import Identity
 from .observing import Event, Observe
 from .renewal import Renewal
+from .trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +42,20 @@ class Cache:
 
     redis: Redis
     clock: RedisClock
+    trust: Trust
     breaker: Breaker
+    identity: Identity
     prefix: str = ""
     observe: Observe = _nobody
     renewal: Renewal | None = None
     bulkhead: Bulkhead = field(default_factory=Bulkhead)
     names: dict[str, str] = field(default_factory=dict)
     """The kind of data kept under each name."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether Redis answers and may be written to."""
+        return self.breaker.reachable and self.identity.refused is None
 
     def claim(self, name: str, kind: str) -> str:
         """Reserves a name for one kind of data, and returns its prefix in Redis. Raises ValueError if the name belongs
@@ -75,7 +84,8 @@ async def open_cache(
     each event in a region. `changed` is called with True when Redis is bypassed, and False when it is believed again.
     `relayed` says that a relay renews the trust.
     """
-    clock, breaker = RedisClock(), Breaker(changed=changed)
+    clock, trust = RedisClock(), Trust(changed=changed)
+    breaker, identity = Breaker(trust), Identity(trust)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(
             open_redis(
@@ -83,22 +93,22 @@ async def open_cache(
                 timeout=timeout,
                 connections=connections,
                 clock=clock,
-                breaker=breaker,
+                identity=identity,
                 marker=f"{prefix}run",
             )
         )
         if relayed:
             renewal = None
-            warning = asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), _warn, breaker)
+            warning = asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), _warn, trust)
             stack.callback(warning.cancel)
         else:
-            renewal = Renewal(redis, breaker)
+            renewal = Renewal(redis, trust, breaker)
             await stack.enter_async_context(renewal.running())
-        yield Cache(redis, clock, breaker, prefix, observe, renewal, Bulkhead(bypassing))
+        yield Cache(redis, clock, trust, breaker, identity, prefix, observe, renewal, Bulkhead(bypassing))
 
 
-def _warn(breaker: Breaker) -> None:
-    if breaker.is_open and not breaker.losses:
+def _warn(trust: Trust) -> None:
+    if trust.lost and not trust.losses:
         logger.warning(
             "Nothing has renewed the trust in Redis for %d s, so every read queries the database. Is a relay running? "
             "Without one, open the cache without `relayed`.",

@@ -27,8 +27,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from .breaker import Breaker
 from .clock import RedisClock
+from .identity import Identity
 
 WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
 """Error codes of a server that is not, not yet or no longer a primary, or of one that requires a login. The error of a
@@ -62,7 +62,7 @@ class Pool(BlockingConnectionPool):
         W invalidates on R2, and answers    R would hit the old value on R1
     """
 
-    breaker: Breaker | None = None
+    identity: Identity | None = None
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
         """Returns a connection, immediately if one is free."""
@@ -78,7 +78,7 @@ class Pool(BlockingConnectionPool):
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connects a connection that is not connected, and reconnects one that leads to another run."""
-        if self.breaker is not None and getattr(connection, "run", None) != self.breaker.run:
+        if self.identity is not None and getattr(connection, "run", None) != self.identity.run:
             await connection.disconnect()
         await super().ensure_connection(connection)
 
@@ -90,15 +90,16 @@ async def open_redis(
     timeout: timedelta,
     connections: int,
     clock: RedisClock | None = None,
-    breaker: Breaker | None = None,
+    identity: Identity | None = None,
     marker: str = "run",
 ) -> AsyncIterator[Redis]:
     """Opens a client for `url` (redis://, rediss:// or unix://), and closes it at the end. It connects at its first
     command.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
-    time to set `clock`, and reports to `breaker` which Redis it met. A Redis that does not report its run is identified
-    by the key `marker`, which the first client to meet it creates. Restarts of such a Redis cannot be detected.
+    time to set `clock`, and reports to `identity` which Redis it met. A Redis that does not report its run is
+    identified by the key `marker`, which the first client to meet it creates. Restarts of such a Redis cannot be
+    detected.
     """
 
     async def connected(connection: AbstractConnection) -> None:
@@ -108,12 +109,12 @@ async def open_redis(
             await connection.send_command("TIME")
             seconds, microseconds = await connection.read_response()
             clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
-        if breaker is not None:
+        if identity is not None:
             run, lost = await _run(connection), False
             if not run:
                 run, lost = await _marked(connection, marker), hasattr(connection, "run")
             connection.run = run  # type: ignore[attr-defined]  # for the pool
-            breaker.meet(run, lost=lost)
+            identity.meet(run, lost=lost)
 
     pool = Pool.from_url(
         url,
@@ -127,7 +128,7 @@ async def open_redis(
         redis_connect_func=connected,
         driver_info=DriverInfo(),  # Else each connection would look up the version of the redis-py package.
     )
-    pool.breaker = breaker
+    pool.identity = identity
     redis = Redis.from_pool(pool)
     try:
         yield redis

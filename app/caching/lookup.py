@@ -7,11 +7,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Generic
 
-from redis.asyncio import Redis
-
 from .asking import Asking
-from .breaker import Breaker
-from .clock import RedisClock
+from .cache import Cache
 from .errors import CacheUnavailable
 from .lease import LEASE, K, Lease
 from .lifetimes import ms
@@ -26,22 +23,20 @@ class Lookup(Generic[K, V]):
 
     def __init__(
         self,
-        redis: Redis,
+        cache: Cache,
         asking: Asking,
         *,
         name: Callable[[K], str],
         stamp: Stamp[V],
-        clock: RedisClock,
-        breaker: Breaker,
         lost: Callable[[Sequence[K], str], None],
     ) -> None:
-        self._redis, self._name, self._stamp, self._lost = redis, name, stamp, lost
-        self._ask, self._clock, self._breaker = asking.ask, clock, breaker
-        self._script = script(redis, "lookup")
+        self._redis, self._clock, self._trust = cache.redis, cache.clock, cache.trust
+        self._ask, self._name, self._stamp, self._lost = asking.ask, name, stamp, lost
+        self._script = script(cache.redis, "lookup")
 
     async def look_up(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V]]:
         """Returns the value of each key, or the lease of its load. Raises CacheUnavailable."""
-        token, verified = secrets.token_hex(8), self._breaker.verified
+        token, verified = secrets.token_hex(8), self._trust.verified
         named = [name for key in keys for name in (self._name(key), self._name(key) + ":lease")]
         args = [token, self._stamp.word, ms(LEASE)]
         try:

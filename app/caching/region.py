@@ -10,7 +10,7 @@ decides by the first word of a value whether to believe it.
 The absence of a row is cached too, as version 0 without JSON, for a short time. Any invalidation removes it.
 
 What can go wrong: nearly every method raises `CacheUnavailable` if Redis does not answer or may not be believed
-(`Breaker`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
+(`trust.py`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
 """
 
 import secrets
@@ -58,22 +58,22 @@ class Region(Background, Generic[K, V]):
         """`settled` belongs to a relay. It returns once all committed changes of a key are invalidated in Redis, or
         Redis is no longer believed. Raises TypeError for a type without a version."""
         super().__init__()
-        redis, clock, breaker = cache.redis, cache.clock, cache.breaker
+        redis = cache.redis
         if settled is None and cache.renewal is None:
             raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
-        self._redis, self._name, self._type, self._clock = redis, name, type_, clock
+        self._redis, self._name, self._type, self._clock = redis, name, type_, cache.clock
         self._observe, self._prefix = observe or cache.observe, cache.claim(name, "values")
         self._settled, self._renewal, self._lifetimes = settled, cache.renewal, lifetimes
-        self._stamp, self._asking = Stamp(type_, breaker), Asking(name, breaker, lambda: self.report(Event.UNAVAILABLE))
-        self.breaker, self.bulkhead, self._ask = breaker, cache.bulkhead, self._asking.ask
+        self.trust, self.bulkhead, self._identity = cache.trust, cache.bulkhead, cache.identity
+        self._stamp = Stamp(type_, cache.identity)
+        self._asking = Asking(cache, name, lambda: self.report(Event.UNAVAILABLE))
+        self._ask = self._asking.ask
         self._fill, self._invalidate = script(redis, "fill"), script(redis, "invalidate")
         self._release, self._revoke = script(redis, "release"), script(redis, "revoke")
         self._gets = Batching(self._get_all, self.start, self._count_hits)
         # One future for each list: one for each of its keys would cost more than finding them.
         self._lists = Batching(self._get_lists, self.start)
-        self._lookup = Lookup(
-            redis, self._asking, name=self._key, stamp=self._stamp, clock=clock, breaker=breaker, lost=self._give_back
-        )
+        self._lookup = Lookup(cache, self._asking, name=self._key, stamp=self._stamp, lost=self._give_back)
         self._lookups: Batching[K, Reading[V] | Lease[V]] = Batching(self._lookup.look_up, self.start)
         self._fills = Batching(self._fill_all, self.start)
         self._invalidations = Batching(self._invalidate_all, self.start)
@@ -81,12 +81,12 @@ class Region(Background, Generic[K, V]):
     def find(self, key: K) -> Awaitable[Reading[V] | None]:
         """Returns the fresh value under `key`, None if there is none: one GET."""
         # Not a coroutine: one for each reader, with its counting, would take a quarter of a hit's time.
-        return self._gets.ask_here(key) if self.breaker.closed else self._find_later(key)
+        return self._gets.ask_here(key) if self.trust.held else self._find_later(key)
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """Returns the fresh values of many keys, in their order: one MGET."""
-        if not self.breaker.closed:
-            await self.breaker.believed()
+        if not self.trust.held:
+            await self.trust.believed()
         found = await self._lists.ask(tuple(keys))
         self._count_hits(found, [1] * len(found))
         return list(found)
@@ -117,7 +117,7 @@ class Region(Background, Generic[K, V]):
         self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: int | None = None
     ) -> tuple[Reading[V], Fill]:
         """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. The row
-        is not cached if trust was lost since the breaker counted `losses`:
+        is not cached if trust was lost since `losses` was read:
 
             R loads a row, and stalls           the database is restored to an earlier time: another epoch begins
             R would cache the lost row in the new epoch
@@ -129,9 +129,9 @@ class Region(Background, Generic[K, V]):
         """
         reading = self.unkept(value, Outcome.MISS)
         try:
-            if losses not in (None, self.breaker.losses):
+            if losses not in (None, self.trust.losses):
                 raise CacheUnavailable(f"Trust was lost during a load of {self._name}.")
-            if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:
+            if value is not None and self._identity.epoch is not None and self._epoch_of(value) != self._identity.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
             fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
         except CacheUnavailable:
@@ -180,7 +180,7 @@ class Region(Background, Generic[K, V]):
             return Reading(None, 0, outcome, self._type)
         # A process that is in no epoch, or by now in another one, does not know which row this version names.
         epoch = self._epoch_of(value)
-        if epoch != self.breaker.epoch or self.breaker.refused is not None:
+        if epoch != self._identity.epoch or self._identity.refused is not None:
             epoch = None
         return Reading(value.model_dump_json().encode(), value.version, outcome, self._type, epoch=epoch)
 
@@ -189,13 +189,13 @@ class Region(Background, Generic[K, V]):
         self._observe(self._name, event, took, 1)
 
     def _epoch_of(self, value: V) -> str | None:
-        return cast("str | None", getattr(value, "epoch", self.breaker.epoch))
+        return cast("str | None", getattr(value, "epoch", self._identity.epoch))
 
     def _key(self, key: K) -> str:
         return f"{self._prefix}:{{{key}}}"
 
     async def _find_later(self, key: K) -> Reading[V] | None:
-        await self.breaker.believed()
+        await self.trust.believed()
         return await self._gets.ask_here(key)
 
     def _count_hits(self, found: Sequence[Reading[V] | None], readers: Sequence[int]) -> None:
@@ -204,7 +204,7 @@ class Region(Background, Generic[K, V]):
             self._observe(self._name, Event.HIT, NO_TIME, hits)
 
     async def _get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | None]:
-        verified = self.breaker.verified
+        verified = self.trust.verified
         # A bare command: redis-py's `mget` takes longer to prepare than a header takes to read.
         call = cast("Callable[..., Awaitable[Sequence[bytes | None]]]", self._redis.execute_command)
         found = await self._ask(lambda: call("MGET", *map(self._key, keys)))

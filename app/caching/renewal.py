@@ -26,6 +26,7 @@ from .breaker import Breaker
 from .errors import CacheUnavailable, NotInvalidated
 from .moment import Moment
 from .repeating import Repeating
+from .trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ EVERY = timedelta(milliseconds=100)
 class Renewal:
     """The invalidations that this process owes Redis, and the task that retries them and renews the trust."""
 
-    def __init__(self, redis: Redis, breaker: Breaker) -> None:
-        self._redis, self._breaker = redis, breaker
+    def __init__(self, redis: Redis, trust: Trust, breaker: Breaker) -> None:
+        self._redis, self._trust, self._breaker = redis, trust, breaker
         self._owed: dict[tuple[str, Hashable], tuple[int, Callable[[], Awaitable[None]]]] = {}
         self._repeating = Repeating("renewal of the trust in Redis", self.renew, lambda: None)
 
@@ -70,13 +71,13 @@ class Renewal:
         exception to raise."""
         if version >= self._owed.get((region, key), (version,))[0]:
             self._owed[region, key] = version, invalidate
-        self._breaker.open("an invalidation failed")
+        self._trust.lose("an invalidation failed")
         return NotInvalidated(f"The invalidation of {region} {key} failed; it is retried.")
 
     async def renew(self) -> timedelta:
         """Makes one round, and returns the time until the next one. Raises CacheUnavailable."""
-        # An invalidation owed from here on raises the breaker's `losses` again: then this round does not close it.
-        losses, began = self._breaker.losses, Moment.now()
+        # An invalidation owed from here on raises `losses` again: then this round does not grant trust.
+        losses, began = self._trust.losses, Moment.now()
         await self._breaker.probe(self._redis, self._redis.ping)
         failed: CacheUnavailable | None = None
         for key, (version, invalidate) in list(self._owed.items()):
@@ -89,5 +90,5 @@ class Renewal:
                 del self._owed[key]
         if failed is not None:
             raise failed
-        self._breaker.close(losses, began)
+        self._trust.grant(losses, began)
         return EVERY

@@ -12,7 +12,7 @@ import json
 import zlib
 from typing import Any, Generic
 
-from .breaker import Breaker
+from .identity import Identity
 from .reading import Outcome, Reading, V
 
 FORMAT = "3"
@@ -20,9 +20,9 @@ FORMAT = "3"
 
 
 class Stamp(Generic[V]):
-    """The header of values of one type, in the life of Redis that `breaker` knows."""
+    """The header of values of one type, in the life of Redis that `identity` knows."""
 
-    def __init__(self, type_: type[V], breaker: Breaker) -> None:
+    def __init__(self, type_: type[V], identity: Identity) -> None:
         """Raises TypeError for a type without a version: nothing would show which of two values is newer."""
         if "version" not in getattr(type_, "model_fields", {}) and not hasattr(type_, "version"):
             raise TypeError(
@@ -32,7 +32,7 @@ class Stamp(Generic[V]):
         field = getattr(type_, "model_fields", {}).get("version")
         if field is not None and field.annotation is not int:
             raise TypeError(f"The version of {type_.__name__} is {field.annotation}: it must be an int.")
-        self._type, self._breaker = type_, breaker
+        self._type, self._identity = type_, identity
         schema = json.dumps(_shape(type_.model_json_schema()), sort_keys=True)
         self._schema_of_all_lives = hashlib.sha256((FORMAT + schema).encode())
         self._life: str | None = ""  # No life has this name.
@@ -43,18 +43,18 @@ class Stamp(Generic[V]):
     def word(self) -> bytes:
         """The first word of the header, for the present life of Redis. A value of another life may have been
         invalidated since and brought back by a restart, or loaded from a database that went back."""
-        life = self._breaker.life
+        life = self._identity.life
         if life != self._life:
             whole = self._schema_of_all_lives.copy()
             whole.update(str(life).encode())
             self._life, self._word = life, whole.hexdigest()[:8].encode()
-            self._epoch = self._breaker.epoch
+            self._epoch = self._identity.epoch
         return self._word
 
     @property
     def life_word(self) -> str:
         """The first word of a floor, for the present life and the same in all versions of the application."""
-        return hashlib.sha256(str(self._breaker.life).encode()).hexdigest()[:8]
+        return hashlib.sha256(str(self._identity.life).encode()).hexdigest()[:8]
 
     def read(self, raw: bytes, outcome: Outcome, verified: bool, word: bytes, now: float) -> Reading[V] | None:
         """Returns a stored value as a reading, None if it must not be believed. `word` is the present first word, and

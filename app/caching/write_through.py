@@ -65,7 +65,7 @@ class WriteThrough(Generic[K, C, V]):
 
         async def revoke() -> None:
             nonlocal revoked, losses
-            revoked, losses = True, self._region.breaker.losses
+            revoked, losses = True, self._region.trust.losses
             await self._region.revoke(key, token)
 
         try:

@@ -10,7 +10,7 @@ the rows. A relay also invalidates rows that another one has taken, because that
 
 In a new epoch, or after a restart of Redis, the changes of the last minute are delivered again.
 
-What can go wrong: Redis is down: the breaker opens, the rows stay undone, and the relay takes none until Redis answers.
+What can go wrong: Redis is down: trust is lost, the rows stay undone, and the relay takes none until Redis answers.
 Postgres is down: Redis is trusted as long as it answers, and its hits are marked as unverified.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
-from app.caching import Breaker, CacheUnavailable, Seen
+from app.caching import Cache, CacheUnavailable, Seen
 from app.caching.errors import Outside
 from app.caching.moment import Moment
 from app.caching.repeating import Repeating
@@ -47,9 +47,9 @@ ValueError when the cache can have no such key."""
 
 
 class Relay:
-    """One task that polls the outbox and closes the breaker. `forget` maps each cached table to its `Forget`. `counted`
-    is called with the number of changes delivered and the number of failed polls, `refused` for each change whose key
-    no cache can have."""
+    """One task that polls the outbox and grants the trust of `cache`. `forget` maps each cached table to its `Forget`.
+    `counted` is called with the number of changes delivered and the number of failed polls, `refused` for each change
+    whose key no cache can have."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Relay:
         forget: Mapping[str, Forget],
         *,
         succession: Succession,
-        breaker: Breaker,
+        cache: Cache,
         counted: Callable[[int, int], None],
         refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._outbox, self._forget, self._counted, self._refused = outbox, forget, counted, refused
-        self._succession, self._breaker = succession, breaker
+        self._succession, self._trust, self._identity = succession, cache.trust, cache.identity
         self._repeating = Repeating("relay", self._repeat, lambda: counted(0, 1))
         self._first = asyncio.Event()
         self._failed = False
@@ -94,7 +94,7 @@ class Relay:
     async def poll(self) -> int:
         """Delivers the undone changes and returns their number. Raises CacheUnavailable and DatabaseUnavailable."""
         # Trust counts from before the outbox is queried: this poll does not see what is committed later.
-        began, losses = Moment.now(), self._breaker.losses
+        began, losses = Moment.now(), self._trust.losses
         # Probe before taking any row. Otherwise an instance that cannot reach Redis withholds rows from those that can:
         #
         #   A takes a row, and waits for Redis in vain      B skips the locked row, and trusts the old value
@@ -103,25 +103,25 @@ class Relay:
             carried = await self._carry(seen, losses)
         except DatabaseUnavailable:
             if self._untold:
-                self._breaker.open("there is a change that it was not told of")
+                self._trust.lose("there is a change that it was not told of")
             else:
                 self._renew(seen, began)
             raise
         except Outside:
             raise
         except Exception:
-            self._breaker.open("it cannot be told of changes")
+            self._trust.lose("it cannot be told of changes")
             raise
         if not self._repeating.stopping:
-            self._breaker.close(losses, began)
+            self._trust.grant(losses, began)
         return carried
 
     def _renew(self, seen: Seen, began: Moment) -> None:
         """Renews the trust in Redis while Postgres does not answer, unless Redis gives a reason to leave the epoch."""
         if self._succession.holds(seen):
-            self._breaker.renew(began)
+            self._trust.renew(began)
         elif self._succession.epoch is not None:  # Without an epoch nothing is trusted yet: there is nothing to lose.
-            self._breaker.open("it is unknown whether it is the one that Postgres names")
+            self._trust.lose("it is unknown whether it is the one that Postgres names")
 
     async def _carry(self, seen: Seen, losses: int) -> int:
         """Delivers the undone changes. While Postgres does not answer, Redis is trusted as long as it answers."""
@@ -136,16 +136,16 @@ class Relay:
             if (await asyncio.wait({task}, timeout=POLL.total_seconds()))[0]:
                 return task.result()
             if asked - self._asked >= PATIENCE.total_seconds() and not self._untold:
-                with suppress(CacheUnavailable):  # The breaker is open by then, and the next poll reports it.
+                with suppress(CacheUnavailable):  # Trust is lost by then, and the next poll reports it.
                     self._renew(await self._succession.probe(), began)
 
     async def _drain(self, seen: Seen, losses: int) -> int:
         self._asked = time.monotonic()
         epoch, look = await self._succession.join(await self._succession.look(), seen)
-        carried, life, newest, undone = 0, self._breaker.life, look.newest, look.undone
+        carried, life, newest, undone = 0, self._identity.life, look.newest, look.undone
         self._untold = undone
-        if life != self._life or self._breaker.forgetful:
-            self._breaker.forgetful = False
+        if life != self._life or self._identity.forgetful:
+            self._identity.forgetful = False
             async for changes in self._outbox.kept():
                 await self._tell(changes, losses)
                 await self._stay(epoch)
@@ -166,7 +166,7 @@ class Relay:
                 return carried
             if len(changes) == BATCH:
                 # Rows change by the thousand. Other values stay trusted until all changes are delivered.
-                self._breaker.renew(began)
+                self._trust.renew(began)
             else:
                 self._untold = False
             undone = await self._outbox.undone(newest)
@@ -202,8 +202,8 @@ class Relay:
                 # Perhaps only a connection broke. Invalidating twice does no harm.
                 await self._forget_all(cached.values())
         # Changes delivered to another Redis than the one that was probed must not be marked as done.
-        if losses != self._breaker.losses:
-            raise CacheUnavailable(f"Redis is not believed any more: {self._breaker.why}.")
+        if losses != self._trust.losses:
+            raise CacheUnavailable(f"Redis is not believed any more: {self._trust.why}.")
 
     async def _forget_all(self, changes: Iterable[Change]) -> None:
         # Made in one tick of the event loop, the calls become one script call per region.

@@ -29,9 +29,7 @@ import secrets
 import time
 from datetime import timedelta
 
-from redis.asyncio import Redis
-
-from app.caching import SETTLED, Breaker, Owner, Record, Seen
+from app.caching import SETTLED, Cache, Owner, Record, Seen
 from app.caching.errors import Outside
 from app.caching.record import VOID
 from app.coherence.claim import Claim
@@ -48,12 +46,12 @@ DEAD = 3 * SETTLED
 
 
 class Succession:
-    """One instance's knowledge of the epochs. Sets on `breaker` the epoch of this instance, or why it is in none."""
+    """One instance's knowledge of the epochs. Sets in the identity of `cache` its epoch, or why it is in none."""
 
-    def __init__(self, epochs: Epochs, record: Record, redis: Redis, breaker: Breaker, database: Database) -> None:
+    def __init__(self, epochs: Epochs, record: Record, cache: Cache, database: Database) -> None:
         """`database` is the one that serves requests. Each epoch makes its connections anew."""
-        self._epochs, self._record, self._redis, self._breaker = epochs, record, redis, breaker
-        self._database = database
+        self._epochs, self._record, self._redis, self._database = epochs, record, cache.redis, database
+        self._trust, self._breaker, self._identity = cache.trust, cache.breaker, cache.identity
         self.epoch: Epoch | None = None
         """The epoch that this instance was last a member of."""
         self._position = 0
@@ -63,7 +61,7 @@ class Succession:
         """The token of the epoch that ended because a store went back in time."""
         self._in_postgres, self._in_redis = Claim(), Claim()
         self._not_before, self._patience = 0.0, REFUTED
-        breaker.refused, breaker.ours = "it has not been checked yet", None
+        self._identity.refused, self._identity.ours = "it has not been checked yet", None
 
     @property
     def claims(self) -> bool:
@@ -77,7 +75,7 @@ class Succession:
         if token is not None and (seen.went_back or seen.epoch == VOID + token):
             # At once, not after the query of Postgres that follows, which may take as long as trust lasts.
             self._over = token
-            self._breaker.open("it went back to what it was before")
+            self._trust.lose("it went back to what it was before")
         return seen
 
     def holds(self, seen: Seen) -> bool:
@@ -86,7 +84,7 @@ class Succession:
             if not self._looked:
                 # Take the record's word for the epoch, but only to accept views: they are flushed when Postgres is
                 # back. An instance that Postgres has answered, and that is no member, knows why it is not.
-                self._breaker.epoch, self._breaker.refused = seen.epoch, None
+                self._identity.epoch, self._identity.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None
 
@@ -96,8 +94,8 @@ class Succession:
         self._looked = True
         if look.standby:
             raise StandbyMet("Postgres is a standby, and not the primary.")
-        if look.epoch is None and self._breaker.run is not None:
-            await self._epochs.first(secrets.token_hex(8), self._breaker.run, look.history)
+        if look.epoch is None and self._identity.run is not None:
+            await self._epochs.first(secrets.token_hex(8), self._identity.run, look.history)
             look = await self._epochs.look()
         return look
 
@@ -114,12 +112,12 @@ class Succession:
             self._epochs.reconnect()
             seen = await self.probe()
             look = await self.look()
-        run, epoch = self._breaker.run, look.epoch
+        run, epoch = self._identity.run, look.epoch
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
         self._database.refused = None
-        self._breaker.ours = seen.owner is None or seen.owner.deployment == look.deployment
-        if not self._breaker.ours:
+        self._identity.ours = seen.owner is None or seen.owner.deployment == look.deployment
+        if not self._identity.ours:
             raise self._outside(
                 "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
             )
@@ -145,9 +143,9 @@ class Succession:
 
     def _in_doubt(self, look: Look, seen: Seen) -> bool:
         """Returns whether the stores disagree, or a claim says that they do."""
-        if look.epoch is None or self._breaker.run is None:
+        if look.epoch is None or self._identity.run is None:
             return False
-        fits = self._mismatch(look.epoch, look, self._breaker.run) is None and seen.epoch in (None, look.epoch.token)
+        fits = self._mismatch(look.epoch, look, self._identity.run) is None and seen.epoch in (None, look.epoch.token)
         return not fits or look.epoch.claim is not None or seen.claim is not None
 
     def _mismatch(self, epoch: Epoch, look: Look, run: str) -> str | None:
@@ -163,28 +161,28 @@ class Succession:
     def _enter(self, epoch: Epoch, look: Look) -> None:
         if self.epoch is None or self.epoch.token != epoch.token:
             logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
-            if self.epoch is not None and not self._breaker.is_open:
+            if self.epoch is not None and not self._trust.lost:
                 # Others began it between two polls of this instance. Operations in flight belong to the one before.
-                self._breaker.open("another epoch has begun")
+                self._trust.lose("another epoch has begun")
             timeline = int(look.history.split("/")[1])
             self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
         self.epoch, self._position, self._patience = epoch, look.position, REFUTED
-        self._breaker.epoch, self._breaker.refused = epoch.token, None
+        self._identity.epoch, self._identity.refused = epoch.token, None
         self._database.epoch = epoch.token
         self._in_postgres.stands(None)
         self._in_redis.stands(None)
 
     def _outside(self, why: str) -> Outside:
-        self._breaker.open(why)
-        self._breaker.refused = why
+        self._trust.lose(why)
+        self._identity.refused = why
         self._database.epoch = None
         return Outside(f"Redis is not believed: {why}.")
 
     def _superseded(self, why: str) -> Outside:
         """Refuses all use of this database, which is an old primary. Returns the error to raise."""
         self._database.refused = "DATABASE_URL leads to an old primary: a later timeline of Postgres is believed."
-        self._breaker.ours = None
+        self._identity.ours = None
         return self._outside(f"{why}, and DATABASE_URL leads to an old primary")
 
     async def _unchallenged(self, epoch: Epoch, look: Look, seen: Seen, run: str) -> bool:

@@ -192,7 +192,7 @@ class WriteBehindStatus(BaseModel):
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """Reports the page views that were accepted and are not in Postgres yet."""
-    policy = await fsync(resources.redis)
+    policy = await fsync(resources.cache.redis)
     backlog = await resources.page_views.backlog(policy.window)
     dead_letters = parked = None
     # The backlog is reported without Postgres, too: then it matters most.
@@ -226,7 +226,7 @@ async def metrics(resources: AllResources) -> Response:
     values: dict[str, tuple[str, float]] = {}
     # If one store is down, the other's values and the counters are still reported.
     with suppress(CacheUnavailable):
-        backlog = await resources.page_views.backlog((await fsync(resources.redis)).window)
+        backlog = await resources.page_views.backlog((await fsync(resources.cache.redis)).window)
         oldest = timedelta(0) if backlog.oldest is None else backlog.oldest
         values = {
             "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.amount),

@@ -96,9 +96,9 @@ async def _steps(stage: Stage, resources: Resources, connection: asyncpg.Connect
     async def nothing() -> None:
         """Stands in for `revoke`."""
 
-    store = StockStore(resources.database)
+    store, cache = StockStore(resources.database), resources.cache
     async with Region[str, Stock](
-        Cache(resources.redis, RedisClock(), resources.breaker),
+        Cache(cache.redis, RedisClock(), cache.trust, cache.breaker, cache.identity),
         "steps",
         Stock,
         lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),

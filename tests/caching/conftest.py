@@ -4,15 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from pydantic import BaseModel
-from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Event, Lifetimes, RedisClock, Region
+from app.caching import Bulkhead, Cache, Event, Lifetimes, Region
 from tests.settled import settled
 
+TURNS = 4
+"""How many reads of a region may bypass the cache at the same time."""
 LIFETIMES = Lifetimes(fresh=timedelta(minutes=5), stale=timedelta(minutes=5), absent=timedelta(seconds=30))
 
 
@@ -75,9 +77,7 @@ NewRegion = Callable[[], Region[int, Thing]]
 
 
 @pytest.fixture
-async def new_region(
-    redis: Redis, clock: RedisClock, breaker: Breaker, reported: Counter[Event]
-) -> AsyncIterator[NewRegion]:
+async def new_region(opened: Cache, reported: Counter[Event]) -> AsyncIterator[NewRegion]:
     """Makes regions over the same keys. Each acts as a separate process: they share nothing but Redis."""
 
     def observe(name: str, event: Event, took: timedelta, times: int) -> None:
@@ -88,7 +88,7 @@ async def new_region(
 
         def new() -> Region[int, Thing]:
             region: Region[int, Thing] = Region(
-                Cache(redis, clock, breaker),
+                replace(opened, bulkhead=Bulkhead(TURNS)),
                 "things",
                 Thing,
                 lifetimes=LIFETIMES,

@@ -10,7 +10,18 @@ import pytest
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, CacheAside, CacheUnavailable, NotInvalidated, Outcome, Region, cache, open_cache
+from app.caching import (
+    Breaker,
+    Cache,
+    CacheAside,
+    CacheUnavailable,
+    NotInvalidated,
+    Outcome,
+    Region,
+    Trust,
+    cache,
+    open_cache,
+)
 from app.caching.renewal import Renewal
 from app.embedded import Endpoints
 from tests.caching.conftest import Source, Thing
@@ -43,10 +54,10 @@ async def test_a_cache_is_believed_only_while_redis_answers(endpoints: Endpoints
     async with RedisWire(endpoints.redis_url) as wire, things(wire.url) as (opened, one):
         await one.get(1, source.get)
         wire.refuse()
-        await eventually(lambda: _is(not opened.breaker.closed))
+        await eventually(lambda: _is(not opened.trust.held))
         assert (await one.get(1, source.get)).outcome is Outcome.BYPASSED
         wire.heal()
-        await eventually(lambda: _is(opened.breaker.closed))
+        await eventually(lambda: _is(opened.trust.held))
         assert (await one.get(1, source.get)).outcome is Outcome.HIT
 
 
@@ -59,7 +70,7 @@ async def test_a_redis_that_starts_late_is_used_once_it_answers(
         async with things(wire.url) as (opened, one):
             assert (await one.get(1, source.get)).outcome is Outcome.BYPASSED
             wire.heal()
-            await eventually(lambda: _is(opened.breaker.closed))
+            await eventually(lambda: _is(opened.trust.held))
             assert (await one.get(1, source.get)).outcome is Outcome.MISS
 
 
@@ -85,9 +96,11 @@ async def test_a_failed_invalidation_raises_and_is_retried(endpoints: Endpoints,
         assert (await other.get(1, source.get)).value == source.rows[1]
 
 
-async def test_redis_is_not_believed_while_an_invalidation_is_owed(redis: Redis, breaker: Breaker) -> None:
+async def test_redis_is_not_believed_while_an_invalidation_is_owed(
+    redis: Redis, trust: Trust, breaker: Breaker
+) -> None:
     """A round delivers what was owed to Redis · another invalidation fails · the round ends: it must not trust Redis"""
-    renewal, telling, told = Renewal(redis, breaker), asyncio.Event(), asyncio.Event()
+    renewal, telling, told = Renewal(redis, trust, breaker), asyncio.Event(), asyncio.Event()
 
     async def tell() -> None:
         telling.set()
@@ -99,9 +112,9 @@ async def test_redis_is_not_believed_while_an_invalidation_is_owed(redis: Redis,
     renewal.owe("things", 2, 2, tell)
     told.set()
     await round_
-    assert (renewal.owed, breaker.closed) == (1, False)
+    assert (renewal.owed, trust.held) == (1, False)
     await renewal.renew()
-    assert (renewal.owed, breaker.closed) == (0, True)
+    assert (renewal.owed, trust.held) == (0, True)
 
 
 async def test_only_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, redis: Redis) -> None:
@@ -116,12 +129,14 @@ async def test_only_the_newest_version_of_a_key_is_owed(endpoints: Endpoints, re
                 told.append(version)
 
             renewal.owe("things", 1, version, tell)
-        assert (renewal.owed, opened.breaker.closed) == (1, False)
-        await eventually(lambda: _is(opened.breaker.closed))
+        assert (renewal.owed, opened.trust.held) == (1, False)
+        await eventually(lambda: _is(opened.trust.held))
     assert told == [3]
 
 
-async def test_an_owed_invalidation_that_fails_does_not_hold_up_the_others(redis: Redis, breaker: Breaker) -> None:
+async def test_an_owed_invalidation_that_fails_does_not_hold_up_the_others(
+    redis: Redis, trust: Trust, breaker: Breaker
+) -> None:
     told: list[int] = []
 
     async def fails() -> None:
@@ -130,12 +145,12 @@ async def test_an_owed_invalidation_that_fails_does_not_hold_up_the_others(redis
     async def tell() -> None:
         told.append(2)
 
-    renewal = Renewal(redis, breaker)
+    renewal = Renewal(redis, trust, breaker)
     renewal.owe("things", 1, 2, fails)
     renewal.owe("things", 2, 2, tell)
     with pytest.raises(CacheUnavailable):
         await renewal.renew()
-    assert (told, renewal.owed, breaker.closed) == ([2], 1, False)
+    assert (told, renewal.owed, trust.held) == ([2], 1, False)
 
 
 async def test_a_version_that_is_not_a_number_is_refused_and_fails_no_other_invalidation(
@@ -147,7 +162,7 @@ async def test_a_version_that_is_not_a_number_is_refused_and_fails_no_other_inva
         )
         assert (str(bad), good) == ("'abc' is not a row version: it must be a whole number from the database.", None)
         assert opened.renewal is not None
-        assert (opened.renewal.owed, opened.breaker.closed) == (0, True)
+        assert (opened.renewal.owed, opened.trust.held) == (0, True)
 
 
 async def test_owed_invalidations_are_delivered_when_the_cache_closes(

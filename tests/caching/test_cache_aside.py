@@ -1,9 +1,10 @@
 """Cache-aside: the application asks both the cache and the database."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
-from app.caching import Breaker, Cache, CacheAside, Event, Outcome, RedisClock, Region, open_redis
+from app.caching import Cache, CacheAside, Event, Outcome, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
 from tests.settled import settled
 
@@ -29,7 +30,7 @@ async def test_an_absent_row_is_cached_until_an_insert_invalidates_it(
     assert (await cache.get(1, source.get)).value == source.rows[1]
 
 
-async def test_without_redis_the_query_answers(source: Source, clock: RedisClock, breaker: Breaker) -> None:
+async def test_without_redis_the_query_answers(source: Source, opened: Cache) -> None:
     reported: Counter[Event] = Counter()
 
     def observe(name: str, event: Event, took: timedelta, times: int) -> None:
@@ -38,7 +39,7 @@ async def test_without_redis_the_query_answers(source: Source, clock: RedisClock
     source.rows[1] = Thing(name="thing", version=1)
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
         region: Region[int, Thing] = Region(
-            Cache(redis, clock, breaker),
+            replace(opened, redis=redis),
             "things",
             Thing,
             lifetimes=LIFETIMES,

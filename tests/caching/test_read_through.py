@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Event, Outcome, ReadThrough, RedisClock, Region, open_redis
+from app.caching import Cache, Event, Outcome, ReadThrough, Region, open_redis
 from tests.caching.conftest import LIFETIMES, Source, Thing
 from tests.readings import readings
 from tests.settled import settled
@@ -74,7 +75,7 @@ async def test_an_invalidated_key_is_loaded_again(cache: ReadThrough[int, Thing]
     assert (await cache.get(1)).value == source.rows[1]
 
 
-async def test_without_redis_the_database_answers(source: Source, clock: RedisClock, breaker: Breaker) -> None:
+async def test_without_redis_the_database_answers(source: Source, opened: Cache) -> None:
     reported: Counter[Event] = Counter()
     source.rows.update(ROWS)
 
@@ -83,7 +84,7 @@ async def test_without_redis_the_database_answers(source: Source, clock: RedisCl
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as redis:
         region: Region[int, Thing] = Region(
-            Cache(redis, clock, breaker),
+            replace(opened, redis=redis),
             "things",
             Thing,
             lifetimes=LIFETIMES,

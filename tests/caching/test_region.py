@@ -4,6 +4,7 @@ import asyncio
 import time
 import zlib
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
-from app.caching import Breaker, Cache, CacheUnavailable, Event, Outcome, Reading, RedisClock, Region, open_redis
+from app.caching import Cache, CacheUnavailable, Event, Identity, Outcome, Reading, RedisClock, Region, open_redis
 from app.caching.lease import LEASE, Fill, Lease
 from tests.caching.conftest import LIFETIMES, NewRegion, Thing
 from tests.settled import settled
@@ -144,8 +145,10 @@ class Told(Thing, frozen=True):
     epoch: str | None = Field(None, exclude=True)
 
 
-async def test_a_reading_names_the_epoch_that_issued_its_version(region: Region[int, Thing], breaker: Breaker) -> None:
-    breaker.epoch = "e1"
+async def test_a_reading_names_the_epoch_that_issued_its_version(
+    region: Region[int, Thing], identity: Identity
+) -> None:
+    identity.epoch = "e1"
     row = Told(name="thing", version=7, epoch="e1")
     filled, _fill = await region.fill(1, await leased(region), row, A_MILLISECOND)
     hit = await region.find(1)
@@ -155,11 +158,11 @@ async def test_a_reading_names_the_epoch_that_issued_its_version(region: Region[
 
 
 async def test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch(
-    region: Region[int, Thing], breaker: Breaker
+    region: Region[int, Thing], identity: Identity
 ) -> None:
     """The database is restored, and gives version 7, which was lost, to another row · R loads that row while it still
     believes in the old epoch: it must neither keep the row there as version 7 nor answer it as that version"""
-    breaker.epoch = "e1"
+    identity.epoch = "e1"
     for epoch in ("e2", None):
         row = Told(name="thing", version=7, epoch=epoch)
         reading, outcome = await region.fill(1, await leased(region), row, A_MILLISECOND)
@@ -170,9 +173,9 @@ async def test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch
 
 
 async def test_an_instance_outside_of_every_epoch_names_none_in_its_readings(
-    region: Region[int, Thing], breaker: Breaker
+    region: Region[int, Thing], identity: Identity
 ) -> None:
-    breaker.epoch, breaker.refused = "e1", "it is another Redis than the one that Postgres names"
+    identity.epoch, identity.refused = "e1", "it is another Redis than the one that Postgres names"
     assert region.unkept(Told(name="thing", version=7, epoch="e1"), Outcome.BYPASSED).epoch is None
 
 
@@ -232,7 +235,7 @@ async def test_every_key_has_an_expiry(region: Region[int, Thing], redis: Redis)
 
 
 async def test_two_versions_of_the_application_share_one_redis(
-    redis: Redis, clock: RedisClock, breaker: Breaker, new_region: NewRegion, reported: Counter[Event]
+    opened: Cache, redis: Redis, new_region: NewRegion, reported: Counter[Event]
 ) -> None:
     """During a rollout, old and new instances run side by side. Each reads only what it can parse:
 
@@ -246,7 +249,7 @@ async def test_two_versions_of_the_application_share_one_redis(
 
     old = new_region()
     new: Region[int, ColouredThing] = Region(
-        Cache(redis, clock, breaker),
+        opened,
         "things",
         ColouredThing,
         lifetimes=LIFETIMES,
@@ -306,9 +309,7 @@ async def test_a_key_of_a_foreign_type_is_a_miss_and_is_overwritten(region: Regi
     assert await fill(region, await leased(region), 1) is Fill.STORED
 
 
-async def test_freshness_is_judged_by_the_clock_of_redis(
-    region: Region[int, Thing], clock: RedisClock, breaker: Breaker
-) -> None:
+async def test_freshness_is_judged_by_the_clock_of_redis(region: Region[int, Thing], clock: RedisClock) -> None:
     await fill(region, await leased(region), 1)
     clock.set(clock.now() + 301_000)
     assert await region.find(1) is None
@@ -349,15 +350,13 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(region: Region[in
     await leased(region, 2)
 
 
-async def test_without_redis_every_question_raises_cache_unavailable(
-    clock: RedisClock, breaker: Breaker, reported: Counter[Event]
-) -> None:
+async def test_without_redis_every_question_raises_cache_unavailable(opened: Cache, reported: Counter[Event]) -> None:
     def observe(name: str, event: Event, took: timedelta, times: int) -> None:
         reported[event] += times
 
     async with open_redis("unix:///nowhere/redis.sock", timeout=A_MILLISECOND, connections=1) as redis:
         region: Region[int, Thing] = Region(
-            Cache(redis, clock, breaker),
+            replace(opened, redis=redis),
             "things",
             Thing,
             lifetimes=LIFETIMES,

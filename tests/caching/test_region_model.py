@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Locked, Reading, RedisClock, Region, open_redis
+from app.caching import Breaker, Cache, Identity, Locked, Reading, RedisClock, Region, Trust, open_redis
 from app.caching.lease import WRITER, Fill, Lease
 from app.caching.moment import NEVER
 from app.embedded import Endpoints
@@ -419,15 +419,16 @@ def two_instances(url: str) -> Iterator[tuple[asyncio.Runner, Redis, list[Region
     """Opens two regions that act as two processes: they share nothing but Redis."""
 
     async def opened(stack: AsyncExitStack) -> tuple[Redis, Region[int, Thing]]:
-        clock, breaker = RedisClock(), Breaker()
+        clock, trust = RedisClock(), Trust()
+        breaker, identity = Breaker(trust), Identity(trust)
         redis = await stack.enter_async_context(
-            open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, breaker=breaker)
+            open_redis(url, timeout=timedelta(seconds=30), connections=4, clock=clock, identity=identity)
         )
         # No relay runs, so trust must last without renewal.
         await breaker.probe(redis, redis.ping)
-        breaker.close(breaker.losses, NEVER)
+        trust.grant(trust.losses, NEVER)
         region: Region[int, Thing] = Region(
-            Cache(redis, clock, breaker),
+            Cache(redis, clock, trust, breaker, identity),
             "things",
             Thing,
             lifetimes=LIFETIMES,

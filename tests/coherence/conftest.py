@@ -8,9 +8,8 @@ from typing import Protocol
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 
-from app.caching import Breaker, CacheUnavailable, Outcome, Record, RedisClock
+from app.caching import Cache, CacheUnavailable, Identity, Outcome, Record, Trust
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Forget, Relay
@@ -42,9 +41,9 @@ TAKES = "^UPDATE outbox"
 """The statement by which a relay takes rows of the outbox."""
 
 
-def succession(database: Database, redis: Redis, clock: RedisClock, breaker: Breaker) -> Succession:
+def succession(database: Database, cache: Cache) -> Succession:
     """Returns what one more instance knows of the epochs."""
-    return Succession(Epochs(database), Record(redis, "epoch", clock), redis, breaker, database)
+    return Succession(Epochs(database), Record(cache.redis, "epoch", cache.clock), cache, database)
 
 
 async def joined(relay: Relay) -> None:
@@ -64,15 +63,15 @@ NewRelay = Callable[[Forget], Awaitable[Relay]]
 
 
 @pytest.fixture
-def new_relay(redis: Redis, breaker: Breaker, database: Database, clock: RedisClock) -> NewRelay:
+def new_relay(opened: Cache, database: Database) -> NewRelay:
     """Makes relays that do not run: the test polls. Each has already joined an epoch."""
 
     async def new(forget: Forget) -> Relay:
         relay = Relay(
             Outbox(database),
             {"products": forget},
-            succession=succession(database, redis, clock, breaker),
-            breaker=breaker,
+            succession=succession(database, opened),
+            cache=opened,
             counted=lambda changes, failures: None,
         )
         await joined(relay)
@@ -98,8 +97,12 @@ class Instance:
         return self.resources.products
 
     @property
-    def breaker(self) -> Breaker:
-        return self.resources.breaker
+    def trust(self) -> Trust:
+        return self.resources.cache.trust
+
+    @property
+    def identity(self) -> Identity:
+        return self.resources.cache.identity
 
     def happened(self, event: str, resource: str = "users") -> int:
         """Returns how often this event happened in the cache of a resource."""
@@ -134,11 +137,11 @@ class Instance:
 
     async def believes(self) -> None:
         """Returns when this instance believes Redis."""
-        await eventually(lambda: _is(self.breaker.closed))
+        await eventually(lambda: _is(self.trust.held))
 
     async def believes_no_more(self) -> None:
         """Returns when this instance does not believe Redis."""
-        await eventually(lambda: _is(not self.breaker.closed))
+        await eventually(lambda: _is(not self.trust.held))
 
     async def polls(self) -> None:
         """Returns when its relay has made a whole poll, from beginning to end."""
@@ -222,14 +225,14 @@ async def cup(sql: asyncpg.Connection) -> str:
 @pytest.fixture
 def unbounded_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust does not expire, and time does not settle a write: only news can end either."""
-    monkeypatch.setattr("app.caching.breaker.TRUST", AGES)
+    monkeypatch.setattr("app.caching.trust.TRUST", AGES)
     monkeypatch.setattr("app.coherence.settling.SETTLED", AGES)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that finds trust lapsed does not wait long for news."""
-    monkeypatch.setattr("app.caching.breaker.NEWS", timedelta(milliseconds=100))
+    monkeypatch.setattr("app.caching.trust.NEWS", timedelta(milliseconds=100))
 
 
 async def _is(condition: bool) -> bool:

@@ -22,7 +22,7 @@ BEAT = "app/caching/scripts/beat.lua"
 RULES = {
     "a connection is not given out when another run was met last": Rule(
         "app/caching/connection.py",
-        'if self.breaker is not None and getattr(connection, "run", None) != self.breaker.run:',
+        'if self.identity is not None and getattr(connection, "run", None) != self.identity.run:',
         "if False:",
         "test_succession.py::test_a_connection_to_the_former_redis_is_not_used_again",
     ),
@@ -76,13 +76,13 @@ RULES = {
     ),
     "a load from before is not kept": Rule(
         REGION,
-        "if losses not in (None, self.breaker.losses):",
+        "if losses not in (None, self.trust.losses):",
         "if False:",
         "test_histories.py::test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one",
     ),
     "a row is kept only in the epoch in which it was read": Rule(
         REGION,
-        "if value is not None and self.breaker.epoch is not None and self._epoch_of(value) != self.breaker.epoch:",
+        "if value is not None and self._identity.epoch is not None and self._epoch_of(value) != self._identity.epoch:",
         "if False:",
         "../caching/test_region.py::test_a_row_of_another_epoch_is_not_kept_and_its_reading_names_no_epoch",
     ),
@@ -100,7 +100,7 @@ RULES = {
     ),
     "who misses its beat believes no more at once": Rule(
         SUCCESSION,
-        'self._breaker.open("it went back to what it was before")',
+        'self._trust.lose("it went back to what it was before")',
         "pass",
         "test_succession.py::test_a_redis_that_went_back_is_not_believed_even_before_postgres_answers",
     ),

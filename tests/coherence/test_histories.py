@@ -197,11 +197,11 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
             await answers(instance, ada, ADA.name, "CUP", 30)
         address = await promote()
         a.postgres.move_to(address)
-        epoch = a.breaker.epoch
+        epoch = a.identity.epoch
         a.postgres.cut()
 
         async def next_epoch() -> bool:
-            return a.breaker.epoch != epoch and a.breaker.closed
+            return a.identity.epoch != epoch and a.trust.held
 
         await eventually(next_epoch)
         await a.rename(ada, "Ada King")
@@ -272,16 +272,16 @@ async def test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one
         await asyncio.wait_for(read.arrived.wait(), PATIENCE)
         async with a.redis.holding_replies("^BEAT ") as beat:
             await asyncio.wait_for(beat.arrived.wait(), PATIENCE)
-            epoch = b.breaker.epoch
+            epoch = b.identity.epoch
             await restored_over(own.database_url, dump)
 
             async def next_epoch() -> bool:
-                return b.breaker.epoch != epoch and b.breaker.closed
+                return b.identity.epoch != epoch and b.trust.held
 
             await eventually(next_epoch)
 
         async def has_joined() -> bool:
-            return a.breaker.epoch == b.breaker.epoch and a.breaker.closed
+            return a.identity.epoch == b.identity.epoch and a.trust.held
 
         await eventually(has_joined)
     await asyncio.wait({reader})
@@ -309,14 +309,14 @@ async def test_a_flush_that_an_old_primary_commits_late_is_flushed_again(
                 arrival.cancel()
             for receipts in a.resources.page_views.receipts._receipts.values():
                 receipts.clear()
-            epoch, address = a.breaker.epoch, await promote()
+            epoch, address = a.identity.epoch, await promote()
             for instance, held in ((a, by_a), (b, by_b)):
                 instance.postgres.move_to(address)
                 if not held.arrived.is_set():
                     instance.postgres.cut()
 
             async def next_epoch() -> bool:
-                return all(each.breaker.epoch != epoch and each.breaker.closed for each in (a, b))
+                return all(each.identity.epoch != epoch and each.trust.held for each in (a, b))
 
             await eventually(next_epoch)
         sql = await asyncpg.connect(address)
@@ -367,16 +367,16 @@ async def test_views_that_a_restored_database_has_lost_are_accepted_again_from_r
     await recreated(endpoints.database_url, urlsplit(own.database_url).path[1:])
     await restored_into(own.database_url, dump)
 
-    epoch = a.breaker.epoch
+    epoch = a.identity.epoch
 
     async def told() -> bool:
         try:
             told = await views.get("home")
         except CacheError:
             return False
-        if a.breaker.epoch != epoch:
+        if a.identity.epoch != epoch:
             assert told.amount <= total
-        return a.breaker.epoch != epoch and told.amount == total
+        return a.identity.epoch != epoch and told.amount == total
 
     await eventually(told)
     sql = await asyncpg.connect(own.database_url)

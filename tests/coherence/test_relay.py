@@ -7,9 +7,8 @@ import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
-from redis.asyncio import Redis
 
-from app.caching import Breaker, CacheUnavailable, RedisClock
+from app.caching import Cache, CacheUnavailable
 from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.database import Database, open_database
@@ -160,8 +159,8 @@ async def test_a_change_of_a_table_without_a_cache_does_not_hold_up_the_relay(
 async def test_a_change_with_an_invalid_key_is_set_aside_and_holds_nothing_up(
     app: FastAPI, client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:
-    """Somebody writes rows into the outbox by hand whose keys are not ids of users. The breakers do not open because of
-    them, and the relays get past them."""
+    """Somebody writes rows into the outbox by hand whose keys are not ids of users. No trust is lost because of them,
+    and the relays get past them."""
     await sql.execute("INSERT INTO users (id, name, email) VALUES (1, 'Ada', 'ada@example.com')")
 
     async def hits() -> bool:
@@ -179,12 +178,12 @@ async def test_a_change_with_an_invalid_key_is_set_aside_and_holds_nothing_up(
     await eventually(carried)
     assert (await client.get("/users/1")).json()["name"] == "Ada King"
     await eventually(hits)
-    assert app.state.resources.breaker.closed
+    assert app.state.resources.cache.trust.held
     assert app.state.resources.metrics.total("outbox_refused") == 3
 
 
 async def test_a_running_relay_survives_failures_and_stops_when_told(
-    redis: Redis, breaker: Breaker, database: Database, clock: RedisClock, told: Told, sql: asyncpg.Connection
+    opened: Cache, database: Database, told: Told, sql: asyncpg.Connection
 ) -> None:
     counts = [0, 0]
 
@@ -195,8 +194,8 @@ async def test_a_running_relay_survives_failures_and_stops_when_told(
     relay = Relay(
         Outbox(database),
         {"products": told.forget},
-        succession=succession(database, redis, clock, breaker),
-        breaker=breaker,
+        succession=succession(database, opened),
+        cache=opened,
         counted=counted,
     )
     assert not relay.alive
@@ -219,7 +218,7 @@ async def test_a_running_relay_survives_failures_and_stops_when_told(
 
 
 async def test_a_running_relay_survives_a_read_only_database(
-    endpoints: Endpoints, redis: Redis, breaker: Breaker, clock: RedisClock, told: Told, sql: asyncpg.Connection
+    endpoints: Endpoints, opened: Cache, told: Told, sql: asyncpg.Connection
 ) -> None:
     """A failover leaves a Postgres that only reads, for a while. The relay must resume when that is over."""
     counts = [0, 0]
@@ -236,8 +235,8 @@ async def test_a_running_relay_survives_a_read_only_database(
         relay = Relay(
             Outbox(database),
             {"products": told.forget},
-            succession=succession(database, redis, clock, breaker),
-            breaker=breaker,
+            succession=succession(database, opened),
+            cache=opened,
             counted=counted,
         )
         async with relay.running():

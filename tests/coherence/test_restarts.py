@@ -14,7 +14,18 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, CacheError, CacheUnavailable, Outcome, RedisClock, Region, open_redis
+from app.caching import (
+    Breaker,
+    Cache,
+    CacheError,
+    CacheUnavailable,
+    Identity,
+    Outcome,
+    RedisClock,
+    Region,
+    Trust,
+    open_redis,
+)
 from app.caching.lease import Lease
 from app.caching.moment import NEVER
 from app.embedded import Endpoints
@@ -117,13 +128,12 @@ async def test_a_redis_that_restarts_between_two_commands_is_not_believed(
     Redis is killed, and starts with the old value
     R asks: redis-py reconnects silently and without an error, and would hit the old value
     """
-    breaker = Breaker()
+    clock, trust = RedisClock(), Trust()
+    breaker, identity = Breaker(trust), Identity(trust)
     async with (
-        open_redis(
-            past.url, timeout=timedelta(seconds=10), connections=2, clock=(clock := RedisClock()), breaker=breaker
-        ) as redis,
+        open_redis(past.url, timeout=timedelta(seconds=10), connections=2, clock=clock, identity=identity) as redis,
         Region[int, User](
-            Cache(redis, clock, breaker),
+            Cache(redis, clock, trust, breaker, identity),
             "users",
             User,
             lifetimes=LIFETIMES,
@@ -131,7 +141,7 @@ async def test_a_redis_that_restarts_between_two_commands_is_not_believed(
         ) as region,
     ):
         await breaker.probe(redis, redis.ping)
-        breaker.close(breaker.losses, NEVER)
+        trust.grant(trust.losses, NEVER)
         lease = await region.lookup(ada)
         assert isinstance(lease, Lease)
         row = dict(await sql.fetchrow("SELECT id, name, email, version, created_at, updated_at FROM users") or {})
@@ -141,11 +151,11 @@ async def test_a_redis_that_restarts_between_two_commands_is_not_believed(
         await region.invalidate(ada, row["version"] + 1)
         assert await region.find(ada) is None
         await past.come_back()
-        run = breaker.run
+        run = identity.run
         with pytest.raises(CacheUnavailable, match="restarted"):
             await region.find(ada)
-        assert breaker.run != run
-        assert breaker.is_open
+        assert identity.run != run
+        assert trust.lost
         with pytest.raises(CacheUnavailable, match="it has restarted"):
             await region.find(ada)
 
@@ -218,11 +228,11 @@ async def test_a_write_whose_revocation_redis_has_forgotten_leaves_no_old_value(
     ):
         write = asyncio.create_task(a.resources.inventory.put("CUP", Adjustment(-1, "order-1")))
         await asyncio.wait_for(commit.arrived.wait(), PATIENCE)
-        run = b.breaker.run
+        run = b.identity.run
         await past.come_back()
 
         async def all_believe_again() -> bool:
-            return all(each.breaker.closed and each.breaker.run != run for each in (a, b))
+            return all(each.trust.held and each.identity.run != run for each in (a, b))
 
         await eventually(all_believe_again)
         commit.release()

@@ -85,7 +85,7 @@ async def test_a_connection_to_the_former_redis_is_not_used_again(
         @asynccontextmanager
         async def one_in_use() -> AsyncIterator[None]:
             """Holds the connection that was returned last, and returns it at the end."""
-            waits = asyncio.ensure_future(a.resources.redis.blpop(["nothing"], timeout=0))
+            waits = asyncio.ensure_future(a.resources.cache.redis.blpop(["nothing"], timeout=0))
 
             async def is_blocked() -> bool:
                 return any([(await redis.info("clients"))["blocked_clients"] for redis in (old, new)])
@@ -234,7 +234,7 @@ async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
     """A polls on R1, and its query of Postgres stalls: it trusts for a while, and does not see the claim
     B, on R2, claims: if it began the next epoch at its next poll, both Redises would be believed
     """
-    monkeypatch.setattr("app.caching.breaker.TRUST", timedelta(seconds=3))
+    monkeypatch.setattr("app.caching.trust.TRUST", timedelta(seconds=3))
     monkeypatch.setattr("app.coherence.succession.SETTLED", timedelta(seconds=3.5))
     monkeypatch.setattr("app.coherence.relay.PATIENCE", AGES)
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
@@ -247,7 +247,7 @@ async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
             await asyncio.wait_for(look.arrived.wait(), PATIENCE)
             claim.release()
             await asyncio.wait_for(begins.arrived.wait(), PATIENCE)
-            assert not a.breaker.closed
+            assert not a.trust.held
 
 
 async def test_a_refuted_claim_begins_no_epoch(
@@ -282,7 +282,7 @@ async def test_a_member_that_refutes_a_claim_too_late_stays_a_member(
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
     await a.hits(ada)
     await b.hits(ada)
-    losses = a.breaker.losses, b.breaker.losses
+    losses = a.trust.losses, b.trust.losses
     async with b.postgres.holding("^UPDATE epochs SET claim = NULL") as later:
         async with a.postgres.holding("^UPDATE epochs SET claim = NULL") as sooner:
             await sql.execute("UPDATE epochs SET claim = 'c', claimed_run = 'r' WHERE n = (SELECT max(n) FROM epochs)")
@@ -295,7 +295,7 @@ async def test_a_member_that_refutes_a_claim_too_late_stays_a_member(
         await eventually(is_refuted)
     for instance in (a, b):
         await instance.polls()
-    assert (a.breaker.losses, b.breaker.losses) == losses
+    assert (a.trust.losses, b.trust.losses) == losses
 
 
 async def test_a_new_redis_is_believed_once_no_instance_uses_the_old_one(
@@ -453,7 +453,7 @@ async def test_a_redis_emptied_again_while_its_record_is_written_is_still_believ
     """FLUSHALL · A writes its epoch into Redis again · FLUSHALL · A polls: the record that it just wrote is gone"""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
-    losses = a.breaker.losses
+    losses = a.trust.losses
     async with Redis.from_url(first.redis_url, protocol=2) as redis, a.redis.holding_replies("^TELL ") as told:
         await redis.flushall()
         await asyncio.wait_for(told.arrived.wait(), PATIENCE)
@@ -461,7 +461,7 @@ async def test_a_redis_emptied_again_while_its_record_is_written_is_still_believ
         told.release()
         await a.polls()
     await a.hits(ada)
-    assert a.breaker.losses == losses
+    assert a.trust.losses == losses
 
 
 async def test_data_of_another_deployment_in_the_same_redis_is_neither_believed_nor_flushed(

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import SETTLED, Breaker, Outcome
+from app.caching import SETTLED, Outcome, Trust
 from app.coherence import relay as relays
 from app.embedded import Endpoints
 from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, NewRelay
@@ -193,8 +193,8 @@ async def test_after_an_outage_redis_is_believed_only_once_the_changes_are_deliv
         b.redis.heal()
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         assert b.redis.count("^BEAT") > beats
-        assert b.breaker.reachable
-        assert b.breaker.is_open
+        assert b.resources.cache.breaker.reachable
+        assert b.trust.lost
         reading = await b.users.get(ada)
         assert reading.outcome is Outcome.BYPASSED
         assert reading.value is not None
@@ -238,7 +238,7 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
 
 
 async def test_a_constant_stream_of_changes_does_not_keep_redis_from_being_believed(
-    new_relay: NewRelay, breaker: Breaker, sql: asyncpg.Connection
+    new_relay: NewRelay, trust: Trust, sql: asyncpg.Connection
 ) -> None:
     """Somebody changes rows all the time: each delivery is followed by another change. The outbox never empties."""
 
@@ -246,11 +246,11 @@ async def test_a_constant_stream_of_changes_does_not_keep_redis_from_being_belie
         await sql.execute("UPDATE products SET price = '7'")
 
     relay = await new_relay(forget)
-    breaker.open("the test says so")
+    trust.lose("the test says so")
     await sql.execute("INSERT INTO products (sku, name, price) VALUES ('CUP', 'Cup', '6.20')")
     assert await asyncio.wait_for(relay.poll(), PATIENCE / 4) == 1
     assert await sql.fetchval(UNDONE) == 1
-    assert not breaker.is_open
+    assert not trust.lost
 
 
 async def test_a_change_whose_delivery_is_in_doubt_is_delivered_again(
@@ -283,7 +283,7 @@ async def test_an_instance_whose_relay_stalls_does_not_believe_its_cache(
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         a.redis.refuse()
         await a.rename(ada, "Ada King")
-        assert not b.breaker.is_open
+        assert not b.trust.lost
         reading = await b.users.get(ada)
         assert reading.outcome is Outcome.BYPASSED
         assert reading.value is not None

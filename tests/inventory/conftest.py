@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import pytest
-from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Lifetimes, Locked, RedisClock, Region, WriteThrough
+from app.caching import Cache, Lifetimes, Locked, Region, WriteThrough
 from app.database import Database
 from app.inventory.models import Change, Stock
 from app.inventory.store import StockStore
@@ -36,10 +35,10 @@ def load(store: StockStore) -> Load:
 
 
 @pytest.fixture
-async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Region[str, Stock]]:
+async def region(opened: Cache) -> AsyncIterator[Region[str, Stock]]:
     """The region of the stock."""
     async with Region[str, Stock](
-        Cache(redis, clock, breaker),
+        opened,
         "stock",
         Stock,
         lifetimes=LIFETIMES,

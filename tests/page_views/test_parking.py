@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Flow, RedisClock, made_at
+from app.caching import Cache, Flow, made_at
 from app.caching.write_behind import gathering
 from app.database import Database, open_database
 from app.embedded import Endpoints
@@ -404,9 +404,8 @@ async def test_views_that_are_parked_for_long_are_reported_as_trouble(
 
 async def test_parked_views_of_a_process_that_dies_before_acknowledging_count_once(
     endpoints: Endpoints,
+    opened: Cache,
     redis: Redis,
-    clock: RedisClock,
-    breaker: Breaker,
     sql: asyncpg.Connection,
     parked: Parking,
     monkeypatch: pytest.MonkeyPatch,
@@ -414,7 +413,7 @@ async def test_parked_views_of_a_process_that_dies_before_acknowledging_count_on
     """A flusher has counted and parked views, and committed · it is killed · another one reclaims its entries"""
     monkeypatch.setattr(gathering, "ABANDONED", timedelta(0))
     monkeypatch.setattr(gathering, "BLOCK", timedelta(milliseconds=5))
-    async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:
+    async with views_over(endpoints, endpoints.database_url, opened, timedelta(seconds=1)) as views:
         async with stuck(sql):
             await wait(redis, {"stuck": 2, "home": 1}, {"stuck": 3}, {"home": 4})
             views.flusher = views.new_flusher(amount=MANY)

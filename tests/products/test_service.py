@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
-from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, Lifetimes, Outcome, ReadThrough, RedisClock, Region
+from app.caching import Cache, Lifetimes, Outcome, ReadThrough, Region
 from app.database import Database
 from app.products.models import NewProduct, Product
 from app.products.service import Products
@@ -27,10 +26,9 @@ def store(database: Database) -> ProductStore:
 
 
 @pytest.fixture
-async def region(redis: Redis, clock: RedisClock, breaker: Breaker) -> AsyncIterator[Region[str, Product]]:
+async def region(opened: Cache) -> AsyncIterator[Region[str, Product]]:
     """The region of products."""
-    cache = Cache(redis, clock, breaker)
-    async with Region[str, Product](cache, "products", Product, lifetimes=LIFETIMES, settled=settled) as region:
+    async with Region[str, Product](opened, "products", Product, lifetimes=LIFETIMES, settled=settled) as region:
         yield region
 
 

@@ -6,9 +6,8 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
-from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, CacheAside, Lifetimes, RedisClock, Region
+from app.caching import Cache, CacheAside, Lifetimes, Region
 from app.database import Database
 from app.users.models import User
 from app.users.service import Users
@@ -52,15 +51,13 @@ async def store(database: Database) -> AsyncIterator[GatedUserStore]:
 
 
 @pytest.fixture
-async def new_instance(
-    redis: Redis, clock: RedisClock, breaker: Breaker, store: GatedUserStore
-) -> AsyncIterator[NewInstance]:
+async def new_instance(opened: Cache, store: GatedUserStore) -> AsyncIterator[NewInstance]:
     """Creates instances of the service. Like processes, they share the stores, but nothing in memory."""
     async with AsyncExitStack() as stack:
 
         def new() -> Users:
             region: Region[int, User] = Region(
-                Cache(redis, clock, breaker),
+                opened,
                 "users",
                 User,
                 lifetimes=LIFETIMES,

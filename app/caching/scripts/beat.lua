@@ -9,7 +9,7 @@ local fields = {'epoch', 'deployment', 'history', 'position', 'claim', 'claims_f
 local time, record = redis.call('TIME'), redis.call('HMGET', KEYS[1], unpack(fields))
 local answer = {time[1], time[2], 0, 0, unpack(record, 1, #fields)}
 if record[1] ~= ARGV[1] then return answer end
--- An invalid position counts as 0: otherwise it would keep the breaker of every instance open.
+-- An invalid position counts as 0: otherwise it would keep every instance from trusting Redis.
 local told = tonumber(record[4] or 0)
 local position = string.format('%.0f', math.max(told and told < 2 ^ 63 and told or 0, tonumber(ARGV[4])))
 local set = redis.pcall('HSET', KEYS[1], ARGV[2], ARGV[3], 'position', position)

@@ -56,7 +56,7 @@ class Acceptance:
     """The calls that accept batches. `receipts` receives each accepted batch, and each batch whose answer was lost."""
 
     def __init__(self, cache: Cache, cap: Cap, clock: BatchClock, receipts: Receipts) -> None:
-        self.cap, self._clock, self._breaker, self._receipts = cap, clock, cache.breaker, receipts
+        self.cap, self._cache, self._clock, self._receipts = cap, cache, clock, receipts
         self._script = script(cache.redis, "accept")
 
     async def accept(self, additions: Mapping[Shard, Sequence[Addition]]) -> Mapping[Shard, Answer]:
@@ -86,7 +86,7 @@ class Acceptance:
             return _with_keyed(shard, batch, names, args)
 
         questions = [partial(question, shard, batch) for shard, batch in batches]
-        answers = await run_all(self._script, questions, self._breaker)
+        answers = await run_all(self._script, questions, self._cache)
         return [
             self._answer(shard, batch, answer, batch.id in asked)
             for (shard, batch), answer in zip(batches, answers, strict=True)

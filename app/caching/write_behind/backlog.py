@@ -40,7 +40,7 @@ class Waiting:
     """Asks Redis what is pending in some shards."""
 
     def __init__(self, cache: Cache, shards: Sequence[Shard]) -> None:
-        self._clock, self._breaker, self._shards = cache.clock, cache.breaker, shards
+        self._cache, self._clock, self._shards = cache, cache.clock, shards
         self._script = script(cache.redis, "waiting")
 
     async def look(self, cap: Cap, young: timedelta | None) -> Backlog:
@@ -48,7 +48,7 @@ class Waiting:
         now = self._clock.now()
         since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1))) if young else "+"
         questions = (partial(_question, shard, since) for shard in self._shards)
-        answers = await asyncio.gather(*(run(self._script, question, self._breaker) for question in questions))
+        answers = await asyncio.gather(*(run(self._script, question, self._cache) for question in questions))
         amounts, size, oldest, recent, names, entries, records = zip(*answers, strict=True)
         times = [int(first.split(b"-")[0]) for first in oldest if first]
         return Backlog(

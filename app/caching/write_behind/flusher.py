@@ -58,13 +58,13 @@ class Flusher:
         interval: timedelta = INTERVAL,
         observe: ObserveFlow = unobserved,
     ) -> None:
-        self._flush, self._breaker, self._observe = only(target.flush, Refused), cache.breaker, observe
+        self._flush, self._identity, self._observe = only(target.flush, Refused), cache.identity, observe
         self._repeating = Repeating("flusher", self._repeat, lambda: observe(Flow.FAILURES, 1))
         some, redis = shards(cache.claim(name, "counters")), redis or cache.redis
         self._gathering = Gathering(
             redis, some, amount=amount, interval=interval, stopping=lambda: self._repeating.stopping, observe=observe
         )
-        self._forgetting = Forgetting(redis, some, cache.breaker)
+        self._forgetting = Forgetting(cache, redis, some)
         self._dead_letters = DeadLetters(only(target.salvage), self._gathering, observe)
         self._held: list[Pending] = []
         self._aside = SetAside()
@@ -105,10 +105,10 @@ class Flusher:
         """Gathers, flushes and forgets once, and returns how many entries it had. It also flushes a Redis that was
         replaced by another one, but not a Redis of another deployment: those entries are not ours. Raises
         CacheUnavailable."""
-        if self._breaker.ours is False:
+        if self._identity.ours is False:
             self._held.clear()  # Their owner claims them.
             self._aside.clear()
-            raise CacheUnavailable(f"Nothing is flushed from this Redis: {self._breaker.refused}.")
+            raise CacheUnavailable(f"Nothing is flushed from this Redis: {self._identity.refused}.")
         if self._aside.full:
             await self._try_again()
         if not self._held:
@@ -121,7 +121,7 @@ class Flusher:
                 counted = await self._count(_some(self._held, self._most))
                 # The flush is on its way to the old primary    another one is promoted, and the next epoch begins
                 # the old one commits it: if Redis forgot the entries now, no believed database would have them
-                if life != self._breaker.life:
+                if life != self._identity.life:
                     continue
                 self._counted = counted
             # If this fails, the entries are already counted and only have to be forgotten.
@@ -134,9 +134,9 @@ class Flusher:
 
     def _life(self) -> str | None:
         """Returns the life of Redis in which entries are counted now."""
-        if self._breaker.ours is None:
+        if self._identity.ours is None:
             raise CacheUnavailable("It is not known yet whether the entries in this Redis are ours to flush.")
-        return self._breaker.life
+        return self._identity.life
 
     async def _count(self, entries: Sequence[Pending]) -> int:
         """Counts some of the first entries, at least one, and returns how many."""
@@ -187,7 +187,7 @@ class Flusher:
                 self._observe(Flow.FAILURES, 1)
                 self._aside.failed(aside, error)
                 return
-            if life == self._breaker.life:
+            if life == self._identity.life:
                 await self._forget([aside.entry], aside.dead)
                 self._aside.remove(aside)
 

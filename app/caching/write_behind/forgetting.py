@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from ..breaker import Breaker
+from ..cache import Cache
 from ..errors import CacheUnavailable
 from .pending import Pending
 from .scripts import run, script
@@ -22,8 +22,8 @@ from .streams import is_no_stream
 class Forgetting:
     """Forgets entries of some shards, also in a Redis that is no longer believed: its entries are flushed, too."""
 
-    def __init__(self, redis: Redis, shards: Sequence[Shard], breaker: Breaker) -> None:
-        self._shards, self._breaker = shards, breaker
+    def __init__(self, cache: Cache, redis: Redis, shards: Sequence[Shard]) -> None:
+        self._cache, self._shards = cache, shards
         self._acknowledge, self._forget_totals = script(redis, "acknowledge"), script(redis, "forget")
 
     async def forget(self, entries: Sequence[Pending]) -> list[int]:
@@ -49,7 +49,7 @@ class Forgetting:
         def question(life: str | None) -> tuple[list[str | bytes], list[str]]:
             return [shard.epoch, *(_total(shard, key, life) for key in keys)], args
 
-        await run(self._forget_totals, question, self._breaker, drains=True)
+        await run(self._forget_totals, question, self._cache, drains=True)
 
     async def _forget(self, shard: Shard, entries: Sequence[Pending]) -> int:
         args: list[str | int] = [GROUP, secrets.token_hex(8)]
@@ -61,7 +61,7 @@ class Forgetting:
         def question(life: str | None) -> tuple[list[str | bytes], list[str | int]]:
             return [*names, *(_total(shard, key, life) for key in keys)], args
 
-        return int(await run(self._acknowledge, question, self._breaker, drains=True))
+        return int(await run(self._acknowledge, question, self._cache, drains=True))
 
 
 def _total(shard: Shard, key: str, life: str | None) -> bytes:

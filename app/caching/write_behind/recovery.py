@@ -59,11 +59,11 @@ class Recovery:
         self, cache: Cache, receipts: Receipts, acceptance: Acceptance, load: Load, observe: ObserveFlow
     ) -> None:
         self._receipts, self._acceptance, self._load, self._observe = receipts, acceptance, load, observe
-        self._breaker = cache.breaker
+        self._cache, self._identity = cache, cache.identity
         self._present = script(cache.redis, "present")
         self._applied: deque[tuple[float, Shard, Receipt]] = deque()
         """Those that the database has, each with the time since when that is known."""
-        self._life = self._breaker.life
+        self._life = self._identity.life
         """The life of Redis, and so the epoch, in which the database had them."""
         self._asked_at = -math.inf
         self._repeating = Repeating("receipts", self._repeat, lambda: None)
@@ -112,7 +112,7 @@ class Recovery:
         # First the stream, then the ledger: an entry leaves the stream only once its batch is in the ledger.
         # This also asks a Redis that is no longer believed: what was accepted there is flushed from there.
         question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.id)])
-        present = await run(self._present, lambda life: question, self._breaker, drains=True)
+        present = await run(self._present, lambda life: question, self._cache, drains=True)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
         if not gone:
             return False
@@ -122,7 +122,7 @@ class Recovery:
             if receipt.id in standing.applied:
                 self._receipts.remove(shard, receipt)
                 self._applied.append((time.monotonic(), shard, receipt))
-            elif self._breaker.writable:  # If not writable, the entry may be pending in the previous Redis.
+            elif self._cache.writable:  # If not writable, the entry may be pending in the previous Redis.
                 if ulid_time(receipt.id) < floor:
                     self._receipts.drop(
                         receipt
@@ -134,7 +134,7 @@ class Recovery:
         """In a new epoch, checks whether the database still has the batches that it had."""
         while self._applied and time.monotonic() - self._applied[0][0] > AGAIN.total_seconds():
             self._receipts.drop(self._applied.popleft()[2])
-        life = self._breaker.life
+        life = self._identity.life
         if life == self._life:
             return
         applied = list(self._applied)

@@ -49,7 +49,7 @@ class Totals:
     """The totals of all keys. Concurrent reads are combined into one call, which runs in `background`."""
 
     def __init__(self, cache: Cache, shards: Sequence[Shard], load: Load, background: Background) -> None:
-        self._redis, self._breaker = cache.redis, cache.breaker
+        self._cache, self._redis, self._identity = cache, cache.redis, cache.identity
         self._load, self._background = load, background
         self._look, self._seed, self._forget = (script(cache.redis, name) for name in ("look", "seed", "forget"))
         self._shards = shards
@@ -66,17 +66,17 @@ class Totals:
     async def forget(self, key: str) -> None:
         """Forgets a total, and voids what readers have seen in order to build it. Raises CacheUnavailable."""
         shard, epoch = self._shards[number(key)], secrets.token_hex(8)
-        await run(self._forget, lambda life: ([shard.epoch, shard.total(key, life)], [epoch]), self._breaker)
+        await run(self._forget, lambda life: ([shard.epoch, shard.total(key, life)], [epoch]), self._cache)
 
     async def _get_all(self, keys: Sequence[str]) -> Sequence[int | None]:
-        if not self._breaker.writable:
-            raise CacheUnavailable(f"Redis is not asked for {ASKED}: {self._breaker.why}.")
-        life = self._breaker.life
+        if not self._cache.writable:
+            raise CacheUnavailable(f"Redis is not asked for {ASKED}: {self._cache.trust.why}.")
+        life = self._identity.life
         try:
             raw: list[Any] = await self._redis.mget([self._shards[number(key)].total(key, life) for key in keys])
         except REDIS_DOWN as error:
             raise unavailable(error, ASKED) from error
-        if life != self._breaker.life:  # These totals are of a life that is over.
+        if life != self._identity.life:  # These totals are of a life that is over.
             return [None] * len(keys)
         return [_number(total) for total in raw]
 
@@ -92,9 +92,9 @@ class Totals:
         raise Behind("The totals change faster than they can be read.")
 
     async def _build(self, shard: Shard, keys: Sequence[str]) -> dict[str, int]:
-        life = self._breaker.life
+        life = self._identity.life
         args = [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *keys]
-        seen = await run(self._look, lambda life: (_names(shard, keys, life), args), self._breaker)
+        seen = await run(self._look, lambda life: (_names(shard, keys, life), args), self._cache)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         epoch, last, batches, found = seen
@@ -111,10 +111,10 @@ class Totals:
                 # have it twice. Nobody reads the totals of the earlier life any more.
                 lives = (round(kept.total_seconds() * 1000) for kept in (TOTAL, NOTHING))
                 seed = (_names(shard, [key], life), [GROUP, epoch, last, base, key, *lives])
-                total = await run(self._seed, lambda _life, seed=seed: seed, self._breaker)  # type: ignore[misc]
+                total = await run(self._seed, lambda _life, seed=seed: seed, self._cache)  # type: ignore[misc]
             if total != b"again":
                 totals[key] = int(total)
-        return totals if life == self._breaker.life else {}
+        return totals if life == self._identity.life else {}
 
 
 def _number(total: bytes | None) -> int | None:

@@ -1,7 +1,7 @@
 """The bench: both stores, opened as the service opens them, and every contestant in its own corner of them.
 
-Our strategies share one breaker and one relay, as the service's resources do. The relay's work is counted separately:
-it costs the same however many strategies share it.
+Our strategies share their trust in Redis and one relay, as the service's resources do. The relay's work is counted
+separately: it costs the same however many strategies share it.
 
 What can go wrong: a store does not answer: `DatabaseUnavailable` or `LabError`.
 """
@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Record, open_redis
+from app.caching import Identity, Record, open_redis
 from app.caching.errors import REDIS_DOWN
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
@@ -54,7 +54,7 @@ class Bench:
     redis: Redis
     """The lab's own client: its traffic is not billed."""
     relay: Costs
-    breaker: Breaker
+    identity: Identity
     connections: int
 
     @asynccontextmanager
@@ -102,17 +102,17 @@ async def open_bench(
         entrance = Entrance(run, stores, pool, regions, ttl=ttl, flushed_url=flushed_url)
         entrants = [await entrance.enter(contestant) for contestant in contestants]
         await stack.enter_async_context((await _relay(run, stores, regions, relayed)).running())
-        yield Bench(entrants, pool, own, relayed, stores.breaker, connections)
+        yield Bench(entrants, pool, own, relayed, stores.identity, connections)
 
 
 async def _relay(run: str, stores: Stores, regions: Regions, costs: Costs) -> Relay:
     redis, database = await stores.redis(costs.traffic, 2), await stores.database(2, costs.count_read)
-    record = Record(redis, f"{PREFIX}{run}:epoch", stores.clock)
+    cache, record = stores.cache(redis), Record(redis, f"{PREFIX}{run}:epoch", stores.clock)
     return Relay(
         Outbox(database),
         {RESOURCE: regions.forget},
-        succession=Succession(Epochs(database), record, redis, stores.breaker, database),
-        breaker=stores.breaker,
+        succession=Succession(Epochs(database), record, cache, database),
+        cache=cache,
         counted=lambda carried, failed: None,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from redis.asyncio import Redis
 
 from app import caching
-from app.caching import Cache, Flusher, Standing
+from app.caching import Flusher, Standing
 from app.lab.comparison.stores import Stores
 from app.lab.ours import WriteBehind
 from app.page_views.parking import Parking
@@ -43,7 +43,7 @@ class CountedViews(WriteBehind):
             asked(len(pages))
             return await of_page_views.load(pages, batches)
 
-        cache = Cache(redis, stores.clock, stores.breaker)
+        cache = stores.cache(redis)
         counters = caching.WriteBehind(cache, name, replace(of_page_views, load=load))
         super().__init__(counters, Flusher(cache, name, of_page_views, redis=waiting_redis), prefix)
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from app.caching import Cache, Lifetimes, Region
+from app.caching import Lifetimes, Region
 from app.coherence.settling import Settling
 from app.lab.comparison.stores import Stores
 from app.lab.ours import Entry, EntryRegion
@@ -30,7 +30,7 @@ class Regions:
         """Adds a region whose keys in Redis begin with `name`, and its rows with `prefix`. An old number is kept for
         `stale`, to serve when a load fails."""
         self._regions[prefix] = region = Region(
-            Cache(redis, self._stores.clock, self._stores.breaker, bulkhead=self._stores.bulkhead),
+            self._stores.cache(redis),
             name,
             Entry,
             lifetimes=Lifetimes(fresh=self._ttl, stale=stale, absent=ABSENT),

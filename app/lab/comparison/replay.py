@@ -53,7 +53,7 @@ class Player:
             Oracle(entrant.strategy.holds, later=entrant.contestant.later),
             Tally(),
         )
-        self._redis, self._breaker = bench.redis, bench.breaker
+        self._redis, self._identity = bench.redis, bench.identity
         self._lru = None if cache_size is None else Lru(cache_size)
         self._value = 0
 
@@ -141,7 +141,7 @@ class Player:
             return f"{name}:{key}"
         if self.entrant.contestant.name == WriteBehind.NAME:
             page = self.entrant.prefix + key
-            return shards(name)[number(page)].total(page, self._breaker.life)
+            return shards(name)[number(page)].total(page, self._identity.life)
         return f"{name}:{{{key}}}"
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Bulkhead, RedisClock, open_redis
+from app.caching import Breaker, Bulkhead, Cache, Identity, RedisClock, Trust, open_redis
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.lab.comparison.traffic import Traffic
@@ -16,11 +16,12 @@ TIMEOUT = timedelta(seconds=10)
 
 
 class Stores:
-    """Opens clients, which are closed with `stack`. All Redis clients share one clock and one breaker."""
+    """Opens clients, which are closed with `stack`. All Redis clients share what this process knows of Redis."""
 
     def __init__(self, endpoints: Endpoints, stack: AsyncExitStack, connections: int) -> None:
         self.endpoints, self.connections = endpoints, connections
-        self.clock, self.breaker, self.bulkhead = RedisClock(), Breaker(), Bulkhead(connections)
+        self.clock, self.trust, self.bulkhead = RedisClock(), Trust(), Bulkhead(connections)
+        self.breaker, self.identity = Breaker(self.trust), Identity(self.trust)
         self._stack = stack
 
     async def redis(
@@ -34,12 +35,16 @@ class Stores:
                 timeout=TIMEOUT + waits,
                 connections=most or self.connections,
                 clock=self.clock,
-                breaker=self.breaker,
+                identity=self.identity,
             )
         )
         if traffic is not None:
             traffic.meter(client)
         return client
+
+    def cache(self, redis: Redis) -> Cache:
+        """Returns the cache over one of the clients."""
+        return Cache(redis, self.clock, self.trust, self.breaker, self.identity, bulkhead=self.bulkhead)
 
     async def database(self, most: int, counted: Callable[[str], None], url: str | None = None) -> Database:
         """Opens at most `most` connections, to `url` or to the default address. `counted` is called for each

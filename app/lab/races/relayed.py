@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Cache, CacheUnavailable, Lifetimes, RedisClock, Region
+from app.caching import Breaker, Cache, CacheUnavailable, Identity, Lifetimes, RedisClock, Region, Trust
 from app.caching.moment import NEVER
 from app.lab.ours import Entry, EntryRegion, MakeOfValues
 from app.lab.races.stepped_table import SteppedTable
@@ -58,12 +58,13 @@ class Relayed:
         return self._strategy.running()
 
 
-def trusting() -> Breaker:
-    """Returns a breaker that always trusts Redis."""
-    breaker = Breaker()
+def trusting(redis: Redis) -> Cache:
+    """Returns a cache that always trusts Redis."""
+    trust = Trust()
+    breaker = Breaker(trust)
     breaker.reachable = True
-    breaker.close(breaker.losses, NEVER)
-    return breaker
+    trust.grant(trust.losses, NEVER)
+    return Cache(redis, RedisClock(), trust, breaker, Identity(trust))
 
 
 def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> EntryRegion:
@@ -80,7 +81,7 @@ def _region(redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> E
                 continue
 
     region = Region(
-        Cache(redis, RedisClock(), trusting()),
+        trusting(redis),
         prefix,
         Entry,
         lifetimes=Lifetimes(fresh=ttl, stale=timedelta(0), absent=ttl),

@@ -12,7 +12,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from app import caching
-from app.caching import Batch, Cache, Cap, Flusher, Pending, RedisClock, Standing, Target, TargetUnavailable
+from app.caching import Batch, Cap, Flusher, Pending, Standing, Target, TargetUnavailable
 from app.lab.ours import WriteBehind
 from app.lab.races.relayed import trusting
 from app.lab.races.stepped_table import SteppedTable
@@ -23,7 +23,7 @@ class SteppedWriteBehind(WriteBehind):
 
     def __init__(self, redis: Redis, table: SteppedTable, prefix: str, ttl: timedelta) -> None:
         self._table = table
-        cache, target = Cache(redis, RedisClock(), trusting()), Target(self._load, self._apply, self._salvage)
+        cache, target = trusting(redis), Target(self._load, self._apply, self._salvage)
         counters = caching.WriteBehind(cache, prefix, target, cap=Cap(entries=1000, bytes=2**20))
         # Opened without the receipts that its `async with` starts: the races do not cover data loss in Redis.
         counters._background.open()

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from redis.asyncio import Redis
 
-from app.caching import Breaker, RedisClock
+from app.caching import Cache
 from app.caching.write_behind import gathering
 from app.database import Database
 from app.embedded import Endpoints
@@ -20,9 +19,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def views(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database, impatient: None
-) -> AsyncIterator[Views]:
+async def views(endpoints: Endpoints, opened: Cache, database: Database, impatient: None) -> AsyncIterator[Views]:
     """Page views. Only the test runs the flusher and checks the receipts."""
-    async with open_views(endpoints, redis, clock, breaker, database) as views:
+    async with open_views(endpoints, opened, database) as views:
         yield views

@@ -221,7 +221,7 @@ async def test_an_idempotency_key_counts_once_per_page_within_and_across_batches
 async def test_a_batch_that_overflows_one_total_changes_nothing(
     views: Views, redis: Redis, accepted: list[Accepted]
 ) -> None:
-    await redis.set(HOME.total("home", views.breaker.run), FULL)
+    await redis.set(HOME.total("home", views.cache.identity.run), FULL)
     before = await redis.dbsize()
     with pytest.raises(TotalOverflow, match="home"):
         await accept(views, new_batch(("news", 1, "click-1"), ("home", 1, "click-1")))
@@ -284,7 +284,7 @@ async def test_an_addition_extends_a_total_and_a_doubtful_total_is_dropped(
 ) -> None:
     """A batch is accepted, and its answer is lost · Redis loses the batch, but not the total · the batch comes again"""
     assert await views.total() == 0
-    total = HOME.total("home", views.breaker.run)
+    total = HOME.total("home", views.cache.identity.run)
     await redis.pexpire(total, 5_000)
     offered = new_batch(("home", 2, None))
     assert await accept(views, offered) == [2]

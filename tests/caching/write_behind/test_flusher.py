@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, Flow, RedisClock, TargetUnavailable
+from app.caching import Cache, Flow, TargetUnavailable
 from app.caching.write_behind import flusher, gathering
 from app.caching.write_behind.shard import GROUP
 from app.database import open_database
@@ -49,13 +49,11 @@ async def sql(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def views_over(
-    endpoints: Endpoints, url: str, redis: Redis, clock: RedisClock, breaker: Breaker, timeout: timedelta
-) -> AsyncIterator[Views]:
+async def views_over(endpoints: Endpoints, url: str, cache: Cache, timeout: timedelta) -> AsyncIterator[Views]:
     """Opens page views whose Postgres is at `url`, and must answer within `timeout`."""
     async with (
         open_database(url, connections=2, timeout=timeout, within=timeout, counted=lambda resource: None) as database,
-        open_views(endpoints, redis, clock, breaker, database) as views,
+        open_views(endpoints, cache, database) as views,
     ):
         yield views
 
@@ -67,11 +65,9 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 
 
 @pytest.fixture
-async def wired(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, wire: PostgresWire, impatient: None
-) -> AsyncIterator[Views]:
+async def wired(endpoints: Endpoints, opened: Cache, wire: PostgresWire, impatient: None) -> AsyncIterator[Views]:
     """Page views whose Postgres is behind the wire."""
-    async with views_over(endpoints, wire.url, redis, clock, breaker, timedelta(seconds=10)) as views:
+    async with views_over(endpoints, wire.url, opened, timedelta(seconds=10)) as views:
         yield views
         wire.heal()
 

@@ -30,7 +30,7 @@ async def kept(redis: Redis, views: Views) -> str:
         left = await redis.pttl(name)
         life = "" if left < 0 else f" for {timedelta(minutes=round(left / 60_000))}"
         lines.append(f"{name.decode()} {kind.decode()}{life}: {await value(redis, name, kind)}")
-    text = "\n".join(lines).replace(str(views.breaker.run), "<life>")
+    text = "\n".join(lines).replace(str(views.cache.identity.run), "<life>")
     text = re.sub(r"\b\d{13}-\d+\b", "<id of the entry>", text)
     return re.sub(r"(:epoch string: b')\w{16}", r"\1<epoch>", text)
 

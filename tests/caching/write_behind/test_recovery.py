@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching import BacklogFull, Breaker, CacheUnavailable, Cap, Flow, RedisClock, TargetUnavailable, WriteBehind
+from app.caching import BacklogFull, Cache, CacheUnavailable, Cap, Flow, TargetUnavailable, WriteBehind
 from app.caching.write_behind import receipts, recovery
 from app.caching.write_behind.shard import GROUP, number
 from app.database import open_database
@@ -34,15 +34,13 @@ async def wire(endpoints: Endpoints) -> AsyncIterator[PostgresWire]:
 
 
 @pytest.fixture
-async def wired(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, wire: PostgresWire, impatient: None
-) -> AsyncIterator[Views]:
+async def wired(endpoints: Endpoints, opened: Cache, wire: PostgresWire, impatient: None) -> AsyncIterator[Views]:
     """Page views whose Postgres is behind the wire."""
     async with (
         open_database(
             wire.url, connections=4, timeout=timedelta(seconds=10), counted=lambda resource: None
         ) as database,
-        open_views(endpoints, redis, clock, breaker, database) as views,
+        open_views(endpoints, opened, database) as views,
     ):
         yield views
         wire.heal()
@@ -345,7 +343,7 @@ async def test_views_of_a_page_that_has_become_full_are_counted_as_lost(
     monkeypatch.setattr(recovery, "IN_HAND", NOTHING)
     await views.counters.add("home", 5)
     await redis.flushall()
-    await redis.set(HOME.total("home", views.breaker.run), FULL)
+    await redis.set(HOME.total("home", views.cache.identity.run), FULL)
     await views.check()
     assert (views.counters.receipts.amount, views.counters.receipts._bytes) == (5, 0)
     await views.check()

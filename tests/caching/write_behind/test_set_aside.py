@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import Breaker, NotDone, RedisClock, made_at
+from app.caching import Cache, NotDone, made_at
 from app.caching.write_behind import gathering, set_aside
 from app.caching.write_behind.flusher import Flusher
 from app.caching.write_behind.shard import GROUP
@@ -92,16 +92,15 @@ async def test_an_entry_that_is_not_counted_holds_up_no_other_entry(
 
 async def test_entries_of_a_locked_partition_of_the_ledger_hold_up_no_others(
     endpoints: Endpoints,
+    opened: Cache,
     redis: Redis,
-    clock: RedisClock,
-    breaker: Breaker,
     sql: asyncpg.Connection,
     patient: None,
     impatient: None,
 ) -> None:
     """Somebody has locked one partition for maintenance. Postgres itself cancels statements that wait for it."""
     old = batch_of(timedelta(hours=3))
-    async with views_over(endpoints, endpoints.database_url, redis, clock, breaker, timedelta(seconds=1)) as views:
+    async with views_over(endpoints, endpoints.database_url, opened, timedelta(seconds=1)) as views:
         await views.store.apply([Counted(batch_of(timedelta(hours=3)), made_at(old), {"home": 1})])
         await redis.xadd(HOME.stream, {"batch": old, "deltas": '{"home": 5}', "views": 5})
         await wait(redis, {"home": 2}, {"home": 2})

@@ -28,7 +28,7 @@ async def test_an_addition_to_an_uncached_key_needs_no_database_and_creates_no_t
     await sql.execute("INSERT INTO page_views VALUES ('home', 100)")
     views.before.clear()  # The database does not answer.
     assert await views.counters.add("home", 1) is None
-    assert await redis.get(HOME.total("home", views.breaker.run)) is None
+    assert await redis.get(HOME.total("home", views.cache.identity.run)) is None
     views.before.set()
     assert await views.total() == 101
     assert await views.counters.add("home", 2) == 103
@@ -38,7 +38,7 @@ async def test_a_total_includes_what_is_pending(views: Views, redis: Redis, sql:
     """C2. A total that is read anew from the database alone would lack what is pending, and decrease."""
     await views.counters.add("home", 5)
     assert await views.total() == 5
-    await redis.delete(HOME.total("home", views.breaker.run))
+    await redis.delete(HOME.total("home", views.cache.identity.run))
     assert await views.total() == 5
     assert await stored(sql) == 0
     await views.flusher.round()
@@ -50,7 +50,7 @@ async def test_a_committed_batch_without_an_acknowledgement_is_not_counted_twice
     """C3. The flusher commits · it dies · the total is evicted · a read adds the database and the pending entries"""
     await views.counters.add("home", 8)
     await views.commit_without_acknowledging()
-    await redis.delete(HOME.total("home", views.breaker.run))
+    await redis.delete(HOME.total("home", views.cache.identity.run))
     assert await views.total() == 8
     await views.flusher.round()
     assert await views.total() == 8
@@ -157,7 +157,7 @@ async def test_reads_of_keys_without_additions_leave_nothing_lasting_behind(view
     kept = {key: await redis.pttl(key) async for key in redis.scan_iter("*") if key not in before}
     short = {key for key, left in kept.items() if left != -1 and left <= totals.NOTHING / timedelta(milliseconds=1)}
     assert len(short) == 40
-    home = HOME.total("home", views.breaker.run).encode()
+    home = HOME.total("home", views.cache.identity.run).encode()
     assert kept[home] > TOTAL / timedelta(milliseconds=1) / 2
     assert max(len(key) for key in kept.keys() - short) < 100
 
@@ -180,7 +180,7 @@ async def test_a_corrupt_total_is_rebuilt_and_does_not_affect_the_others(
     await views.counters.add_many(dict.fromkeys(["home", *pages], 1))
 
     async def spoil() -> None:
-        total = HOME.total("home", views.breaker.run)
+        total = HOME.total("home", views.cache.identity.run)
         await redis.delete(total)
         await (redis.hset(total, "many", "1") if rot is None else redis.set(total, rot))
 

@@ -6,6 +6,7 @@ to C5 and C7 are the rules of totals (`test_totals.py`).
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +18,9 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from app.caching import (
     BacklogFull,
     Batch,
-    Breaker,
     Cache,
     CacheUnavailable,
     Cap,
-    RedisClock,
     WriteBehind,
     made_at,
     open_redis,
@@ -126,10 +125,10 @@ async def test_an_entry_that_is_no_batch_becomes_a_dead_letter(
     assert (letter["reason"], letter["deliveries"]) == ("It is no batch.", 1)
 
 
-async def test_without_redis_nothing_is_accepted(clock: RedisClock, breaker: Breaker, views: Views) -> None:
+async def test_without_redis_nothing_is_accepted(opened: Cache, views: Views) -> None:
     async with (
         open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere,
-        WriteBehind(Cache(nowhere, clock, breaker), "views", views.target) as counters,
+        WriteBehind(replace(opened, redis=nowhere), "views", views.target) as counters,
     ):
         for question in (
             counters.add("home", 1),

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -13,7 +14,6 @@ from redis.asyncio import Redis
 
 from app.caching import (
     Batch,
-    Breaker,
     Cache,
     Flow,
     Flusher,
@@ -55,7 +55,7 @@ class Views:
     """A process that accepts page views and one that flushes them. There is a gate before and after each answer of the
     database, and one before each flush. A flush can die after its COMMIT, and so can a salvage."""
 
-    def __init__(self, redis: Redis, waiting: Redis, clock: RedisClock, breaker: Breaker, database: Database) -> None:
+    def __init__(self, cache: Cache, waiting: Redis, database: Database) -> None:
         self.store = PageViewStore(database)
         self.dies_after_commit = self.dies_after_salvage = False
         self.before, self.behind = asyncio.Event(), asyncio.Event()
@@ -65,18 +65,16 @@ class Views:
         self.flow: Counter[Flow] = Counter()
         self.flushes: list[int] = []
         """The number of batches in each flush."""
-        self.cache, self.breaker = Cache(redis, clock, breaker), breaker
+        self.cache = cache
         self._of_store = target(self.store, self.store)
         self.target = Target(self.load, self.flush, self.salvage)
         self.counters = Unwatched(self.cache, "views", self.target, observe=self.observe)
-        self.waiting = waiting
-        self._stores = redis, waiting, clock, breaker, database
+        self.waiting, self._database = waiting, database
         self.flusher = self.new_flusher()
 
     def another(self, clock: RedisClock | None = None) -> Self:
         """Returns another process with the same stores, and perhaps another copy of Redis' clock."""
-        redis, waiting, own, breaker, database = self._stores
-        other = type(self)(redis, waiting, clock or own, breaker, database)
+        other = type(self)(replace(self.cache, clock=clock or self.cache.clock), self.waiting, self._database)
         other.counters._background.open()
         return other
 
@@ -144,12 +142,10 @@ class Views:
 
 
 @asynccontextmanager
-async def open_views(
-    endpoints: Endpoints, redis: Redis, clock: RedisClock, breaker: Breaker, database: Database
-) -> AsyncIterator[Views]:
+async def open_views(endpoints: Endpoints, cache: Cache, database: Database) -> AsyncIterator[Views]:
     """Opens page views over real servers. Only the test runs the flusher and checks the receipts."""
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=4) as waiting:
-        views = Views(redis, waiting, clock, breaker, database)
+        views = Views(cache, waiting, database)
         async with views.counters:
             await views.flusher.round()  # It creates the groups.
             yield views

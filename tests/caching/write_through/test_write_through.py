@@ -6,6 +6,7 @@ statements; the writer takes the lease over; a load without the lock is neither 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -13,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from app.caching import Breaker, Cache, CacheUnavailable, Locked, Outcome, RedisClock, Region, WriteThrough, open_redis
+from app.caching import Cache, CacheUnavailable, Locked, Outcome, Region, WriteThrough, open_redis
 from app.database import open_database
 from app.embedded import Endpoints
 from app.errors import OutcomeUnknown
@@ -57,13 +58,13 @@ async def test_a_write_is_in_both_stores_when_it_is_answered(inventory: Inventor
 
 
 async def test_without_redis_nothing_is_saved(
-    inventory: Inventory, load: Load, store: StockStore, clock: RedisClock, breaker: Breaker
+    inventory: Inventory, load: Load, store: StockStore, opened: Cache
 ) -> None:
     """L1. A's connection to Redis is down · A commits anyway, and answers · R on B hits the old value."""
     await inventory.put("A", Setting(30))
     async with open_redis("unix:///nowhere/redis.sock", timeout=timedelta(seconds=1), connections=1) as nowhere:
         region: Region[str, Stock] = Region(
-            Cache(nowhere, clock, breaker),
+            replace(opened, redis=nowhere),
             "stock",
             Stock,
             lifetimes=LIFETIMES,

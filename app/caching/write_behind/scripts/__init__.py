@@ -6,7 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from ...breaker import Breaker
+from ...cache import Cache
 from ...errors import REDIS_DOWN, CacheUnavailable
 from ...scripts import Script
 from ...scripts import script as script_of
@@ -26,30 +26,30 @@ Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
 """Returns the keys and the args of a script for one life of Redis."""
 
 
-async def run(script: Script, question: Question, breaker: Breaker, *, drains: bool = False) -> Any:
+async def run(script: Script, question: Question, cache: Cache, *, drains: bool = False) -> Any:
     """Returns the answer of a script that may run again without harm. The call is repeated if its answer was lost, or
     if it was meant for a life of Redis that is over. With `drains`, it is also sent to a Redis that is no longer the
     one to believe.
 
     Raises CacheUnavailable after `ATTEMPTS`, or at once if Redis is known not to answer.
     """
-    (answer,) = await run_all(script, [question], breaker, drains=drains)
+    (answer,) = await run_all(script, [question], cache, drains=drains)
     if isinstance(answer, CacheUnavailable):
         raise answer
     return answer
 
 
 async def run_all(
-    script: Script, questions: Sequence[Question], breaker: Breaker, *, drains: bool = False
+    script: Script, questions: Sequence[Question], cache: Cache, *, drains: bool = False
 ) -> Sequence[Any]:
     """Does the same for many questions in one round trip. CacheUnavailable takes the place of a missing answer."""
     answers: list[Any] = [None] * len(questions)
     waiting = list(range(len(questions)))
-    why = f"Redis is not asked for {ASKED}: {breaker.why}"
+    why = f"Redis is not asked for {ASKED}: {cache.trust.why}"
     for _attempt in range(ATTEMPTS):
-        if not waiting or not (breaker.reachable if drains else breaker.writable):
+        if not waiting or not (cache.breaker.reachable if drains else cache.writable):
             break
-        life = breaker.life
+        life = cache.identity.life
         asked = [questions[place](life) for place in waiting]
         again = []
         for place, answer in zip(waiting, await _ask(script, asked), strict=True):
@@ -59,7 +59,7 @@ async def run_all(
                 again.append(place)
             elif isinstance(answer, BaseException):
                 raise answer
-            elif life != breaker.life:
+            elif life != cache.identity.life:
                 why = "Redis has restarted, or another one is believed"
                 again.append(place)
         waiting = again
