@@ -199,7 +199,14 @@ async def ledger(sql: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+def patient_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a poll may take longer than trust lasts. Then reads would bypass the cache for a moment."""
+    monkeypatch.setattr("app.caching.trust.TRUST", timedelta(seconds=10))
+    monkeypatch.setattr("app.coherence.relay.PATIENCE", timedelta(seconds=5))
+
+
+@pytest.fixture
+async def app(settings: Settings, patient_relay: None) -> AsyncIterator[FastAPI]:
     """The application in this process, which has begun, and believes its Redis: a busy machine takes a while."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
