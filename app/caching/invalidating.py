@@ -10,6 +10,7 @@ Then nothing is invalidated here. A relay invalidates it; without one, call `inv
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from inspect import isawaitable
 from typing import Any, Generic, TypeVar
 
 from .errors import NotInvalidated
@@ -37,6 +38,8 @@ class Invalidating(Generic[K, V]):
         Raises what `save` raises. Raises NotInvalidated, which has the result, if the write is committed but its
         invalidation failed (without a relay), or if `changed` failed to say what to invalidate.
         """
+        if not isawaitable(save):
+            raise TypeError(f"`write` takes the call of an async function, as in write(rename(7), …), not {save!r}.")
         return await self._region.finish(self._write(save, changed))
 
     async def invalidate(self, key: K, version: int) -> None:
@@ -48,18 +51,25 @@ class Invalidating(Generic[K, V]):
         result = await save
         failed: Exception | None = None
         try:
-            for key, version in changed(result).items():
-                try:
-                    await self.invalidate(key, version)
-                except (NotInvalidated, ValueError, TypeError) as error:  # The other keys are invalidated nevertheless.
-                    failed = error
+            versions = dict(changed(result))
         except Exception as error:  # noqa: BLE001  # Whatever `changed` raises, the write is already committed.
-            failed = error
+            versions, failed = {}, error
+        for key, version in versions.items():
+            try:
+                await self.invalidate(key, version)
+            except Exception as error:  # noqa: BLE001  # The other keys are invalidated nevertheless.
+                failed = error
         if failed is None:
             return result
         if not isinstance(failed, NotInvalidated):
             logger.error("A write is committed, but not everything it changed was invalidated: %r", failed)
-            cause, failed = failed, NotInvalidated(f"The write is committed but not invalidated: {failed!r}.")
+            cause, failed = (
+                failed,
+                NotInvalidated(
+                    f"The write is committed but not invalidated: {failed!r}. What names the changed keys must return "
+                    f"{{key: version}} for {result!r:.100}. Without a relay nothing retries it: call `invalidate`."
+                ),
+            )
             failed.__cause__ = cause
         failed.result = result
         raise failed

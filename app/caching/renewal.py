@@ -72,7 +72,9 @@ class Renewal:
         if version >= self._owed.get((region, key), (version,))[0]:
             self._owed[region, key] = version, invalidate
         self._trust.lose("an invalidation failed")
-        return NotInvalidated(f"The invalidation of {region} {key} failed; it is retried.")
+        return NotInvalidated(
+            f"The write of {region} {key} is committed, so do not repeat it. Its invalidation failed, and is retried."
+        )
 
     async def renew(self) -> timedelta:
         """Makes one round, and returns the time until the next one. Raises CacheUnavailable."""

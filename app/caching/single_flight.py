@@ -165,7 +165,9 @@ class SingleFlight(Generic[K, V]):
     async def _until(self, deadline: float, task: asyncio.Future[T], key: K) -> T:
         # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
-        if not done or self._region.closing:
+        if self._region.closing:
+            raise LoadTimeout(f"The region of {key!r} is closed: use it within its `async with`.")
+        if not done:
             raise LoadTimeout(f"A load of {key!r} was not done within {PATIENCE.total_seconds():g} s.")
         return task.result()
 

@@ -24,6 +24,10 @@ class Stamp(Generic[V]):
 
     def __init__(self, type_: type[V], identity: Identity) -> None:
         """Raises TypeError for a type without a version: nothing would show which of two values is newer."""
+        if not hasattr(type_, "model_json_schema"):
+            raise TypeError(
+                f"{getattr(type_, '__name__', type_)} must be a pydantic BaseModel: a value is stored as JSON."
+            )
         if "version" not in getattr(type_, "model_fields", {}) and not hasattr(type_, "version"):
             raise TypeError(
                 f"{type_.__name__} has no field `version`. Give it an int that the database raises with each change of "

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
@@ -85,7 +86,7 @@ async def test_a_failed_invalidation_raises_and_is_retried(endpoints: Endpoints,
         await writer.get(1, source.get)
         source.rows[1] = Thing(name="new", version=2)
         wire.refuse()
-        with pytest.raises(NotInvalidated, match="The invalidation of things 1 failed"):
+        with pytest.raises(NotInvalidated, match="The write of things 1 is committed, so do not repeat it. Its invalidation failed"):
             await writer.invalidate(1, 2)
         value = await writer.get(1, source.get)
         assert (value.value, value.outcome) == (source.rows[1], Outcome.BYPASSED), "It reads what it has written."
@@ -214,6 +215,33 @@ async def test_a_region_of_a_relayed_cache_requires_settled(endpoints: Endpoints
     async with open_cache(endpoints.redis_url, timeout=A_WHILE, relayed=True) as opened:
         with pytest.raises(TypeError, match="The cache of things is relayed: name `settled`, or open it without"):
             Region[int, Thing](opened, "things", Thing)
+
+
+async def test_a_type_that_is_no_model_is_refused(endpoints: Endpoints, redis: Redis) -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        version: int
+
+    async with open_cache(endpoints.redis_url, timeout=A_WHILE) as opened:
+        with pytest.raises(TypeError, match="Plain must be a pydantic BaseModel"):
+            Region(opened, "things", Plain)  # type: ignore[type-var]
+
+
+async def test_values_do_not_overwrite_a_stream_of_the_same_name(endpoints: Endpoints, redis: Redis) -> None:
+    """Counters of that name are open in another process: what is pending in them may not be lost."""
+    name = "things:{1}"
+    await redis.xadd(name, {"batch": "pending"})
+    async with (
+        open_cache(endpoints.redis_url, timeout=A_WHILE) as opened,
+        Region[int, Thing](opened, "things", Thing) as region,
+    ):
+        source = Source()
+        source.rows[1] = Thing(name="kettle", version=1)
+        for _ in range(2):
+            assert (await CacheAside(region).get(1, source.get)).value == source.rows[1]
+        await region.invalidate(1, 2)
+        await region.revoke(1, "writer-1")
+    assert await redis.xlen(name) == 1
 
 
 async def test_a_type_without_a_version_is_refused(endpoints: Endpoints, redis: Redis) -> None:

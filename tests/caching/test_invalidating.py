@@ -1,6 +1,7 @@
 """`write`: a change that cannot forget to invalidate."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import cast
 
 import pytest
@@ -126,3 +127,11 @@ async def test_a_mistake_in_the_changed_keys_raises_an_error_that_carries_the_re
     assert "A write is committed, but not everything it changed was invalidated" in caplog.text
     if mistake != "changed fails":
         assert (await cache.get(2, source.get)).value == NEW
+
+
+@pytest.mark.parametrize("save", [lambda: None, "rename"], ids=["a function", "a text"])
+async def test_a_write_that_is_not_the_call_of_an_async_function_is_refused(
+    region: Region[int, Thing], save: object
+) -> None:
+    with pytest.raises(TypeError, match="`write` takes the call of an async function"):
+        await CacheAside(region).write(cast("Coroutine[None, None, None]", save), lambda _result: {})

@@ -12,7 +12,7 @@ for i = 0, #KEYS / 3 - 1 do
   -- DELETE and an INSERT of one key, a sequence does not follow the order of commits: the row inserted last may have
   -- drawn the lowest version, and neither "there is no row" nor a row from before the DELETE may survive.
   if version ~= known then
-    if tonumber(string.match(kept or '', '^%S+ (%d+) ') or 0) ~= version then redis.call('DEL', value) end
+    if kept and tonumber(string.match(kept, '^%S+ (%d+) ') or 0) ~= version then redis.call('DEL', value) end
     redis.call('DEL', lease)
     redis.call('SET', floor, string.format('%s %.0f', ARGV[2], math.max(version, known)), 'PX', ARGV[1])
     new = new + 1

@@ -2,5 +2,6 @@
 -- value, and no load in flight may fill it.
 -- KEYS    value, lease
 -- ARGV    the writer's token, lease in ms
-redis.call('DEL', KEYS[1])
+-- A stream has what is pending in counters of the same name.
+if redis.call('TYPE', KEYS[1]).ok ~= 'stream' then redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
