@@ -1,4 +1,4 @@
-"""Totals are exact, include what is pending, and never decrease.
+"""Totals are exact, include what is pending, and never decrease, except by dead letters.
 
 The rules are C1 to C5, and C7: an addition needs no total of its key; a total includes what is pending; pending batches
 are checked against the ledger; an acknowledgement begins a new generation; a seed knows of deliveries; entries that are
