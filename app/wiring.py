@@ -1,4 +1,4 @@
-"""The one place that decides how each resource is cached, and for how long.
+"""The one file that decides how each resource is cached, and for how long.
 
     users       cache-aside     the service queries cache and database, and invalidates after a write
     products    read-through    the cache loads values itself; the service invalidates after a write

@@ -169,7 +169,7 @@ async def test_views_accepted_by_the_previous_version_count_once_while_both_vers
                 async with redis.pipeline() as pipeline:
                     pipeline.xack(home.stream, GROUP, id_)
                     pipeline.xdel(home.stream, id_)
-                    pipeline.set(home.epoch, "f" * 16)
+                    pipeline.set(home.generation, "f" * 16)
                     pipeline.decrby(home.backlog, int(in_hand[b"views"]))
                     pipeline.decrby(home.bytes, len(in_hand[b"deltas"]))
                     pipeline.xadd(home.stream, more)

@@ -41,8 +41,8 @@ class Asking:
     async def tell(self, call: Callable[[], Awaitable[None]]) -> None:
         """Makes a call that counts only if the same Redis is believed before and after it:
 
-        A believes R1, and invalidates there    B finds that R2 is the one, fills it with the old value, and believes it
-        R1 has answered; A must not answer, because no reader asks R1 any more
+        A believes X, and invalidates there     B finds that Y is the one, fills it with the old value, and believes it
+        X has answered; A must not answer, because no reader asks X any more
         """
         losses, life = self._trust.losses, self._cache.identity.life
         if not self._trust.lost:

@@ -1,10 +1,12 @@
 """Detects that Redis does not answer, and that it answers again.
 
-    closed    Redis answers
-    open      some calls in a row have failed, or a probe has: trust is lost (`trust.py`), and calls fail without being
-              sent
+    reachable      Redis answers
+    unreachable    some calls in a row have failed, or a probe has: trust is lost (`trust.py`), and calls fail without
+                   being sent
 
-A probe that is answered closes the breaker. It does not restore trust: that Redis answers does not say what it knows.
+A probe that is answered makes Redis reachable again. It does not restore trust: that Redis answers does not say what it
+knows. The breaker of logs and metrics is open while trust is lost, for this reason or another, and closes when trust is
+granted.
 
 (Nygard, "Release It!".)
 
@@ -26,12 +28,13 @@ from .words import said, unavailable
 T = TypeVar("T")
 
 FAILURES, FAILING = 3, timedelta(milliseconds=100)
-"""How many calls must fail, and for how long, without a success in between, before the breaker opens. A few connections
-may break at one moment although Redis still answers."""
+"""How many calls must fail, and for how long, without a success in between, before Redis is unreachable. A few
+connections may break at one moment although Redis still answers."""
 
 
 class Breaker:
-    """Whether Redis answers this process. It starts open: a probe has to close it. `trust` is lost when it opens."""
+    """Whether Redis answers this process. It starts unreachable: a probe has to be answered. `trust` is lost when Redis
+    becomes unreachable."""
 
     def __init__(self, trust: Trust) -> None:
         self.reachable = False
@@ -43,7 +46,7 @@ class Breaker:
         self._failing_since = 0.0
 
     async def probe(self, redis: Redis, ask: Callable[[], Awaitable[T]]) -> T:
-        """Returns what Redis answers to `ask`. If it does not answer, opens the breaker and raises CacheUnavailable."""
+        """Returns what Redis answers to `ask`. If it does not answer, trust is lost. Raises CacheUnavailable."""
         if self._trust.lost:
             # Older connections may lead to a Redis that was replaced meanwhile, or nowhere.
             await redis.connection_pool.disconnect(inuse_connections=False)

@@ -7,7 +7,8 @@ Use it when the application knows best how to read: one key may need several que
 times. It is the default. If the `load` is always the same, `ReadThrough` expresses it better.
 
 What can go wrong: a write bypasses `write`, for example in plain SQL. (Here, database triggers feed a relay that sees
-every write.) Without Redis, reads query the database, a few at a time, and an invalidation takes up to half a second.
+every write.) Without Redis, reads query the database, a few at a time. With a relay, a write then waits until nobody
+believes the old value; without one, it raises `NotInvalidated`.
 """
 
 from collections.abc import Awaitable, Callable

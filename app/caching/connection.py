@@ -58,8 +58,8 @@ class Pool(BlockingConnectionPool):
 
     It does not hand out a connection to another run of Redis than the one met last:
 
-        the name now resolves to R2         old connections to R1 live on
-        W invalidates on R2, and answers    R would hit the old value on R1
+        the name now resolves to Y          old connections to X live on
+        W invalidates on Y, and answers     R would hit the old value on X
     """
 
     identity: Identity | None = None

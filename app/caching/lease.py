@@ -1,4 +1,4 @@
-"""A lease on a missing key, and the result of the load under it.
+"""A lease: the right to fill one key. And the result of the load under it.
 
 lookup: Lease → (the database) → Loaded → fill: Fill
 """
@@ -21,8 +21,8 @@ WRITER = "writer-"
 
 @dataclass(frozen=True, slots=True)
 class Lease(Generic[V]):
-    """A lease on a missing key: the holder of `token` loads it. `granted` says that this process holds it. `old` is the
-    stale value, which is an answer only if the load fails."""
+    """The lease of a key that has no fresh value: the holder of `token` loads and fills it. `granted` says that this
+    process holds it. `old` is the stale value, which is an answer only if the load fails."""
 
     token: str
     granted: bool
@@ -53,8 +53,8 @@ class Loaded(Generic[K]):
 
 
 class Fill(StrEnum):
-    """The result of a fill. With STORED and BELOW (the floor is higher), the lease held to the end. With LOST, it did
-    not. With UNKNOWN, Redis did not answer."""
+    """The result of a fill. With STORED and BELOW (the floor is higher: the row is not cached), the lease held to the
+    end. With LOST, it did not. With UNKNOWN, Redis did not answer."""
 
     STORED = "stored"
     BELOW = "below"

@@ -7,7 +7,7 @@ Use it when many places read the same thing: the loading code is in one place, a
 query. Avoid it when a key needs more than one query, or when a load has side effects.
 
 What can go wrong: as with cache-aside, a write bypasses `write`. Without Redis, reads query the database, a few at a
-time, and an invalidation takes up to half a second.
+time. With a relay, a write then waits until nobody believes the old value; without one, it raises `NotInvalidated`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

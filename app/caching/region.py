@@ -5,9 +5,8 @@
     orders:{42}:floor   "<life> <version>", the newest version known to be invalidated
 
 The braces are a hash tag: in a cluster, the three keys of a value share a slot, so one script can use them. `stamp.py`
-decides by the first word of a value whether to believe it.
-
-The absence of a row is cached too, as version 0 without JSON, for a short time. Any invalidation removes it.
+decides by the first word of a value whether to believe it. The absence of a row is cached too, as version 0 without
+JSON, for a short time. Any invalidation removes it.
 
 What can go wrong: nearly every method raises `CacheUnavailable` if Redis does not answer or may not be believed
 (`trust.py`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
@@ -34,16 +33,15 @@ from .scripts import script
 from .stamp import Stamp, checked
 
 FLOOR = timedelta(seconds=10)
-"""Lifetime of a floor. It exceeds `LEASE`, so a fill always meets the floor that was set during its load. A longer one
-would keep a row uncached that was deleted and created again with a lower version."""
+"""Lifetime of a floor. It exceeds `LEASE`, so a load from a lagging replica that begins just after an invalidation
+meets its floor, and a repetition of the invalidation does nothing. (A load that began before has lost its lease.) A
+longer one would keep a row uncached that was deleted and created again with a lower version."""
 NO_TIME = timedelta(0)
 
 
 class Region(Background, Generic[K, V]):
-    """The values of one type under one name, with their leases and floors.
-
-    Use it within `async with`: the end waits for loads in flight, so both stores can be closed after it.
-    """
+    """The values of one type under one name, with their leases and floors. Use it within `async with`: the end waits
+    for loads in flight, so both stores can be closed after it."""
 
     def __init__(
         self,
@@ -92,7 +90,9 @@ class Region(Background, Generic[K, V]):
         return list(found)
 
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
-        """Returns the value, or the lease of its load. All calls in one tick share one answer, and a granted lease."""
+        """Returns the value, or the lease of its load. All calls in one tick share one answer, and a granted lease. It
+        does not ask for trust again: `find` did after the read began, which must see only what was answered before.
+        """
         return await self._lookups.ask(key)
 
     async def claim(self, key: K) -> str | None:
@@ -151,14 +151,14 @@ class Region(Background, Generic[K, V]):
         await self._release_all([key], token)
 
     async def invalidate(self, key: K, version: int) -> None:
-        """Removes a value that is not of the committed `version`, and voids the load in flight.
-
-        With a relay, it never raises. If Redis cannot be reached, it returns once nobody reads the old value:
+        """Removes a value that is not of the committed `version`, and voids the load in flight. If Redis cannot be
+        reached, and there is a relay, it returns once nobody reads the old value as a verified one:
 
             A commits, cannot reach Redis, and would answer at once
                                                 R on B, which reaches Redis, would start then and hit the old value
 
-        Without a relay, it then raises NotInvalidated, and the invalidation is retried in the background.
+        Without a relay, it then raises NotInvalidated, and the invalidation is retried in the background. Raises
+        TypeError for a version that is not an int.
         """
         try:
             await self._asking.tell(lambda: self.try_invalidate(key, version))

@@ -10,6 +10,7 @@ What is weaker than with a relay:
     a failed invalidation is retried by this process alone: until then, others may read the old value; if this process
     dies first, they may read it until the entry expires
     a Redis that does not report restarts (no INFO) may bring back invalidated values
+    nobody notices that the database was restored, or created anew: old values stay until they expire
 
 What can go wrong: Redis is down for a long time, and ever more keys are owed. They are kept in memory, with one version
 each.

@@ -51,7 +51,11 @@ Load = Callable[[K], Awaitable[V | Locked[V] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Landing(Generic[V]):
-    """The result of a load, and whether its lease held until the fill: then all waiting readers may share it."""
+    """The result of a load, and whether its lease held until the fill: then all waiting readers may share it.
+
+    A row below the floor, too: its load began after the invalidation that set the floor, so a primary returned the
+    present row, deleted and created again with a lower version.
+    """
 
     reading: Reading[V]
     shared: bool

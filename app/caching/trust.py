@@ -1,10 +1,13 @@
-"""Decides whether this process may believe what is in Redis. Trust is a lease:
+"""Decides whether this process may believe what is in Redis. Trust ends by itself unless it is renewed:
 
     granted    by a relay, or by `renewal.py` where there is none: Redis has the invalidation of every change committed
                until its poll began
+    renewed    by a relay whose database is silent, as long as Redis answers: hits are marked as not verified
     ends       `TRUST` after that poll began, by itself: it has lapsed, and a reader waits a moment for news
                immediately, if Redis does not answer (`breaker.py`), is another one than before (`identity.py`), or
-               misses an invalidation: it is lost, and reads go to the database, a few at a time (`bulkhead.py`)
+               misses an invalidation: it is lost, and reads go to the database, a few at a time (`bulkhead.py`),
+               until it is granted again. Operators read of a breaker in logs and metrics: it is open while trust is
+               lost
 
 It ends by itself on every instance, even on one that hangs, that is unreachable, or whose machine was paused:
 
@@ -12,7 +15,7 @@ It ends by itself on every instance, even on one that hangs, that is unreachable
     B reaches Redis, which has the old value            B's relay invalidates it, or B's trust ends after `TRUST`
     A answers after `SETTLED`: a later reader asks the database, or a Redis that has the invalidation
 
-(Leases as a bound on staleness: Gray and Cheriton, SOSP 1989.)
+(It is a lease as a bound on staleness: Gray and Cheriton, SOSP 1989. The leases of `lease.py` are others: on one key.)
 
 What can go wrong: nothing renews the trust, because the relay is stuck. Then reads query the database.
 """
@@ -99,7 +102,7 @@ class Trust:
 
     def lose(self, why: str) -> None:
         """Stops believing anything in Redis, until trust is granted again."""
-        if not self.lost:  # Operators read of a breaker, here and in metrics: while trust is lost, it is open.
+        if not self.lost:
             logger.warning("The breaker opens: %s.", why)
         self.losses += 1
         self.why = why

@@ -61,8 +61,8 @@ class Outbox:
 
         It yields none if the epoch of this token is no longer the database's current one. Otherwise:
 
-            A is a member of the epoch of R1        B begins the next epoch with R2, and fills R2
-            A takes a row, invalidates in R1, and marks the row done: nobody invalidates in R2
+            A is a member of the epoch of X         B begins the next epoch with Y, and fills Y
+            A takes a row, invalidates in X, and marks the row done: nobody invalidates in Y
 
             the database is restored and assigns a version a second time; A's poll has not noticed yet
             A takes W's row, but Redis keeps the lost row of that version; W, which waits for the row, would answer

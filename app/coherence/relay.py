@@ -42,8 +42,8 @@ FIRST = timedelta(seconds=5)
 before that bypasses the caches."""
 
 Forget = Callable[[str, int], Awaitable[None]]
-"""Drops what is cached under a key (as text), unless it has exactly this version. Raises CacheUnavailable, and
-ValueError when the cache can have no such key."""
+"""Drops what is cached under a key (as text): invalidates a value, unless it has exactly this version, or forgets a
+total. Raises CacheUnavailable, and ValueError when the cache can have no such key."""
 
 
 class Relay:
@@ -176,8 +176,8 @@ class Relay:
         """Checks the epoch again between two of many batches, because a claim that nobody refutes for `SETTLED` becomes
         an epoch. Raises Outside.
 
-        A delivers 100,000 changes              B, on another Redis, claims, and is not refuted: R2 is trusted
-        A would keep trusting R1, because it checked the epoch only at the beginning
+        A delivers 100,000 changes              B, on another Redis, claims, and is not refuted: Y is trusted
+        A would keep trusting X, because it checked the epoch only at the beginning
         """
         joined, _look = await self._succession.join(await self._succession.look(), await self._succession.probe())
         if joined.token != epoch.token:

@@ -6,11 +6,11 @@
 An instance is a member when both agree, and match what it finds: its connection leads to that run, and its Postgres has
 that history. An instance that finds anything else claims the next epoch, in both stores, and waits:
 
-    A finds R2, where the epoch names R1              B trusts R1
+    A finds Y, where the epoch names X                B trusts X
     A claims the next epoch in Postgres               B polls, finds the claim, and removes it: A stays outside
-                                                      … or B is gone, or has lost R1: nobody removes the claim
+                                                      … or B is gone, or has lost X: nobody removes the claim
     A waits for SETTLED: an instance that polled before the claim has lost trust, one that polls later sees the claim
-    A begins the next epoch with R2                   B, if it comes back, finds an epoch that is not its own
+    A begins the next epoch with Y                    B, if it comes back, finds an epoch that is not its own
 
 So one wait does two things: it gives members time to object, and lets the trust of all others end. The claim in
 Postgres reaches the instances that share the database. The claim in Redis reaches those that share the Redis but come

@@ -227,7 +227,9 @@ class PageViewStore:
     async def _set_aside(
         self, name: str, letters: Sequence[Mapping[str, object]], refused: Iterable[str], deliveries: int
     ) -> bool:
-        """Keeps an entry as dead letters, unless `name` was set aside before. Returns whether it was new."""
+        """Keeps an entry as dead letters, unless `name` already is in the table `set_aside`: the entries that became
+        dead letters without a row in the ledger. (What a flusher sets aside, it retries.) Returns whether it was
+        new."""
         async with self._database.writing("page_views") as connection:
             recorded = await connection.execute(SET_ASIDE, {"batch": name})
             if recorded.rowcount:

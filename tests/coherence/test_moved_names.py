@@ -37,12 +37,12 @@ async def test_views_are_accepted_again_after_a_primary_of_redis_becomes_a_repli
     sql: asyncpg.Connection,
     two: tuple[ReplicatingRedis, ReplicatingRedis],
 ) -> None:
-    """A has connections to R1, a primary
-    R2 is promoted, the name leads to it, and R1 becomes its replica
-    A asks R1: it answers READONLY, which is an answer, and every PING succeeds: A would stay with it forever
+    """A has connections to X, a primary
+    Y is promoted, the name leads to it, and X becomes its replica
+    A asks X: it answers READONLY, which is an answer, and every PING succeeds: A would stay with it forever
 
-    If a read of the flusher waited in R1, it would be ended together with its connection. The new connection would lead
-    to R2, and so A would learn of it. Hence no read waits here.
+    If a read of the flusher waited in X, it would be ended together with its connection. The new connection would lead
+    to Y, and so A would learn of it. Hence no read waits here.
     """
     sent = accepted = 0
 

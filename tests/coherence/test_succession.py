@@ -69,10 +69,10 @@ async def takes_views(instance: Instance) -> bool:
 async def test_a_connection_to_the_former_redis_is_not_used_again(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints
 ) -> None:
-    """A has two connections to R1, and one of them is in use
-    the name is moved to R2, and all connections but that one are cut: A connects to R2, which is believed
-    the one in use returns to the pool: R on A would get it, and store the row in R1
-                                        W commits the new row, and invalidates on R2
+    """A has two connections to X, and one of them is in use
+    the name is moved to Y, and all connections but that one are cut: A connects to Y, which is believed
+    the one in use returns to the pool: R on A would get it, and store the row in X
+                                        W commits the new row, and invalidates on Y
     R on A would get it again, and hit the old row
     """
     a = await new_instance(endpoints=first)
@@ -206,7 +206,7 @@ async def test_a_record_changed_by_hand_is_tolerated(
 async def test_only_one_of_two_redises_is_believed_and_instances_on_the_other_bypass_it(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A is on R1, and B, which starts later, on R2: B would keep its own values there, and A's writes reach only R1."""
+    """A is on X, and B, which starts later, on Y: B would keep its own values there, and A's writes reach only X."""
     a = await new_instance(endpoints=first)
     await a.hits(ada)
     epoch = await sql.fetchval(EPOCH)
@@ -225,14 +225,14 @@ async def test_only_one_of_two_redises_is_believed_and_instances_on_the_other_by
         await b.resources.page_views.add("home", 1)
     assert await a.quantity("CUP") == 30
     assert await takes_views(a)
-    assert await sql.fetchval(EPOCH) == epoch, "Nobody takes R1 away from A."
+    assert await sql.fetchval(EPOCH) == epoch, "Nobody takes X away from A."
 
 
 async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A polls on R1, and its query of Postgres stalls: it trusts for a while, and does not see the claim
-    B, on R2, claims: if it began the next epoch at its next poll, both Redises would be believed
+    """A polls on X, and its query of Postgres stalls: it trusts for a while, and does not see the claim
+    B, on Y, claims: if it began the next epoch at its next poll, both Redises would be believed
     """
     monkeypatch.setattr("app.caching.trust.TRUST", timedelta(seconds=3))
     monkeypatch.setattr("app.coherence.succession.SETTLED", timedelta(seconds=3.5))
@@ -253,8 +253,8 @@ async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
 async def test_a_refuted_claim_begins_no_epoch(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """B, on R2, has claimed, and waited while A stood still; B is about to begin the next epoch
-    A polls, finds the claim, refutes it, and goes on to believe R1
+    """B, on Y, has claimed, and waited while A stood still; B is about to begin the next epoch
+    A polls, finds the claim, refutes it, and goes on to believe X
     B's statement arrives: two Redises would be believed
     """
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
@@ -301,7 +301,7 @@ async def test_a_member_that_refutes_a_claim_too_late_stays_a_member(
 async def test_a_new_redis_is_believed_once_no_instance_uses_the_old_one(
     new_instance: NewInstance, ada: int, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A rolling change of REDIS_URL, there and back: A moves to R2 before B does, and both return to R1."""
+    """A rolling change of REDIS_URL, there and back: A moves to Y before B does, and both return to X."""
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
     await a.hits(ada)
     for number, target in enumerate((second, first, second)):
@@ -323,8 +323,8 @@ async def test_a_new_redis_is_believed_once_no_instance_uses_the_old_one(
 async def test_views_accepted_in_the_former_redis_are_flushed(
     new_instance: NewInstance, first: Endpoints, second: Endpoints, sql: asyncpg.Connection
 ) -> None:
-    """A accepts views in R1, and nothing is flushed yet · B, alone on R2, is believed once A is gone
-    A comes back on R1: it accepts no views, and flushes those that it accepted before
+    """A accepts views in X, and nothing is flushed yet · B, alone on Y, is believed once A is gone
+    A comes back on X: it accepts no views, and flushes those that it accepted before
     """
     a = await new_instance(endpoints=first)
     async with a.postgres.holding("INSERT INTO applied") as held:

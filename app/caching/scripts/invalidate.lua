@@ -1,4 +1,5 @@
--- Removes values that are not of a committed version, and voids loads in flight, which may have read the old row.
+-- Removes each value whose version is not the committed one given, and voids its load in flight, which may have read
+-- the old row.
 -- KEYS    value, lease, floor (for each key)
 -- ARGV    floor's time to live in ms, life of Redis, then for each key: version
 -- Returns the number of keys for which this invalidation was new

@@ -34,7 +34,8 @@ from .totals import TOTAL
 KEY = timedelta(hours=24)
 """How long an idempotency key is remembered."""
 GUARD = timedelta(minutes=10)
-"""Lifetime of a guard. It outlives every repetition of its batch."""
+"""Lifetime of a guard. It outlives every repetition of the first call. `accept_again` may come later: then only the
+ledger rejects a batch that is known."""
 MOST_BATCHES = 100
 """The most batches remembered for one idempotency key in each shard. Each batch is a new use of the key."""
 
@@ -75,14 +76,14 @@ class Acceptance:
 
         def question(shard: Shard, batch: Batch, life: str | None) -> tuple[list[str], list[str | int | bytes]]:
             # After the first time, the batch may already have been counted and forgotten by Redis.
-            epoch = secrets.token_hex(8) if again or batch.id in asked else ""
+            generation = secrets.token_hex(8) if again or batch.id in asked else ""
             asked.add(batch.id)
             most = max(1, self.cap.entries // COUNT), max(1, self.cap.bytes // COUNT)
             records = max(1, self.cap.records // COUNT), ulid(max(0.0, self._clock.now() - _ms(KEY)))[:10]
-            names = [shard.stream, shard.backlog, shard.bytes, shard.guard(batch.id), shard.epoch, shard.keyed]
+            names = [shard.stream, shard.backlog, shard.bytes, shard.guard(batch.id), shard.generation, shard.keyed]
             names += [shard.total(key, life) for key in batch.amounts]
             args: list[str | int | bytes]
-            args = [batch.id, *LIFETIMES, *most, epoch, *records, MOST_BATCHES, _json(list(batch.amounts))]
+            args = [batch.id, *LIFETIMES, *most, generation, *records, MOST_BATCHES, _json(list(batch.amounts))]
             return _with_keyed(shard, batch, names, args)
 
         questions = [partial(question, shard, batch) for shard, batch in batches]

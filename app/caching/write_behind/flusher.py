@@ -2,7 +2,7 @@
 
     gather   some entries of the stream (`gathering.py`)
     flush    one transaction: the ledger, and the counters of the batches that are new to it
-    forget   acknowledge and delete the entries, and begin a new epoch (`forgetting.py`)
+    forget   acknowledge and delete the entries, and begin a new generation (`forgetting.py`)
 
 Any number of flushers share the work. If one dies, the others claim its entries. If it dies after COMMIT, the ledger
 already knows them. While the database is down, a flusher holds its entries and retries them.

@@ -1,7 +1,7 @@
-"""Forget: entries that the database has leave the stream, and a new epoch begins.
+"""Forget: entries that the database has leave the stream, and a new generation begins.
 
     flushed      the database and the stream both have the batch: another flush of it finds it in the ledger
-    forgotten    acknowledged and deleted, in one step with the new epoch: a total that is being built starts again
+    forgotten    acknowledged and deleted, in one step with the new generation: a total that is being built starts again
 
 What can go wrong: Redis is down. Then the entries stay, and are forgotten later.
 """
@@ -47,7 +47,7 @@ class Forgetting:
         args = [secrets.token_hex(8)]
 
         def question(life: str | None) -> tuple[list[str | bytes], list[str]]:
-            return [shard.epoch, *(_total(shard, key, life) for key in keys)], args
+            return [shard.generation, *(_total(shard, key, life) for key in keys)], args
 
         await run(self._forget_totals, question, self._cache, drains=True)
 
@@ -56,7 +56,7 @@ class Forgetting:
         for entry in entries:
             args += [entry.id, entry.batch.id if entry.batch else "", entry.amount, len(entry.raw)]
         keys = dict.fromkeys(key for entry in entries if entry.batch for key in entry.batch.amounts)
-        names = [shard.stream, shard.epoch, shard.backlog, shard.bytes]
+        names = [shard.stream, shard.generation, shard.backlog, shard.bytes]
 
         def question(life: str | None) -> tuple[list[str | bytes], list[str | int]]:
             return [*names, *(_total(shard, key, life) for key in keys)], args

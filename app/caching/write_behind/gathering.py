@@ -1,8 +1,9 @@
-"""How a flusher obtains entries: new ones, and those that dead consumers left pending.
+"""How a flusher obtains entries: new ones, and those that were delivered to consumers that died.
 
     read     XREADGROUP, until there is enough or the interval is over
     claim    XAUTOCLAIM, now and then: entries that have been unacknowledged for a long time
-    keep     XCLAIM: renews this consumer's hold on entries that it retries for longer than that
+    keep     XCLAIM: renews this consumer's hold on the entries that it has set aside. Entries that it holds while the
+             database is down are not renewed: others may claim them, too, and the ledger counts each batch once
 
 What can go wrong: Redis is down or was replaced: its error passes through. A group that is gone is created again.
 """
@@ -133,7 +134,7 @@ class Gathering:
     async def create_groups(self) -> None:
         """Creates the consumer group of each stream that has none."""
         for shard in self._streams.readable.values():
-            await self._begin(keys=[shard.stream, shard.epoch], args=[GROUP, secrets.token_hex(8)])
+            await self._begin(keys=[shard.stream, shard.generation], args=[GROUP, secrets.token_hex(8)])
 
     def _enough(self, held: Collection[Pending]) -> bool:
         return sum(one.amount for one in held) >= self._amount or len(held) >= MOST_AT_ONCE

@@ -3,7 +3,7 @@
 likes:{2}                a stream: {batch: <ULID>, deltas: {"post-7": 3, …}, …: 4}, the only record of what is pending
 likes:{2}:backlog        the amount that is pending in it
 likes:{2}:bytes          the bytes of the deltas in it
-likes:{2}:epoch          a random word, a new one after each flush
+likes:{2}:epoch          the generation: a random word, a new one after each flush
 likes:{2}:total:…:post-7 the total of a key, pending included: a cache, which may vanish at any time
 likes:{2}:guard:<id>     this batch was accepted: its entry, and its amount
 likes:{2}:key:<idempotency key> post-7  the batch with the addition to this key under this idempotency key
@@ -43,8 +43,8 @@ class Shard:
         return self.stream + ":bytes"
 
     @property
-    def epoch(self) -> str:
-        """The epoch, which changes with each flush."""
+    def generation(self) -> str:
+        """The generation, which changes with each flush. Its name in Redis is older than this word."""
         return self.stream + ":epoch"
 
     def total(self, key: str, life: str | None) -> str:

@@ -1,8 +1,9 @@
 """The totals of keys: a cache of the database's amounts plus what is pending. It may vanish at any time.
 
     hot     one GET
-    cold    read what is pending (and the epoch) → query the database for amounts and ledger in one snapshot → seed,
-            unless a flush began a new epoch or a newer entry was delivered meanwhile: then start again
+    cold    read what is pending, and the generation (`shard.py`) → query the database for amounts and ledger in one
+            snapshot → seed, unless a flush began a new generation or a newer entry was delivered meanwhile: then start
+            again
 
 What can go wrong: `Behind` if so much is pending that reading it would block Redis, or if a total changes faster than
 it can be read. `CacheUnavailable` without Redis.
@@ -65,8 +66,8 @@ class Totals:
 
     async def forget(self, key: str) -> None:
         """Forgets a total, and voids what readers have seen in order to build it. Raises CacheUnavailable."""
-        shard, epoch = self._shards[number(key)], secrets.token_hex(8)
-        await run(self._forget, lambda life: ([shard.epoch, shard.total(key, life)], [epoch]), self._cache)
+        shard, generation = self._shards[number(key)], secrets.token_hex(8)
+        await run(self._forget, lambda life: ([shard.generation, shard.total(key, life)], [generation]), self._cache)
 
     async def _get_all(self, keys: Sequence[str]) -> Sequence[int | None]:
         if not self._cache.writable:
@@ -97,7 +98,7 @@ class Totals:
         seen = await run(self._look, lambda life: (_names(shard, keys, life), args), self._cache)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
-        epoch, last, batches, found = seen
+        generation, last, batches, found = seen
         batches = [batch.decode() for batch in batches]
         # Amounts and ledger come from one snapshot: a batch is in the amounts, or else it is not in the ledger.
         standing = await self._load(keys, batches)
@@ -110,7 +111,7 @@ class Totals:
                 # Named by the life in which it was seen: a Redis that restarted meanwhile may have lost some of it, or
                 # have it twice. Nobody reads the totals of the earlier life any more.
                 lives = (round(kept.total_seconds() * 1000) for kept in (TOTAL, NOTHING))
-                seed = (_names(shard, [key], life), [GROUP, epoch, last, base, key, *lives])
+                seed = (_names(shard, [key], life), [GROUP, generation, last, base, key, *lives])
                 total = await run(self._seed, lambda _life, seed=seed: seed, self._cache)  # type: ignore[misc]
             if total != b"again":
                 totals[key] = int(total)
@@ -126,4 +127,4 @@ def _number(total: bytes | None) -> int | None:
 
 
 def _names(shard: Shard, keys: Sequence[str], life: str | None) -> list[str]:
-    return [shard.stream, shard.epoch, *(shard.total(key, life) for key in keys)]
+    return [shard.stream, shard.generation, *(shard.total(key, life) for key in keys)]

@@ -233,11 +233,11 @@ async def test_a_batch_still_in_the_stream_is_not_accepted_again(
 ) -> None:
     batch = new_batch(("home", 2, None))
     await accept(views, batch)
-    epoch = await redis.get(HOME.epoch)
+    generation = await redis.get(HOME.generation)
     await views.counters._acceptance.accept_again(HOME, batch)
     assert await waiting(redis) == [{"home": 2}]
     assert accepted[0] == accepted[1]
-    assert await redis.get(HOME.epoch) == epoch, "Nothing has changed."
+    assert await redis.get(HOME.generation) == generation, "Nothing has changed."
 
 
 async def test_a_batch_whose_entry_is_gone_is_accepted_again_only_explicitly(

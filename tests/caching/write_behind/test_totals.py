@@ -1,8 +1,8 @@
-"""Totals are exact, include what is pending, and never decrease.
+"""Totals are exact, include what is pending, and never decrease, except by dead letters.
 
 The rules are C1 to C5, and C7: an addition needs no total of its key; a total includes what is pending; pending batches
-are checked against the ledger; an acknowledgement begins a new epoch; a seed knows of deliveries; entries that are gone
-take their totals with them. C6 and C8 are in `test_write_behind.py`.
+are checked against the ledger; an acknowledgement begins a new generation; a seed knows of deliveries; entries that are
+gone take their totals with them. C6 and C8 are in `test_write_behind.py`.
 """
 
 import asyncio
@@ -210,8 +210,8 @@ async def test_an_invalid_entry_does_not_spoil_a_total_that_is_being_built(
         assert await reader == 5
 
 
-async def test_a_corrupt_epoch_of_a_shard_counts_as_another_epoch(views: Views, redis: Redis) -> None:
-    await redis.delete(HOME.epoch)
-    await redis.rpush(HOME.epoch, "theirs")
+async def test_a_corrupt_generation_counts_as_another_generation(views: Views, redis: Redis) -> None:
+    await redis.delete(HOME.generation)
+    await redis.rpush(HOME.generation, "theirs")
     await views.counters.add("home", 5)
     assert await views.total() == 5

@@ -16,9 +16,9 @@
 --
 -- Nothing is written before 6, and nothing can fail after XADD.
 --
--- KEYS    stream, backlog, bytes, guard, epoch, keyed, then the total of each key, then for the additions with an
+-- KEYS    stream, backlog, bytes, guard, generation, keyed, then the total of each key, then for the additions with an
 --         idempotency key: the record of each key and idempotency key, and the record of each call
--- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random epoch or nothing, most bytes of
+-- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random generation or nothing, most bytes of
 --         records, the first batch that still counts, most batches in the record of a call; in JSON the keys, the
 --         amounts without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1),
 --         call (from 1), whether it belongs in the call's record (1)]; and for each key eight bytes that stand for it
@@ -42,7 +42,7 @@ end
 -- 1
 local accepted = redis.call('GET', KEYS[4])
 local entry = again and string.match(accepted or '', '^%d+%-%d+')
--- Redis has lost data since the first time, perhaps the entry but not the guard. The ledger still counts a batch once.
+-- The entry is gone: it was flushed meanwhile, or Redis lost it but not the guard. The ledger counts a batch once.
 if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then accepted = nil end
 -- Totals are read with one command for all, and written with one for each: that is most of a batch's cost in Redis.
 local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #keys)), {}

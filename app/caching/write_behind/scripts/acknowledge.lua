@@ -1,12 +1,12 @@
 -- Forgets entries that the database has: from here on, only its counters hold them.
 --
 --   each entry: is it there, with this batch? ─ yes ─► XACK, XDEL
---   set a new epoch: a total that is being built starts again
+--   set a new generation: a total that is being built starts again
 --   was an entry already gone? ─ yes ─► delete the totals of all keys: they are built anew
 --   subtract the removed entries from the backlog
 --
--- KEYS    stream, epoch, backlog, bytes, then the total of each key of the entries
--- ARGV    group, a random epoch, then for each entry: id, batch (or nothing if it has none), amount, bytes
+-- KEYS    stream, generation, backlog, bytes, then the total of each key of the entries
+-- ARGV    group, a random generation, then for each entry: id, batch (or nothing if it has none), amount, bytes
 -- Returns the amount of the entries that were there
 local entries, there, amount, bytes = (#ARGV - 2) / 4, 0, 0, 0
 for i = 3, #ARGV, 4 do

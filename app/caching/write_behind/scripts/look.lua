@@ -1,21 +1,21 @@
--- Reads what is pending for keys whose totals are not cached, and the epoch in which it was seen.
+-- Reads what is pending for keys whose totals are not cached, and the generation in which it was seen.
 --
 --   more entries than may be read? ─ yes ─► 'behind'
---   the epoch, or a new one if there is none
+--   the generation, or a new one if there is none
 --   each entry that the flusher would count: its batch, and what it adds to each key
 --   each key: its total, if it was cached meanwhile
 --
--- KEYS    stream, epoch, then the total of each key
--- ARGV    most entries, a random epoch, the group, then the keys
--- Returns 'behind' if too many entries are pending, else {epoch, id of the last entry, the pending batches,
+-- KEYS    stream, generation, then the total of each key
+-- ARGV    most entries, a random generation, the group, then the keys
+-- Returns 'behind' if too many entries are pending, else {generation, id of the last entry, the pending batches,
 --         for each key {total or nil, {place of a batch, delta, …}}}
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
 -- Without a group, later deliveries would be unknown. Nearly always it exists already; see begin.lua.
 local created = not redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], '0', 'MKSTREAM').err
-local epoch = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nil, not an error.
-if created or not epoch then
-  epoch = ARGV[2]
-  redis.call('SET', KEYS[2], epoch)
+local generation = redis.call('MGET', KEYS[2])[1] -- MGET, not GET: a key of another type is nil, not an error.
+if created or not generation then
+  generation = ARGV[2]
+  redis.call('SET', KEYS[2], generation)
 end
 local last, batches, waits, seen = '0-0', {}, {}, {}
 for key = 4, #ARGV do waits[key] = {} end
@@ -43,4 +43,4 @@ for key = 4, #ARGV do
   local total = string.match(redis.call('MGET', KEYS[key - 1])[1] or '', '^%d+$')
   answers[key - 3] = {total and tonumber(total) < 2 ^ 53 and total or false, waits[key]}
 end
-return {epoch, last, batches, answers}
+return {generation, last, batches, answers}

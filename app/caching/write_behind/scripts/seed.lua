@@ -1,11 +1,11 @@
 -- Caches the total of a key: what the database had, what was pending then, and what came since.
 --
 --   was it cached meanwhile? ─ yes ─► that total
---   another epoch, or was a newer entry delivered to a flusher? ─ yes ─► 'again'
+--   another generation, or was a newer entry delivered to a flusher? ─ yes ─► 'again'
 --   the base, plus the entries after the last one seen ─► the total
 --
--- KEYS    stream, epoch, total
--- ARGV    group, epoch, id of the last entry seen, base, key, total ms, ms of a total of 0
+-- KEYS    stream, generation, total
+-- ARGV    group, generation, id of the last entry seen, base, key, total ms, ms of a total of 0
 -- Returns the total, or 'again' if what was seen is not enough to know it
 local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
 if total and tonumber(total) < 2 ^ 53 then return total end
@@ -15,7 +15,7 @@ if redis.call('MGET', KEYS[2])[1] ~= ARGV[2] then return 'again' end
 local delivered = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[3], '+', 1000)
 if delivered.err then return 'again' end
 for _, one in ipairs(delivered) do
-  -- An entry that was trimmed by hand stays pending forever, but is no entry any more.
+  -- An entry that was trimmed by hand stays unacknowledged forever, but is no entry any more.
   if #redis.call('XRANGE', KEYS[1], one[1], one[1]) > 0 then return 'again' end
 end
 total = tonumber(ARGV[4])
