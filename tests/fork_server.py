@@ -4,7 +4,7 @@ A new Python imports for two seconds, mostly modules that are not ours, and the 
 program imports our modules itself, and so do the workers that it spawns. Apart from that it is a process like any
 other: it has its own arguments, environment, output, session and exit code, and it can be killed.
 
-`test_serve.py` does not use it: its subject is how a program starts on its own.
+Most of `test_serve.py` does not use it: its subject is how a program starts on its own.
 """
 
 import atexit

@@ -22,12 +22,13 @@ SANE = 15.0
 """Seconds within which Ctrl-C must have stopped everything, on a busy machine."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def new_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command here is a Python that begins by itself."""
     monkeypatch.setattr(ForkServer, "current", None)
 
 
+@pytest.mark.usefixtures("new_pythons")
 @pytest.mark.parametrize("workers", ["1", "3"])
 async def test_a_fresh_directory_serves_demo_data_until_ctrl_c(home: Home, workers: str) -> None:
     async with home.serves("--workers", workers) as (fourways, client):
@@ -85,6 +86,7 @@ async def _asked(home: Home, path: str) -> Answer:
         await connection.close()
 
 
+@pytest.mark.usefixtures("new_pythons")
 @pytest.mark.parametrize("workers", ["1", "3"])
 async def test_repeated_ctrl_c_still_stops_everything(home: Home, workers: str) -> None:
     async with home.serves("--workers", workers) as (fourways, _):
@@ -102,6 +104,7 @@ async def test_repeated_ctrl_c_still_stops_everything(home: Home, workers: str) 
     assert "Traceback" not in fourways.screen
 
 
+@pytest.mark.usefixtures("new_pythons")
 async def test_ctrl_c_while_workers_start_stops_them_quietly(home: Home) -> None:
     async with home.runs("serve", "--workers", "3") as fourways:
         await fourways.shows("Fourways serves at")
@@ -135,6 +138,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("new_pythons")
 async def test_sigterm_to_the_group_while_workers_start_stops_them_soon(
     home: Home, endpoints: Endpoints, tmp_path: Path
 ) -> None:
@@ -156,6 +160,7 @@ async def test_sigterm_to_the_group_while_workers_start_stops_them_soon(
     assert fourways.screen.endswith("Stopped.\n")
 
 
+@pytest.mark.usefixtures("new_pythons")
 @pytest.mark.parametrize("step", ["Redis", "Postgres", "Bringing", "Demo"])
 async def test_ctrl_c_during_startup_leaves_nothing_behind(home: Home, step: str) -> None:
     async with home.runs("serve") as fourways:
@@ -190,6 +195,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("new_pythons")
 @pytest.mark.parametrize(
     ("workers", "place"),
     [
@@ -228,6 +234,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("new_pythons")
 @pytest.mark.parametrize(
     ("is_new", "reached"),
     [
@@ -304,6 +311,7 @@ async def test_a_second_service_reports_the_owner_of_its_directory_or_a_taken_po
         assert (await client.get("/users/1")).status_code == 200
 
 
+@pytest.mark.usefixtures("new_pythons")
 async def test_ctrl_c_during_the_imports_ends_it_without_output(home: Home, tmp_path: Path) -> None:
     """The command imports uvicorn, and is held there · Ctrl-C arrives"""
     (tmp_path / "uvicorn.py").write_text('import time\nprint("held", flush=True)\ntime.sleep(60)\n')

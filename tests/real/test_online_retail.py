@@ -22,7 +22,7 @@ from tests.service import REPOSITORY, Service, serving
 DATA = REPOSITORY.parent / "shared" / "data"
 CATALOGUE = DATA / "products_online_retail_2010_12__2011_04.csv"
 READS = DATA / "kv_ecommerce_orm_busy.csv.gz"
-READS_SENT = [5_000, pytest.param(25_000, marks=pytest.mark.prove)]
+READS_SENT = [2_000, pytest.param(25_000, marks=pytest.mark.prove)]
 
 pytestmark = [
     pytest.mark.skipif(not DATA.is_dir(), reason=f"The real data is not here: {DATA} does not exist."),

@@ -27,7 +27,7 @@ from tests.service import REPOSITORY, Service, serving
 DATA = REPOSITORY.parent / "shared" / "data"
 ORDERS = DATA / "orders_online_retail_2010_12__2011_04.csv.gz"
 LINES = [
-    pytest.param(1_500, marks=pytest.mark.timeout(300)),
+    pytest.param(600, marks=pytest.mark.timeout(300)),
     pytest.param(100_000, marks=[pytest.mark.prove, pytest.mark.timeout(3600)]),
 ]
 WORKERS = 2

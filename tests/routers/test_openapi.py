@@ -14,7 +14,7 @@ from app.embedded import Endpoints
 from tests.eventually import PATIENCE
 from tests.service import Service
 
-EXAMPLES = [10, pytest.param(60, marks=pytest.mark.prove)]
+EXAMPLES = [5, pytest.param(60, marks=pytest.mark.prove)]
 """Maximum number of examples for each call, in each phase."""
 
 CALLS = {
