@@ -69,14 +69,16 @@ async def _with(stage: Stage, tasks: int) -> tuple[Rounds, Mapping[str, list[flo
                     patched.enter_context(patch(f"app.caching.write_behind.{module}.COUNT", SHARDS[name]))
                 async with library(stage) as resources:
                     await warm(resources, viewed)
+                    warmed = await arrived(lambda: pages.counted(stage.endpoints), len(set(viewed)))
 
                     def add(page: str) -> Awaitable[int | None]:
                         return resources.page_views.add(page, 1)
 
                     sample = await hammer(add, viewed, lambda _, views: bool(views), tasks=tasks, turn=stage.size.turn)
-                    drained[name].append(await pages.counted(stage.endpoints) / sample.done)
-                    if (found := await arrived(lambda: pages.counted(stage.endpoints), sample.done)) != sample.done:
-                        raise WrongAnswer(f"{sample.done} views were accepted by {name}, and {found} arrived.")
+                    drained[name].append((await pages.counted(stage.endpoints) - warmed) / sample.done)
+                    right = warmed + sample.done
+                    if (found := await arrived(lambda: pages.counted(stage.endpoints), right)) != right:
+                        raise WrongAnswer(f"There are {found} views by {name}, and {right} were accepted.")
             return sample
 
         return Variant(name, turn)

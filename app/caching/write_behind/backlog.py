@@ -66,7 +66,8 @@ class Waiting:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Watches while the block lasts: logs a warning after `PATIENCE` if no process has a flusher."""
+        """Watches while the block lasts: logs a warning if something is pending and no process has a
+        flusher."""
         task = asyncio.create_task(self._look_for_flushers())
         try:
             yield
@@ -75,11 +76,16 @@ class Waiting:
             await asyncio.wait({task})
 
     async def _look_for_flushers(self) -> None:
-        await asyncio.sleep(PATIENCE.total_seconds())
-        with suppress(CacheUnavailable):
-            if not (await self.look(CAP, None)).flushers:
-                name = self._shards[0].name
-                logger.warning("Nobody flushes %s, so what is accepted stays in Redis. Is a Flusher running?", name)
+        while True:
+            await asyncio.sleep(PATIENCE.total_seconds())
+            with suppress(CacheUnavailable):
+                backlog = await self.look(CAP, None)
+                if backlog.flushers:
+                    return
+                if backlog.amount:  # Before the first entry, a flusher has nothing to read, and is not known in Redis.
+                    name = self._shards[0].name
+                    logger.warning("Nobody flushes %s, so what is accepted stays in Redis. Is a Flusher running?", name)
+                    return
 
 
 def _question(shard: Shard, since: str | int, life: str | None) -> tuple[list[str], list[str | int]]:

@@ -9,8 +9,10 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from app.caching import (
+    Backlog,
     Batch,
     CacheUnavailable,
+    Cap,
     Flusher,
     Pending,
     Refused,
@@ -175,8 +177,20 @@ async def test_counters_without_a_flusher_log_a_warning(
     monkeypatch.setattr(backlog, "PATIENCE", timedelta(milliseconds=1))
     async with (
         open_cache(endpoints.redis_url, timeout=A_WHILE) as cache,
-        WriteBehind(cache, "likes", memory.target),
+        WriteBehind(cache, "likes", memory.target) as likes,
     ):
+        looks = 0
+        look = likes._waiting.look
+
+        async def counted(cap: Cap, young: timedelta | None) -> Backlog:
+            nonlocal looks
+            looks += 1
+            return await look(cap, young)
+
+        monkeypatch.setattr(likes._waiting, "look", counted)
+        await eventually(lambda: _is(looks > 3))
+        assert "Nobody flushes" not in caplog.text, "Nothing is pending, so nothing is wrong."
+        await likes.add("post-7", 1)
         await eventually(lambda: _is("Nobody flushes likes" in caplog.text))
 
 
