@@ -51,10 +51,10 @@ class Invalidating(Generic[K, V]):
         result = await save
         failed: Exception | None = None
         try:
-            versions = dict(changed(result))
+            versions = list(changed(result).items())
         except Exception as error:  # noqa: BLE001  # Whatever `changed` raises, the write is already committed.
-            versions, failed = {}, error
-        for key, version in versions.items():
+            versions, failed = [], error
+        for key, version in versions:
             try:
                 await self.invalidate(key, version)
             except Exception as error:  # noqa: BLE001  # The other keys are invalidated nevertheless.
@@ -67,7 +67,7 @@ class Invalidating(Generic[K, V]):
                 failed,
                 NotInvalidated(
                     f"The write is committed but not invalidated: {failed!r}. What names the changed keys must return "
-                    f"{{key: version}} for {result!r:.100}. Without a relay nothing retries it: call `invalidate`."
+                    f"{{key: version}}. Without a relay, nothing retries it: call `invalidate`."
                 ),
             )
             failed.__cause__ = cause

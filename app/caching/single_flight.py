@@ -170,7 +170,7 @@ class SingleFlight(Generic[K, V]):
         # The task is shared: a deadline may not cancel it.
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
         if self._region.closing:
-            raise LoadTimeout(f"The region of {key!r} is closed: use it within its `async with`.")
+            raise LoadTimeout(f"A load of {key!r} is not waited for: its region is closed, or is closing.")
         if not done:
             raise LoadTimeout(f"A load of {key!r} was not done within {PATIENCE.total_seconds():g} s.")
         return task.result()

@@ -9,8 +9,8 @@
 -- KEYS    value, lease, floor (for each key)
 -- ARGV    schema, life of Redis, then for each key: token, version (0: there is no row), load cost, fresh for, kept for
 --         (all in ms), payload
--- Returns for each key 'stored' | 'below' (the floor is higher) | 'lost' (the lease is gone or another's, or the name
--- is a stream's)
+-- Returns for each key 'stored' | 'below' (the floor is higher, or the name is a stream's) | 'lost' (the lease is gone,
+-- or has another token)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {}
@@ -26,7 +26,7 @@ for i = 0, #KEYS / 3 - 1 do
     if version ~= '0' and tonumber(version) < tonumber(known or 0) then
       answers[i + 1] = 'below'
     elseif redis.call('TYPE', value).ok == 'stream' then
-      answers[i + 1] = 'lost' -- Counters of the same name: what is pending in them may not be overwritten.
+      answers[i + 1] = 'below' -- Counters of the same name: what is pending in them may not be overwritten.
     else
       local header = string.format('%s %s %.0f %s %s ', ARGV[1], version, now, fresh, cost)
       redis.call('SET', value, header .. payload, 'PX', keep)

@@ -82,7 +82,8 @@ class Waiting:
                 backlog = await self.look(CAP, None)
                 if backlog.flushers:
                     return
-                if backlog.amount:  # Before the first entry, a flusher has nothing to read, and is not known in Redis.
+                # Before the first entry, a flusher has nothing to read, and is not known in Redis.
+                if backlog.oldest is not None:
                     name = self._shards[0].name
                     logger.warning("Nobody flushes %s, so what is accepted stays in Redis. Is a Flusher running?", name)
                     return
