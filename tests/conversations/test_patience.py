@@ -97,7 +97,7 @@ async def test_connections_of_clients_that_never_read_are_closed(impatient: Serv
             stack.callback(asyncio.create_task(client.say(asks("/openapi.json") * 1000)).cancel)
 
         async def are_there() -> bool:
-            return connections() == 5
+            return connections() > 0  # The first ones may be closed by now.
 
         async def are_gone() -> bool:
             return connections() == 0
