@@ -1,14 +1,20 @@
 """One connection to Postgres, with limits on every wait.
 
-What can go wrong: a pooler in between that accepts no settings at the start of a session, or does not forward what
-Postgres reports about its role.
+A pooler in between accepts few settings at the start of a session, and may ignore others silently. So the limits are
+set by a statement, after the start.
+
+What can go wrong: a pooler in transaction mode gives each transaction another session, which has other limits or none.
+Then readiness finds the mark of another session. A pooler may not forward what Postgres reports about its role.
 """
 
+import secrets
 from datetime import timedelta
 
 import asyncpg
 
 LEAVE = timedelta(milliseconds=200)
+MARK = "fourways.session"
+"""A setting of the session, which has another value in each."""
 
 
 class Connection(asyncpg.Connection):
@@ -18,6 +24,8 @@ class Connection(asyncpg.Connection):
     """Whether it has never been used."""
     generation = 0
     """The generation of its pool that it belongs to."""
+    mark = ""
+    """What `fourways.session` is in its session."""
 
     def is_misplaced(self, *, writing: bool) -> bool:
         """Whether Postgres has reported that it is a standby or, if `writing`, that its sessions are read-only. It
@@ -43,20 +51,29 @@ async def connect(url: str, timeout: timedelta) -> Connection:
     was idle for as long: a process that was stopped midway must not keep its locks. The client waits a little longer,
     so that the server's error arrives first.
     """
-    milliseconds = str(round(timeout / timedelta(milliseconds=1)))
+    milliseconds = round(timeout / timedelta(milliseconds=1))
     connection: Connection = await asyncpg.connect(
         connection_class=Connection,
         dsn=url.replace("postgresql+asyncpg://", "postgresql://", 1),
         timeout=timeout.total_seconds(),
         command_timeout=timeout.total_seconds() + 1,
-        server_settings={
-            "application_name": "fourways",
-            "statement_timeout": milliseconds,
-            "idle_in_transaction_session_timeout": milliseconds,
-            "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
-            "timezone": "UTC",
-            # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
-            "default_transaction_isolation": "read committed",
-        },
+        server_settings={"application_name": "fourways", "timezone": "UTC"},
     )
+    connection.mark = secrets.token_hex(8)
+    limits = {
+        "statement_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        "lock_timeout": max(1, milliseconds // 2),
+        # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
+        "default_transaction_isolation": "read committed",
+        MARK: connection.mark,
+    }
+    try:
+        await connection.execute(
+            "; ".join(f"SET {name} = '{value}'" for name, value in limits.items()),
+            timeout=timeout.total_seconds(),
+        )
+    except BaseException:
+        connection.terminate()
+        raise
     return connection

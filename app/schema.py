@@ -11,13 +11,16 @@ from pathlib import Path
 
 from sqlalchemy import Text, column, text
 
+from app.connection import MARK, Connection
 from app.database import Database
 from app.look import Look
 
 SERVER = Look(
     text(
-        "SELECT current_setting('server_version_num') AS version, current_setting('transaction_read_only') AS read_only"
-    ).columns(column("version", Text), column("read_only", Text))
+        "SELECT current_setting('server_version_num') AS version, "
+        "current_setting('transaction_read_only') AS read_only, "
+        f"current_setting('server_encoding') AS encoding, coalesce(current_setting('{MARK}', true), '') AS mark"
+    ).columns(*(column(name, Text) for name in ("version", "read_only", "encoding", "mark")))
 )
 HAS_REVISIONS = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISIONS = text("SELECT version_num FROM alembic_version")
@@ -65,17 +68,22 @@ async def schema(database: Database) -> Schema:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The Postgres that a writer gets: its major version, and whether it is read-only."""
+    """The Postgres that a writer gets: its major version, whether it is read-only, the encoding of the database, and
+    whether the session is the connection's own."""
 
     version: int
     read_only: bool
+    encoding: str
+    own_session: bool
 
 
 async def server(database: Database) -> Server:
     """Queries the server on a writer's connection; a standby would answer `schema`, too. Raises DatabaseUnavailable."""
     async with database.reading("health", as_writer=True) as connection:
         (row,) = await database.look_on(connection, SERVER)
-    return Server(int(row["version"]) // 10_000, row["read_only"] == "on")
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, Connection)
+    return Server(int(row["version"]) // 10_000, row["read_only"] == "on", row["encoding"], row["mark"] == driver.mark)
 
 
 @cache
