@@ -17,6 +17,7 @@ from app.lab.commands import lab
 from app.page_views.models import DeadLetter
 from app.page_views.salvage import LARGEST
 from app.page_views.store import PageViewStore
+from app.schema import MigrationError
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Runs a command. Prints an error that the user can fix as a sentence, without a traceback."""
     try:
         commands()
-    except (EmbeddedError, SettingsError, DatabaseUnavailable) as error:
+    except (EmbeddedError, SettingsError, DatabaseUnavailable, MigrationError) as error:
         complaints.print(str(error), style="red")
         raise SystemExit(1) from None
 

@@ -42,8 +42,8 @@ class Uncountable(FourwaysError):
 
 
 class Unrepresentable(FourwaysError, ValueError):
-    """A value that the database has no way to represent. As a ValueError, it has a load of many keys repeated by halves,
-    and fails only its own key."""
+    """A value that the database has no way to represent. It is a ValueError, so a load of many keys is repeated by
+    halves, and only its own key fails."""
 
 
 class UnreadableRow(FourwaysError):

@@ -27,6 +27,10 @@ REVISIONS = text("SELECT version_num FROM alembic_version")
 ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 
+class MigrationError(Exception):
+    """The database cannot be migrated as it is. The message says what to change first."""
+
+
 class Schema(StrEnum):
     """How the schema of the database compares with this code."""
 
@@ -38,7 +42,8 @@ class Schema(StrEnum):
 def migrate(url: str) -> None:
     """Migrates the database at `url` to the newest schema. Leaves one that a later version has migrated unchanged.
 
-    Runs its own event loop: call it from a thread, or where no loop is running.
+    Runs its own event loop: call it from a thread, or where no loop is running. Raises MigrationError, and then nothing
+    has changed.
     """
     from alembic import command
     from alembic.config import Config
@@ -52,7 +57,7 @@ def migrate(url: str) -> None:
     except CommandError as error:
         # Alembic does not know the revision that it found: a later version made it. `schema` reports that.
         if not isinstance(error.__cause__, ResolutionError):
-            raise
+            raise MigrationError(str(error)) from error
 
 
 async def schema(database: Database) -> Schema:

@@ -17,7 +17,7 @@ from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
-from app.schema import migrate
+from app.schema import MigrationError, migrate
 from app.settings import Settings
 from app.wiring import open_resources
 from tests.eventually import PATIENCE, eventually
@@ -142,6 +142,27 @@ async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path)
         new = Counted(name := ulid(hours[3].timestamp() * 1000), made_at(name), {"home": 1})
         assert await store.apply([new]) == 1
     assert [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")] == hours
+    await sql.close()
+
+
+async def test_colliding_emails_are_named_and_nothing_is_migrated(empty: str, tmp_path: Path) -> None:
+    """The addresses of two users differ in the case of their letters only: after the migration they are one."""
+    async with terminal(tmp_path / "older", "alembic", "upgrade", "0009", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+    sql = await asyncpg.connect(empty)
+    for count, email in enumerate(("ada@example.com", "Ada@example.com", "grace@example.com")):
+        await sql.execute("INSERT INTO users (id, name, email) VALUES ($1, 'Somebody', $2)", 7 + count, email)
+    async with terminal(tmp_path / "refused", "alembic", "upgrade", "head", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() != 0
+    assert "but for the case of its letters: ada@example.com (users 7, 8). Change or delete" in alembic.screen
+    assert "Traceback" not in alembic.screen
+    assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0009"
+    with pytest.raises(MigrationError, match=r"ada@example\.com \(users 7, 8\)"):
+        await asyncio.to_thread(migrate, empty)
+    await sql.execute("DELETE FROM users WHERE id = 8")
+    await asyncio.to_thread(migrate, empty)
+    with pytest.raises(asyncpg.UniqueViolationError, match="uq_users_email"):
+        await sql.execute("INSERT INTO users (name, email) VALUES ('Another', 'GRACE@example.com')")
     await sql.close()
 
 
