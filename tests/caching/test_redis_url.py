@@ -32,7 +32,7 @@ def in_a(name: str) -> dict[str, Any]:
     [
         ("redis://", {}),
         ("redis://localhost", {"host": "localhost"}),
-        ("redis://localhost/", {"host": "localhost"}),
+        ("redis://localhost:/", {"host": "localhost"}),
         ("redis://my_redis.example:7000/12", {"host": "my_redis.example", "port": 7000, "db": 12}),
         ("redis://h?db=3&client_name=shop", {"host": "h", "db": 3, "client_name": "shop"}),
         ("redis://[::1]:7000", {"host": "::1", "port": 7000}),
@@ -59,7 +59,6 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
             "redis://h x",
             "The Redis URL contains a blank or a control character: write it as %20, or as what its code is.",
         ),
-        ("redis://h:", None),
         ("redis://me@h:http", "The port in the Redis URL is 'http', and must be a number from 1 to 65535."),
         ("redis://me@h:0", "The port in the Redis URL is '0', and must be a number from 1 to 65535."),
         ("redis://me@h:99999999", "The port in the Redis URL is '99999999', and must be a number from 1 to 65535."),
@@ -92,10 +91,7 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
         ("redis://:geheim%ff@h", "The Redis URL has a password that is not UTF-8 once it is decoded."),
     ],
 )
-def test_a_url_that_would_not_do_what_it_says_is_refused_by_the_part(url: str, sentence: str | None) -> None:
-    if sentence is None:
-        read_redis_url(url)
-        return
+def test_a_url_that_would_not_do_what_it_says_is_refused_by_the_part(url: str, sentence: str) -> None:
     with pytest.raises(ValueError) as refused:
         read_redis_url(url)
     assert str(refused.value).startswith(sentence)
