@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,6 @@ from app.errors import DatabaseUnavailable
 from tests.faults.certificates import PASSWORD, Certificates
 from tests.faults.standby import Standby
 from tests.faults.tls_front import Front, tls_front
-from tests.open_directory import open_directory
 from tests.service import free_port
 
 TIMEOUT = timedelta(seconds=10)
@@ -38,13 +37,6 @@ async def connected(url: str, timeout: timedelta = TIMEOUT) -> AsyncIterator[Con
         yield connection
     finally:
         await connection.close()
-
-
-@pytest.fixture(scope="module")
-def certificates() -> Iterator[Certificates]:
-    """Certificates in a directory of their own."""
-    with open_directory() as directory:
-        yield Certificates.made(directory)
 
 
 @pytest.fixture

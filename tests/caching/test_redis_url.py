@@ -1,7 +1,6 @@
 """The URL of a Redis: what it may say, and what is refused before anything is asked."""
 
 import ssl
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,14 +11,6 @@ from app.caching import open_cache, open_redis
 from app.caching.redis_url import TAKEN, read_redis_url
 from app.embedded import Endpoints
 from tests.faults.certificates import PASSWORD, Certificates
-from tests.open_directory import open_directory
-
-
-@pytest.fixture(scope="module")
-def certificates() -> Iterator[Certificates]:
-    """Certificates in a directory of their own."""
-    with open_directory() as directory:
-        yield Certificates.made(directory)
 
 
 def in_a(name: str) -> dict[str, Any]:
