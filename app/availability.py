@@ -77,6 +77,8 @@ def unavailability(error: Exception) -> str | None:
     """Returns why Postgres is unavailable, as a sentence without secrets; None if `error` does not mean that it is."""
     if isinstance(error, PoolTimeout):
         return "All connections to the database are in use."
+    if isinstance(_cause(error), asyncpg.TargetServerAttributeNotMatched):
+        return "No host of the database is what target_session_attrs asks for."
     if isinstance(error, asyncpg.InterfaceError):
         return BROKEN
     if isinstance(error, OSError):
@@ -161,5 +163,10 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def _words(error: BaseException) -> str:
-    found = getattr(error, "orig", error)
-    return str(getattr(found, "__cause__", None) or found).partition("\n")[0]
+    return str(_cause(error)).partition("\n")[0]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Returns the driver's error behind one of SQLAlchemy."""
+    found: BaseException = getattr(error, "orig", error)
+    return found.__cause__ or found

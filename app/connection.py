@@ -8,13 +8,21 @@ Then readiness finds the mark of another session. A pooler may not forward what 
 """
 
 import secrets
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
+
+from app.database_url import DatabaseUrl
 
 LEAVE = timedelta(milliseconds=200)
 MARK = "fourways.session"
 """A setting of the session, which has another value in each."""
+ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
+"""What happens at one host, and may not at the next."""
 
 
 class Connection(asyncpg.Connection):
@@ -35,6 +43,14 @@ class Connection(asyncpg.Connection):
             return True
         return writing and getattr(told, "default_transaction_read_only", "off") == "on"
 
+    def set_socket(self, options: Iterable[tuple[int, int, int]]) -> None:
+        """Sets options of its socket. A unix socket has none."""
+        own = self._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # the stubs hide it
+        if own.family != socket.AF_UNIX:
+            with socket.fromfd(own.fileno(), own.family, own.type) as same:  # uvloop's own cannot be set.
+                for option in options:
+                    same.setsockopt(*option)
+
     async def close(self, *, timeout: float | None = None) -> None:
         """Closes the connection within `LEAVE`. SQLAlchemy would allow two seconds for each connection that a deadline
         has broken, and does not check the outcome when it continues without waiting."""
@@ -45,35 +61,57 @@ class Connection(asyncpg.Connection):
 
 
 async def connect(url: str, timeout: timedelta) -> Connection:
-    """Connects to `url`, a plain postgresql:// URL as libpq accepts it, with limits on every wait.
+    """Connects to `url`, a postgresql:// URL as libpq accepts it, with limits on every wait. Raises ValueError for a
+    URL that `database_url` refuses.
+
+    Of several hosts, the first that answers and is as the URL demands is taken. A silent one takes no more than its
+    share of the time for which callers wait (`database.py`).
+    """
+    target = DatabaseUrl.read(url)
+    *attempts, last = target.attempts()
+    for attempt in attempts:
+        with suppress(*ELSEWHERE):
+            return await _connect(target, attempt, timeout, within=timeout * 0.4 / (len(attempts) + 1))
+    return await _connect(target, last, timeout, within=timeout)
+
+
+async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: timedelta, within: timedelta) -> Connection:
+    """Connects to one host.
 
     Postgres itself ends a statement after `timeout` (after half of it if it waits for a lock), and a transaction that
     was idle for as long: a process that was stopped midway must not keep its locks. The client waits a little longer,
     so that the server's error arrives first.
     """
-    milliseconds = round(timeout / timedelta(milliseconds=1))
+    settings = dict(target.settings)
     connection: Connection = await asyncpg.connect(
         connection_class=Connection,
-        dsn=url.replace("postgresql+asyncpg://", "postgresql://", 1),
-        timeout=timeout.total_seconds(),
+        **arguments,
+        timeout=min(within, target.connect_timeout or within).total_seconds(),
         command_timeout=timeout.total_seconds() + 1,
-        server_settings={"application_name": "fourways", "timezone": "UTC"},
+        server_settings={"application_name": settings.pop("application_name", "fourways"), "timezone": "UTC"},
     )
+    connection.set_socket(target.socket_options)
     connection.mark = secrets.token_hex(8)
-    limits = {
-        "statement_timeout": milliseconds,
-        "idle_in_transaction_session_timeout": milliseconds,
-        "lock_timeout": max(1, milliseconds // 2),
+    milliseconds = round(timeout / timedelta(milliseconds=1))
+    settings |= {
+        "statement_timeout": str(milliseconds),
+        "idle_in_transaction_session_timeout": str(milliseconds),
+        "lock_timeout": str(max(1, milliseconds // 2)),
         # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
         "default_transaction_isolation": "read committed",
         MARK: connection.mark,
     }
+    statement = "SELECT " + ", ".join(
+        f"set_config({_quoted(name)}, {_quoted(settings[name])}, false)" for name in settings
+    )
     try:
-        await connection.execute(
-            "; ".join(f"SET {name} = '{value}'" for name, value in limits.items()),
-            timeout=timeout.total_seconds(),
-        )
+        await connection.execute(statement, timeout=within.total_seconds())
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+def _quoted(text: str) -> str:
+    """Returns an SQL literal that means the same whatever standard_conforming_strings is."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -8,10 +8,12 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.caching.redis_url import read_redis_url
+from app.database_url import DatabaseUrl
 
 
 class SettingsError(ValueError):
@@ -39,19 +41,14 @@ Lifetime = Annotated[timedelta, _seconds(timedelta(days=30))]
 Timeout = Annotated[timedelta, _seconds(timedelta(hours=1))]
 
 
-def _url(*schemes: str) -> AfterValidator:
-    def checked(value: str) -> str:
-        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        try:
-            parts = urlsplit(value)
-            if "," not in parts.netloc:  # A Postgres URL may list several hosts.
-                _ = parts.port
-        except ValueError:
-            raise ValueError("its host or port cannot be read") from None
-        return value
+def _redis_url(value: str) -> str:
+    read_redis_url(value, "REDIS_URL")
+    return value
 
-    return AfterValidator(checked)
+
+def _database_url(value: str) -> str:
+    DatabaseUrl.read(value, "DATABASE_URL").check_files()
+    return value
 
 
 def _prefix(value: str) -> str:
@@ -77,18 +74,25 @@ class DatabaseSettings(BaseSettings):
     """The settings that the migrations need. They work without Redis."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_file=".env", extra="ignore", populate_by_name=True, env_ignore_empty=True
+        frozen=True,
+        env_file=".env",
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
-    database_url: Annotated[str, _url("postgresql", "postgres", "postgresql+asyncpg")] | None = Field(
-        None, validation_alias=_env("DATABASE_URL")
+    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+        None, validation_alias=_env("DATABASE_URL"), repr=False
     )
 
 
 class Settings(DatabaseSettings):
     """All settings."""
 
-    redis_url: Annotated[str, _url("redis", "rediss", "unix")] | None = Field(None, validation_alias=_env("REDIS_URL"))
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+        None, validation_alias=_env("REDIS_URL"), repr=False
+    )
     port: int = Field(8000, validation_alias=_env("PORT"), ge=1, le=65_535)
     host: str = Field("127.0.0.1", validation_alias=_env("FOURWAYS_HOST"), min_length=1)
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
@@ -165,15 +169,8 @@ def _sentence(detail: Any) -> str:
     if not detail["loc"]:
         return message
     name = str(detail["loc"][0])  # Pydantic reports the alias, which is the environment variable.
-    return f"{name} is {_shown(name, detail['input'])}: {message[0].lower()}{message[1:]}."
-
-
-def _shown(name: str, value: Any) -> str:
-    """Returns the value in quotes. A URL may hold a password before its @ or in its query, so those parts are cut."""
-    if isinstance(value, timedelta):
-        return repr(f"{value.total_seconds():g}")
-    before, at, after = str(value).rpartition("@")
-    if not name.endswith("_URL"):
-        return repr(value)
-    scheme = re.match(r"[a-z+]+://", before)
-    return repr((scheme.group() if scheme else "") + ("…@" if at else "") + after.partition("?")[0])
+    if name.endswith("_URL"):
+        return message  # A whole sentence, without what may be a password.
+    value = detail["input"]
+    shown = f"{value.total_seconds():g}" if isinstance(value, timedelta) else value
+    return f"{name} is {shown!r}: {message[0].lower()}{message[1:]}."

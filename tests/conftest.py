@@ -23,6 +23,7 @@ from app.schema import migrate
 from app.settings import Settings
 from tests.caching.write_behind.views import new_ledger
 from tests.eventually import eventually
+from tests.faults.certificates import Certificates
 from tests.faults.stores import Stores
 from tests.fork_server import ForkServer
 from tests.home import Home
@@ -116,6 +117,13 @@ async def empty(endpoints: Endpoints) -> None:
     await connection.close()
     async with open_redis(endpoints.redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
         await redis.flushdb()
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """Certificates for servers and clients."""
+    with open_directory() as directory:
+        yield Certificates.made(directory)
 
 
 @pytest.fixture

@@ -138,14 +138,40 @@ def test_a_refusal_names_the_variable_and_its_value(
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("REDIS_URL", "foo", "REDIS_URL is 'foo': it must begin with redis:// or rediss:// or unix://."),
-        ("REDIS_URL", "redis://h:abc", "REDIS_URL is 'redis://h:abc': its host or port cannot be read."),
-        ("DATABASE_URL", "postgresql://[::1/db", "DATABASE_URL is 'postgresql://[::1/db': its host or port cannot be"),
-        ("DATABASE_URL", "http://me:geheim@host/db?password=geheim", "DATABASE_URL is 'http://…@host/db': it must"),
-        ("DATABASE_URL", "me:gehe?im@gehe@host/db", "DATABASE_URL is '…@host/db': it must begin with postgresql://"),
+        ("REDIS_URL", "geheim", "REDIS_URL must begin with redis://, rediss:// or unix://."),
+        ("REDIS_URL", "redis://h:geheim", "The port in REDIS_URL must be a number from 1 to 65535."),
+        (
+            "REDIS_URL",
+            "redis://:geheim@h?protocol=3",
+            "REDIS_URL has the parameter protocol, which a URL may not set: ",
+        ),
+        ("REDIS_URL", "redis://:geheim@h?foo=bar", "REDIS_URL has the unknown parameter foo: perhaps one of db,"),
+        (
+            "REDIS_URL",
+            "rediss://:geheim@h?ssl_ca_certs=/none.crt",
+            "The ssl_ca_certs in REDIS_URL is '/none.crt': there",
+        ),
+        ("DATABASE_URL", "postgresql://[::1/db", "DATABASE_URL has a host that cannot be read: an IPv6 address"),
+        ("DATABASE_URL", "http://me:geheim@host/db?password=geheim", "DATABASE_URL must begin with postgresql:// or"),
+        ("DATABASE_URL", "me:gehe?im@gehe@host/db", "DATABASE_URL must begin with postgresql:// or postgres://."),
+        (
+            "DATABASE_URL",
+            "postgresql://me:geheim@h:99999999/db",
+            "The port in DATABASE_URL is '99999999': it must be a",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://me:geheim@h/db?sslmode=bogus",
+            "The sslmode in DATABASE_URL is 'bogus': it must",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://me:geheim@h/db?sslrootcert=/none",
+            "The sslrootcert in DATABASE_URL is '/none': ",
+        ),
     ],
 )
-def test_a_refused_address_is_shown_without_its_password(
+def test_a_refused_url_is_named_by_its_part_and_no_password_is_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv("REDIS_URL", REDIS)
@@ -155,6 +181,17 @@ def test_a_refused_address_is_shown_without_its_password(
         read_settings()
     assert str(refusal.value).startswith(sentence)
     assert "gehe" not in str(refusal.value)
+
+
+def test_settings_do_not_show_their_urls() -> None:
+    settings = Settings(_env_file=None, redis_url="redis://:geheim@h", database_url="postgresql://me:geheim@h/db")
+    assert "geheim" not in f"{settings} {settings!r}"
+
+
+def test_an_invalid_url_is_not_quoted_by_the_error_behind_the_sentence() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(_env_file=None, redis_url="redis://:geheim@h?protocol=3", database_url=POSTGRES)
+    assert "geheim" not in str(refused.value)
 
 
 def test_each_invalid_variable_has_its_own_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

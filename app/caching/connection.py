@@ -29,6 +29,7 @@ from redis.utils import str_if_bytes
 
 from .clock import RedisClock
 from .identity import Identity
+from .redis_url import read_redis_url
 
 WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
 """Error codes of a server that is not, not yet or no longer a primary, or of one that requires a login. The error of a
@@ -94,7 +95,7 @@ async def open_redis(
     marker: str = "run",
 ) -> AsyncIterator[Redis]:
     """Opens a client for `url` (redis://, rediss:// or unix://), and closes it at the end. It connects at its first
-    command.
+    command. Raises ValueError for a URL that `redis_url.py` refuses.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
     time to set `clock`, and reports to `identity` which Redis it met. A Redis that does not report its run is
@@ -116,8 +117,8 @@ async def open_redis(
             connection.run = run  # type: ignore[attr-defined]  # for the pool
             identity.meet(run, lost=lost)
 
-    pool = Pool.from_url(
-        url,
+    pool = Pool(
+        **read_redis_url(url),
         max_connections=connections,
         timeout=timeout.total_seconds(),
         socket_timeout=timeout.total_seconds(),

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from urllib.parse import urlsplit
 
+from app.database_url import DatabaseUrl
 from app.embedded import Endpoints
 from app.lab.comparison import contention, crash
 from app.lab.comparison.bench import Bench, open_bench, remove_keys
@@ -79,7 +79,7 @@ class _Comparing:
 
     async def run(self, endpoints: Endpoints) -> Comparison:
         began = time.monotonic()
-        if "," in urlsplit(endpoints.database_url).netloc:
+        if len(DatabaseUrl.read(endpoints.database_url).places) > 1:
             raise LabError("DATABASE_URL names several hosts, and the lab's wire leads to one: name the primary alone.")
         # The schema's owner owns the keys. Before the schema is ours, they may belong to another comparison that still
         # runs.

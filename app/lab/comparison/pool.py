@@ -8,6 +8,7 @@ from typing import TypeAlias
 import asyncpg
 
 from app.availability import available
+from app.database_url import DatabaseUrl
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -17,10 +18,12 @@ PATIENCE = timedelta(seconds=30)
 @asynccontextmanager
 async def open_pool(database_url: str, connections: int) -> AsyncIterator[Pool]:
     """Holds a pool of one to `connections` connections open. Raises DatabaseUnavailable."""
+    target = DatabaseUrl.read(database_url)
     async with (
         available(),
         asyncpg.create_pool(
-            database_url.replace("postgresql+asyncpg://", "postgresql://", 1),
+            **target.attempts()[0],
+            server_settings=target.settings,
             min_size=1,
             max_size=connections,
             command_timeout=PATIENCE.total_seconds(),

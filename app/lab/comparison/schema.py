@@ -76,7 +76,7 @@ async def lab_schema(database_url: str) -> AsyncIterator[str]:
         except asyncpg.InsufficientPrivilegeError as error:
             raise LabError(f"The lab may not make its schema {SCHEMA} in this database: {error}.") from error
         try:
-            url = f"{database_url}{'&' if '?' in database_url else '?'}search_path={SCHEMA}"
+            url = f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20search_path%3D{SCHEMA}"
             await asyncio.to_thread(migrate, url)
             await owner.execute(f"SET search_path = {SCHEMA}")
             await owner.execute(TABLES)

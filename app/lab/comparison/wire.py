@@ -15,10 +15,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
+
+from app.database_url import DatabaseUrl
 
 SOCKET, PORT = ".s.PGSQL.{}", 5432
 CROWD = 256
+LEADS_ELSEWHERE = ("host", "hostaddr", "port")
 
 Latency = Callable[[], float]
 """The delay of the next bytes in one direction, in seconds."""
@@ -38,12 +41,10 @@ async def wire(
     `latency` is for both directions, or only for the one to Postgres when `back` is given. `hear` is called with what a
     client sends, before it is passed on. Raises ValueError when the address names several hosts.
     """
-    parts = urlsplit(database_url)
-    if "," in parts.netloc:
+    place, *others = DatabaseUrl.read(database_url).places
+    if others:
         raise ValueError("A wire leads to one Postgres, and DATABASE_URL names several hosts.")
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    host = parts.hostname or query.pop("host", "localhost")
-    port = parts.port or int(query.pop("port", PORT))
+    host, port = place.host or "localhost", place.port
     ends: set[_End] = set()
 
     async def connected(client: _End) -> None:
@@ -67,9 +68,11 @@ async def wire(
         path = Path(directory) / SOCKET.format(PORT)
         server = await asyncio.get_running_loop().create_unix_server(accepted, path, backlog=CROWD)
         try:
+            parts = urlsplit(database_url)
             login, at, _host = parts.netloc.rpartition("@")
-            through = urlencode({**query, "host": directory}, safe="/")
-            yield urlunsplit(parts._replace(netloc=login + at, query=through))
+            kept = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in ("", *LEADS_ELSEWHERE)]
+            through = "&".join([*kept, f"host={quote(directory)}", f"port={PORT}"])
+            yield f"{parts.scheme}://{login}{at}{parts.path}?{through}"
         finally:
             server.close()
             for end in list(ends):

@@ -6,6 +6,7 @@ A running exploration holds the lock of its schema, and its keys contain the nam
 import asyncpg
 from redis.asyncio import Redis
 
+from app.database_url import DatabaseUrl
 from app.lab.races import schema, stepped_redis
 
 
@@ -13,7 +14,7 @@ async def remove_abandoned(redis: Redis, database_url: str) -> None:
     """Removes them, except those in use now. Raises OSError, RedisError and asyncpg's errors."""
     # Lists the keys before the schemas, so that keys of an exploration that begins now are not among them.
     keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{schema.PREFIX}*", count=1000)]
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(**DatabaseUrl.read(database_url).attempts()[0])
     try:
         used = set()
         for (name,) in await connection.fetch(

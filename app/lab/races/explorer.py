@@ -19,6 +19,7 @@ from datetime import timedelta
 import asyncpg
 
 from app.caching import open_redis
+from app.database_url import DatabaseUrl
 from app.lab.races.cases import Case
 from app.lab.races.idle_loop import IdleLoop
 from app.lab.races.schema import schema
@@ -70,7 +71,8 @@ async def _explore(case: Case, redis_url: str, database_url: str, search: Search
         for _process in range(len(case.actors) + 1):
             redis = await stack.enter_async_context(open_redis(redis_url, timeout=TIMEOUT, connections=4))
             connection = await asyncpg.connect(
-                database_url, server_settings={"search_path": name, "synchronous_commit": "off"}
+                **DatabaseUrl.read(database_url).attempts()[0],
+                server_settings={"search_path": name, "synchronous_commit": "off"},
             )
             stack.push_async_callback(connection.close)
             stores.append((redis, connection))

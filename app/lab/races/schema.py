@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from app.database_url import DatabaseUrl
+
 PREFIX = "fourways_races_"
 """The prefix of the schemas' names."""
 LOCK = 0x72616365
@@ -30,7 +32,7 @@ CREATE TABLE applied (batch text PRIMARY KEY);
 async def schema(database_url: str) -> AsyncIterator[str]:
     """Holds a schema with the tables open, and yields its name."""
     name = f"{PREFIX}{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(**DatabaseUrl.read(database_url).attempts()[0])
     try:
         await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCK, name)
         await connection.execute(f"CREATE SCHEMA {name}")

@@ -1,0 +1,24 @@
+"""A parameter of a connection: its value, and where it was given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter, as text. The value does not show in a traceback: it may be a password."""
+
+    name: str
+    value: str = field(repr=False)
+    source: str
+    """`DATABASE_URL`, `PGSSLMODE`, `the service 'shop'`."""
+
+    def refused(self, rule: str, *, shown: bool = True) -> ValueError:
+        """Returns an error that names the parameter, its value (if `shown`), and why it is refused."""
+        value = f" is {self.value!r}" if shown else " is refused"
+        return ValueError(f"The {self.name} in {self.source}{value}: {rule}.")
+
+
+Parameters: TypeAlias = Mapping[str, Parameter]
+"""By name."""
