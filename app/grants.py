@@ -1,12 +1,13 @@
 """What the service needs in its stores, table by table and command by command, and nothing else.
 
     fourways grants postgres --role app     the GRANTs for a role that owns nothing (`postgres_grants`)
+    fourways grants redis --user app        the ACL SETUSER for a user that has only its own keys (`redis_grants`)
 
 The migrations run as another role, the owner. What only an owner may do at run time (a partition of the ledger is made
 each hour, and dropped a day later) is in functions that run with its rights.
 
-What can go wrong: a version needs something that an older one did not. Grants are only added, so run it again after an
-upgrade. `tests/test_grants.py` finds for each one what does not work without it.
+What can go wrong: a version needs something that an older one did not. So run both again after each upgrade.
+`tests/test_grants.py` checks that nothing is missing, and that each part is needed.
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,46 @@ FUNCTIONS = (
 )
 """The functions that statements call."""
 
+COMMANDS = (
+    "decrby",
+    "del",
+    "eval",
+    "evalsha",
+    "get",
+    "hdel",
+    "hget",
+    "hgetall",
+    "hmget",
+    "hset",
+    "incrby",
+    "info",
+    "mget",
+    "pexpire",
+    "pttl",
+    "script|load",
+    "select",  # Where REDIS_URL names a database.
+    "set",
+    "time",
+    "type",
+    "xack",
+    "xadd",
+    "xautoclaim",
+    "xclaim",
+    "xdel",
+    "xgroup|create",
+    "xgroup|delconsumer",
+    "xinfo|consumers",
+    "xlen",
+    "xpending",
+    "xrange",
+    "xreadgroup",
+)
+"""The commands of the service and of its scripts. CONFIG GET is not among them: it shows passwords. Without it, it is
+unknown how often Redis syncs its file, and each pending view counts as at risk."""
+
+KEYS = ("epoch", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "views:{*")
+"""The names in Redis, as patterns, without the prefix."""
+
 
 def postgres_grants(role: str) -> str:
     """Returns the SQL that permits `role` what the service needs, for psql as the owner of the tables."""
@@ -64,6 +105,13 @@ def postgres_grants(role: str) -> str:
         "COMMIT;",
     ]
     return "\n".join(lines)
+
+
+def redis_grants(user: str, prefix: str) -> str:
+    """Returns the command that permits `user` what the service needs under `prefix`, and takes away all else. A
+    password stays as it is, and a new user has none: nobody can log in as this user."""
+    patterns, commands = (f"~{prefix}{key}" for key in KEYS), (f"+{command}" for command in COMMANDS)
+    return " ".join(["ACL SETUSER", user, "on resetkeys resetchannels -@all", *patterns, *commands])
 
 
 def _literal(text: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
+from redis.asyncio import Redis
 
-from app.grants import postgres_grants
+from app.grants import postgres_grants, redis_grants
 from app.schema import migrate
 from tests.fresh_database import fresh_database
 
@@ -24,9 +25,9 @@ class Role:
 
 
 @asynccontextmanager
-async def a_role(url: str) -> AsyncIterator[str]:
-    """Yields the name of a new role on the server of `url`. Its name has to be quoted."""
-    name = f'Fourways\'s "app" {secrets.token_hex(4)}'
+async def a_role(url: str, name: str = 'Fourways\'s "app"') -> AsyncIterator[str]:
+    """Yields the name of a new role on the server of `url`, which begins with `name`."""
+    name = f"{name} {secrets.token_hex(4)}"
     sql = await asyncpg.connect(url)
     await sql.execute(f"CREATE ROLE {quoted(name)} LOGIN")
     try:
@@ -47,6 +48,17 @@ async def granted_role(url: str) -> AsyncIterator[Role]:
         await sql.execute(postgres_grants(name))
         await sql.close()
         yield Role(name, as_role(owner_url, name), owner_url)
+
+
+@asynccontextmanager
+async def granted_user(url: str, prefix: str) -> AsyncIterator[str]:
+    """Yields the address for a connection as a user that may do what the service needs, on the Redis of `url`."""
+    name, password = f"fourways-{secrets.token_hex(4)}", secrets.token_hex(8)
+    async with Redis.from_url(url) as redis:
+        await redis.execute_command(*redis_grants(name, prefix).split())  # type: ignore[no-untyped-call]
+        await redis.execute_command("ACL", "SETUSER", name, f">{password}")  # type: ignore[no-untyped-call]
+        yield url.replace("unix://", f"unix://{name}:{password}@")
+        await redis.acl_deluser(name)
 
 
 def quoted(name: str) -> str:
