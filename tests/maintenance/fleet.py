@@ -28,7 +28,7 @@ class Member:
             return cls(service, connection, stack.pop_all())
 
     async def stop(self) -> None:
-        """Stops it by SIGTERM, and returns when it has ended. Does nothing if it was stopped before."""
+        """Stops it by SIGTERM, and returns when it has ended."""
         await self._stack.aclose()
 
     async def drained(self) -> None:
@@ -54,7 +54,8 @@ class Fleet:
                 await fleet.start(stores)
             yield fleet
         finally:
-            await fleet.stop()
+            for member in tuple(fleet.members):
+                await fleet.end(member)
 
     def __init__(self) -> None:
         self.members: list[Member] = []
@@ -65,7 +66,7 @@ class Fleet:
         self.members.append(member)
         return member
 
-    async def stop(self) -> None:
-        """Stops all."""
-        while self.members:
-            await self.members.pop().stop()
+    async def end(self, member: Member) -> None:
+        """Stops one of them."""
+        self.members.remove(member)
+        await member.stop()

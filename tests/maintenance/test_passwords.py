@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,32 +17,19 @@ from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
 from tests.least_privilege import Role, granted_role, granted_user, quoted
 from tests.maintenance.fleet import Fleet
-from tests.outages.load import Load
+from tests.maintenance.trickle import Trickle
 from tests.outages.rows import made
 
-RATE = 50
-"""Requests in a second."""
 OLD, NEW = "the-old-one", "the-new-one"
 END_SESSIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = $1"
 
 
-@asynccontextmanager
-async def loaded(fleet: Fleet) -> AsyncIterator[Load]:
-    """Sends requests to the instances while the block lasts. Each of them must succeed."""
-    load = Load([member.service for member in fleet.members], await made(fleet.members[0].connection, "row"), rate=RATE)
-    async with load.running():
-        yield load
-        await load.hears(RATE)
-    assert [heard for heard in load.heard if heard.status not in (200, 202)] == []
-
-
-async def replaced(fleet: Fleet, load: Load, stores: Endpoints) -> None:
+async def replaced(fleet: Fleet, trickle: Trickle, stores: Endpoints) -> None:
     """Takes each instance out of the load balancer, stops it, and starts another one, which joins when it is ready."""
     for member in tuple(fleet.members):
-        await load.leave(member.service)
-        await member.stop()
-        fleet.members.remove(member)
-        load.join((await fleet.start(stores)).service)
+        await trickle.leave(member)
+        await fleet.end(member)
+        trickle.join(await fleet.start(stores))
 
 
 async def test_no_request_fails_while_the_password_of_redis_is_rotated(servers: Endpoints) -> None:
@@ -56,13 +42,14 @@ async def test_no_request_fails_while_the_password_of_redis_is_rotated(servers: 
         await asyncio.to_thread(migrate, database_url)
         user, old = urlsplit(old_url).username, urlsplit(old_url).password
         new_url = old_url.replace(f":{old}@", f":{NEW}@")
-        async with Fleet.of(2, Endpoints(old_url, database_url)) as fleet, loaded(fleet) as load:
+        async with Fleet.of(2, Endpoints(old_url, database_url)) as fleet, Trickle.to(fleet.members) as trickle:
             await redis.execute_command("ACL", "SETUSER", user, f">{NEW}")  # type: ignore[no-untyped-call]
-            await replaced(fleet, load, Endpoints(new_url, database_url))
+            await replaced(fleet, trickle, Endpoints(new_url, database_url))
             await redis.execute_command("ACL", "SETUSER", user, f"<{old}")  # type: ignore[no-untyped-call]
             async with Redis.from_url(old_url) as late:
                 with pytest.raises(RedisConnectionError, match="invalid username-password"):
                     await late.ping()
+            await trickle.goes_around()
 
 
 @pytest.fixture
@@ -119,12 +106,13 @@ async def test_no_request_fails_while_the_service_changes_to_a_role_with_another
     async with (
         another_redis() as redis_url,
         Fleet.of(2, Endpoints(redis_url, blue)) as fleet,
-        loaded(fleet) as load,
+        Trickle.to(fleet.members) as trickle,
     ):
         green = await made_role(owner, role, "green", NEW)
-        await replaced(fleet, load, Endpoints(redis_url, green))
+        await replaced(fleet, trickle, Endpoints(redis_url, green))
         await owner.execute("DROP ROLE blue")
         assert await refuses(blue)
+        await trickle.goes_around()
 
 
 @pytest.mark.usefixtures("passwords")
@@ -145,8 +133,7 @@ async def test_a_role_that_gets_another_password_keeps_its_connections_and_makes
         assert (answer.status, answer.json()["type"]) == (503, "database-unavailable"), answer
         ready = await member.connection.ask("/health/ready")
         assert (ready.status, "password authentication failed" in ready.json()["parts"]["postgres"]) == (200, True)
-        await member.stop()
-        fleet.members.remove(member)
+        await fleet.end(member)
         member = await fleet.start(Endpoints(redis_url, old.replace(OLD, NEW)))
         answer = await member.connection.ask(path, method="PATCH", body={"name": "Ada King"})
         assert answer.status == 200, answer

@@ -57,10 +57,9 @@ class Load:
 
     def __init__(self, services: Sequence[Service], rows: Rows, *, rate: float, seed: int = 1) -> None:
         self.heard: list[Heard] = []
-        self._services, self._rows, self._rate = list(services), rows, rate
+        self._services, self._rows, self._rate = services, rows, rate
         self._random = random.Random(seed)
         self._idle: dict[str, deque[Keyed]] = defaultdict(deque)
-        self._in_flight: Counter[str] = Counter()
         self._newest: Counter[str] = Counter()
         """The highest version that was answered, by the path of the row."""
         self._bodies: dict[tuple[str, int], Any] = {}
@@ -89,19 +88,6 @@ class Load:
             return len(self.heard) >= enough
 
         await eventually(has_heard)
-
-    def join(self, service: Service) -> None:
-        """Sends requests to this service, too: as a load balancer does to which it is added."""
-        self._services.append(service)
-
-    async def leave(self, service: Service) -> None:
-        """Sends nothing more to this service, and returns when it has answered everything."""
-        self._services.remove(service)
-
-        async def is_idle() -> bool:
-            return not self._in_flight[service.url]
-
-        await eventually(is_idle)
 
     def within(self, began: float, ended: float) -> list[Heard]:
         """Returns the requests that were sent and answered between these two moments."""
@@ -166,13 +152,11 @@ class Load:
         path, method, where, body = self._request(kind)
         newest = self._newest[path]
         began = time.monotonic()
-        self._in_flight[service.url] += 1
         idle = self._idle[service.url]
         connection = idle.popleft() if idle else await Keyed.to(service.url)
         await connection.send(where, method=method, body=body)
         answer = await asyncio.wait_for(connection.answer(), PATIENCE)
         idle.append(connection)
-        self._in_flight[service.url] -= 1
         heard = Heard(kind, began, time.monotonic() - began, answer)
         self.heard.append(heard)
         self._keep_books(heard, path, newest)
