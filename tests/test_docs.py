@@ -170,6 +170,12 @@ def test_the_summary_of_the_figures_matches_the_tables() -> None:
         assert said in summary, f"{row}: {said}"
 
 
+def test_the_changelog_says_what_each_revision_of_the_schema_adds() -> None:
+    revisions = sorted(path.name[:4] for path in (REPOSITORY / "migrations/versions").glob("*.py"))
+    listed = re.findall(r"^\| (\d{4}) \|", PAGES["CHANGELOG.md"].text, re.MULTILINE)
+    assert listed == [revision for revision in revisions if revision > "0003"]
+
+
 def test_the_readme_can_be_read_in_a_few_minutes() -> None:
     assert len(PAGES["README.md"].lines) <= LONGEST_README
 

@@ -103,12 +103,15 @@ async def test_views_left_in_the_old_redis_are_counted_by_an_instance_that_is_st
             assert (await member.connection.post(PAGE, {"count": 1})).json()["views"] == 1
             assert (await member.connection.ask(PAGE)).json()["views"] == 1
             settings = Settings(_env_file=None, redis_url=old, database_url=database_url)
-            async with application(settings), Redis.from_url(old) as admin:
+            async with application(settings) as client, Redis.from_url(old) as admin:
 
                 async def is_empty() -> bool:
                     return not any([await admin.xlen(f"views:{{{shard}}}") for shard in range(4)])
 
                 assert not await is_empty()
+                assert (await client.get("/users/1")).status_code == 404
+                assert (await client.put("/inventory/CUP", json={"quantity": 1})).status_code == 503
+                assert (await client.post(PAGE, json={"count": 1})).status_code == 503
                 await eventually(is_empty)
             assert await stored(database_url) == VIEWS + 1
             await done(database_url, "UPDATE epochs SET run = 'put back'")
