@@ -34,12 +34,15 @@ from app.http_connection import HttpConnection
 from app.log_lines import LINES
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
+from app.unknown_variables import warn_of_unknown_variables
 
 GRACE = 10
 """How long, in seconds, requests in flight may run after the service was told to stop."""
 SILENCE = 60
 """How long, in seconds, a worker may leave its supervisor unanswered before it is replaced. Many workers that start
 together on a small machine are slow, not dead."""
+SAID = {"app.unknown_variables": {"level": "ERROR"}}
+"""The loggers of the processes that serve: what `serve` has said before them, each would repeat."""
 
 
 def serve(settings: Settings, workers: int, console: Console, complaints: Console) -> None:
@@ -51,6 +54,7 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
         SystemExit: The application does not start. Its standard error says why.
     """
     dictConfig(LINES)
+    warn_of_unknown_variables()
     listener = _listen(settings)
     with _Leaving() as leaving, ExitStack() as stack:
         if settings.redis_url is None:
@@ -159,7 +163,7 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
     config = uvicorn.Config(
         "app.main:app",
         workers=workers,
-        log_config=LINES,
+        log_config={**LINES, "loggers": SAID},
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE,
