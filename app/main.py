@@ -27,6 +27,7 @@ from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
 from app.speed.direct_way import DirectWay
 from app.speed.settled_garbage import settled_garbage
+from app.unknown_variables import warn_of_unknown_variables
 from app.wiring import Resources, open_resources
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def _ended_with_supervisor() -> Iterator[None]:
 
 def _configured() -> FastAPI:
     speak_as_one()
+    warn_of_unknown_variables()
     try:
         return create_app(read_settings())
     except SettingsError as error:

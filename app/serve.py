@@ -35,9 +35,12 @@ from app.log_lines import LINES
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 from app.supervisor import SILENCE, Supervisor
+from app.unknown_variables import warn_of_unknown_variables
 
 GRACE = 10
 """How long, in seconds, requests in flight may run after the service was told to stop."""
+SAID = {"app.unknown_variables": {"level": "ERROR"}}
+"""The loggers of the processes that serve: what `serve` has said before them, each would repeat."""
 
 
 def serve(settings: Settings, workers: int, console: Console, complaints: Console) -> None:
@@ -49,6 +52,7 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
         SystemExit: The application does not start. Its standard error says why.
     """
     dictConfig(LINES)
+    warn_of_unknown_variables()
     screen = _Screen(console)
     listener = _listen(settings)
     with _Leaving() as leaving, ExitStack() as stack:
@@ -177,7 +181,7 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
     config = uvicorn.Config(
         "app.main:app",
         workers=workers,
-        log_config=LINES,
+        log_config={**LINES, "loggers": SAID},
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE,

@@ -20,6 +20,7 @@ class SettingsError(ValueError):
     """A variable has an invalid value. The message names both."""
 
 
+ENV_FILE = ".env"
 SHORTEST = timedelta(milliseconds=1)
 """The shortest duration: Redis and Postgres count in milliseconds, and Postgres reads 0 as "no limit"."""
 
@@ -75,7 +76,7 @@ class DatabaseSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         frozen=True,
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         populate_by_name=True,
         env_ignore_empty=True,

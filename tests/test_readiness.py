@@ -98,6 +98,13 @@ async def is_ready(client: httpx.AsyncClient) -> None:
 @pytest.fixture
 async def stage(servers: Endpoints) -> AsyncIterator[Stage]:
     """An empty Redis, and a migrated database."""
+    async with prepared(servers) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def prepared(servers: Endpoints) -> AsyncIterator[Stage]:
+    """Yields an empty Redis, and a migrated database."""
     async with another_redis() as redis_url, fresh_database(servers.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         sql = await asyncpg.connect(database_url)

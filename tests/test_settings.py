@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import AliasChoices, ValidationError
 
+from app.caching.redis_url import TAKEN
+from app.database_url.options import DECIDED
+from app.database_url.parameters import KNOWN
 from app.settings import Settings, SettingsError, read_database_url, read_settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -52,6 +55,12 @@ def test_the_page_for_operators_names_every_setting_and_no_other() -> None:
     page = (REPOSITORY / "docs" / "operate.md").read_text()
     table = page.partition("\n## Settings\n")[2]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(VARIABLES)
+
+
+def test_the_page_for_operators_says_what_becomes_of_each_parameter_of_a_url() -> None:
+    section = (REPOSITORY / "docs" / "operate.md").read_text().partition("\n## URLs\n")[2].partition("\n## ")[0]
+    said = set(re.findall(r"`(\w+)`", section))
+    assert {*KNOWN, *TAKEN, *DECIDED} <= said
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
