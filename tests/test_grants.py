@@ -36,6 +36,7 @@ from app.caching import (
 from app.caching.moment import NEVER
 from app.caching.record import Owner, Record
 from app.caching.write_behind.batch_id import ulid
+from app.cli import NONE
 from app.coherence.epochs import Epoch, Epochs
 from app.coherence.outbox import Outbox
 from app.database import Database, open_database
@@ -156,6 +157,7 @@ async def views_are_counted(client: httpx.AsyncClient, owner: asyncpg.Connection
         await eventually(lambda: parked(1))
     await eventually(lambda: parked(0))
     assert (await client.get("/page-views/home")).json()["views"] == await stored("home") == 5
+    assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == "unknown", "CONFIG GET shows passwords."
 
 
 async def test_the_service_needs_no_more_than_the_grants(role: Role, owner: asyncpg.Connection) -> None:
@@ -177,6 +179,8 @@ async def test_the_service_needs_no_more_than_the_grants(role: Role, owner: asyn
                 assert (await client.post("/page-views/home")).json()["views"] == views
                 assert (await client.get("/page-views/home")).json()["views"] == views
                 assert await owner.fetchval("SELECT count(*) FROM epochs") == epochs
+        assert (await says("demo", DATABASE_URL=role.url, REDIS_URL=redis))[0] == 0
+        assert await says("dead-letters", "list", DATABASE_URL=role.url, REDIS_URL=redis) == (0, f"{NONE}\n")
 
 
 @asynccontextmanager
