@@ -42,7 +42,7 @@ LOGIN = re.compile(r"says (NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|invalid password|(i
 TO_DO_WITH_REDIS = {
     "NOAUTH": "put its password into REDIS_URL",
     "WRONGPASS": "put the right user and password into REDIS_URL",
-    "NOPERM": "permit that to the user of REDIS_URL",
+    "NOPERM": "run `fourways grants redis`",
     "READONLY": "name the primary in REDIS_URL",
     "MASTERDOWN": "name the primary in REDIS_URL",
     "MISCONF": "see in its log why its disk takes nothing",
@@ -57,7 +57,7 @@ TO_DO_WITH_POSTGRES = {
     "3D": "name the right database in DATABASE_URL",
     "53": "see its log, and its max_connections",
     "57P03": "wait",
-    "42501": "grant that to the user of DATABASE_URL",
+    "42501": "run `fourways grants postgres`",
 }
 
 
@@ -83,7 +83,10 @@ async def readiness(resources: Resources) -> Readiness:
             parts["redis"] = fit["version"]
         elif fit["role"] != OK:
             parts["redis"] = f"{fit['role']}: {TO_DO_WITH_REDIS['READONLY']}"
-        await trial(resources.cache.redis, f"{resources.settings.prefix}views:trial")
+        if (missing := await resources.privileges.missing_in_redis()) is not None:
+            parts["redis"], elsewhere = missing, not resources.privileges.complete_in_redis
+        else:
+            await trial(resources.cache.redis, f"{resources.settings.prefix}views:trial")
         parts["keys"] = await _keys(resources)
     except CacheUnavailable as error:
         parts["redis"] = _with(error, TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log"))
@@ -91,7 +94,11 @@ async def readiness(resources: Resources) -> Readiness:
     try:
         found = await server(resources.database)
         parts["postgres"] = _postgres(found)
-        parts["schema"] = await schema(resources.database)
+        if (missing := await resources.privileges.missing_in_postgres()) is not None:
+            parts["postgres"] = missing
+            elsewhere = elsewhere or not resources.privileges.complete_in_postgres
+        else:  # It may not be permitted to read that, either.
+            parts["schema"] = await schema(resources.database)
     except DatabaseUnavailable as error:
         parts["postgres"] = _with(error, _to_do(error, resources))
         elsewhere, answer = elsewhere or _is_elsewhere(error, resources), False
