@@ -1,4 +1,4 @@
-"""The commands: `fourways serve`, `fourways demo`, `fourways grants`, `fourways dead-letters` and `fourways lab`."""
+"""The command line: `fourways serve`, `check`, `demo`, `grants`, `dead-letters` and `lab`."""
 
 import asyncio
 import re
@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from app.check import check, show
 from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, running_endpoints
@@ -22,6 +23,7 @@ from app.page_views.store import PageViewStore
 from app.schema import MigrationError
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
+from app.store_health import OK
 
 # Without markup and emoji, because a path or a value may contain text that looks like them.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -66,6 +68,19 @@ def serve(
     (.fourways) and demo data in them, and stopped at the end. With them, nothing is started and nothing is migrated.
     """
     serve_until_told(read_settings(), workers, console, complaints)
+
+
+@commands.command("check")
+def check_stores() -> None:
+    """Try the settings and both stores, and say what to do about each fault. Exits with 1 if there is one.
+
+    Tries REDIS_URL and DATABASE_URL, or else the servers that `fourways serve` runs in FOURWAYS_DIRECTORY. Changes
+    nothing.
+    """
+    found = asyncio.run(check(read_settings()))
+    show(found, console)
+    if any(says != OK for says in found.values()):
+        raise SystemExit(1)
 
 
 @commands.command()

@@ -18,7 +18,7 @@ from app.caching import CacheUnavailable
 from app.embedded import embedded_servers
 from app.log_lines import speak_as_one
 from app.metrics import Metrics
-from app.readiness import OK, readiness
+from app.readiness import readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
 from app.routers.documents import add_documents
 from app.routers.edge import Edge
@@ -27,6 +27,7 @@ from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
 from app.speed.direct_way import DirectWay
 from app.speed.settled_garbage import settled_garbage
+from app.store_health import OK
 from app.unknown_variables import warn_of_unknown_variables
 from app.wiring import Resources, open_resources
 
