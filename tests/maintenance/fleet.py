@@ -22,7 +22,9 @@ class Member:
     async def started(cls, stores: Endpoints) -> Self:
         """Starts an instance on these stores, and returns it when it is ready."""
         async with AsyncExitStack() as stack:
-            service = await stack.enter_async_context(serving(stores.redis_url, stores.database_url, **PATIENT))
+            service = await stack.enter_async_context(
+                serving(stores.redis_url, stores.database_url, workers=1, **PATIENT)
+            )
             connection = await Keyed.to(service.url)
             stack.push_async_callback(connection.close)
             return cls(service, connection, stack.pop_all())
