@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError
+from sqlalchemy import text
 
 from app.caching import (
     Breaker,
@@ -239,7 +240,8 @@ async def everything(database: Database, owner: asyncpg.Connection) -> None:
     await Parking(database, lambda dead: None).settle()
     await owner.execute(f"DROP TABLE applied_{first.hour:%Y%m%d%H}")
     await views.apply([batch({"home": 1})])
-    await views._ledger._drop(first.hour)
+    async with database.writing("page_views") as connection:
+        await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": first.hour})
     outbox, epochs = Outbox(database), Epochs(database)
     await epochs.first("first", "run", "history")
     for claim, end in (("refuted", epochs.refute), ("begun", begun)):
