@@ -7,19 +7,21 @@ working defaults. Durations are in seconds.
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.caching.redis_url import read_redis_url
 from app.database_url import DatabaseUrl
+from app.plain_path import plain_path
 
 
 class SettingsError(ValueError):
     """A variable has an invalid value. The message names both."""
 
 
+ENV_FILE = ".env"
 SHORTEST = timedelta(milliseconds=1)
 """The shortest duration: Redis and Postgres count in milliseconds, and Postgres reads 0 as "no limit"."""
 
@@ -65,6 +67,16 @@ def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _root_path(value: str) -> str:
+    path = plain_path(value) if value else ""
+    if path is None:
+        raise ValueError("it must be a path like /api, of letters, digits, and any of . _ ~ - /, without //")
+    return path
+
+
+_LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
 def _env(name: str) -> Any:
     """Returns the alias that names the environment variable of a field. Code uses the field's own name."""
     return AliasChoices(name)
@@ -75,7 +87,7 @@ class DatabaseSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         frozen=True,
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         populate_by_name=True,
         env_ignore_empty=True,
@@ -135,6 +147,14 @@ class Settings(DatabaseSettings):
     body_timeout: Timeout = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_BODY_TIMEOUT"))
     keep_alive: Timeout = Field(timedelta(seconds=75), validation_alias=_env("FOURWAYS_KEEP_ALIVE"))
     connections: int = Field(10_000, validation_alias=_env("FOURWAYS_CONNECTIONS"), ge=1, le=1_000_000)
+    listen_backlog: int = Field(2048, validation_alias=_env("FOURWAYS_LISTEN_BACKLOG"), ge=1, le=65_535)
+
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field("", validation_alias=_env("FOURWAYS_ROOT_PATH"))
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], _LOWER] = Field(
+        "warning", validation_alias=_env("FOURWAYS_LOG_LEVEL")
+    )
+    log_format: Annotated[Literal["text", "json"], _LOWER] = Field("text", validation_alias=_env("FOURWAYS_LOG_FORMAT"))
+    access_log: bool = Field(False, validation_alias=_env("FOURWAYS_ACCESS_LOG"))
 
     @model_validator(mode="after")
     def _both_stores_or_neither(self) -> "Settings":

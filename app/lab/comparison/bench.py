@@ -95,7 +95,7 @@ async def open_bench(
         try:
             await own.ping()
         except REDIS_DOWN as error:
-            raise LabError(f"Redis does not answer at {endpoints.redis_url.rpartition('@')[2]}: {error}") from error
+            raise LabError(f"Redis does not answer: {error}") from error
         pool = await stack.enter_async_context(open_pool(endpoints.database_url, connections))
         settling = Settling(Outbox(await stores.database(2, relayed.count_read)))
         regions = Regions(stores, settling, ttl)

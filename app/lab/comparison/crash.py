@@ -139,8 +139,6 @@ async def _child(
         sys.executable,
         "-m",
         WRITER,
-        endpoints.redis_url,
-        endpoints.database_url,
         str(ttl.total_seconds()),
         *(contestant.name for contestant in contestants),
         stdin=PIPE,
@@ -149,7 +147,13 @@ async def _child(
         # Ctrl-C goes to every process of the terminal's group; this one is ended by its parent.
         start_new_session=True,
         limit=2**20,
-        env={**os.environ, "TMPDIR": directory.name},
+        # Not as arguments: every user of the machine may read those, and a URL may hold a password.
+        env={
+            **os.environ,
+            "TMPDIR": directory.name,
+            "REDIS_URL": endpoints.redis_url,
+            "DATABASE_URL": endpoints.database_url,
+        },
     )
 
     async def complaints() -> str:

@@ -1,6 +1,6 @@
 """The process that the crash drill kills: it writes to every contestant, and reports what was acknowledged.
 
-    python -m app.lab.comparison.crash_writer REDIS_URL DATABASE_URL TTL CONTESTANT…
+    REDIS_URL=… DATABASE_URL=… python -m app.lab.comparison.crash_writer TTL CONTESTANT…
 
 It prints the lines of `killed.py` to its standard output. A line from the parent on its standard input asks for the cut
 (`cut.py`).
@@ -92,10 +92,10 @@ def _listen(loop: asyncio.AbstractEventLoop, word: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    redis_url, database_url, seconds, *names = sys.argv[1:]
+    seconds, *names = sys.argv[1:]
     asyncio.run(
         live(
-            Endpoints(redis_url, database_url),
+            Endpoints(os.environ["REDIS_URL"], os.environ["DATABASE_URL"]),
             [contestant for contestant in CONTESTANTS if contestant.name in names],
             timedelta(seconds=float(seconds)),
         )

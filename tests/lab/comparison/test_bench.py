@@ -11,6 +11,7 @@ from app.embedded import Endpoints
 from app.lab.comparison.bench import Bench, open_bench, remove_keys
 from app.lab.comparison.contestant import CONTESTANTS, Contestant, Kind
 from app.lab.comparison.entrant import PREFIX, Entrant
+from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.lab_table import add_rows
 from app.lab.comparison.pool import Pool
 from app.lab.strategy import Holds
@@ -26,6 +27,14 @@ async def bench(lab_endpoints: Endpoints, pool: Pool) -> AsyncIterator[Bench]:
     """All contestants, with a row for each key."""
     async with opened(lab_endpoints, pool, CONTESTANTS) as bench, bench.running():
         yield bench
+
+
+async def test_a_redis_that_is_away_is_reported_without_its_password(lab_endpoints: Endpoints) -> None:
+    endpoints = Endpoints("redis://127.0.0.1:1?password=geheim", lab_endpoints.database_url)
+    with pytest.raises(LabError, match=r"^Redis does not answer: .*127\.0\.0\.1:1") as refused:
+        async with open_bench(endpoints, CONTESTANTS, "test", ttl=TTL):
+            pass
+    assert "geheim" not in str(refused.value)
 
 
 def opened(endpoints: Endpoints, pool: Pool, contestants: Sequence[Contestant]) -> "Opened":

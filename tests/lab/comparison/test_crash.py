@@ -2,6 +2,7 @@
 neither."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Sequence
@@ -103,6 +104,25 @@ async def test_when_stopped_the_child_is_gone_at_once(lab_endpoints: Endpoints, 
     assert await take_over(lab_endpoints, named("no cache"), TTL, killed, stop) == {}
 
 
+async def test_no_url_is_among_the_arguments_of_the_child(
+    lab_endpoints: Endpoints, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user of the machine may read them, and a URL may hold a password."""
+    began: list[tuple[str, ...]] = []
+    begin = asyncio.create_subprocess_exec
+
+    async def noted(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        began.append(arguments)
+        return await begin(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    stop = asyncio.Event()
+    stop.set()
+    await write_and_die(lab_endpoints, named("no cache"), TTL, stop)
+    (arguments,) = began
+    assert not any("://" in argument for argument in arguments)
+
+
 async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints, pool: Pool) -> None:
     """Otherwise its locks would hold up the next comparison, which removes the schema."""
     await add_rows(pool, f"{RUN}/no cache/", DRILLED, cached=False)
@@ -110,12 +130,11 @@ async def test_a_child_whose_parent_dies_ends_by_itself(lab_endpoints: Endpoints
         sys.executable,
         "-m",
         crash.WRITER,
-        lab_endpoints.redis_url,
-        lab_endpoints.database_url,
         "300",
         "no cache",
         stdin=PIPE,
         stdout=PIPE,
+        env={**os.environ, "REDIS_URL": lab_endpoints.redis_url, "DATABASE_URL": lab_endpoints.database_url},
     )
     assert child.stdin is not None
     assert child.stdout is not None
