@@ -30,6 +30,8 @@ REFUSED = ("22", "23", "54", "P0")
 ALTERED = "0A000"
 # A table, a column or a function does not exist: a migration is missing.
 UNMIGRATED = ("42P01", "42703", "42883", "42P10")
+# A prepared statement is in another session than this connection's, or of another connection.
+SHARED = ("26000", "42P05")
 BROKEN = "The connection to the database is broken."
 QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
 """A quotation, in the quotation marks of English and other languages."""
@@ -94,6 +96,8 @@ def unavailability(error: Exception) -> str | None:
         return "The database lacks a migration: run `alembic upgrade head`."
     if state == ALTERED and "cached" in str(error):
         return "The table was altered a moment ago; try again."
+    if state in SHARED:
+        return "A pooler shares the sessions of Postgres."
     if state in MISPLACED:
         return f"{MISPLACED[state]}: {said(error)}."
     if (isinstance(error, DBAPIError) and error.connection_invalidated) or (state or "").startswith(UNAVAILABLE):
@@ -137,6 +141,12 @@ def ends_connection(error: BaseException) -> bool:
 def constraint(error: IntegrityError) -> str:
     """Returns the name of the constraint that a statement violated."""
     return str(getattr(getattr(error.orig, "__cause__", None), "constraint_name", ""))
+
+
+def misfit(error: DBAPIError) -> str | None:
+    """Returns why Postgres cannot take the values of the statement, such as a letter that its encoding lacks;
+    None if the error is about something else."""
+    return _words(error) if (sqlstate(error) or "").startswith("22") else None
 
 
 def refusal(error: DBAPIError) -> str | None:

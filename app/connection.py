@@ -1,9 +1,13 @@
 """One connection to Postgres, with limits on every wait.
 
-What can go wrong: a pooler in between that accepts no settings at the start of a session, or does not forward what
-Postgres reports about its role.
+A pooler in between accepts few settings at the start of a session, and may ignore others silently. So the limits are
+set by a statement, after the start.
+
+What can go wrong: a pooler in transaction mode gives each transaction another session, which has other limits or none.
+Then readiness finds the mark of another session. A pooler may not forward what Postgres reports about its role.
 """
 
+import secrets
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +19,8 @@ import asyncpg
 from app.database_url import DatabaseUrl
 
 LEAVE = timedelta(milliseconds=200)
+MARK = "fourways.session"
+"""A setting of the session, which has another value in each."""
 ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 """What happens at one host, and may not at the next."""
 
@@ -26,6 +32,8 @@ class Connection(asyncpg.Connection):
     """Whether it has never been used."""
     generation = 0
     """The generation of its pool that it belongs to."""
+    mark = ""
+    """What `fourways.session` is in its session."""
 
     def is_misplaced(self, *, writing: bool) -> bool:
         """Whether Postgres has reported that it is a standby or, if `writing`, that its sessions are read-only. It
@@ -74,22 +82,36 @@ async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: time
     was idle for as long: a process that was stopped midway must not keep its locks. The client waits a little longer,
     so that the server's error arrives first.
     """
-    milliseconds = str(round(timeout / timedelta(milliseconds=1)))
+    settings = dict(target.settings)
     connection: Connection = await asyncpg.connect(
         connection_class=Connection,
         **arguments,
         timeout=min(within, target.connect_timeout or within).total_seconds(),
         command_timeout=timeout.total_seconds() + 1,
-        server_settings={
-            "application_name": "fourways",
-            "statement_timeout": milliseconds,
-            "idle_in_transaction_session_timeout": milliseconds,
-            "lock_timeout": str(max(1, round(timeout / timedelta(milliseconds=2)))),
-            "timezone": "UTC",
-            # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
-            "default_transaction_isolation": "read committed",
-            **target.settings,
-        },
+        server_settings={"application_name": settings.pop("application_name", "fourways"), "timezone": "UTC"},
     )
     connection.set_socket(target.socket_options)
+    connection.mark = secrets.token_hex(8)
+    milliseconds = round(timeout / timedelta(milliseconds=1))
+    settings |= {
+        "statement_timeout": str(milliseconds),
+        "idle_in_transaction_session_timeout": str(milliseconds),
+        "lock_timeout": str(max(1, milliseconds // 2)),
+        # Overrides the database's default: the lock of a SKU and its row must be read in two snapshots.
+        "default_transaction_isolation": "read committed",
+        MARK: connection.mark,
+    }
+    statement = "SELECT " + ", ".join(
+        f"set_config({_quoted(name)}, {_quoted(settings[name])}, false)" for name in settings
+    )
+    try:
+        await connection.execute(statement, timeout=within.total_seconds())
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
+
+
+def _quoted(text: str) -> str:
+    """Returns an SQL literal that means the same whatever standard_conforming_strings is."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -9,6 +9,7 @@ FourwaysError
 ├── TooMuch                More pieces than can be counted.
 ├── KeyReused              An idempotency key that was used for another change.
 ├── Uncountable            Views that Postgres refuses, and will refuse again.
+├── Unrepresentable        A value that the database has no way to represent.
 ├── UnreadableRow          A row in Postgres that this application cannot represent.
 └── DatabaseUnavailable    Postgres does not answer, or not in time. Nothing was changed.
     ├── TookTooLong        A lock, a statement or a call took too long.
@@ -38,6 +39,11 @@ class PreconditionFailed(FourwaysError):
 
 class Uncountable(FourwaysError):
     """Views that Postgres refuses, and will refuse again."""
+
+
+class Unrepresentable(FourwaysError, ValueError):
+    """A value that the database has no way to represent. It is a ValueError, so a load of many keys is repeated by
+    halves, and only its own key fails."""
 
 
 class UnreadableRow(FourwaysError):

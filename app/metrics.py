@@ -1,42 +1,31 @@
-"""The counters and histograms that Prometheus reads at /metrics.
+"""The counters and histograms that Prometheus reads at /metrics. With several workers, they are those of all workers.
 
-With several workers, each process counts for itself, and /metrics adds up the files in a directory that they share:
-prometheus_client's multiprocess mode. An environment variable enables it when the library is imported. So that nobody
-has to set the variable, this module sets it before that import, in processes that a supervisor spawned (uvicorn's
-workers).
+What can go wrong: a worker cannot write the files in which the workers count together (`counting_files.py`). Then it
+counts in its memory and reports only itself, and a line in the log says so.
 """
 
-import hashlib
-import multiprocessing
+import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-PREFIX = "fourways-metrics-"
+from app.counting_files import VARIABLE, end_gauges_of_the_dead, make_files, name_directory
 
-supervisor = multiprocessing.parent_process()
-if supervisor is not None and VARIABLE not in os.environ:
-    # Workers inherit the key of their supervisor. It is random, so a recycled process id does not revive old counts.
-    key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
-    os.environ[VARIABLE] = str(Path(tempfile.gettempdir()) / f"{PREFIX}{supervisor.pid}-{key}")
+name_directory()  # Before the import of prometheus_client, which reads it.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess  # noqa: E402  # see above
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess, values  # noqa: E402  # see above
 from prometheus_client.core import GaugeMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics:
     """The metrics of the service, one instance per process."""
 
     def __init__(self) -> None:
-        self._directory = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
-        if self._directory is not None:
-            _sweep()
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = _directory()
         self._registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -150,6 +139,7 @@ class Metrics:
     def _all(self) -> CollectorRegistry:
         if self._directory is None:
             return self._registry
+        end_gauges_of_the_dead(self._directory)
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]
         return registry
@@ -166,12 +156,18 @@ class _Gauges(Collector):
             yield GaugeMetricFamily(f"fourways_{name}", text, value)
 
 
-def _sweep() -> None:
-    """Removes the directories of supervisors that have ended."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            os.kill(int(directory.name.removeprefix(PREFIX).split("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(directory, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue  # Not one of ours, or another user's.
+def _directory() -> Path | None:
+    """Returns the directory in which this process counts together with others, or None if it counts alone."""
+    if VARIABLE not in os.environ:
+        return None
+    directory = Path(os.environ[VARIABLE])
+    try:
+        make_files(directory)
+    except OSError as error:
+        logger.warning(
+            "This worker reports its own metrics only, without those of others: it cannot write to %s (%s). Set %s to "
+            "a directory with space, such as one in /dev/shm.", directory, error.strerror, VARIABLE,
+        )  # fmt: skip
+        values.ValueClass = values.MutexValue  # What the library uses without that variable.
+        return None
+    return directory

@@ -27,7 +27,7 @@ from app.caching.words import said as said_by_redis
 from app.caching.write_behind.recovery import Recovery
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
 from app.page_views.parking import Blocked, Parking
-from app.schema import Schema, schema, server
+from app.schema import Schema, Server, schema, server
 from app.wiring import Resources
 
 OK = "ok"
@@ -51,6 +51,8 @@ TO_DO_WITH_REDIS = {
     None: "see whether it runs, and is what REDIS_URL names",
 }
 TO_DO_WITH_POSTGRES = {
+    "26": "set its pool_mode to session",
+    "42P05": "set its pool_mode to session",
     "28": "put the right user and password into DATABASE_URL",
     "3D": "name the right database in DATABASE_URL",
     "53": "see its log, and its max_connections",
@@ -88,10 +90,7 @@ async def readiness(resources: Resources) -> Readiness:
         elsewhere, answer = _is_denied(error) and not resources.cache.breaker.served, False
     try:
         found = await server(resources.database)
-        if found.version < OLDEST_POSTGRES:
-            parts["postgres"] = f"Postgres is {found.version}, and must be {OLDEST_POSTGRES} or newer"
-        elif found.read_only:
-            parts["postgres"] = "Postgres is read-only: it serves reads; see its default_transaction_read_only"
+        parts["postgres"] = _postgres(found)
         parts["schema"] = await schema(resources.database)
     except DatabaseUnavailable as error:
         parts["postgres"] = _with(error, _to_do(error, resources))
@@ -101,6 +100,18 @@ async def readiness(resources: Resources) -> Readiness:
     if parts["schema"] != Schema.CURRENT or any(says != OK for part, says in parts.items() if part != "schema"):
         return Readiness("degraded", parts)
     return Readiness("ready", parts)
+
+
+def _postgres(found: Server) -> str:
+    if found.version < OLDEST_POSTGRES:
+        return f"Postgres is {found.version}, and must be {OLDEST_POSTGRES} or newer"
+    if found.encoding != "UTF8":
+        return f"the database's encoding is {found.encoding}, and must be UTF8: create it with ENCODING 'UTF8'"
+    if not found.own_session:
+        return f"A pooler shares the sessions of Postgres: {TO_DO_WITH_POSTGRES['26']}"
+    if found.read_only:
+        return "Postgres is read-only: it serves reads; see its default_transaction_read_only"
+    return OK
 
 
 def _tasks(resources: Resources) -> dict[str, str]:

@@ -11,17 +11,24 @@ from pathlib import Path
 
 from sqlalchemy import Text, column, text
 
+from app.connection import MARK, Connection
 from app.database import Database
 from app.look import Look
 
 SERVER = Look(
     text(
-        "SELECT current_setting('server_version_num') AS version, current_setting('transaction_read_only') AS read_only"
-    ).columns(column("version", Text), column("read_only", Text))
+        "SELECT current_setting('server_version_num') AS version, "
+        "current_setting('transaction_read_only') AS read_only, "
+        f"current_setting('server_encoding') AS encoding, coalesce(current_setting('{MARK}', true), '') AS mark"
+    ).columns(*(column(name, Text) for name in ("version", "read_only", "encoding", "mark")))
 )
 HAS_REVISIONS = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISIONS = text("SELECT version_num FROM alembic_version")
 ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
+
+
+class MigrationError(Exception):
+    """The database cannot be migrated as it is. The message says what to change first."""
 
 
 class Schema(StrEnum):
@@ -35,7 +42,8 @@ class Schema(StrEnum):
 def migrate(url: str) -> None:
     """Migrates the database at `url` to the newest schema. Leaves one that a later version has migrated unchanged.
 
-    Runs its own event loop: call it from a thread, or where no loop is running.
+    Runs its own event loop: call it from a thread, or where no loop is running. Raises MigrationError, and then nothing
+    has changed.
     """
     from alembic import command
     from alembic.config import Config
@@ -49,7 +57,7 @@ def migrate(url: str) -> None:
     except CommandError as error:
         # Alembic does not know the revision that it found: a later version made it. `schema` reports that.
         if not isinstance(error.__cause__, ResolutionError):
-            raise
+            raise MigrationError(str(error)) from error
 
 
 async def schema(database: Database) -> Schema:
@@ -65,17 +73,22 @@ async def schema(database: Database) -> Schema:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The Postgres that a writer gets: its major version, and whether it is read-only."""
+    """The Postgres that a writer gets: its major version, whether it is read-only, the encoding of the database, and
+    whether the session is the connection's own."""
 
     version: int
     read_only: bool
+    encoding: str
+    own_session: bool
 
 
 async def server(database: Database) -> Server:
     """Queries the server on a writer's connection; a standby would answer `schema`, too. Raises DatabaseUnavailable."""
     async with database.reading("health", as_writer=True) as connection:
         (row,) = await database.look_on(connection, SERVER)
-    return Server(int(row["version"]) // 10_000, row["read_only"] == "on")
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, Connection)
+    return Server(int(row["version"]) // 10_000, row["read_only"] == "on", row["encoding"], row["mark"] == driver.mark)
 
 
 @cache

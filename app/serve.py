@@ -1,7 +1,8 @@
-"""`fourways serve`: runs the application in one or more processes, with the servers it needs, until Ctrl-C.
+"""`fourways serve`: runs the application, with the servers it needs, until Ctrl-C. `supervisor.py` runs it in several
+processes.
 
     start    bind the port -> start Redis and Postgres, unless both are named -> migrate, add demo data -> serve
-    stop     SIGINT or SIGTERM -> answer requests in flight -> stop what was started, in reverse order
+    stop     SIGINT, SIGTERM or SIGHUP -> answer requests in flight -> stop what was started, in reverse order
 
 What can go wrong: the port is taken, or a setting is wrong (`SettingsError`); a server does not start
 (`EmbeddedError`). Each message is a sentence that can be shown to a person.
@@ -16,14 +17,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from logging.config import dictConfig
-from multiprocessing import resource_tracker
+from pathlib import Path
 from types import FrameType
 from typing import Self, cast
 
 import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from app.connections import Connections, allow_descriptors
 from app.database import open_database
@@ -34,19 +34,17 @@ from app.http_connection import HttpConnection
 from app.log_lines import LINES
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
+from app.supervisor import SILENCE, Supervisor
 from app.unknown_variables import warn_of_unknown_variables
 
 GRACE = 10
 """How long, in seconds, requests in flight may run after the service was told to stop."""
-SILENCE = 60
-"""How long, in seconds, a worker may leave its supervisor unanswered before it is replaced. Many workers that start
-together on a small machine are slow, not dead."""
 SAID = {"app.unknown_variables": {"level": "ERROR"}}
 """The loggers of the processes that serve: what `serve` has said before them, each would repeat."""
 
 
 def serve(settings: Settings, workers: int, console: Console, complaints: Console) -> None:
-    """Serves until SIGINT or SIGTERM, and prints its steps on the `console`.
+    """Serves until SIGINT, SIGTERM or SIGHUP, and prints its steps on the `console`.
 
     Raises:
         SettingsError: The port is not available.
@@ -55,32 +53,48 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
     """
     dictConfig(LINES)
     warn_of_unknown_variables()
+    screen = _Screen(console)
     listener = _listen(settings)
     with _Leaving() as leaving, ExitStack() as stack:
         if settings.redis_url is None:
-            _start(settings, stack, leaving, console)
+            _start(settings, stack, leaving, screen)
         elif settings.database_url is not None:
             _warn(settings.database_url, complaints)
         if not leaving.asked:
-            _welcome(settings, console)
+            _welcome(settings, screen)
             _run(settings, workers, listener, leaving)
-    console.print("Stopped.")
+    screen.print("Stopped.")
 
 
-def _start(settings: Settings, stack: ExitStack, leaving: "_Leaving", console: Console) -> None:
+class _Screen:
+    """A console that may be gone: what is printed to a terminal that was closed is dropped, and the stop goes on."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def print(self, text: str, style: str | None = None) -> None:
+        try:
+            self._console.print(text, style=style)
+        except OSError:
+            # Python flushes what is still held when it exits, and fails if it cannot.
+            with Path(os.devnull).open("w") as nothing:
+                os.dup2(nothing.fileno(), self._console.file.fileno())
+
+
+def _start(settings: Settings, stack: ExitStack, leaving: "_Leaving", screen: _Screen) -> None:
     """Starts the embedded servers until the stack ends, migrates the database, and adds the demo data."""
     try:
-        endpoints = stack.enter_context(embedded_servers(settings.directory, report=console.print))
+        endpoints = stack.enter_context(embedded_servers(settings.directory, report=screen.print))
     except EmbeddedError:
         # Ctrl-C also ends a server that is just being spawned and still in our process group. Nothing is left of it.
         if leaving.asked:
             return
         raise
     if not leaving.asked:
-        console.print("Bringing the schema up to date")
+        screen.print("Bringing the schema up to date")
         migrate(endpoints.database_url)
     if not leaving.asked:
-        console.print(f"Demo data is there: {asyncio.run(add_demo_data(endpoints.database_url))}")
+        screen.print(f"Demo data is there: {asyncio.run(add_demo_data(endpoints.database_url))}")
     # The application and its workers read their settings from the environment.
     os.environ.update(REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url)
 
@@ -105,7 +119,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Leaving:
-    """Handles SIGINT and SIGTERM by only recording them: `asked` is checked between two steps, and by the server.
+    """Handles SIGINT, SIGTERM and SIGHUP by only recording them: `asked` is checked between two steps, and by the
+    server.
 
     An exception could occur between any two instructions, and not every place propagates it. Ctrl-C -> the handler
     raises while an event loop clears a `WeakValueDictionary` -> Python drops what a weak reference's callback raises,
@@ -114,15 +129,18 @@ class _Leaving:
 
     def __init__(self) -> None:
         self.asked = False
+        self.hears_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        """Whether the end of the terminal is a reason to stop. It is not under `nohup`."""
+        self._numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if self.hears_hangup else [])]
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *error: object) -> None:
         # At exit Python restores the default handlers, and another Ctrl-C would turn the exit into a failure.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
@@ -146,15 +164,15 @@ def _warn(url: str, complaints: Console) -> None:
         complaints.print(f"The database is not ready: {state}", style="red")
 
 
-def _welcome(settings: Settings, console: Console) -> None:
+def _welcome(settings: Settings, screen: _Screen) -> None:
     # A service that listens on all addresses is reachable at localhost.
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
     host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{settings.port}"
-    console.print(f"\nFourways serves at {address}; Ctrl-C stops it. What to try:\n", style="bold")
-    console.print(f"  {address}/       where to begin")
-    console.print(f"  {address}/docs   every call")
-    console.print(f"  curl -i {address}/users/1   twice: from the database, and from the cache\n")
+    screen.print(f"\nFourways serves at {address}; Ctrl-C stops it. What to try:\n", style="bold")
+    screen.print(f"  {address}/       where to begin")
+    screen.print(f"  {address}/docs   every call")
+    screen.print(f"  curl -i {address}/users/1   twice: from the database, and from the cache\n")
 
 
 def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Leaving) -> None:
@@ -175,7 +193,7 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
     if workers == 1:
         _Server(config, leaving).run(sockets=[listener])
         return
-    supervisor = _Supervisor(config, sockets=[listener])
+    supervisor = Supervisor(config, sockets=[listener])
     # From here on the supervisor handles the signals. An earlier one was recorded in `leaving`.
     if leaving.asked:
         return
@@ -194,6 +212,8 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
+            if self._leaving.hears_hangup:  # Uvicorn leaves this one alone, and its default is the end of the process.
+                signal.signal(signal.SIGHUP, self.handle_exit)
             # From here on the server handles the signals. An earlier one was recorded in `leaving`.
             self.should_exit = self.should_exit or self._leaving.asked
             yield
@@ -201,43 +221,3 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
             super().handle_exit(sig, frame)
-
-
-class _Supervisor(Multiprocess):
-    """Uvicorn's supervisor, with an orderly start and stop."""
-
-    def init_processes(self) -> None:
-        with _ctrl_c_for_us_alone():
-            super().init_processes()
-        self._hear_their_end()
-
-    def keep_subprocess_alive(self) -> None:
-        with _ctrl_c_for_us_alone():
-            super().keep_subprocess_alive()
-        self._hear_their_end()
-
-    def _hear_their_end(self) -> None:
-        # Uvicorn also keeps the worker's end of the health-check pipe open. A worker that ends instead of answering
-        # would then be waited for during all of `SILENCE`, and signals would wait, too.
-        for process in self.processes:
-            process.child_conn.close()
-
-    def terminate_all(self) -> None:
-        # The port closes with the last copy of its socket. If ours stayed open, the kernel would keep accepting
-        # connections while the workers end, and nothing would answer them.
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
-
-
-@contextmanager
-def _ctrl_c_for_us_alone() -> Iterator[None]:
-    """Blocks SIGINT for workers that start in this block; their supervisor ends them with SIGTERM. A terminal sends
-    Ctrl-C to every process, and a worker that is still importing would print a traceback. For this process, SIGINT is
-    pending until the block ends."""
-    resource_tracker.ensure_running()  # multiprocessing's own helper process, whose start would unblock the signal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -9,11 +9,12 @@ import asyncpg
 
 
 @asynccontextmanager
-async def fresh_database(database_url: str) -> AsyncIterator[str]:
-    """Yields the address of a new database on the server of `database_url`. It is dropped at the end."""
+async def fresh_database(database_url: str, options: str = "") -> AsyncIterator[str]:
+    """Yields the address of a new database on the server of `database_url`, made with these options of CREATE DATABASE.
+    It is dropped at the end."""
     name = f"fresh_{secrets.token_hex(6)}"
     connection = await asyncpg.connect(database_url)
-    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.execute(f"CREATE DATABASE {name} {options}")
     try:
         yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     finally:

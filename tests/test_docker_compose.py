@@ -160,12 +160,22 @@ def test_every_service_but_the_one_shot_has_a_healthcheck() -> None:
 
 
 def test_redis_persists_its_data_and_evicts_nothing() -> None:
-    """Redis syncs its file every second, and refuses writes when memory is full."""
+    """Redis syncs its file every second, and refuses writes when its memory is full, well before the container's is."""
     command = SERVICES["redis"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "everysec"
     assert options["--maxmemory-policy"] == "noeviction"
+    assert (options["--maxmemory"], SERVICES["redis"]["mem_limit"]) == ("${REDIS_MAXMEMORY:-512mb}", "2g")
+
+
+def test_no_container_gains_rights_or_writes_to_its_image_or_takes_all_memory() -> None:
+    for name, service in SERVICES.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+    assert not [name for name in ("app", ONE_SHOT) if "cap_add" in SERVICES[name]]
 
 
 def test_named_volumes_are_mounted_where_the_images_keep_their_data() -> None:
@@ -176,10 +186,10 @@ def test_named_volumes_are_mounted_where_the_images_keep_their_data() -> None:
     assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"redis", "postgres"}
 
 
-def test_only_the_application_is_published() -> None:
-    """Redis has no password, and everybody can read the password of Postgres here."""
+def test_only_the_application_is_published_and_only_on_the_loopback() -> None:
+    """It has no authentication, and everybody can read the passwords of the stores here."""
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"app"}
-    assert SERVICES["app"]["ports"] == ["${FOURWAYS_PORTS:-8000}:8000"]
+    assert SERVICES["app"]["ports"] == ["${FOURWAYS_PORTS:-127.0.0.1:8000}:8000"]
 
 
 def test_the_schema_is_created_once_before_any_replica_starts() -> None:
@@ -194,10 +204,13 @@ def test_requests_in_flight_may_finish_before_the_engine_kills() -> None:
     assert _seconds(SERVICES["app"]["stop_grace_period"]) > timedelta(seconds=GRACE)
 
 
-def test_the_password_is_the_same_on_both_sides() -> None:
-    """It is set once, and has a default for a private machine."""
-    password = "${POSTGRES_PASSWORD:-fourways}"
-    assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == password
+def test_the_passwords_are_the_same_on_both_sides() -> None:
+    """They are set once, and have defaults for a private machine."""
+    for_postgres, for_redis = (f"${{{name}_PASSWORD:-fourways}}" for name in ("POSTGRES", "REDIS"))
+    assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == for_postgres
+    assert SERVICES["redis"]["environment"]["REDISCLI_AUTH"] == for_redis
+    assert SERVICES["redis"]["command"][-2:] == ["--requirepass", for_redis]
     for service in ("app", ONE_SHOT):
-        address = f"postgresql://fourways:{password}@postgres:5432/fourways"
+        address = f"postgresql://fourways:{for_postgres}@postgres:5432/fourways"
         assert _environment(service)["DATABASE_URL"] == address
+        assert _environment(service)["REDIS_URL"] == f"redis://:{for_redis}@redis:6379/0"

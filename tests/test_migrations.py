@@ -17,12 +17,13 @@ from app.embedded import Endpoints
 from app.metrics import Metrics
 from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
-from app.schema import migrate
+from app.schema import MigrationError, migrate
 from app.settings import Settings
 from app.wiring import open_resources
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
+from tests.least_privilege import a_role, quoted
 from tests.terminal import terminal
 
 CATALOGUE = """
@@ -37,6 +38,8 @@ CATALOGUE = """
 LEFT = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"""
+
+HOUR = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -139,6 +142,27 @@ async def test_the_ledger_of_an_older_schema_is_kept(empty: str, tmp_path: Path)
         new = Counted(name := ulid(hours[3].timestamp() * 1000), made_at(name), {"home": 1})
         assert await store.apply([new]) == 1
     assert [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")] == hours
+    await sql.close()
+
+
+async def test_colliding_emails_are_named_and_nothing_is_migrated(empty: str, tmp_path: Path) -> None:
+    """The addresses of two users differ in the case of their letters only: after the migration they are one."""
+    async with terminal(tmp_path / "older", "alembic", "upgrade", "0009", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+    sql = await asyncpg.connect(empty)
+    for count, email in enumerate(("ada@example.com", "Ada@example.com", "grace@example.com")):
+        await sql.execute("INSERT INTO users (id, name, email) VALUES ($1, 'Somebody', $2)", 7 + count, email)
+    async with terminal(tmp_path / "refused", "alembic", "upgrade", "head", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() != 0
+    assert "but for the case of its letters: ada@example.com (users 7, 8). Change or delete" in alembic.screen
+    assert "Traceback" not in alembic.screen
+    assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0009"
+    with pytest.raises(MigrationError, match=r"ada@example\.com \(users 7, 8\)"):
+        await asyncio.to_thread(migrate, empty)
+    await sql.execute("DELETE FROM users WHERE id = 8")
+    await asyncio.to_thread(migrate, empty)
+    with pytest.raises(asyncpg.UniqueViolationError, match="uq_users_email"):
+        await sql.execute("INSERT INTO users (name, email) VALUES ('Another', 'GRACE@example.com')")
     await sql.close()
 
 
@@ -323,3 +347,80 @@ async def test_a_role_that_may_only_change_a_table_still_adds_outbox_rows(sql: a
         await sql.execute("RESET ROLE")
         await sql.execute("DROP OWNED BY clerk")
         await sql.execute("DROP ROLE clerk")
+
+
+async def test_nobody_but_the_owner_calls_what_runs_with_its_rights(sql: asyncpg.Connection) -> None:
+    definers = await sql.fetch(
+        "SELECT oid::regprocedure::text AS name, proconfig, proacl::text AS acl FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY name"
+    )
+    assert [row["name"] for row in definers] == [
+        "drop_ledger_hour(timestamp with time zone)",
+        "finish_ledger_detach(timestamp with time zone)",
+        "open_ledger_hour(timestamp with time zone)",
+        "record_change()",
+        "set_version()",
+    ]
+    for row in definers:
+        assert row["proconfig"] == ["search_path=public, pg_temp"]
+        assert row["acl"] == "{fourways=X/fourways}"
+
+
+async def test_a_role_that_was_permitted_to_write_the_ledger_can_still_open_its_hours(
+    endpoints: Endpoints, empty: str, tmp_path: Path
+) -> None:
+    """Somebody has let it call the functions with their owner's rights, in SQL. Other roles could call them, too."""
+    async with terminal(tmp_path / "older", "alembic", "upgrade", "0008", DATABASE_URL=empty) as alembic:
+        assert await alembic.code() == 0, alembic.screen
+    async with a_role(endpoints.database_url) as service, a_role(endpoints.database_url) as reader:
+        sql = await asyncpg.connect(empty)
+        await sql.execute("ALTER FUNCTION open_ledger_hour SECURITY DEFINER SET search_path = public, pg_temp")
+        await sql.execute(f"GRANT SELECT, INSERT ON applied TO {quoted(service)}")
+        await sql.execute(f"GRANT SELECT ON applied TO {quoted(reader)}")
+        await asyncio.to_thread(migrate, empty)
+        await sql.execute(f"SET SESSION AUTHORIZATION {quoted(service)}")
+        assert await sql.fetchval("SELECT open_ledger_hour($1)", HOUR)
+        assert await sql.execute("INSERT INTO applied VALUES ($1, 'batch')", HOUR) == "INSERT 0 1"
+        await sql.execute("SELECT drop_ledger_hour($1)", HOUR)
+        await sql.execute(f"SET SESSION AUTHORIZATION {quoted(reader)}")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await sql.fetchval("SELECT open_ledger_hour($1)", HOUR)
+        await sql.execute("RESET SESSION AUTHORIZATION")
+        async with terminal(tmp_path / "down", "alembic", "downgrade", "0008", DATABASE_URL=empty) as alembic:
+            assert await alembic.code() == 0, alembic.screen
+        for name in ("open_ledger_hour", "drop_ledger_hour"):
+            before = await sql.fetchrow(
+                "SELECT prosecdef, proconfig, has_function_privilege($2, oid, 'EXECUTE') FROM pg_proc "
+                "WHERE proname = $1",
+                name,
+                reader,
+            )
+            assert tuple(before or ()) == (False, None, True)
+        await sql.execute(f"DROP OWNED BY {quoted(service)}, {quoted(reader)}")
+        await sql.close()
+
+
+@pytest.mark.parametrize("time", ["2026-03-01 00:30Z", "infinity", "-infinity"])
+async def test_what_is_no_hour_opens_and_drops_no_partition(sql: asyncpg.Connection, ledger: None, time: str) -> None:
+    await sql.execute("SELECT open_ledger_hour('2026-03-01 00:00Z')")
+    await sql.execute("UPDATE ledger_floor SET hour = '-infinity'")
+    with pytest.raises(asyncpg.PostgresError):
+        await sql.execute(f"SELECT open_ledger_hour('{time}')")
+    if not time.startswith("2026"):
+        with pytest.raises(asyncpg.PostgresError):
+            await sql.execute(f"SELECT drop_ledger_hour('{time}')")
+        assert await sql.fetchval("SELECT hour::text FROM ledger_floor") == "-infinity"
+    hours = await sql.fetch("SELECT hour FROM ledger_hours")
+    partitions = await sql.fetch("SELECT inhrelid FROM pg_inherits WHERE inhparent = 'applied'::regclass")
+    assert (len(hours), len(partitions)) == (1, 1)
+
+
+async def test_no_table_of_a_caller_becomes_a_partition(sql: asyncpg.Connection, ledger: None) -> None:
+    await sql.execute("CREATE TEMP TABLE applied_2026030100 (hour timestamptz NOT NULL, batch text NOT NULL)")
+    with pytest.raises(asyncpg.PostgresError, match="cannot attach a temporary relation"):
+        await sql.execute("SELECT open_ledger_hour('2026-03-01 00:00Z')")
+    await sql.execute("CREATE TEMP TABLE applied (LIKE public.applied) PARTITION BY RANGE (hour)")
+    await sql.execute("CREATE TEMP TABLE ledger_hours (hour timestamptz)")
+    assert await sql.fetchval("SELECT open_ledger_hour('2026-03-01 01:00Z')")
+    assert await sql.fetchval("SELECT count(*) FROM ledger_hours") == 0
+    assert await sql.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'applied'::regclass") == 0

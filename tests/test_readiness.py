@@ -23,6 +23,7 @@ from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.name import Name
+from tests.faults.pgbouncer import pgbouncer
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.faults.replicating_redis import ReplicatingRedis
@@ -330,6 +331,23 @@ async def postgres_is_to_be_promoted(stage: Stage) -> AsyncIterator[httpx.AsyncC
 
 
 @asynccontextmanager
+async def a_pooler_is_in_transaction_mode(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        pgbouncer(stage.stores.database_url, "transaction") as url,
+        stage.application(database_url=url) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def the_encoding_is_old(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with fresh_database(stage.stores.database_url, "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") as url:
+        await asyncio.to_thread(migrate, url)
+        async with stage.application(database_url=url) as client:
+            yield client
+
+
+@asynccontextmanager
 async def postgres_is_silent(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         PostgresWire(stage.stores.database_url) as wire,
@@ -587,6 +605,10 @@ STATES = {
         redis_is_set(maxmemory_policy="allkeys-lru"), 200, "degraded", "eviction",
         "maxmemory-policy is allkeys-lru: when memory is full, accepted writes vanish",
     ),
+    "Redis may evict keys with a lifetime": State(
+        redis_is_set(maxmemory_policy="volatile-ttl"), 200, "degraded", "eviction",
+        "maxmemory-policy is volatile-ttl: when memory is full, a repeated write may be added twice",
+    ),
     "Redis keeps no file": State(
         redis_is_set(appendonly="no"), 200, "degraded", "persistence",
         "appendonly is off: when Redis restarts, accepted writes are lost",
@@ -649,6 +671,14 @@ STATES = {
     "Postgres is read-only": State(
         postgres_is_read_only, 200, "degraded", "postgres",
         "Postgres is read-only: it serves reads; see its default_transaction_read_only",
+    ),
+    "a pooler shares the sessions": State(
+        a_pooler_is_in_transaction_mode, 200, "degraded", "postgres",
+        "A pooler shares the sessions of Postgres: set its pool_mode to session",
+    ),
+    "the encoding of the database is old": State(
+        the_encoding_is_old, 200, "degraded", "postgres",
+        "the database's encoding is LATIN1, and must be UTF8: create it with ENCODING 'UTF8'",
     ),
     "a migration is missing": State(
         says_schema("DELETE FROM alembic_version"), 503, "unready", "schema", Schema.OLDER

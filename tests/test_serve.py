@@ -6,16 +6,18 @@ import re
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
-from tests.fork_server import ForkServer
+from tests.fork_server import PROGRAMS, ForkServer, start
 from tests.fresh_database import fresh_database
 from tests.home import Home
 from tests.keep_alive import Answer, KeepAlive
-from tests.service import free_port
+from tests.process_tree import ProcessTree
+from tests.service import Service, free_port, ready
 from tests.terminal import Terminal, terminal
 
 SANE = 15.0
@@ -121,6 +123,21 @@ async def test_ctrl_c_while_workers_start_stops_them_quietly(home: Home) -> None
         assert await tree.gone() < SANE
     assert "Traceback" not in fourways.screen
     assert fourways.screen.endswith("Stopped.\n")
+
+
+NOHUP = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from app.__main__ import main
+main()
+"""
+
+
+async def is_alive(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health/live")).is_success
+    except httpx.TransportError:
+        return False
 
 
 ASKED = """
@@ -261,9 +278,11 @@ async def test_ctrl_c_that_also_reaches_a_new_child_process_is_no_failure(
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_stopping_service_answers_pending_requests_and_accepts_no_more(
-    home: Home, endpoints: Endpoints, workers: str
+    home: Home, endpoints: Endpoints, workers: str, number: signal.Signals
 ) -> None:
+    """`kill` sends SIGTERM to the command, and a terminal that is closed sends SIGHUP to the whole group."""
     async with (
         PostgresWire(endpoints.database_url) as wire,
         wire.holding(r"^SELECT .*\bFROM users\b") as held,
@@ -276,7 +295,10 @@ async def test_a_stopping_service_answers_pending_requests_and_accepts_no_more(
         connection = await KeepAlive.to(home.url)
         await connection.send("/users/1")
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-        fourways.send(signal.SIGTERM)
+        if number is signal.SIGHUP:
+            os.killpg(fourways.pid, number)
+        else:
+            fourways.send(number)
 
         async def takes_nothing_more() -> bool:
             try:
@@ -291,6 +313,49 @@ async def test_a_stopping_service_answers_pending_requests_and_accepts_no_more(
         await connection.close()
         assert await fourways.code() == 0
     assert "Traceback" not in fourways.screen
+
+
+@pytest.mark.usefixtures("new_pythons")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_closed_terminal_stops_everything_though_nothing_more_can_be_printed(home: Home, workers: str) -> None:
+    master, slave = os.openpty()
+    environment = {**os.environ, **home.environment}
+    with os.fdopen(slave, "r+b", buffering=0) as terminal:
+        fourways = start(
+            [str(PROGRAMS / "fourways"), "serve", "--workers", workers], environment, screen=terminal, session=True
+        )
+    await ready(Service(home.url, fourways))
+    tree = ProcessTree.of(fourways.pid)
+    assert tree.servers() == {"redis-server": 1, "postgres": 1}
+    os.close(master)
+    os.killpg(fourways.pid, signal.SIGHUP)
+    assert await asyncio.to_thread(fourways.wait, PATIENCE) == 0
+    assert await tree.gone() < SANE
+
+
+@pytest.mark.usefixtures("new_pythons")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_under_nohup_the_service_outlives_its_terminal(home: Home, endpoints: Endpoints, workers: str) -> None:
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
+    async with (
+        terminal(
+            home.screen(), "python", "-c", NOHUP, "serve", "--workers", workers, **stores, **home.environment
+        ) as fourways,
+        home.client() as client,
+    ):
+        await fourways.shows("Fourways serves at")
+        os.killpg(fourways.pid, signal.SIGHUP)
+        await eventually(lambda: is_alive(client))
+        assert {_hangs_up(process.pid) for process in fourways.tree().workers()} == {False}
+        assert not _hangs_up(fourways.pid)
+        fourways.send(signal.SIGTERM)
+        assert await fourways.code() == 0
+
+
+def _hangs_up(pid: int) -> bool:
+    """Whether SIGHUP reaches the process at all."""
+    masks = dict(re.findall(r"(Sig\w+):\s*(\w+)", Path(f"/proc/{pid}/status").read_text()))
+    return not (int(masks["SigIgn"], 16) | int(masks["SigBlk"], 16)) & 1
 
 
 async def test_a_second_service_reports_the_owner_of_its_directory_or_a_taken_port(home: Home, tmp_path: Path) -> None:

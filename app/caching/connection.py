@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import Any, cast
 
 import hiredis
-from redis import DriverInfo
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
@@ -127,7 +126,7 @@ async def open_redis(
         protocol=2,
         parser_class=Parser,
         redis_connect_func=connected,
-        driver_info=DriverInfo(),  # Else each connection would look up the version of the redis-py package.
+        driver_info=None,  # No CLIENT SETINFO: it tells nothing of this service, and takes a right and a look-up.
     )
     pool.identity = identity
     redis = Redis.from_pool(pool)

@@ -2,7 +2,8 @@
 
     version        6.2 or newer: the scripts and the stream commands need it
     role           a replica refuses writes, or loses them
-    eviction       a Redis that may evict any key can evict the stream of accepted writes, without an error
+    eviction       a Redis that may evict any key can evict the stream of accepted writes, without an error; one that
+                   may evict keys with a lifetime can evict the records of accepted calls
     persistence    without an append-only file, a restart loses what was accepted and not yet flushed
 
 Good settings do not prove that Redis accepts writes (its memory or disk may be full, or it is loading, or it is a
@@ -40,6 +41,8 @@ async def fitness(redis: Redis) -> dict[str, str]:
         parts["role"] = "Redis is a replica"
     if policy.startswith("allkeys"):
         parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted writes vanish"
+    elif policy.startswith("volatile"):
+        parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, a repeated write may be added twice"
     if not (info.get("aof_enabled", True) or info.get("loading")):  # Redis reports 0 while it loads the file.
         parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost"
     return parts

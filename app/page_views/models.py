@@ -52,6 +52,9 @@ ledger_hours = Table(
     Column("hour", DateTime(timezone=True), primary_key=True),
     Column("number", BigInteger, Identity(), nullable=False),
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    CheckConstraint(
+        "isfinite(hour) AND hour = date_trunc('hour', hour AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'", name="whole_hour"
+    ),
 )
 
 ledger_floor = Table(

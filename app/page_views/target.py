@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from app.availability import said
+from app.availability import misfit, said
 from app.caching import Batch, NotDone, Pending, Refused, Standing, Target, TargetUnavailable, made_at
-from app.errors import DatabaseUnavailable, TookTooLong, Uncountable
+from app.errors import DatabaseUnavailable, TookTooLong, Uncountable, Unrepresentable
 from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
 
@@ -24,8 +24,13 @@ def target(read: PageViewStore, flushed: PageViewStore) -> Target:
     other's connections."""
 
     async def load(pages: Sequence[str], batches: Sequence[str]) -> Standing:
-        with _understood():
-            return Standing(*await read.standing(pages, [(batch, made_at(batch)) for batch in batches]))
+        try:
+            with _understood():
+                return Standing(*await read.standing(pages, [(batch, made_at(batch)) for batch in batches]))
+        except DBAPIError as error:
+            if (why := misfit(error)) is None:
+                raise
+            raise Unrepresentable(f"Postgres says: {why}.") from error
 
     async def flush(batches: Sequence[Batch]) -> int:
         with _understood(), _not_done():

@@ -8,9 +8,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
-from app.availability import refusal
+from app.availability import misfit
 from app.database import Database, Row
-from app.errors import Conflict, NotFound, UnreadableRow
+from app.errors import Conflict, NotFound, UnreadableRow, Unrepresentable
 from app.look import Look
 from app.products.models import NewProduct, Product, ProductChanges, products
 from app.readable import readable, refused, unreadable
@@ -41,13 +41,13 @@ class ProductStore:
 
     async def get_many(self, skus: Sequence[str]) -> dict[str, Product | UnreadableRow]:
         """Returns, with one query, the products that exist, by sku, with UnreadableRow in place of one that cannot be
-        read. Raises ValueError when Postgres cannot represent one of `skus`."""
+        read. Raises Unrepresentable when Postgres cannot represent one of `skus`."""
         try:
             rows = await self._database.look("products", GET_MANY, {"skus": list(skus)})
         except DBAPIError as error:
-            if (why := refusal(error)) is None:
+            if (why := misfit(error)) is None:
                 raise
-            raise ValueError(why) from error
+            raise Unrepresentable(f"Postgres says: {why}.") from error
         return {row["sku"]: _product(row) for row in rows}
 
     async def page(self, *, after: str, limit: int) -> list[Product | UnreadableRow]:

@@ -12,6 +12,7 @@ from pydantic import (
 from pydantic_core import to_json
 
 from app.caching import Behind, CacheUnavailable, TargetUnavailable, WriteBehind
+from app.errors import Unrepresentable
 from app.routers.answers import KEPT, Json, UnconditionalJson, bare, header
 from app.routers.cache_control import ROW
 from app.routers.parameters import IdempotencyKey, whole
@@ -156,7 +157,7 @@ async def count(
     if views is None:
         try:
             views = (await page_views.get(page)).amount
-        except (TargetUnavailable, CacheUnavailable, Behind):
+        except (TargetUnavailable, CacheUnavailable, Behind, Unrepresentable):
             views = None  # The view is accepted, even if its total cannot be read now.
     return Json(to_json({"page": page, "views": views}), 202, [ROW])
 

@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.availability import misfit
 from app.caching import (
     BacklogFull,
     Behind,
@@ -42,6 +44,7 @@ from app.errors import (
     TookTooLong,
     TooMuch,
     UnreadableRow,
+    Unrepresentable,
 )
 from app.routers.cache_control import UnkeptJSON
 from app.routers.examples import EXAMPLES
@@ -75,6 +78,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     KeysFull: (503, "keys-full"),
     KeyWorn: (422, "key-worn"),
     KeyUnreadable: (500, "unreadable-key"),
+    Unrepresentable: (422, "invalid"),
     Behind: (503, "behind"),
     TotalOverflow: (422, "too-much"),
 }
@@ -142,6 +146,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(error, _letting_go(_known))
     app.add_exception_handler(RequestValidationError, _letting_go(_invalid))
     app.add_exception_handler(HTTPException, _letting_go(_http))
+    app.add_exception_handler(DBAPIError, _letting_go(_misfit))
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -175,6 +180,13 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutOfStock):
         return problem(status, kind, str(error), available=error.available, requested=error.requested)
     return problem(status, kind, str(error))
+
+
+async def _misfit(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DBAPIError)
+    if (why := misfit(error)) is None:
+        raise error
+    return problem(422, "invalid", f"Postgres says: {why}.")
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Table, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, Table, Text, column, func
 from typing_extensions import TypedDict
 
 from app.database import metadata
@@ -16,7 +16,7 @@ users = Table(
     # Ids up to 1,000 are reserved for the demo data, so that its examples work in any database.
     Column("id", BigInteger, Identity(start=1001), primary_key=True),
     Column("name", Text, nullable=False),
-    Column("email", Text, nullable=False, unique=True),
+    Column("email", Text, nullable=False),
     Column("version", BigInteger, nullable=False),  # A trigger sets it and updated_at on each write.
     Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
@@ -25,6 +25,7 @@ users = Table(
     CheckConstraint("id >= 1", name="id_range"),
     range_of("created_at"),
     range_of("updated_at"),
+    Index("uq_users_email", func.lower(column("email")), unique=True),  # Upper and lower case are one address.
 )
 
 

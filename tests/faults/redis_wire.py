@@ -1,6 +1,6 @@
 """A proxy in front of Redis that sees each command pass, and knows which answer belongs to which command.
 
-A pattern is matched with a command's words, separated by spaces: `^SET ` matches neither CLIENT SETINFO nor a value
+A pattern is matched with a command's words, separated by spaces: `^SET ` matches neither CLIENT SETNAME nor a value
 that looks like a command. A script is matched by the name of its file: `^FILL 3 users:`, not EVALSHA and a digest.
 """
 

@@ -75,6 +75,15 @@ async def test_two_users_cannot_have_one_email(client: httpx.AsyncClient) -> Non
     assert again.json()["detail"] == "The email ada@example.com is taken."
 
 
+async def test_emails_that_differ_in_case_only_are_one(client: httpx.AsyncClient) -> None:
+    await client.post("/users", json=ADA)
+    again = await client.post("/users", json={"name": "Another Ada", "email": ADA["email"].upper()})
+    assert (again.status_code, again.json()["detail"]) == (409, "The email ADA@EXAMPLE.COM is taken.")
+    where = await create(client)
+    changed = await client.patch(where, json={"email": ADA["email"].title()})
+    assert (changed.status_code, changed.json()["type"]) == (409, "conflict")
+
+
 async def test_a_user_cannot_change_to_an_email_that_is_taken(client: httpx.AsyncClient) -> None:
     await client.post("/users", json=ADA)
     where = await create(client)

@@ -1,0 +1,93 @@
+"""The files in which the workers of a service count, so that each can report the sum: prometheus_client's multiprocess
+mode. One process alone counts in its memory.
+
+    name     an environment variable enables the mode when the library is imported, and names the directory. So that
+             nobody has to set it, `name_directory` does, in processes that a supervisor spawned
+    make     the library maps sparse files: on a full disk, the first write to one would end the process with SIGBUS.
+             `make_files` makes them before the library does, with all their blocks
+    end      `end_gauges_of_the_dead` removes the gauges of workers that have ended; their counts stay in the sum
+
+What can go wrong: the directory cannot be written, or the disk is full. Then `make_files` raises OSError, and the
+worker can only count in its memory.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "fourways-metrics-"
+KINDS = ("counter", "histogram", "gauge_livemax")
+"""The beginnings of the names of a process' files, as prometheus_client names them."""
+SIZE = 2**16
+"""The size of a file. The library makes it larger if it is full, but the metrics of the service fit well."""
+
+
+def name_directory() -> None:
+    """Sets the variable in a worker, unless it is set. Creates nothing."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and VARIABLE not in os.environ:
+        # Workers inherit the key of their supervisor. It is random, so a recycled pid does not revive old counts.
+        key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
+        os.environ[VARIABLE] = str(_temporary() / f"{PREFIX}{supervisor.pid}-{key}")
+
+
+def make_files(directory: Path) -> None:
+    """Makes the files of this process. Raises OSError if there is no place for them."""
+    _sweep()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for kind in KINDS:
+        path = directory / f"{kind}_{os.getpid()}.db"
+        if not path.exists():
+            _make(path)
+
+
+def end_gauges_of_the_dead(directory: Path) -> None:
+    """Removes the gauges of processes that have ended, as prometheus_client's `mark_process_dead` does. Here any worker
+    does it, because uvicorn's own supervisor does not."""
+    for path in directory.glob("gauge_live*_*.db"):
+        with suppress(ValueError):  # Somebody else's file.
+            if not _runs(int(path.stem.rpartition("_")[2])):
+                path.unlink(missing_ok=True)
+
+
+def _make(path: Path) -> None:
+    # Another worker may read it at any time, so it is renamed when it is whole.
+    new = path.with_suffix(".new")
+    try:
+        with new.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, SIZE)
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def _sweep() -> None:
+    """Removes the directories of supervisors that have ended."""
+    for directory in _temporary().glob(f"{PREFIX}*"):
+        with suppress(ValueError):  # It is not one of ours.
+            if not _runs(int(directory.name.removeprefix(PREFIX).split("-")[0])):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # As another user.
+    return True
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # No directory can be written, and `make_files` will say so.
+        return Path("/tmp")

@@ -1,0 +1,133 @@
+"""How `fourways serve --workers` replaces workers that end, and what is left of them."""
+
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.mmap_dict import MmapedDict
+
+from app.embedded import Endpoints
+from tests.eventually import eventually
+from tests.fork_server import REPOSITORY, ForkServer
+from tests.home import Home
+from tests.terminal import Terminal
+
+DEATH = re.compile(r"Worker (\d+) (.+): worker (\d+) replaces it\.")
+
+
+@pytest.fixture
+def new_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command here is a Python that begins by itself."""
+    monkeypatch.setattr(ForkServer, "current", None)
+
+
+@asynccontextmanager
+async def two_workers(home: Home, endpoints: Endpoints, **environment: str) -> AsyncIterator[Terminal]:
+    """`fourways serve` with two workers, on the servers of the session."""
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url}
+    async with home.runs("serve", "--workers", "2", **stores, **environment) as fourways:
+        await fourways.shows("Fourways serves at")
+        yield fourways
+
+
+async def test_the_log_says_how_a_worker_ended_and_which_one_replaces_it(home: Home, endpoints: Endpoints) -> None:
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+        dead, other = fourways.tree().workers()
+        dead.kill()
+        await fourways.shows("replaces it.")
+        assert re.search(r"Z WARNING app\.supervisor: Worker", fourways.screen)
+        ((pid, how, new),) = DEATH.findall(fourways.screen)
+        assert (int(pid), how) == (dead.pid, "was ended by SIGKILL")
+        assert {worker.pid for worker in fourways.tree().workers()} == {other.pid, int(new)}
+
+
+async def test_a_killed_worker_leaves_no_gauge_behind(home: Home, endpoints: Endpoints) -> None:
+    """A worker bypasses Redis, and says so in its gauge · it is killed · the others trust Redis"""
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+        # It has a gauge as long as it lives. Nobody else writes to the file, so a test may: Redis is not believed.
+        dead, _ = fourways.tree().workers()
+        (gauge,) = [Path(file.path) for file in dead.memory_maps() if f"gauge_livemax_{dead.pid}" in file.path]
+        dead.suspend()
+        _set(gauge, 1.0)
+        async with home.client() as another:
+            assert "fourways_breaker_open 1.0" in (await another.get("/metrics")).text
+        dead.kill()
+        await fourways.shows("replaces it.")
+        await eventually(lambda: _is_closed(client))
+        assert not gauge.exists()
+
+
+def _set(gauge: Path, value: float) -> None:
+    """Sets the only gauge in a file of prometheus_client."""
+    file: Any = MmapedDict(str(gauge))  # type: ignore[no-untyped-call]
+    ((key, _, _),) = file.read_all_values()
+    file.write_value(key, value, 0.0)
+    file.close()
+
+
+async def _is_closed(client: httpx.AsyncClient) -> bool:
+    try:
+        return "fourways_breaker_open 0.0" in (await client.get("/metrics")).text
+    except httpx.TransportError:
+        return False
+
+
+FAILS = """
+import os, pathlib, sys
+if "--multiprocessing-fork" in sys.orig_argv and pathlib.Path({switch!r}).exists():
+    os._exit(7)
+"""
+
+
+@pytest.mark.usefixtures("new_pythons")
+async def test_workers_that_keep_failing_at_the_start_are_replaced_after_growing_pauses(
+    home: Home, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    switch = tmp_path / "fails"
+    switch.touch()
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch)))
+    async with two_workers(home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}") as fourways, home.client() as client:
+        await fourways.shows("It is replaced in 2 s.")
+        pauses = Counter(re.findall(r"ended with exit code 7, soon after its start\. It is (.+)\.", fourways.screen))
+        assert pauses["replaced in 1 s"] == 2
+        # One at once, and one after a second, for each worker.
+        assert len(DEATH.findall(fourways.screen)) <= 4
+        switch.unlink()
+        await eventually(lambda: _is_closed(client))
+        fourways.send(signal.SIGTERM)
+        assert await fourways.code() == 0
+
+
+@pytest.mark.usefixtures("new_pythons")
+async def test_sigterm_while_a_replacement_waits_stops_the_service_at_once(
+    home: Home, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    switch = tmp_path / "fails"
+    switch.touch()
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch)))
+    async with two_workers(home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}") as fourways:
+        await fourways.shows("It is replaced in 4 s.")
+        fourways.send(signal.SIGTERM)
+        assert await fourways.code() == 0
+        assert "replaced in 8 s" not in fourways.screen
+
+
+async def test_sigttin_adds_a_worker_and_sigttou_removes_it(home: Home, endpoints: Endpoints) -> None:
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+
+        async def works(workers: int) -> bool:
+            return len(fourways.tree().workers()) == workers
+
+        fourways.send(signal.SIGTTIN)
+        await eventually(lambda: works(3))
+        fourways.send(signal.SIGTTOU)
+        await eventually(lambda: works(2))
