@@ -122,6 +122,19 @@ async def test_no_setting_that_the_application_decides_can_come_from_a_url(serve
     assert {row["name"] for row in set_here} == set(DECIDED)
 
 
+async def test_a_service_file_that_is_gone_later_ends_no_connection(
+    servers: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(f"[shop]\nhost={directory(servers.database_url)}\nuser=fourways\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    url = "postgresql:///fourways?service=shop"
+    async with connected(url):
+        file.unlink()
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+
+
 async def test_options_of_the_socket_are_set(front: Front) -> None:
     async with connected(at(front, "keepalives_idle=77&tcp_user_timeout=5000")) as connection:
         own = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # the stubs hide it
