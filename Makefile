@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # The tests start hundreds of processes: without compiled files each of them would compile the application anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run test prove lab bench check lock psql redis-cli clean
+.PHONY: help run test prove lab bench check lock sbom psql redis-cli clean
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -40,6 +40,14 @@ lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write d
 	    $$([ $$extra = runtime ] || echo "--extra $$extra --constraint locks/runtime.txt") \
 	    pyproject.toml - --output-file locks/$$extra.txt || exit 1; \
 	done
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --no-header \
+	  --no-annotate --group pyproject.toml:sbom --output-file locks/sbom.txt
+
+sbom: $(VENV)-sbom/made ## Write sbom.json: the packages that the service runs with, in CycloneDX's format
+	@# A list of packages says nothing of what needs what. The tool warns of that.
+	@PYTHONWARNINGS=ignore $(VENV)-sbom/bin/cyclonedx-py requirements locks/runtime.txt --pyproject pyproject.toml \
+	  --output-reproducible --output-file sbom.json
+	@echo "sbom.json lists what locks/runtime.txt names"
 
 psql: $(VENV)/run ## Open psql on the running Postgres
 	@$(BIN)/python -m app.embedded --directory "$${FOURWAYS_DIRECTORY:-.fourways}" psql
@@ -52,7 +60,7 @@ clean: ## Remove the environment, the data and the caches
 	@for link in .fourways/postgres .fourways/postgres/sockets .fourways/redis/sockets; do \
 	  [ ! -L $$link ] || rm -rf "$$(readlink -f $$link)"; \
 	done
-	@rm -rf $(VENV) .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-sbom sbom.json .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment is made once for each lock: what is installed is what is locked, and nothing is resolved.
@@ -67,6 +75,13 @@ $(VENV)/dev: locks/dev.txt pyproject.toml
 $(VENV)/bench: locks/bench.txt pyproject.toml
 	$(call install,locks/bench.txt)
 	@touch $@ $(VENV)/dev $(VENV)/run
+
+# Apart from the others, so that what lists the packages is not among them.
+$(VENV)-sbom/made: locks/sbom.txt
+	@echo "Installing what $< names into $(VENV)-sbom"
+	@$(PYTHON) -m venv $(VENV)-sbom
+	@$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in `make PYTHON=python3.12 run`.")'

@@ -1,6 +1,7 @@
-"""The commands: `fourways serve`, `fourways demo`, `fourways grants`, `fourways dead-letters` and `fourways lab`."""
+"""The command line: `fourways serve`, `check`, `demo`, `grants`, `dead-letters` and `lab`."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -10,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from app import VERSION
+from app.check import check, show
 from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, running_endpoints
@@ -22,6 +25,7 @@ from app.page_views.store import PageViewStore
 from app.schema import MigrationError
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
+from app.store_health import OK
 
 # Without markup and emoji, because a path or a value may contain text that looks like them.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -56,16 +60,50 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        console.print(f"fourways {VERSION}")
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    # No docstring: the commands have their help above.
+    pass
+
+
 @commands.command()
 def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes serve.")] = 1,
+    root_path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The path below which a proxy serves this, as in /api.")
+    ] = None,
 ) -> None:
     """Serve at PORT (8000), until Ctrl-C.
 
     Without REDIS_URL and DATABASE_URL, a Redis and a Postgres are started first, with their data in FOURWAYS_DIRECTORY
     (.fourways) and demo data in them, and stopped at the end. With them, nothing is started and nothing is migrated.
     """
+    if root_path is not None:
+        os.environ["FOURWAYS_ROOT_PATH"] = root_path  # The workers read their settings from the environment.
     serve_until_told(read_settings(), workers, console, complaints)
+
+
+@commands.command("check")
+def check_stores() -> None:
+    """Try the settings and both stores, and say what to do about each fault. Exits with 1 if there is one.
+
+    Tries REDIS_URL and DATABASE_URL, or else the servers that `fourways serve` runs in FOURWAYS_DIRECTORY. Changes
+    nothing.
+    """
+    found = asyncio.run(check(read_settings()))
+    show(found, console)
+    if any(says != OK for says in found.values()):
+        raise SystemExit(1)
 
 
 @commands.command()

@@ -45,6 +45,7 @@ FUNCTIONS = (
 """The functions that statements call."""
 
 COMMANDS = (
+    "client|setname",  # Where REDIS_URL has a client_name.
     "decrby",
     "del",
     "eval",

@@ -14,19 +14,22 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from app import VERSION
 from app.caching import CacheUnavailable
 from app.embedded import embedded_servers
 from app.log_lines import speak_as_one
 from app.metrics import Metrics
-from app.readiness import OK, readiness
+from app.readiness import readiness
 from app.routers import dead_letters, inventory, operations, page_views, problems, products, users
 from app.routers.documents import add_documents
 from app.routers.edge import Edge
+from app.routers.envelope import Envelope
 from app.routers.hosts import Hosts
 from app.schema import Schema, migrate
 from app.settings import Settings, SettingsError, read_settings
 from app.speed.direct_way import DirectWay
 from app.speed.settled_garbage import settled_garbage
+from app.store_health import OK
 from app.unknown_variables import warn_of_unknown_variables
 from app.wiring import Resources, open_resources
 
@@ -48,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Fourways",
-        version="0.1.0",
+        version=VERSION,
         summary="The four caching strategies in front of a database.",
         lifespan=lifespan,
         openapi_url=None,  # `add_documents` adds it.
@@ -69,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Edge, settings=settings)
     # If `settings.host` is a name, clients may use it as the Host, so it is allowed too.
     app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
+    app.add_middleware(Envelope, settings=settings)
     return app
 
 
@@ -113,10 +117,11 @@ def _ended_with_supervisor() -> Iterator[None]:
 
 
 def _configured() -> FastAPI:
-    speak_as_one()
-    warn_of_unknown_variables()
     try:
-        return create_app(read_settings())
+        settings = read_settings()
+        speak_as_one(settings)
+        warn_of_unknown_variables()
+        return create_app(settings)
     except SettingsError as error:
         # Uvicorn's exit code for a failed start. A supervisor that sees it does not keep restarting the worker.
         print(error, file=sys.stderr)

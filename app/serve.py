@@ -31,7 +31,7 @@ from app.demo import add_demo_data
 from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
 from app.http_connection import HttpConnection
-from app.log_lines import LINES
+from app.log_lines import lines
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 from app.supervisor import SILENCE, Supervisor
@@ -51,7 +51,7 @@ def serve(settings: Settings, workers: int, console: Console, complaints: Consol
         EmbeddedError: A server does not start.
         SystemExit: The application does not start. Its standard error says why.
     """
-    dictConfig(LINES)
+    dictConfig(lines(settings))
     warn_of_unknown_variables()
     screen = _Screen(console)
     listener = _listen(settings)
@@ -106,7 +106,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen(2048)
+        listener.listen(settings.listen_backlog)
     except OSError as error:
         listener.close()
         another = settings.port + 1 if settings.port < 65_535 else settings.port - 1
@@ -178,12 +178,14 @@ def _welcome(settings: Settings, screen: _Screen) -> None:
 def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Leaving) -> None:
     allow_descriptors(settings)
     # Named, not imported: the command line must work, and report errors, even if the application's settings are wrong.
+    configured = lines(settings)
     config = uvicorn.Config(
         "app.main:app",
         workers=workers,
-        log_config={**LINES, "loggers": SAID},
-        log_level="warning",
-        access_log=False,
+        log_config={**configured, "loggers": {**configured["loggers"], **SAID}},
+        log_level=settings.log_level,
+        access_log=False,  # The application's own has the request's id and its duration.
+        backlog=settings.listen_backlog,  # Each worker calls listen again.
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=SILENCE,
         http=cast("type[asyncio.Protocol]", partial(HttpConnection, Connections(settings))),  # uvicorn only calls it.

@@ -7,13 +7,14 @@ working defaults. Durations are in seconds.
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.caching.redis_url import read_redis_url
 from app.database_url import DatabaseUrl
+from app.plain_path import plain_path
 
 
 class SettingsError(ValueError):
@@ -64,6 +65,16 @@ def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) for name in names):
         raise ValueError("it must be names without ports, with commas between, like shop.example.com or *.example.com")
     return names
+
+
+def _root_path(value: str) -> str:
+    path = plain_path(value) if value else ""
+    if path is None:
+        raise ValueError("it must be a path like /api, of letters, digits, and any of . _ ~ - /, without //")
+    return path
+
+
+_LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
 def _env(name: str) -> Any:
@@ -136,6 +147,14 @@ class Settings(DatabaseSettings):
     body_timeout: Timeout = Field(timedelta(seconds=30), validation_alias=_env("FOURWAYS_BODY_TIMEOUT"))
     keep_alive: Timeout = Field(timedelta(seconds=75), validation_alias=_env("FOURWAYS_KEEP_ALIVE"))
     connections: int = Field(10_000, validation_alias=_env("FOURWAYS_CONNECTIONS"), ge=1, le=1_000_000)
+    listen_backlog: int = Field(2048, validation_alias=_env("FOURWAYS_LISTEN_BACKLOG"), ge=1, le=65_535)
+
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field("", validation_alias=_env("FOURWAYS_ROOT_PATH"))
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], _LOWER] = Field(
+        "warning", validation_alias=_env("FOURWAYS_LOG_LEVEL")
+    )
+    log_format: Annotated[Literal["text", "json"], _LOWER] = Field("text", validation_alias=_env("FOURWAYS_LOG_FORMAT"))
+    access_log: bool = Field(False, validation_alias=_env("FOURWAYS_ACCESS_LOG"))
 
     @model_validator(mode="after")
     def _both_stores_or_neither(self) -> "Settings":

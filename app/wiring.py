@@ -45,6 +45,7 @@ from app.metrics import Metrics
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
 from app.page_views.target import target
+from app.privileges import Privileges
 from app.products.load import load_from as products_from
 from app.products.models import Product
 from app.products.service import Products
@@ -74,6 +75,7 @@ class Resources:
     page_view_store: PageViewStore
     flusher: Flusher
     parking: Parking
+    privileges: Privileges
 
 
 @asynccontextmanager
@@ -166,6 +168,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             page_view_store=page_view_store,
             flusher=flusher,
             parking=parking,
+            privileges=Privileges(database, cache.redis, settings.prefix),
         )
 
 

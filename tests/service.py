@@ -48,16 +48,22 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def serving(
-    redis_url: str, database_url: str, *, command: Sequence[str] = UVICORN, workers: int = 1, **settings: str
+    redis_url: str,
+    database_url: str,
+    *,
+    command: Sequence[str] = UVICORN,
+    workers: int = 1,
+    program: Sequence[str] = (sys.executable,),
+    **settings: str,
 ) -> AsyncIterator[Service]:
     """The command with these stores, ready to serve; stopped by SIGTERM at the end.
 
-    `settings` are further environment variables.
+    `program` runs it, and `settings` are further environment variables.
     """
     port = str(free_port())
     stores = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
     environment = {**os.environ, **stores, "PORT": port, "UVICORN_PORT": port, **settings}
-    process = start([sys.executable, *command, "--workers", str(workers)], environment, screen=None, session=False)
+    process = start([*program, *command, "--workers", str(workers)], environment, screen=None, session=False)
     service = Service(f"http://127.0.0.1:{port}", process)
     try:
         await ready(service)

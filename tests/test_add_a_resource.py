@@ -13,7 +13,7 @@ from tests.service import REPOSITORY
 PAGE = (REPOSITORY / "docs" / "add-a-resource.md").read_text()
 STEP = re.compile(r"<!-- (file|change): (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 COPIED = ("app", "migrations", "tests", "docs", "alembic.ini", "pyproject.toml", "README.md")
-MOST_LINES = 10
+MOST_LINES = 12
 """Lines added or changed outside the resource's own files."""
 
 
@@ -65,4 +65,4 @@ async def test_a_fifth_resource_added_by_the_page_is_coherent(tmp_path: Path) ->
     said = (await checks.communicate())[0].decode()
     print(said)
     assert checks.returncode == 0, said
-    assert re.search(r"\b7 passed", said)
+    assert re.search(r"\b8 passed", said)

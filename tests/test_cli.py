@@ -1,7 +1,10 @@
 """`fourways demo`, and what all commands have in common. The other commands have their own test files."""
 
+import tomllib
+
 from tests.command_line import says
 from tests.home import Home
+from tests.service import REPOSITORY
 
 
 async def test_demo_while_serving_leaves_existing_rows_alone(home: Home) -> None:
@@ -41,3 +44,16 @@ async def test_help_works_whatever_the_settings_are(home: Home) -> None:
     for code, said in (await home.complains("serve", "--help", PORT="0"), await says("demo", "--help", PORT="0")):
         assert code == 0
         assert "DATABASE_URL" in said
+
+
+async def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert await says("--version", PORT="0") == (0, f"fourways {project['version']}\n")
+
+
+async def test_a_root_path_that_leads_elsewhere_is_refused() -> None:
+    assert await says("serve", "--root-path", "//evil.example") == (
+        1,
+        "FOURWAYS_ROOT_PATH is '//evil.example': it must be a path like /api, of letters, digits, and any of . _ ~ - /"
+        ", without //.\n",
+    )

@@ -64,6 +64,8 @@ ELSEWHERE = {
     ("docs/operate.md", "On your own servers"): (
         "tests/test_serving.py::test_migrations_and_the_service_run_on_separately_started_stores"
     ),
+    ("docs/operate.md", "Least privilege"): "tests/test_grants.py::test_the_printed_grants_are_piped_to_psql",
+    ("docs/operate.md", "Logs"): "tests/test_log_lines.py::test_lines_look_as_the_docs_show",
     ("docs/operate.md", "Dead letters"): (
         "tests/test_dead_letters.py::test_replay_counts_the_named_letters_and_reports_a_missing_one"
     ),

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError
+from sqlalchemy import text
 
 from app.caching import (
     Breaker,
@@ -36,22 +37,25 @@ from app.caching import (
 from app.caching.moment import NEVER
 from app.caching.record import Owner, Record
 from app.caching.write_behind.batch_id import ulid
+from app.cli import NONE
 from app.coherence.epochs import Epoch, Epochs
 from app.coherence.outbox import Outbox
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.embedded.binaries import postgres_install, redis_program
 from app.errors import DatabaseUnavailable
-from app.grants import COMMANDS, FUNCTIONS, KEYS, SEQUENCES, TABLES, redis_grants
+from app.grants import COMMANDS, FUNCTIONS, KEYS, SEQUENCES, TABLES, postgres_grants, redis_grants
 from app.inventory.models import Adjustment, Removal, Setting
 from app.inventory.store import StockStore
 from app.page_views.ledger import AGE, KEPT
 from app.page_views.models import Counted
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
+from app.privileges import Privileges
 from app.products.models import NewProduct
 from app.products.store import ProductStore
 from app.schema import Schema, migrate, schema, server
+from app.settings import Settings
 from app.users.models import NewUser
 from app.users.store import UserStore
 from tests.caching.write_behind.views import Views, new_ledger
@@ -59,6 +63,7 @@ from tests.command_line import says
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
+from tests.in_process import application
 from tests.least_privilege import Role, a_role, as_role, granted_role, granted_user, quoted
 from tests.service import FOURWAYS, serving
 
@@ -153,6 +158,7 @@ async def views_are_counted(client: httpx.AsyncClient, owner: asyncpg.Connection
         await eventually(lambda: parked(1))
     await eventually(lambda: parked(0))
     assert (await client.get("/page-views/home")).json()["views"] == await stored("home") == 5
+    assert (await client.get("/write-behind")).json()["at_risk"]["fsync"] == "unknown", "CONFIG GET shows passwords."
 
 
 async def test_the_service_needs_no_more_than_the_grants(role: Role, owner: asyncpg.Connection) -> None:
@@ -174,6 +180,8 @@ async def test_the_service_needs_no_more_than_the_grants(role: Role, owner: asyn
                 assert (await client.post("/page-views/home")).json()["views"] == views
                 assert (await client.get("/page-views/home")).json()["views"] == views
                 assert await owner.fetchval("SELECT count(*) FROM epochs") == epochs
+        assert (await says("demo", DATABASE_URL=role.url, REDIS_URL=redis))[0] == 0
+        assert await says("dead-letters", "list", DATABASE_URL=role.url, REDIS_URL=redis) == (0, f"{NONE}\n")
 
 
 @asynccontextmanager
@@ -232,7 +240,8 @@ async def everything(database: Database, owner: asyncpg.Connection) -> None:
     await Parking(database, lambda dead: None).settle()
     await owner.execute(f"DROP TABLE applied_{first.hour:%Y%m%d%H}")
     await views.apply([batch({"home": 1})])
-    await views._ledger._drop(first.hour)
+    async with database.writing("page_views") as connection:
+        await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": first.hour})
     outbox, epochs = Outbox(database), Epochs(database)
     await epochs.first("first", "run", "history")
     for claim, end in (("refuted", epochs.refute), ("begun", begun)):
@@ -312,7 +321,7 @@ async def each_command(url: str, admin: Redis, database: Database) -> AsyncGener
     ones before it."""
     await admin.flushdb()
     await admin.script_flush()
-    async with believed(url) as cache, believed(url) as waiting, believed(f"{url[:-1]}1") as elsewhere:
+    async with believed(url) as cache, believed(url) as waiting, believed(f"{url[:-1]}1&client_name=shop") as elsewhere:
 
         async def settled(key: int) -> None:
             pass
@@ -436,3 +445,64 @@ async def test_a_name_that_redis_cli_would_split_is_refused(name: str) -> None:
     code, said = await says("grants", "redis", "--user", name)
     assert code == 2
     assert "has no blank and no quotation mark in its name" in " ".join(said.replace("│", " ").split())
+
+
+async def test_readiness_names_each_missing_command_and_key(endpoints: Endpoints, database: Database) -> None:
+    """Except for those of a new connection, and those without which nothing works, which are named by their own
+    failure, and for EVAL, which is needed only while somebody removes the scripts again and again. To ask changes
+    nothing."""
+    named_anyway = {"client|setname", "eval", "evalsha", "info", "script|load", "select"}
+    grants = {f"+{command}": command.upper().replace("|", " ") for command in COMMANDS if command not in named_anyway}
+    grants |= {f"~{PREFIX}{key}": f"~{PREFIX}{key}" for key in KEYS}
+    async with granted_user(endpoints.redis_url, PREFIX) as url, Redis.from_url(endpoints.redis_url) as admin:
+        words = redis_grants(urlsplit(url).username or "", PREFIX).split()
+        async with Redis.from_url(url, protocol=2) as redis:
+            privileges = Privileges(database, redis, PREFIX)
+            assert await privileges.missing_in_redis() is None
+            changes = (await admin.info("persistence"))["rdb_changes_since_last_save"]
+            for grant, named in grants.items():
+                await admin.execute_command(*(word for word in words if word != grant))  # type: ignore[no-untyped-call]
+                assert await privileges.missing_in_redis() == f"its user lacks {named}: run `fourways grants redis`"
+            assert (await admin.info("persistence"))["rdb_changes_since_last_save"] == changes
+
+
+SEQUENCE, TABLE = "permission denied for sequence row_version", "permission denied for table stock"
+
+
+async def test_a_missing_privilege_is_a_503_with_the_words_of_the_store(
+    role: Role, owner: asyncpg.Connection, endpoints: Endpoints
+) -> None:
+    """And what is refused changes nothing."""
+    async with granted_user(endpoints.redis_url, "") as redis_url, Redis.from_url(endpoints.redis_url) as admin:
+        settings = Settings(_env_file=None, redis_url=redis_url, database_url=role.url)
+        async with application(settings) as client:
+            await ready(client)
+            user = (await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})).headers["location"]
+            for grant, says, call in (
+                ("SELECT ON row_version", SEQUENCE, partial(client.delete, user)),
+                ("UPDATE ON stock", TABLE, partial(client.put, "/inventory/A", json={"quantity": 1})),
+            ):
+                await owner.execute(f"REVOKE {grant} FROM {quoted(role.name)}")
+                answer = await call()
+                assert (answer.status_code, answer.json()["type"]) == (503, "database-unavailable")
+                assert answer.json()["detail"] == f"The database does not do it: {says}."
+                await owner.execute(postgres_grants(role.name))
+            assert (await client.get(user)).status_code == 200
+            assert (await client.get("/inventory/A")).status_code == 404
+            words = redis_grants(urlsplit(redis_url).username or "", "").split()
+            await admin.execute_command(*(word for word in words if word != "+xadd"))  # type: ignore[no-untyped-call]
+            answer = await client.post("/page-views/home")
+            assert (answer.status_code, answer.json()["type"]) == (503, "cache-unavailable")
+            assert "NOPERM The user executing the script can't run this command" in answer.json()["detail"]
+            await admin.execute_command(*words)  # type: ignore[no-untyped-call]
+            assert (await client.post("/page-views/home")).json() == {"page": "home", "views": 1}
+            await ready(client)
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    """Returns when the application is ready."""
+
+    async def is_ready() -> bool:
+        return bool((await client.get("/health/ready")).json()["status"] == "ready")
+
+    await eventually(is_ready)

@@ -14,6 +14,7 @@ from app.caching import made_at
 from app.caching.write_behind.batch_id import ulid
 from app.database import metadata, open_database
 from app.embedded import Endpoints
+from app.grants import TABLES
 from app.metrics import Metrics
 from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
@@ -175,6 +176,10 @@ async def test_the_models_match_the_migrations(endpoints: Endpoints, empty: str)
     async with fresh_database(endpoints.database_url) as other:
         await asyncio.to_thread(migrate, other)
         assert made == [line for line in await _lines(other, CATALOGUE) if "alembic_version" not in line]
+
+
+def test_the_grants_name_each_table_of_the_models() -> None:
+    assert set(TABLES) == {*metadata.tables, "alembic_version"}
 
 
 async def test_alembic_finds_no_further_migration_to_write(endpoints: Endpoints, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.embedded import Endpoints
+from app.grants import postgres_grants, redis_grants
 from app.schema import Schema, migrate
 from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
@@ -30,6 +31,7 @@ from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
 from tests.in_process import application
+from tests.least_privilege import a_role, as_role, quoted
 from tests.service import free_port
 
 PASSWORD, NEW_PASSWORD = "hunter2", "correct-horse"
@@ -175,6 +177,36 @@ def redis_permits(*words: str, ready: bool) -> Staging:
         async with stage.application(redis_url=stage.redis_as(f"guest:{PASSWORD}"), ready=ready) as client:
             await _do(stage.redis, *everything, *words)
             yield client
+
+    return staged
+
+
+def redis_grants_without(*missing: str, ready: bool) -> Staging:
+    """The user has what it needs, except for this, from the start or later."""
+    words = redis_grants("guest", "").split()
+    return redis_permits("resetkeys", "-@all", *(word for word in words[4:] if word not in missing), ready=ready)
+
+
+def postgres_grants_without(*missing: str, ready: bool) -> Staging:
+    """The role has what it needs, except for this, from the start or later."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        async def revoked() -> None:
+            for one in missing:
+                await stage.sql.execute(f"REVOKE {one} FROM PUBLIC, {role}")
+
+        async with a_role(stage.stores.database_url, "limited") as name:
+            role = quoted(name)
+            await stage.sql.execute(postgres_grants(name))
+            if not ready:
+                await revoked()
+            async with stage.application(database_url=as_role(stage.stores.database_url, name), ready=ready) as client:
+                await revoked()
+                yield client
+                await stage.sql.execute(postgres_grants(name))
+                await is_ready(client)
+            await stage.sql.execute(f"DROP OWNED BY {role}")
 
     return staged
 
@@ -345,6 +377,17 @@ async def the_encoding_is_old(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         await asyncio.to_thread(migrate, url)
         async with stage.application(database_url=url) as client:
             yield client
+
+
+@asynccontextmanager
+async def postgres_may_not_connect(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with a_role(stage.stores.database_url, "limited") as name:
+        await stage.sql.execute(f"REVOKE CONNECT ON DATABASE {stage.database} FROM PUBLIC")
+        async with stage.application(database_url=as_role(stage.stores.database_url, name)) as client:
+            yield client
+            await stage.sql.execute(postgres_grants(name))
+            await is_ready(client)
+        await stage.sql.execute(f"DROP OWNED BY {quoted(name)}")
 
 
 @asynccontextmanager
@@ -568,17 +611,28 @@ STATES = {
     "Redis permits too little": State(
         redis_permits("-time", ready=False), 503, "unready", "redis",
         f"{REDIS}: NOPERM this user has no permissions to run the 'time' command or its subcommand: "
-        "permit that to the user of REDIS_URL",
+        "run `fourways grants redis`",
+    ),
+    "Redis permits no command of a script": State(
+        redis_grants_without("+xinfo|consumers", "+xgroup|create", ready=False), 503, "unready", "redis",
+        "its user lacks XGROUP CREATE, XINFO CONSUMERS: run `fourways grants redis`",
+    ),
+    "Redis permits no command of a script any more": State(
+        redis_grants_without("+hset", ready=True), 200, "degraded", "redis",
+        "its user lacks HSET: run `fourways grants redis`",
+    ),
+    "Redis permits no key of a resource": State(
+        redis_grants_without("~users:{*", "~views:trial", ready=False), 503, "unready", "redis",
+        "its user lacks ~users:{*, ~views:trial: run `fourways grants redis`",
     ),
     "Redis does not tell about itself": State(
         redis_permits("-info", ready=False), 200, "degraded", "redis",
         f"{REDIS}: NOPERM this user has no permissions to run the 'info' command or its subcommand: "
-        "permit that to the user of REDIS_URL",
+        "run `fourways grants redis`",
     ),
     "Redis permits less than before": State(
         redis_permits("-set", ready=True), 200, "degraded", "redis",
-        f"{REDIS}: NOPERM this user has no permissions to run the 'set' command or its subcommand: "
-        "permit that to the user of REDIS_URL",
+        "its user lacks SET: run `fourways grants redis`",
     ),
     "Redis loads": State(
         redis_loads, 200, "degraded", "redis", f"{REDIS}: LOADING Redis is loading the dataset in memory: wait"
@@ -679,6 +733,26 @@ STATES = {
     "the encoding of the database is old": State(
         the_encoding_is_old, 200, "degraded", "postgres",
         "the database's encoding is LATIN1, and must be UTF8: create it with ENCODING 'UTF8'",
+    ),
+    "Postgres permits too little": State(
+        postgres_grants_without("EXECUTE ON FUNCTION open_ledger_hour", "INSERT, DELETE ON outbox", ready=False),
+        503, "unready", "postgres",
+        "its role lacks INSERT ON outbox, DELETE ON outbox, EXECUTE ON open_ledger_hour(timestamptz): "
+        "run `fourways grants postgres`",
+    ),
+    "Postgres permits less than before": State(
+        postgres_grants_without("ALL ON page_views, applied", "SELECT ON alembic_version", ready=True),
+        200, "degraded", "postgres",
+        "its role lacks SELECT ON alembic_version, SELECT ON applied, INSERT ON applied, SELECT ON page_views, "
+        "INSERT ON page_views and 1 more: run `fourways grants postgres`",
+    ),
+    "Postgres does not permit the schema": State(
+        postgres_grants_without("USAGE ON SCHEMA public", ready=False), 503, "unready", "postgres",
+        "its role lacks USAGE ON its schema: run `fourways grants postgres`",
+    ),
+    "Postgres does not permit the database": State(
+        postgres_may_not_connect, 503, "unready", "postgres",
+        "The database does not do it: permission denied for database: run `fourways grants postgres`",
     ),
     "a migration is missing": State(
         says_schema("DELETE FROM alembic_version"), 503, "unready", "schema", Schema.OLDER

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import httpx
@@ -356,6 +358,25 @@ def _hangs_up(pid: int) -> bool:
     """Whether SIGHUP reaches the process at all."""
     masks = dict(re.findall(r"(Sig\w+):\s*(\w+)", Path(f"/proc/{pid}/status").read_text()))
     return not (int(masks["SigIgn"], 16) | int(masks["SigBlk"], 16)) & 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_options_and_settings_reach_each_worker(home: Home, endpoints: Endpoints, workers: str) -> None:
+    """The prefix of links, and the queue of connections: a worker that listens again must not change it."""
+    async with (
+        home.runs(
+            "serve", "--workers", workers, "--root-path", "/api",
+            REDIS_URL=endpoints.redis_url, DATABASE_URL=endpoints.database_url, FOURWAYS_LISTEN_BACKLOG="77",
+        ),
+        home.client() as client,
+    ):  # fmt: skip
+        await eventually(lambda: is_alive(client))
+        assert 'href="/api/users/1"' in (await client.get("/")).text
+        if shutil.which("ss") is None:
+            pytest.skip("There is no ss on this machine, which shows the length of the queue.")
+        listening = await asyncio.create_subprocess_exec("ss", "-Hltn", f"sport = :{home.port}", stdout=PIPE)
+        shown, _ = await listening.communicate()
+        assert shown.split()[2] == b"77"
 
 
 async def test_a_second_service_reports_the_owner_of_its_directory_or_a_taken_port(home: Home, tmp_path: Path) -> None:

@@ -18,6 +18,13 @@ VARIABLES = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.validation_alias, AliasChoices)
 }
+VALUES = {
+    "FOURWAYS_ROOT_PATH": "/api",
+    "FOURWAYS_LOG_LEVEL": "info",
+    "FOURWAYS_LOG_FORMAT": "json",
+    "FOURWAYS_ACCESS_LOG": "true",
+}
+"""Where 5 is no value."""
 REDIS, POSTGRES = "redis://localhost:6379/0", "postgresql://localhost/fourways"
 
 
@@ -69,7 +76,7 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: st
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/db")
     if not variable.endswith("_URL"):
-        monkeypatch.setenv(variable, "5")
+        monkeypatch.setenv(variable, VALUES.get(variable, "5"))
     assert getattr(read_settings(), VARIABLES[variable]) != default
 
 
@@ -121,6 +128,13 @@ def test_settings_do_not_change_once_they_are_read() -> None:
             )
             for value in ("app:8000", "https://app", "app,", "*app", "a b", "app/")
         ),
+        (
+            "FOURWAYS_ROOT_PATH",
+            "api",
+            "FOURWAYS_ROOT_PATH is 'api': it must be a path like /api, of letters, digits, and any of . _ ~ - /, "
+            "without //.",
+        ),
+        ("FOURWAYS_LOG_FORMAT", "xml", "FOURWAYS_LOG_FORMAT is 'xml': input should be 'text' or 'json'."),
         ("FOURWAYS_ABSENT_TTL", "-1", "FOURWAYS_ABSENT_TTL is '-1': it must be from 0.001 to 2592000 seconds."),
         # Postgres treats 0 ms as "no limit", and accepts at most as many ms as fit an int.
         (

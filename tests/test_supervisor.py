@@ -45,7 +45,11 @@ async def test_the_log_says_how_a_worker_ended_and_which_one_replaces_it(home: H
         assert re.search(r"Z WARNING app\.supervisor: Worker", fourways.screen)
         ((pid, how, new),) = DEATH.findall(fourways.screen)
         assert (int(pid), how) == (dead.pid, "was ended by SIGKILL")
-        assert {worker.pid for worker in fourways.tree().workers()} == {other.pid, int(new)}
+
+        async def both_run() -> bool:
+            return {worker.pid for worker in fourways.tree().workers()} == {other.pid, int(new)}
+
+        await eventually(both_run)
 
 
 async def test_a_killed_worker_leaves_no_gauge_behind(home: Home, endpoints: Endpoints) -> None:

@@ -35,7 +35,7 @@ from .errors import (
     TotalOverflow,
     Unreadable,
 )
-from .fitness import Fsync, fitness, fsync, trial
+from .fitness import Fsync, denied, fitness, fsync, trial
 from .identity import Identity
 from .lease import Locked
 from .lifetimes import Lifetimes
@@ -98,6 +98,7 @@ __all__ = [
     "Versioned",
     "WriteBehind",
     "WriteThrough",
+    "denied",
     "fitness",
     "fsync",
     "made_at",

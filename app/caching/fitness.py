@@ -7,19 +7,21 @@
     persistence    without an append-only file, a restart loses what was accepted and not yet flushed
 
 Good settings do not prove that Redis accepts writes (its memory or disk may be full, or it is loading, or it is a
-replica). `trial` checks that.
+replica). `trial` checks that. `denied` checks what its login may do.
 
 What can go wrong: `CacheUnavailable` if Redis does not answer, or answers with an error.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.utils import str_if_bytes
 
 from .errors import REDIS_DOWN
+from .scripts import script
 from .words import unavailable
 
 OLDEST = (6, 2)
@@ -55,6 +57,26 @@ async def trial(redis: Redis, key: str) -> None:
         await redis.set(key, "", xx=True)
     except REDIS_DOWN as error:
         raise unavailable(error) from error
+
+
+async def denied(redis: Redis, key: str, keys: Sequence[str]) -> list[str]:
+    """Returns the commands that this login may not run, and those of the `keys` that it may not use. Nothing changes.
+    `key` is one of the `keys`, and does not exist. Raises CacheUnavailable."""
+    try:
+        pipeline = redis.pipeline(transaction=False)
+        for each in keys:
+            pipeline.type(each)
+        answers = await pipeline.execute(raise_on_error=False)
+        # An error that is not about the key is about TYPE, and the script finds that, too.
+        names = [
+            each
+            for each, answer in zip(keys, answers, strict=True)
+            if isinstance(answer, NoPermissionError) and "access" in str(answer)
+        ]
+        commands: list[bytes] = [] if key in names else await script(redis, "permitted")(keys=[key])
+    except REDIS_DOWN as error:
+        raise unavailable(error) from error
+    return [*(command.decode() for command in commands), *names]
 
 
 class Fsync(StrEnum):

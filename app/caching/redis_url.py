@@ -1,8 +1,8 @@
 """Reads the URL of a Redis, and refuses one that would not do what it says.
 
-    redis://[user:password@]host[:port][/number]            [?client_name=…]
-    rediss://[user:password@]host[:port][/number]           [?ssl_ca_certs=…]    with TLS
-    unix://[user:password@]/path/to/socket                  [?db=number]
+    redis://[username:password@]host[:port][/number]            [?client_name=…]
+    rediss://[username:password@]host[:port][/number]           [?ssl_ca_certs=…]    with TLS
+    unix://[username:password@]/path/to/socket                  [?db=number]
 
 By itself, redis-py lets a URL override what its caller has set, ignores a database number that it cannot read, and
 takes an unencoded / in a password for the end of the host.
@@ -54,8 +54,8 @@ class _Reader:
         login, _, place = authority.rpartition("@")
         self._shows = "@" in authority or ":" not in authority
         arguments = self._parameters(scheme, query or "", spilt="@" in (query or ""))
-        user, _, password = login.partition(":")
-        for part, text in (("username", user), ("password", password)):
+        username, _, password = login.partition(":")
+        for part, text in (("username", username), ("password", password)):
             if text and part in arguments:
                 raise self._refused(f"has two {part}s: keep the one before the @, or {part}=")
             if text:

@@ -23,6 +23,8 @@ SAYS = "says "
 IN_SCRIPT = re.compile(r".*(?:-|@user_script: ?\d+: )([A-Z]+ .*)")
 """The error of a command in a script, as Redis 6 reports it: `ERR Error running script (…): @user_script: 9: -OOM
 command …`, or `@user_script:9: WRONGTYPE Operation …`."""
+DENIED = re.compile(r".*(?:ACL failure in script: |(?=The user executing the script ))(.*?)(?: script: .*)?$")
+"""A command in a script is not permitted. Redis reports it without the code of that error, from 7.2 on in new words."""
 SECRETS = (
     (re.compile(r",? with args beginning with.*"), ""),
     (re.compile(r"\b[Uu]ser \S+ has no permissions"), "this user has no permissions"),
@@ -72,6 +74,7 @@ def _answer(error: BaseException) -> str | None:
         return None
     text = f"{status or ''} {error}".strip()
     text = IN_SCRIPT.sub(r"\1", text) if "script" in text else text
+    text = DENIED.sub(r"NOPERM \1", text)
     if not re.match(r"[A-Z]{2,}\b", text):
         text = f"ERR {text}"
     text = re.split(r"\.(?:\s|$)", text, maxsplit=1)[0]

@@ -23,7 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.availability import said
+from app.availability import said, sqlstate
 from app.database import Database
 from app.errors import DatabaseUnavailable, Uncountable
 
@@ -143,4 +143,9 @@ class Ledger:
         except DBAPIError as error:
             # A view may depend on the partition. The flush before this has counted; other partitions can be dropped.
             logger.warning("The ledger of %s cannot be dropped: %s", hour, said(error))
+        except DatabaseUnavailable as error:
+            # A partition may belong to another role, which made it before the owner's function did.
+            if error.__cause__ is None or sqlstate(error.__cause__) != "42501":
+                raise
+            logger.warning("The ledger of %s cannot be dropped: %s", hour, said(error.__cause__))
         self._open.discard(hour)

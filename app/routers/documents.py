@@ -20,10 +20,12 @@ from starlette.routing import Mount
 
 from app.routers.answers import bare
 from app.routers.cache_control import ROW, Document
+from app.routers.envelope import PREFIX, VARY
 from app.routers.preconditions import Preconditions
 from app.routers.problems import Problem
 
 OPENAPI, DOCS, ASSETS = "/openapi.json", "/docs", "/docs/assets"
+MOST_KEPT = 8
 
 
 def add_documents(app: FastAPI) -> None:
@@ -58,7 +60,8 @@ def add_documents(app: FastAPI) -> None:
 
 
 class _Kept:
-    """A document, cached per root path that the service may be mounted under. A server has at most one."""
+    """A document, made once for each prefix below which a proxy serves it. There is at most one, unless a client plays
+    with X-Forwarded-Prefix."""
 
     def __init__(self, made: Callable[[str], Response]) -> None:
         self._made = made
@@ -66,21 +69,26 @@ class _Kept:
         self._making = asyncio.Lock()
 
     async def __call__(self, request: Request, expected: Preconditions) -> Response:
-        prefix = request.scope.get("root_path", "").rstrip("/")
-        if prefix not in self._kept:
+        prefix: str = request.scope.get(PREFIX, "")
+        kept = self._kept.get(prefix)
+        if kept is None:
             async with self._making:
-                if prefix not in self._kept:
-                    self._kept[prefix] = await asyncio.to_thread(self._tagged, prefix)
-        response, tag = self._kept[prefix]
+                kept = self._kept.get(prefix)
+                if kept is None:
+                    kept = await asyncio.to_thread(self._tagged, prefix)
+                    if len(self._kept) >= MOST_KEPT:  # Any client can name another prefix.
+                        self._kept.pop(next(iter(self._kept)))
+                    self._kept[prefix] = kept
+        response, tag = kept
         if expected is not None:
             if (mismatch := expected.mismatch("This document is of another content", tag)) is not None:
                 raise mismatch
             if expected.known(tag):
-                return bare(304, (b"etag", f'"{tag}"'.encode()), ROW)
+                return bare(304, (b"etag", f'"{tag}"'.encode()), ROW, VARY)
         return response
 
     def _tagged(self, prefix: str) -> tuple[Response, str]:
         response = self._made(prefix)
         tag = sha256(response.body).hexdigest()[:16]
-        response.raw_headers += [(b"etag", f'"{tag}"'.encode()), ROW]
+        response.raw_headers += [(b"etag", f'"{tag}"'.encode()), ROW, VARY]
         return response, tag

@@ -5,7 +5,7 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
@@ -15,6 +15,7 @@ from app.caching import CacheUnavailable, Fsync, Outcome, fsync
 from app.errors import DatabaseUnavailable
 from app.readiness import readiness
 from app.routers.cache_control import UNKEPT, UnkeptJSON
+from app.routers.envelope import PREFIX
 from app.routers.preconditions import Untagged
 from app.routers.problems import NAMED, documented
 from app.routers.resources import AllResources
@@ -60,9 +61,10 @@ class ReadinessReport(BaseModel):
 
 
 @router.get("/", response_class=HTMLResponse, summary="What to try")
-async def index() -> HTMLResponse:
+async def index(request: Request) -> HTMLResponse:
     """A plain page with links that work on the demo data."""
-    page = HTMLResponse(files("app.routers").joinpath("index.html").read_text())
+    text = files("app.routers").joinpath("index.html").read_text()
+    page = HTMLResponse(text.replace('href="/', f'href="{request.scope.get(PREFIX, "")}/'))
     page.raw_headers.append(UNKEPT)
     return page
 

@@ -46,6 +46,7 @@ from app.errors import (
     UnreadableRow,
     Unrepresentable,
 )
+from app.request_id import request_id, sent_id
 from app.routers.cache_control import UnkeptJSON
 from app.routers.examples import EXAMPLES
 from app.routers.refusals import Refusal, refusals, short
@@ -98,6 +99,7 @@ class Problem(BaseModel):
     errors: list[Refusal] | None = Field(None, description="What is wrong with the request, part by part.")
     available: int | None = Field(None, description="How many pieces there are, when there are too few.")
     requested: int | None = Field(None, description="How many pieces were to be taken, when there are too few.")
+    request_id: str | None = Field(None, description="For a 5xx: what its lines in the log of the service begin with.")
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -129,6 +131,8 @@ def problem(
 ) -> JSONResponse:
     """Returns the answer to a failed request."""
     content = _content(status, kind, detail) | more
+    if status >= 500 and (known := request_id()) is not None:
+        content["request_id"] = known
     return UnkeptJSON(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
@@ -247,4 +251,6 @@ def _allowed(request: Request) -> list[str]:
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the error again after this answer, so the server logs it with its traceback.
-    return problem(500, "internal-error", "An unexpected error occurred; the log has it.")
+    sent = sent_id(request.scope["headers"])  # This is answered outside of `Envelope`.
+    headers = {"X-Request-ID": sent.decode()} if sent else {}
+    return problem(500, "internal-error", "An unexpected error occurred; the log has it.", headers=headers)

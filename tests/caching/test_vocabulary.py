@@ -19,6 +19,7 @@ NOT_OURS = {
         "@user_script",
         r"\b[Uu]ser \S+ has no permissions",
         '"this user has no permissions"',
+        "The user executing the script ",
     ],  # Quotes from Redis' errors.
     "connection.py": ["@user_script"],
     # A field of the stream keeps its first name.

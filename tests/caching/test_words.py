@@ -43,6 +43,22 @@ def answered(answer: str) -> Exception:
             "NOPERM User guest has no permissions to access the 'users:{7}' key",
             "NOPERM this user has no permissions to access a key",
         ),
+        (
+            f"ERR Error running script (call to f_{DIGEST}): @user_script:9: @user_script: 9: "
+            "The user executing the script can't run this command or subcommand. ",
+            "NOPERM The user executing the script can't run this command or subcommand",
+        ),
+        (
+            "ERR The user executing the script can't access at least one of the keys mentioned in the command "
+            f"arguments script: {DIGEST}, on @user_script:9.",
+            "NOPERM The user executing the script can't access at least one of the keys mentioned in the command "
+            "arguments",
+        ),
+        (
+            f"ERR ACL failure in script: User guest has no permissions to run the 'xadd' command script: {DIGEST}, on "
+            "@user_script:9.",
+            "NOPERM this user has no permissions to run the 'xadd' command",
+        ),
         ("MOVED 3999 10.0.0.7:6381", "MOVED 3999 …"),
         ("MOVED 3999 [fe80::7]:6381", "MOVED 3999 …"),
         ("ASK 3999 FE80::7:6381", "ASK 3999 …"),

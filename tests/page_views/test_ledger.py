@@ -17,9 +17,12 @@ from app.errors import Uncountable
 from app.page_views.ledger import AGE, HALF, KEPT, SOON
 from app.page_views.models import Counted
 from app.page_views.store import PageViewStore
+from app.schema import migrate
 from tests.caching.write_behind.views import batch_of, drop_partitions, stored, sums
 from tests.eventually import eventually
+from tests.fresh_database import fresh_database
 from tests.histories.exactly_once.ends import psql
+from tests.least_privilege import a_role, quoted
 
 pytestmark = pytest.mark.usefixtures("ledger")
 
@@ -291,6 +294,26 @@ async def test_an_hour_that_cannot_be_dropped_blocks_no_other_hour_and_no_flush(
         assert left == [some[1], *some[3:]]
     finally:
         await sql.execute("DROP VIEW somebodys")
+
+
+async def test_a_partition_of_another_role_blocks_no_other_hour(endpoints: Endpoints) -> None:
+    """It was made by the service's role, before partitions were made with the owner's rights."""
+    some = hours(KEPT + 3)
+    async with a_role(endpoints.database_url) as name, fresh_database(endpoints.database_url) as url:
+        await asyncio.to_thread(migrate, url)
+        sql = await asyncpg.connect(url)
+        await opened(sql, some)
+        await sql.execute(f"GRANT ALL ON ledger_hours, ledger_floor TO {quoted(name)}")
+        await sql.execute(f"ALTER FUNCTION drop_ledger_hour OWNER TO {quoted(name)}")
+        for table in ("applied", *(f"applied_{hour:%Y%m%d%H}" for hour in some if hour != some[1])):
+            await sql.execute(f"ALTER TABLE {table} OWNER TO {quoted(name)}")
+        async with open_database(
+            url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None
+        ) as database:
+            assert await PageViewStore(database).apply([of(some[-1])]) == 1
+        left = [row["hour"] for row in await sql.fetch("SELECT hour FROM ledger_hours ORDER BY hour")]
+        assert left == [some[1], *some[3:]]
+        await sql.close()
 
 
 async def test_a_partition_that_somebody_dropped_is_created_again(

@@ -1,0 +1,107 @@
+"""`fourways check`: tries the settings, both stores, and what the service may do there, before anything serves.
+
+It changes nothing: it writes no row and no key, and takes no part in the work of the instances that run.
+
+What can go wrong: what is found now may be gone when the service starts, or be new.
+"""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from sqlalchemy import text
+
+from app.caching import CacheUnavailable, open_redis
+from app.caching.errors import REDIS_DOWN
+from app.database import Database, open_database
+from app.embedded import running_endpoints
+from app.errors import DatabaseUnavailable
+from app.privileges import Privileges
+from app.schema import Schema
+from app.settings import Settings
+from app.store_health import OK, UNKNOWN, postgres_health, redis_health
+from app.unknown_variables import unknown_variables
+
+APART = timedelta(seconds=5)
+"""How far the clocks of the stores may be from this machine's."""
+BACKGROUND = 3
+"""The connections to Postgres that a process opens besides those for requests (`stores.py`)."""
+PATIENCE = timedelta(seconds=5)
+
+NOW = text("SELECT extract(epoch FROM clock_timestamp())")
+ROOM = text(
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, "
+    "(SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user)"
+)
+
+
+async def check(settings: Settings) -> dict[str, str]:
+    """Returns what is found, part by part: "ok", or what is wrong and what to do."""
+    variables = " ".join(unknown_variables())
+    found = {"settings": variables or OK}
+    endpoints = None if settings.redis_url else running_endpoints(settings.directory)
+    redis_url = settings.redis_url or (endpoints.redis_url if endpoints else None)
+    database_url = settings.database_url or (endpoints.database_url if endpoints else None)
+    if redis_url is None or database_url is None:
+        return found | {"directory": _directory(settings.directory)}  # `fourways serve` starts its own stores there.
+    async with (
+        open_redis(redis_url, timeout=PATIENCE, connections=1) as redis,
+        open_database(database_url, connections=1, timeout=PATIENCE, counted=lambda resource: None) as database,
+    ):
+        privileges = Privileges(database, redis, settings.prefix)
+        health = await redis_health(redis, privileges, settings.prefix)
+        found |= health.parts
+        if health.error is None:
+            try:
+                seconds, microseconds = await redis.time()
+                found["clock of redis"] = _clock(seconds + microseconds / 1_000_000)
+            except (CacheUnavailable, *REDIS_DOWN) as error:
+                found["clock of redis"] = f"{UNKNOWN}: {error}"
+        return found | await _postgres(database, privileges, settings)
+
+
+async def _postgres(database: Database, privileges: Privileges, settings: Settings) -> dict[str, str]:
+    health = await postgres_health(database, privileges)
+    found = {part: OK if says == Schema.CURRENT else says for part, says in health.parts.items()}
+    if health.error is not None:
+        return found
+    try:
+        async with database.reading("health") as connection:
+            found["clock of postgres"] = _clock(float((await connection.execute(NOW)).scalar_one()))
+            room, own = (await connection.execute(ROOM)).one()
+    except DatabaseUnavailable as error:
+        return found | {"clock of postgres": f"{UNKNOWN}: {error}"}
+    most = room if own < 0 else min(room, own)
+    each = settings.database_connections + BACKGROUND
+    found["connections"] = OK if each <= most else (
+        f"a process opens up to {each} connections to Postgres, which allows {most}: lower "
+        "FOURWAYS_DATABASE_CONNECTIONS, or raise max_connections"
+    )  # fmt: skip
+    return found
+
+
+def _directory(directory: Path) -> str:
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return OK
+    return f"{directory} cannot be written to: set FOURWAYS_DIRECTORY, or name both stores"
+
+
+def _clock(theirs: float) -> str:
+    apart = timedelta(seconds=theirs - time.time())
+    if abs(apart) <= APART:
+        return OK
+    return (
+        f"{abs(apart).total_seconds():.0f} s {'ahead of' if apart > timedelta() else 'behind'} this machine's: set both"
+    )
+
+
+def show(found: dict[str, str], console: Console) -> None:
+    """Prints the table."""
+    table = Table(Column("what"), Column("found, and what to do", overflow="fold"), box=None)
+    for part, says in found.items():
+        table.add_row(part, says, style=None if says == OK else "red")
+    console.print(table, soft_wrap=False)

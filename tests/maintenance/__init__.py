@@ -1,0 +1,1 @@
+"""Maintenance, in the steps of docs/operate.md: on real stores, with the service as it is run."""
