@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -67,12 +68,18 @@ async def connect(url: str, timeout: timedelta) -> Connection:
     Of several hosts, the first that answers and is as the URL demands is taken. A silent one takes no more than its
     share of the time for which callers wait (`database.py`).
     """
-    target = DatabaseUrl.read(url)
+    target = _read(url)
     *attempts, last = target.attempts()
     for attempt in attempts:
         with suppress(*ELSEWHERE):
             return await _connect(target, attempt, timeout, within=timeout * 0.4 / (len(attempts) + 1))
     return await _connect(target, last, timeout, within=timeout)
+
+
+@lru_cache
+def _read(url: str) -> DatabaseUrl:
+    """Reads a URL once, as the settings are: its service file may be gone later."""
+    return DatabaseUrl.read(url)
 
 
 async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: timedelta, within: timedelta) -> Connection:

@@ -116,8 +116,23 @@ async def test_a_session_has_the_settings_of_its_url_and_our_limits(servers: End
 
 async def test_no_setting_that_the_application_decides_can_come_from_a_url(servers: Endpoints) -> None:
     async with connected(servers.database_url) as connection:
-        begun_with = await connection.fetch("SELECT lower(name) AS name FROM pg_settings WHERE source = 'client'")
-    assert {row["name"] for row in begun_with} == set(DECIDED)
+        set_here = await connection.fetch(
+            "SELECT lower(name) AS name FROM pg_settings WHERE source IN ('client', 'session')"
+        )
+    assert {row["name"] for row in set_here} == set(DECIDED)
+
+
+async def test_a_service_file_that_is_gone_later_ends_no_connection(
+    servers: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(f"[shop]\nhost={directory(servers.database_url)}\nuser=fourways\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    url = "postgresql:///fourways?service=shop"
+    async with connected(url):
+        file.unlink()
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
 
 
 async def test_options_of_the_socket_are_set(front: Front) -> None:

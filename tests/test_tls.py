@@ -19,7 +19,7 @@ async def test_the_service_reads_writes_and_flushes_over_tls(endpoints: Endpoint
         serving(
             f"rediss://localhost:{redis_front.port}/0?ssl_ca_certs={authority}",
             f"postgresql://fourways@localhost:{postgres_front.port}/fourways"
-            f"?sslmode=verify-full&sslrootcert={authority}&connect_timeout=10&channel_binding=prefer",
+            f"?sslmode=verify-full&sslrootcert={authority}&connect_timeout=10&channel_binding=prefer&keepalives_idle=30",
             command=FOURWAYS,
         ) as service,
         service.client() as client,

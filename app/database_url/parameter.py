@@ -16,8 +16,9 @@ class Parameter:
 
     def refused(self, rule: str, *, shown: bool = True) -> ValueError:
         """Returns an error that names the parameter, its value (if `shown`), and why it is refused."""
-        value = f" is {self.value!r}" if shown else " is refused"
-        return ValueError(f"The {self.name} in {self.source}{value}: {rule}.")
+        if not shown:
+            return ValueError(f"The parameter {self.name} in {self.source} is refused: {rule}.")
+        return ValueError(f"The {self.name} in {self.source} is {self.value!r}: {rule}.")
 
 
 Parameters: TypeAlias = Mapping[str, Parameter]

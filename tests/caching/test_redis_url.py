@@ -3,8 +3,10 @@
 import ssl
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from redis.asyncio import Redis
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, UnixDomainSocketConnection
 
 from app.caching import open_cache, open_redis
@@ -181,6 +183,18 @@ async def test_a_cache_is_not_opened_at_a_url_that_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^The Redis URL has the parameter protocol, which a URL may not set"):
         async with open_cache("redis://localhost?protocol=3"):
             pass
+
+
+async def test_a_user_and_a_password_may_have_any_character(redis: Redis, endpoints: Endpoints) -> None:
+    user, password = "m:e@/", "p:a+/#?@%&= é"
+    await redis.acl_setuser(user, enabled=True, passwords=[f"+{password}"], categories=["+@all"])
+    try:
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        url = endpoints.redis_url.replace("unix://", f"unix://{login}@")
+        async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as theirs:
+            assert await theirs.acl_whoami() == user
+    finally:
+        await redis.acl_deluser(user)
 
 
 async def test_a_client_has_the_name_and_the_database_that_its_url_names(endpoints: Endpoints) -> None:

@@ -201,13 +201,16 @@ def test_limits_of_the_connection_are_read() -> None:
         ("postgresql://h/db?client_encoding=LATIN1", "The client_encoding in DATABASE_URL is 'LATIN1': asyncpg speaks"),
         (
             "postgresql://h/db?options=-d",
-            "The options in DATABASE_URL is refused: it may have settings only, as in -c ",
+            "The parameter options in DATABASE_URL is refused: it may have settings only, as in -c ",
         ),
-        ("postgresql://h/db?options=-c%20geheim", "The options in DATABASE_URL is refused: it may have settings only,"),
+        (
+            "postgresql://h/db?options=-c%20geheim",
+            "The parameter options in DATABASE_URL is refused: it may have settings only,",
+        ),
         *(
             (
                 f"postgresql://h/db?options={option}5s",
-                f"The options in DATABASE_URL is refused: it may not set {name}: ",
+                f"The parameter options in DATABASE_URL is refused: it may not set {name}: ",
             )
             for option, name in (
                 ("-c%20statement_timeout=", "statement_timeout"),
