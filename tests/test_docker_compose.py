@@ -166,7 +166,7 @@ def test_redis_persists_its_data_and_evicts_nothing() -> None:
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "everysec"
     assert options["--maxmemory-policy"] == "noeviction"
-    assert (options["--maxmemory"], SERVICES["redis"]["mem_limit"]) == ("${REDIS_MAXMEMORY:-512mb}", "2g")
+    assert (options["--maxmemory"], SERVICES["redis"]["mem_limit"]) == ("${REDIS_MAXMEMORY:-1gb}", "3g")
 
 
 def test_no_container_gains_rights_or_writes_to_its_image_or_takes_all_memory() -> None:
