@@ -9,9 +9,11 @@ What can go wrong: a task that a request starts belongs to it, too, and logs und
 
 import re
 import secrets
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any
+
+from app.header_fields import header_fields
 
 CURRENT: ContextVar[MutableMapping[str, Any] | None] = ContextVar("request", default=None)
 """The ASGI scope of the request. It is set for each request: the task of a pipelined one inherits that of another."""
@@ -29,15 +31,15 @@ def request_id() -> str | None:
     if scope is None:
         return None
     if KEPT not in scope:
-        headers = dict(scope["headers"])
+        headers = header_fields(scope)
         trace = TRACE.fullmatch(headers.get(b"traceparent", b""))
-        known = sent_id(headers.items()) or (trace[1] if trace else None)
+        known = sent_id(headers) or (trace[1] if trace else None)
         scope[KEPT] = known.decode() if known else secrets.token_hex(16)
     kept: str = scope[KEPT]
     return kept
 
 
-def sent_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+def sent_id(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Returns the X-Request-ID of a request, if it has one that is sane."""
-    sent = dict(headers).get(HEADER)
+    sent = headers.get(HEADER)
     return sent if sent is not None and SANE.fullmatch(sent) else None

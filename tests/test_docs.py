@@ -64,6 +64,13 @@ ELSEWHERE = {
     ("docs/operate.md", "On your own servers"): (
         "tests/test_serving.py::test_migrations_and_the_service_run_on_separately_started_stores"
     ),
+    **{
+        ("docs/operate.md", heading): (
+            "tests/maintenance/test_backup.py::"
+            "test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_no_recent_view_is_lost"
+        )
+        for heading in ("Back up", "Restore")
+    },
     ("docs/operate.md", "Least privilege"): "tests/test_grants.py::test_the_printed_grants_are_piped_to_psql",
     ("docs/operate.md", "Logs"): "tests/test_log_lines.py::test_lines_look_as_the_docs_show",
     ("docs/operate.md", "Dead letters"): (
@@ -86,6 +93,11 @@ KIND_AT = {"problem": 1, "described": 2}
 """Functions that make a problem, or its example, and the position of their argument for the type."""
 SOON = 10.0
 """Seconds until a read must return what the page shows. Some reads must wait for a flush or a poll of the outbox."""
+NEWER_THAN_CURL_7_74 = re.compile(
+    r" (--(?:aws-sigv4|ca-native|create-file-mode|ech|expand-[\w-]+|fail-with-body|follow|form-escape|http3-only|json"
+    r"|no-clobber|out-null|rate|remove-on-error|skip-existing|trace-config|trace-ids|url-query|variable))\b|(%header\{)"
+)
+"""What some distributions' curl does not know. `--json` came with 7.82."""
 MAKE = """#!/bin/sh
 # What make would do, without its environment.
 case "$1" in
@@ -144,6 +156,12 @@ def test_make_has_each_target_that_a_page_names() -> None:
         assert set(named) <= targets, f"{page.name} names {named}."
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_each_curl_command_of_a_page_works_with_curl_7_74(page: Page) -> None:
+    for line in re.findall(r"\bcurl (?:.*\\\n)*.*", page.text):
+        assert NEWER_THAN_CURL_7_74.search(line) is None, f"{page.name}: {line}"
+
+
 def test_the_summary_of_the_figures_matches_the_tables() -> None:
     text = PAGES["docs/performance.md"].text
     summary = text.partition("\n## ")[0]
@@ -152,6 +170,12 @@ def test_the_summary_of_the_figures_matches_the_tables() -> None:
         assert median is not None, row
         said = f"{120 + float(median[1]):.0f} ms" if "120" in row else f"{float(median[1]):.2g} times"
         assert said in summary, f"{row}: {said}"
+
+
+def test_the_changelog_says_what_each_revision_of_the_schema_adds() -> None:
+    revisions = sorted(path.name[:4] for path in (REPOSITORY / "migrations/versions").glob("*.py"))
+    listed = re.findall(r"^\| (\d{4}) \|", PAGES["CHANGELOG.md"].text, re.MULTILINE)
+    assert listed == [revision for revision in revisions if revision > "0003"]
 
 
 def test_the_readme_can_be_read_in_a_few_minutes() -> None:

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.header_fields import header_fields
 from app.routers.body_budget import BodyBudget
 from app.routers.codings import unknown_coding
 from app.routers.parts import Parts
@@ -47,7 +48,7 @@ class Edge:
         url = scope.get("raw_path", b"") + b"?" + scope["query_string"]
         if (b"%" in url or not url.isascii()) and not _is_utf8(url):
             return problem(400, "unreadable", "The URL is not UTF-8.")(scope, receive, send)
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = header_fields(scope)
         length = headers.get(b"content-length", b"0")
         if length == b"0" and b"transfer-encoding" not in headers and scope["http_version"] in WITHOUT_BODY:
             return self._app(scope, receive, send)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.header_fields import header_fields
 from app.log_lines import ACCESS
 from app.plain_path import plain_path
 from app.request_id import CURRENT, HEADER, sent_id
@@ -45,7 +46,7 @@ class Envelope:
         if scope["type"] != "http":
             return self._app(scope, receive, send)
         CURRENT.set(scope)
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = header_fields(scope)
         if not (self._always or HEADER in headers or FORWARDED in headers or scope.get("root_path")):
             return self._app(scope, receive, send)
         if prefix := self._prefix or scope.get("root_path", "").rstrip("/"):
@@ -54,7 +55,7 @@ class Envelope:
             prefix = plain_path(headers.get(FORWARDED, b"").decode("latin-1")) or ""
         if prefix:
             scope = {**scope, PREFIX: prefix}
-        return self._enveloped(scope, receive, send, prefix.encode(), sent_id(headers.items()))
+        return self._enveloped(scope, receive, send, prefix.encode(), sent_id(headers))
 
     async def _enveloped(self, scope: Scope, receive: Receive, send: Send, prefix: bytes, sent: bytes | None) -> None:
         began, status = time.perf_counter(), 0

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.header_fields import header_fields
 from app.routers.problems import problem
 from app.routers.refusals import short
 
@@ -49,7 +50,7 @@ class Hosts:
         # Not `async`, which would cost each request another coroutine. Nearly all of them need no further check.
         if scope["type"] != "http":
             return self._app(scope, receive, send)
-        headers: dict[bytes, bytes] = dict(scope["headers"])  # The last value per name.
+        headers = header_fields(scope)
         usual = headers.get(b"host") in self._known and len(headers) == len(scope["headers"])
         if usual and (scope["method"] in SAFE or ASIDE.isdisjoint(headers)):
             return self._app(scope, receive, send)

@@ -46,6 +46,7 @@ from app.errors import (
     UnreadableRow,
     Unrepresentable,
 )
+from app.header_fields import header_fields
 from app.request_id import request_id, sent_id
 from app.routers.cache_control import UnkeptJSON
 from app.routers.examples import EXAMPLES
@@ -251,6 +252,6 @@ def _allowed(request: Request) -> list[str]:
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the error again after this answer, so the server logs it with its traceback.
-    sent = sent_id(request.scope["headers"])  # This is answered outside of `Envelope`.
+    sent = sent_id(header_fields(request.scope))  # This is answered outside of `Envelope`.
     headers = {"X-Request-ID": sent.decode()} if sent else {}
     return problem(500, "internal-error", "An unexpected error occurred; the log has it.", headers=headers)

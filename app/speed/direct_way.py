@@ -24,6 +24,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.header_fields import header_fields
 from app.speed.resource import Resource
 
 D = TypeVar("D")
@@ -190,5 +191,5 @@ def _is_of_query(annotation: Any) -> bool:
 
 
 def _tells_more(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
+    headers = header_fields(scope)
     return not TELLING.isdisjoint(headers) or headers.get(b"content-length", b"0") != b"0"

@@ -1,5 +1,6 @@
 """Two instances behind a load balancer, which are replaced one by one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
@@ -52,12 +53,10 @@ class Fleet:
         """Starts `number` instances on these stores. Those that run when the block ends are stopped."""
         fleet = cls()
         try:
-            for _ in range(number):
-                await fleet.start(stores)
+            await asyncio.gather(*(fleet.start(stores) for _ in range(number)))
             yield fleet
         finally:
-            for member in tuple(fleet.members):
-                await fleet.end(member)
+            await asyncio.gather(*(fleet.end(member) for member in fleet.members))
 
     def __init__(self) -> None:
         self.members: list[Member] = []

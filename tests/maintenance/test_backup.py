@@ -19,10 +19,10 @@ PAGE = "/page-views/home"
 
 
 async def test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_no_recent_view_is_lost(
-    servers: Endpoints,
+    endpoints: Endpoints, sql: asyncpg.Connection
 ) -> None:
     """The views that Postgres has lost were counted within the last 30 s, and the processes that accepted them live."""
-    async with another_redis() as redis_url, fresh_database(servers.database_url) as database_url:
+    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         async with Fleet.of(2, Endpoints(redis_url, database_url)) as fleet:
             one, other = fleet.members
@@ -39,16 +39,14 @@ async def test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_
                 assert await names(member, user, product) == {"Lost"}
                 assert (await member.connection.ask(stock)).json()["quantity"] == PIECES - 1
             name = urlsplit(database_url).path[1:]
-            sql = await asyncpg.connect(servers.database_url)
             await sql.execute(f"CREATE DATABASE {name}_restored")
             target = urlsplit(database_url)._replace(path=f"/{name}_restored").geturl()
             await asyncio.to_thread(run_program, "pg_restore", ["--single-transaction", "--dbname", target], dump)
             await sql.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
             await sql.execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = $1", name)
             await viewed(other, 5)
-            await sql.execute(f"ALTER DATABASE {name} RENAME TO {name}_before")
+            await sql.execute(f"ALTER DATABASE {name} RENAME TO {name}_replaced")
             await sql.execute(f"ALTER DATABASE {name}_restored RENAME TO {name}")
-
             restored = await asyncpg.connect(database_url)
 
             async def is_in_use() -> bool:
@@ -71,8 +69,7 @@ async def test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_
 
             await eventually(is_counted)
             await restored.close()
-        await sql.execute(f"DROP DATABASE {name}_before")
-        await sql.close()
+        await sql.execute(f"DROP DATABASE {name}_replaced")
 
 
 async def viewed(member: Member, times: int) -> None:
