@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from app import VERSION
 from app.check import check, show
 from app.database import open_database
+from app.database_url import RefusedUrl
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
@@ -55,7 +56,7 @@ def main() -> None:
     """Runs a command. Prints an error that the user can fix as a sentence, without a traceback."""
     try:
         commands()
-    except (EmbeddedError, SettingsError, DatabaseUnavailable, MigrationError) as error:
+    except (EmbeddedError, SettingsError, RefusedUrl, DatabaseUnavailable, MigrationError) as error:
         complaints.print(str(error), style="red")
         raise SystemExit(1) from None
 

@@ -20,6 +20,7 @@ import app.users.models  # noqa: F401  # imported for its tables, as the four ab
 from app.availability import available
 from app.connection import connect
 from app.database import metadata
+from app.database_url import RefusedUrl
 from app.errors import DatabaseUnavailable
 from app.settings import SettingsError, read_database_url
 
@@ -68,6 +69,6 @@ if context.config.config_file_name is not None and context.config.attributes.get
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 try:
     asyncio.run(main())
-except (SettingsError, DatabaseUnavailable) as error:
+except (SettingsError, RefusedUrl, DatabaseUnavailable) as error:
     # Alembic's command line prints this one without a traceback.
     raise CommandError(str(error)) from error

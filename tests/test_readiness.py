@@ -111,9 +111,11 @@ async def prepared(servers: Endpoints) -> AsyncIterator[Stage]:
         await asyncio.to_thread(migrate, database_url)
         sql = await asyncpg.connect(database_url)
         async with Redis.from_url(redis_url, protocol=2) as redis:
-            yield Stage(Endpoints(redis_url, database_url), redis, sql)
-            # A state may have set a password. Redis must be able to stop without one.
-            await redis.config_set("requirepass", "")
+            try:
+                yield Stage(Endpoints(redis_url, database_url), redis, sql)
+            finally:
+                # A state may have set a password. Redis must be able to stop without one.
+                await redis.config_set("requirepass", "")
         await sql.close()
 
 

@@ -87,6 +87,14 @@ async def test_each_command_refuses_a_url_without_a_traceback(command: tuple[str
         assert CANARY not in running.screen
 
 
+async def test_a_variable_of_libpq_that_cannot_be_used_with_our_own_postgres_is_named(home: Home) -> None:
+    code, screen = await home.complains("serve", PGOPTIONS=f"-c statement_timeout={CANARY}", PGPORT="1")
+    assert code == 1
+    assert "The parameter options in PGOPTIONS is refused: it may not set statement_timeout: " in screen
+    assert "Traceback" not in screen
+    assert CANARY not in screen
+
+
 async def test_a_password_that_a_store_refuses_is_shown_nowhere(servers: Endpoints, home: Home, tmp_path: Path) -> None:
     async with prepared(servers) as stage, limited(stage):
         await stage.redis.config_set("requirepass", "another")

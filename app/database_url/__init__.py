@@ -13,5 +13,6 @@ read here, and used, or refused with a sentence that names it.
 """
 
 from .database_url import DatabaseUrl
+from .parameter import RefusedUrl
 
-__all__ = ["DatabaseUrl"]
+__all__ = ["DatabaseUrl", "RefusedUrl"]

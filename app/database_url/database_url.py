@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from app.database_url.environment import read_environment
 from app.database_url.options import read_options
-from app.database_url.parameter import Parameter, Parameters
+from app.database_url.parameter import Parameter, Parameters, RefusedUrl
 from app.database_url.parameters import KNOWN, check_values, whole
 from app.database_url.password_file import fault, password_for
 from app.database_url.places import Place, read_places
@@ -133,6 +133,6 @@ def _process_owner(source: str) -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise ValueError(
+        raise RefusedUrl(
             f"There is no user in {source}, and this process has none: write user@ before the host."
         ) from None

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from urllib.parse import unquote
 
-from app.database_url.parameter import Parameter
+from app.database_url.parameter import Parameter, RefusedUrl
 
 URI = re.compile(
     r"(?:postgresql|postgres|postgresql\+asyncpg)://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?(#.*)?", re.DOTALL
@@ -45,16 +45,16 @@ class _Reader:
         self._refuse_unencoded(url, authority, path or "", fragment)
         try:
             return self._parameters(authority, path or "", query or "")
-        except ValueError:
+        except RefusedUrl:
             # An @ in a parameter is allowed. But where anything is wrong, it may be the end of a password.
             if "@" in (query or "") and "@" not in authority:
                 raise self._unencoded("?") from None
             raise
 
-    def _refused(self, why: str) -> ValueError:
-        return ValueError(f"{self._source[0].upper()}{self._source[1:]} {why}.")
+    def _refused(self, why: str) -> RefusedUrl:
+        return RefusedUrl(f"{self._source[0].upper()}{self._source[1:]} {why}.")
 
-    def _unencoded(self, letter: str) -> ValueError:
+    def _unencoded(self, letter: str) -> RefusedUrl:
         return self._refused(f"has a {letter} in the wrong place: in a password, write it as %{ord(letter):02X}")
 
     def _refuse_unencoded(self, url: str, authority: str, path: str, fragment: str | None) -> None:

@@ -24,7 +24,8 @@ from app.embedded.postgres_install import runnable_install
 from app.embedded.server_process import ServerProcess
 from app.embedded.spawn import plain_environment, said
 
-SOCKET = ".s.PGSQL.5432"
+PORT = 5432
+SOCKET = f".s.PGSQL.{PORT}"
 ROLE = DATABASE = "fourways"
 PROGRAMS = frozenset({"postgres"})
 
@@ -41,7 +42,8 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._home.sockets), safe='/')}"
+        # With the port, so that no PGPORT counts.
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._home.sockets), safe='/')}&port={PORT}"
 
     def version(self) -> str | None:
         """Returns the version of the Postgres that answers on this socket with this data directory, or None."""
