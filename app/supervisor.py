@@ -78,11 +78,11 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for place, worker in enumerate(self.processes):
+            if self.should_exit.is_set():  # Before a worker is asked: one that is still importing answers late.
+                return
             if worker.ended is None and not worker.is_alive(timeout=SILENCE):
                 self._note_end(worker)
-            if self.should_exit.is_set():
-                return
-            if worker.is_due():
+            if worker.is_due() and not self.should_exit.is_set():
                 self.processes[place] = new = self._started(worker.next_pause())
                 logger.warning("Worker %s %s: worker %s replaces it.", worker.pid, worker.how, new.pid)
 
