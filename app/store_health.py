@@ -33,6 +33,7 @@ TO_DO_WITH_REDIS = {
 TO_DO_WITH_POSTGRES = {
     "26": "set its pool_mode to session",
     "42P05": "set its pool_mode to session",
+    "08004": "see the options in DATABASE_URL",
     "28": "put the right user and password into DATABASE_URL",
     "3D": "name the right database in DATABASE_URL",
     "53": "see its log, and its max_connections",

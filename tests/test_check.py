@@ -85,6 +85,18 @@ def in_sql(*statements: str, after: str = "SELECT 1") -> Staging:
     return staged
 
 
+def with_option(option: str) -> Staging:
+    """Healthy stores, with this setting in DATABASE_URL."""
+
+    @asynccontextmanager
+    async def staged(servers: Endpoints) -> AsyncIterator[Environment]:
+        async with well(servers) as environment:
+            url = environment["DATABASE_URL"]
+            yield environment | {"DATABASE_URL": f"{url}{'&' if '?' in url else '?'}options=-c%20{option}"}
+
+    return staged
+
+
 @pytest.mark.parametrize("staged", [well, least_privilege])
 async def test_an_environment_in_which_the_service_works_is_all_right(
     servers: Endpoints, tmp_path: Path, staged: Staging
@@ -103,6 +115,9 @@ async def test_an_environment_in_which_the_service_works_is_all_right(
         (variables(DATABASE_URL="postgresql://localhost/x?sslmode=bogus"), "sslmode"),
         (variables(REDIS_URL="redis://127.0.0.1:1"), "it refuses connections: see whether it runs"),
         (variables(DATABASE_URL="postgresql://a@127.0.0.1:1/x"), "The database refuses connections: see whether it"),
+        (with_option("work_mem%3Dmuch"), "invalid value for parameter: see the options in DATABASE_URL"),
+        (with_option("work_memory%3D8MB"), "unrecognized configuration parameter: see the options in DATABASE_URL"),
+        (with_option("role%3Dnobody"), "role does not exist: see the options in DATABASE_URL"),
         (redis_set(requirepass="hunter2"), "put its password into REDIS_URL"),
         (redis_set(maxmemory_policy="volatile-lru"), "eviction maxmemory-policy is volatile-lru"),
         (redis_set(appendonly="no"), "persistence appendonly is off"),
