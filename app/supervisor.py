@@ -39,9 +39,26 @@ class Worker(Process):
         super().__init__(config, sockets)
         self.pause = pause
         self.began = time.monotonic()
+        self.asked: float | None = None
+        """When it was asked whether it lives, until it answers."""
         self.ended: float | None = None
         self.how = ""
         """How it ended, for the log."""
+
+    def is_lost(self) -> bool:
+        """Whether it has ended, or did not answer for `SILENCE`. Waits for nothing: signals would wait, too."""
+        if not self.process.is_alive():
+            return True
+        try:
+            if self.asked is None:
+                self.parent_conn.send(b"ping")
+                self.asked = time.monotonic()
+            elif self.parent_conn.poll():
+                self.parent_conn.recv()
+                self.asked = None
+        except (OSError, EOFError):
+            return True
+        return self.asked is not None and time.monotonic() - self.asked > SILENCE
 
     def end(self) -> None:
         """Ends it, if it hangs, and notes how it ended."""
@@ -78,7 +95,7 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for place, worker in enumerate(self.processes):
-            if worker.ended is None and not worker.is_alive(timeout=SILENCE):
+            if worker.ended is None and worker.is_lost():
                 self._note_end(worker)
             if self.should_exit.is_set():
                 return

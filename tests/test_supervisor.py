@@ -124,6 +124,24 @@ async def test_sigterm_while_a_replacement_waits_stops_the_service_at_once(
         assert "replaced in 8 s" not in fourways.screen
 
 
+async def test_sigterm_while_a_worker_hangs_closes_the_port_at_once(home: Home, endpoints: Endpoints) -> None:
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+        hanging, other = fourways.tree().workers()
+        hanging.suspend()
+        dead = other.pid
+        other.kill()
+        await fourways.shows(f"Worker {dead} was ended by SIGKILL: ")  # The hanging one does not delay its replacement.
+        fourways.send(signal.SIGTERM)
+
+        async def nobody_else_runs() -> bool:
+            return [worker.pid for worker in fourways.tree().workers()] == [hanging.pid]
+
+        await eventually(nobody_else_runs)
+        hanging.resume()
+        assert await fourways.code() == 0
+
+
 async def test_sigttin_adds_a_worker_and_sigttou_removes_it(home: Home, endpoints: Endpoints) -> None:
     async with two_workers(home, endpoints) as fourways, home.client() as client:
         await eventually(lambda: _is_closed(client))
