@@ -1,6 +1,9 @@
 """`fourways check`: names what is wrong with each environment, and exits with 1 exactly then."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -144,3 +147,19 @@ async def test_without_stores_it_says_whether_the_service_can_start_its_own(tmp_
     code, screen = await checked(tmp_path, {"FOURWAYS_DIRECTORY": str(tmp_path / "file" / "new")})
     assert code == 1
     assert "cannot be written to: set FOURWAYS_DIRECTORY" in screen
+
+
+def test_a_directory_inside_of_one_that_may_not_be_searched_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    program = [sys.executable, "-m", "app", "check"]
+    if os.geteuid() == 0:  # It may search every directory, unless that right is taken from it.
+        os.chown(closed, 65_534, 65_534)
+        program = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *program]
+    closed.chmod(0)
+    stores = dict.fromkeys(("REDIS_URL", "DATABASE_URL"), "")
+    variables = os.environ | stores | {"FOURWAYS_DIRECTORY": str(closed / "a" / "b")}
+    done = subprocess.run(program, env=variables, capture_output=True, text=True, check=False)
+    closed.chmod(0o700)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "cannot be written to: set FOURWAYS_DIRECTORY" in " ".join(done.stdout.split())
