@@ -18,6 +18,8 @@ URI = re.compile(
     r"(?:postgresql|postgres|postgresql\+asyncpg)://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?(#.*)?", re.DOTALL
 )
 PLACE = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?")
+MAYBE_SECRET = "has an unknown parameter, which may be a part of a password: there, write ? as %3F and & as %26"
+"""The name of a parameter after an unencoded ? or & may be the rest of a password, so it is not shown."""
 
 
 def is_port(text: str) -> bool:
@@ -84,6 +86,8 @@ class _Reader:
             if (name, value) == ("ssl", "true"):  # The one parameter of JDBC that libpq takes.
                 name, value = "sslmode", "require"
             if name not in self._known:
+                if re.search("@|(^|&)(ssl)?password=", query):
+                    raise self._refused(MAYBE_SECRET)
                 raise self._refused(f"has the unknown parameter {name}: {self._advice(name)}")
             found[name] = value
         return {name: Parameter(name, value, self._source) for name, value in found.items() if value}
