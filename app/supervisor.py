@@ -118,6 +118,16 @@ class Supervisor(Multiprocess):
             listener.close()
         super().terminate_all()
 
+    def join_all(self) -> None:
+        # Requests have less time to end. Who does not end by then hangs, and would hold up the stop forever.
+        latest = time.monotonic() + SILENCE
+        for worker in self.processes:
+            worker.process.join(max(0.0, latest - time.monotonic()))
+            if worker.process.is_alive():
+                logger.warning("Worker %s did not end in %d s, and was killed.", worker.pid, SILENCE)
+                worker.kill()
+                worker.join()
+
     def _started(self, pause: int) -> Worker:
         worker = Worker(self.config, self.sockets, pause)
         with _signals_of_a_terminal_for_us_alone():
