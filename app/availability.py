@@ -127,7 +127,7 @@ def _fate(error: Exception) -> str:
 
 def said(error: BaseException) -> str:
     """Returns the first line of Postgres' message, without what it quotes: names of users, hosts, databases."""
-    words = QUOTED.sub("", _words(error)).rstrip(".")
+    words = QUOTED.sub("", _words(error)).rstrip(".:")
     # A pooler in between does not quote these names.
     words = re.sub(r"\b(user|database): .*", r"\1", words)
     return ADDRESS.sub("…", SETTINGS.sub("…", words))

@@ -84,7 +84,8 @@ async def _postgres(database: Database, privileges: Privileges, settings: Settin
 
 
 def _directory(directory: Path) -> str:
-    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    # `Path.exists` raises for a path inside of a directory that may not be searched.
+    there = next(path for path in (directory, *directory.absolute().parents) if os.path.exists(path))  # noqa: PTH110
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return OK
     return f"{directory} cannot be written to: set FOURWAYS_DIRECTORY, or name both stores"

@@ -25,6 +25,10 @@ MARK = "fourways.session"
 ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 """What happens at one host, and may not at the next."""
 
+UNFIT = ("22", "42", "55P02")
+"""The SQLSTATEs of a setting that does not exist, cannot be changed, or not to that value. The operator has written it
+into the URL, so it must not be taken for a fault of a statement or of a client's values."""
+
 
 class Connection(asyncpg.Connection):
     """A connection that closes quickly even if the server is silent, and knows what the server reported of itself."""
@@ -113,6 +117,11 @@ async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: time
     )
     try:
         await connection.execute(statement, timeout=within.total_seconds())
+    except asyncpg.PostgresError as error:
+        connection.terminate()
+        if not (error.sqlstate or "").startswith(UNFIT):
+            raise
+        raise asyncpg.ConnectionRejectionError(str(error)) from error
     except BaseException:
         connection.terminate()
         raise

@@ -50,7 +50,7 @@ def end_gauges_of_the_dead(directory: Path) -> None:
     """Removes the gauges of processes that have ended, as prometheus_client's `mark_process_dead` does. Here any worker
     does it, because uvicorn's own supervisor does not."""
     for path in directory.glob("gauge_live*_*.db"):
-        with suppress(ValueError):  # Somebody else's file.
+        with suppress(ValueError, OverflowError):  # Somebody else's file.
             if not _runs(int(path.stem.rpartition("_")[2])):
                 path.unlink(missing_ok=True)
 
@@ -71,7 +71,7 @@ def _make(path: Path) -> None:
 def _sweep() -> None:
     """Removes the directories of supervisors that have ended."""
     for directory in _temporary().glob(f"{PREFIX}*"):
-        with suppress(ValueError):  # It is not one of ours.
+        with suppress(ValueError, OverflowError):  # It is not one of ours: any user can make one.
             if not _runs(int(directory.name.removeprefix(PREFIX).split("-")[0])):
                 shutil.rmtree(directory, ignore_errors=True)
 

@@ -5,7 +5,7 @@ Every link begins with it, so it must not lead elsewhere: a browser reads `//evi
 
 import re
 
-PLAIN = re.compile(r"(?!.*//)/[A-Za-z0-9._~/-]{0,255}")
+PLAIN = re.compile(r"(?!.*//)(?!.*/\.{1,2}(/|$))/[A-Za-z0-9._~/-]{0,255}")
 
 
 def plain_path(text: str) -> str | None:

@@ -33,6 +33,7 @@ TO_DO_WITH_REDIS = {
 TO_DO_WITH_POSTGRES = {
     "26": "set its pool_mode to session",
     "42P05": "set its pool_mode to session",
+    "08004": "see the options in DATABASE_URL",
     "28": "put the right user and password into DATABASE_URL",
     "3D": "name the right database in DATABASE_URL",
     "53": "see its log, and its max_connections",
@@ -66,6 +67,8 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
         await trial(redis, f"{prefix}views:trial")
     except CacheUnavailable as error:
         to_do = TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log")
+        if "DB index" in str(error):
+            to_do = "name another database in REDIS_URL"
         return Health(parts | {"redis": _with(error, to_do)}, error)
     return Health(parts)
 

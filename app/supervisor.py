@@ -39,9 +39,26 @@ class Worker(Process):
         super().__init__(config, sockets)
         self.pause = pause
         self.began = time.monotonic()
+        self.asked: float | None = None
+        """When it was asked whether it lives, until it answers."""
         self.ended: float | None = None
         self.how = ""
         """How it ended, for the log."""
+
+    def is_lost(self) -> bool:
+        """Whether it has ended, or did not answer for `SILENCE`. Waits for nothing: signals would wait, too."""
+        if not self.process.is_alive():
+            return True
+        try:
+            if self.asked is None:
+                self.parent_conn.send(b"ping")
+                self.asked = time.monotonic()
+            elif self.parent_conn.poll():
+                self.parent_conn.recv()
+                self.asked = None
+        except (OSError, EOFError):
+            return True
+        return self.asked is not None and time.monotonic() - self.asked > SILENCE
 
     def end(self) -> None:
         """Ends it, if it hangs, and notes how it ended."""
@@ -78,9 +95,9 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for place, worker in enumerate(self.processes):
-            if self.should_exit.is_set():  # Before a worker is asked: one that is still importing answers late.
+            if self.should_exit.is_set():
                 return
-            if worker.ended is None and not worker.is_alive(timeout=SILENCE):
+            if worker.ended is None and worker.is_lost():
                 self._note_end(worker)
             if worker.is_due() and not self.should_exit.is_set():
                 self.processes[place] = new = self._started(worker.next_pause())
@@ -100,6 +117,16 @@ class Supervisor(Multiprocess):
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+    def join_all(self) -> None:
+        # Requests have less time to end. Who does not end by then hangs, and would hold up the stop forever.
+        latest = time.monotonic() + SILENCE
+        for worker in self.processes:
+            worker.process.join(max(0.0, latest - time.monotonic()))
+            if worker.process.is_alive():
+                logger.warning("Worker %s did not end in %d s, and was killed.", worker.pid, SILENCE)
+                worker.kill()
+                worker.join()
 
     def _started(self, pause: int) -> Worker:
         worker = Worker(self.config, self.sockets, pause)

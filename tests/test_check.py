@@ -1,6 +1,9 @@
 """`fourways check`: names what is wrong with each environment, and exits with 1 exactly then."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -71,6 +74,15 @@ def redis_set(**options: str) -> Staging:
     return staged
 
 
+def redis_database(number: int) -> Staging:
+    @asynccontextmanager
+    async def staged(servers: Endpoints) -> AsyncIterator[Environment]:
+        async with well(servers) as environment:
+            yield environment | {"REDIS_URL": environment["REDIS_URL"].replace("?db=0", f"?db={number}")}
+
+    return staged
+
+
 def in_sql(*statements: str, after: str = "SELECT 1") -> Staging:
     @asynccontextmanager
     async def staged(servers: Endpoints) -> AsyncIterator[Environment]:
@@ -81,6 +93,18 @@ def in_sql(*statements: str, after: str = "SELECT 1") -> Staging:
             yield environment
             await sql.execute(after)
             await sql.close()
+
+    return staged
+
+
+def with_option(option: str) -> Staging:
+    """Healthy stores, with this setting in DATABASE_URL."""
+
+    @asynccontextmanager
+    async def staged(servers: Endpoints) -> AsyncIterator[Environment]:
+        async with well(servers) as environment:
+            url = environment["DATABASE_URL"]
+            yield environment | {"DATABASE_URL": f"{url}{'&' if '?' in url else '?'}options=-c%20{option}"}
 
     return staged
 
@@ -103,6 +127,10 @@ async def test_an_environment_in_which_the_service_works_is_all_right(
         (variables(DATABASE_URL="postgresql://localhost/x?sslmode=bogus"), "sslmode"),
         (variables(REDIS_URL="redis://127.0.0.1:1"), "it refuses connections: see whether it runs"),
         (variables(DATABASE_URL="postgresql://a@127.0.0.1:1/x"), "The database refuses connections: see whether it"),
+        (with_option("work_mem%3Dmuch"), "invalid value for parameter: see the options in DATABASE_URL"),
+        (with_option("work_memory%3D8MB"), "unrecognized configuration parameter: see the options in DATABASE_URL"),
+        (with_option("role%3Dnobody"), "role does not exist: see the options in DATABASE_URL"),
+        (redis_database(99), "DB index is out of range: name another database in REDIS_URL"),
         (redis_set(requirepass="hunter2"), "put its password into REDIS_URL"),
         (redis_set(maxmemory_policy="volatile-lru"), "eviction maxmemory-policy is volatile-lru"),
         (redis_set(appendonly="no"), "persistence appendonly is off"),
@@ -129,3 +157,19 @@ async def test_without_stores_it_says_whether_the_service_can_start_its_own(tmp_
     code, screen = await checked(tmp_path, {"FOURWAYS_DIRECTORY": str(tmp_path / "file" / "new")})
     assert code == 1
     assert "cannot be written to: set FOURWAYS_DIRECTORY" in screen
+
+
+def test_a_directory_inside_of_one_that_may_not_be_searched_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    program = [sys.executable, "-m", "app", "check"]
+    if os.geteuid() == 0:  # It may search every directory, unless that right is taken from it.
+        os.chown(closed, 65_534, 65_534)
+        program = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *program]
+    closed.chmod(0)
+    stores = dict.fromkeys(("REDIS_URL", "DATABASE_URL"), "")
+    variables = os.environ | stores | {"FOURWAYS_DIRECTORY": str(closed / "a" / "b")}
+    done = subprocess.run(program, env=variables, capture_output=True, text=True, check=False)
+    closed.chmod(0o700)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "cannot be written to: set FOURWAYS_DIRECTORY" in " ".join(done.stdout.split())

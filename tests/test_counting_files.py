@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.counting_files import KINDS, SIZE, end_gauges_of_the_dead, make_files
+from app.counting_files import KINDS, PREFIX, SIZE, end_gauges_of_the_dead, make_files
 from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.fork_server import PROGRAMS, REPOSITORY
@@ -166,6 +167,17 @@ def test_only_gauges_of_processes_that_have_ended_are_removed(tmp_path: Path) ->
     own = [tmp_path / f"{kind}_{os.getpid()}.db" for kind in KINDS]
     assert set(tmp_path.iterdir()) == {*own, *others}
     assert gauge not in tmp_path.iterdir()
+
+
+def test_directories_of_others_with_impossible_names_do_not_keep_a_worker_from_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user can make one in a shared directory for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in (f"{PREFIX}{10**30}-x", f"{PREFIX}x"):
+        (tmp_path / name).mkdir()
+    make_files(tmp_path / "own")
+    assert len(list((tmp_path / "own").iterdir())) == len(KINDS)
 
 
 def _is_empty(directory: str) -> bool:

@@ -16,9 +16,17 @@ from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.fork_server import REPOSITORY, ForkServer
 from tests.home import Home
-from tests.terminal import Terminal
+from tests.terminal import Terminal, terminal
 
 DEATH = re.compile(r"Worker (\d+) (.+): worker (\d+) replaces it\.")
+
+IMPATIENT = """
+import app.supervisor
+app.supervisor.SILENCE = 15
+if __name__ == "__main__":
+    from app.__main__ import main
+    main()
+"""
 
 
 @pytest.fixture
@@ -122,6 +130,38 @@ async def test_sigterm_while_a_replacement_waits_stops_the_service_at_once(
         fourways.send(signal.SIGTERM)
         assert await fourways.code() == 0
         assert "replaced in 8 s" not in fourways.screen
+
+
+async def test_sigterm_while_a_worker_hangs_closes_the_port_at_once(home: Home, endpoints: Endpoints) -> None:
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+        hanging, other = fourways.tree().workers()
+        hanging.suspend()
+        dead = other.pid
+        other.kill()
+        await fourways.shows(f"Worker {dead} was ended by SIGKILL: ")  # The hanging one does not delay its replacement.
+        fourways.send(signal.SIGTERM)
+
+        async def nobody_else_runs() -> bool:
+            return [worker.pid for worker in fourways.tree().workers()] == [hanging.pid]
+
+        await eventually(nobody_else_runs)
+        hanging.resume()
+        assert await fourways.code() == 0
+
+
+async def test_a_worker_that_hangs_while_the_service_stops_is_killed(home: Home, endpoints: Endpoints) -> None:
+    stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url, "PYTHONPATH": str(REPOSITORY)}
+    variables = {**home.environment, **stores}
+    command = ("python", "-c", IMPATIENT, "serve", "--workers", "2")
+    async with terminal(home.screen(), *command, **variables) as fourways, home.client() as client:
+        await fourways.shows("Fourways serves at")
+        await eventually(lambda: _is_closed(client))
+        hanging = fourways.tree().workers()[0]
+        fourways.send(signal.SIGTERM)
+        hanging.suspend()
+        assert await fourways.code() == 0
+        assert f"Worker {hanging.pid} did not end in 15 s, and was killed." in fourways.screen
 
 
 async def test_sigttin_adds_a_worker_and_sigttou_removes_it(home: Home, endpoints: Endpoints) -> None:

@@ -30,6 +30,8 @@ OURS = {
 }
 """What redis-py would take from a URL. Except for what is `TAKEN`, `connection.py` decides it."""
 TAKEN = ("db", "username", "password", "client_name", *TLS)
+MAYBE_SECRET = "has an unknown parameter, which may be a part of a password: there, write ? as %3F and & as %26"
+"""The name of a parameter after an unencoded ? or & may be the rest of a password, so it is not shown."""
 
 
 def read_redis_url(url: str, name: str = "the Redis URL") -> dict[str, Any]:
@@ -151,6 +153,8 @@ class _Reader:
             raise self._refused("must have parameters like name=value after its ?, with & between") from None
         parameters: dict[str, str] = {}
         for name, value in pairs:
+            if name not in TAKEN and re.search("(^|&)(ssl_)?password=", query):
+                raise self._refused(MAYBE_SECRET)
             if name in OURS - set(TAKEN):
                 raise self._refused(f"has the parameter {name}, which a URL may not set: the cache decides it")
             if name not in TAKEN:

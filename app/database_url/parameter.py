@@ -20,7 +20,7 @@ class Parameter:
 
     def refused(self, rule: str, *, shown: bool = True) -> RefusedUrl:
         """Returns an error that names the parameter, its value (if `shown`), and why it is refused."""
-        if not shown:
+        if not shown or "@" in self.value:  # After an unencoded ? it may be the end of a password.
             return RefusedUrl(f"The parameter {self.name} in {self.source} is refused: {rule}.")
         return RefusedUrl(f"The {self.name} in {self.source} is {self.value!r}: {rule}.")
 

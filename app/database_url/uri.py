@@ -18,6 +18,8 @@ URI = re.compile(
     r"(?:postgresql|postgres|postgresql\+asyncpg)://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?(#.*)?", re.DOTALL
 )
 PLACE = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?")
+MAYBE_SECRET = "has an unknown parameter, which may be a part of a password: there, write ? as %3F and & as %26"
+"""The name of a parameter after an unencoded ? or & may be the rest of a password, so it is not shown."""
 
 
 def is_port(text: str) -> bool:
@@ -84,6 +86,8 @@ class _Reader:
             if (name, value) == ("ssl", "true"):  # The one parameter of JDBC that libpq takes.
                 name, value = "sslmode", "require"
             if name not in self._known:
+                if re.search("@|(^|&)(ssl)?password=", query):
+                    raise self._refused(MAYBE_SECRET)
                 raise self._refused(f"has the unknown parameter {name}: {self._advice(name)}")
             found[name] = value
         return {name: Parameter(name, value, self._source) for name, value in found.items() if value}
@@ -91,7 +95,9 @@ class _Reader:
     def _advice(self, name: str) -> str:
         if near := get_close_matches(name, self._known, 1):
             return f"perhaps {near[0]} is meant"
-        return f"if it is a setting of Postgres, write options=-c%20{name}%3D…"
+        if "_" in name or "." in name:
+            return f"if it is a setting of Postgres, write options=-c%20{name}%3D…"
+        return "leave it out"
 
     def _places(self, places: str, *, shows: bool) -> dict[str, str]:
         hosts, ports = [], []
@@ -99,7 +105,9 @@ class _Reader:
             match = PLACE.fullmatch(place)
             if match is None or match[1] == "" or not (match[1] or match[2] or "," not in places):
                 shown = f" {place!r}" if shows else ""
-                raise self._refused(f"has a host{shown} that cannot be read: an IPv6 address must have brackets")
+                raise self._refused(
+                    f"has a host{shown} that cannot be read: write : as %3A, and an IPv6 address in brackets"
+                )
             if match[3] and not shows and not is_port(match[3]):
                 raise self._refused("has a port that is not a number from 1 to 65535")
             hosts.append(self._decoded(match[1] or match[2] or "", "host"))

@@ -49,15 +49,18 @@ class Envelope:
         headers = header_fields(scope)
         if not (self._always or HEADER in headers or FORWARDED in headers or scope.get("root_path")):
             return self._app(scope, receive, send)
+        asked = scope
         if prefix := self._prefix or scope.get("root_path", "").rstrip("/"):
             scope = _without(prefix, scope)
         else:
             prefix = plain_path(headers.get(FORWARDED, b"").decode("latin-1")) or ""
         if prefix:
             scope = {**scope, PREFIX: prefix}
-        return self._enveloped(scope, receive, send, prefix.encode(), sent_id(headers))
+        return self._enveloped(scope, receive, send, asked, prefix.encode(), sent_id(headers))
 
-    async def _enveloped(self, scope: Scope, receive: Receive, send: Send, prefix: bytes, sent: bytes | None) -> None:
+    async def _enveloped(
+        self, scope: Scope, receive: Receive, send: Send, asked: Scope, prefix: bytes, sent: bytes | None
+    ) -> None:
         began, status = time.perf_counter(), 0
 
         async def send_enveloped(message: Message) -> None:
@@ -77,7 +80,7 @@ class Envelope:
             raise
         finally:
             if self._logs:
-                _log(scope, status, time.perf_counter() - began)
+                _log(asked, status, time.perf_counter() - began)
 
 
 def _without(prefix: str, scope: Scope) -> Scope:

@@ -164,13 +164,12 @@ def _letting_go(handler: Handler) -> Handler:
     which counts objects, not megabytes."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        try:
-            return await handler(request, error)
-        finally:
-            each: BaseException | None = error
-            while each is not None:
-                each.__traceback__ = None
-                each = each.__cause__ or each.__context__
+        answer = await handler(request, error)  # If it raises, the log needs the traceback.
+        each: BaseException | None = error
+        while each is not None:
+            each.__traceback__ = None
+            each = each.__cause__ or each.__context__
+        return answer
 
     return handle
 

@@ -160,10 +160,13 @@ def test_limits_of_the_connection_are_read() -> None:
         ("postgresql://me:geheim/db", "DATABASE_URL has a port that is not a number from 1 to 65535."),
         ("postgresql://h/db?port=0", "The port in DATABASE_URL is '0': it must be a number from 1 to 65535."),
         ("postgresql://a,b/db?port=1,2,3", "The port in DATABASE_URL is '1,2,3': 3 ports are for 2 hosts."),
-        ("postgresql://a,,b/db", "DATABASE_URL has a host '' that cannot be read: an IPv6 address must have brackets."),
+        (
+            "postgresql://a,,b/db",
+            "DATABASE_URL has a host '' that cannot be read: write : as %3A, and an IPv6 address in brackets.",
+        ),
         (
             "postgresql://me@::1/db",
-            "DATABASE_URL has a host '::1' that cannot be read: an IPv6 address must have brackets",
+            "DATABASE_URL has a host '::1' that cannot be read: write : as %3A, and an IPv6 address in brackets",
         ),
         (
             "postgresql://me@h~1/db",
@@ -263,6 +266,13 @@ def test_what_asyncpg_cannot_do_is_refused_with_the_reason(name: str, value: str
 def test_a_parameter_that_is_not_taken_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(ValueError, match=f"^The {name} in DATABASE_URL is 'x': {re.escape(NEVER[name])}"):
         read(f"postgresql://h/db?{name}=x")
+
+
+def test_a_value_that_may_be_the_end_of_a_password_is_not_shown() -> None:
+    """The password is `12345?sslmode=geheim`, and its ? is not encoded."""
+    with pytest.raises(ValueError) as refused:
+        read("postgresql://ada:12345?sslmode=geheim@h/db")
+    assert "geheim" not in str(refused.value)
 
 
 @pytest.mark.parametrize("user", ["", "me"])

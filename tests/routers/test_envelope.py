@@ -20,7 +20,15 @@ from tests.in_process import application
 ADA = {"name": "Ada", "email": "ada@example.com"}
 KETTLE = {"sku": "KETTLE/1", "name": "Kettle", "price": "1"}
 FORWARDED = {"X-Forwarded-Prefix": "/api"}
-EVIL = ["//evil.example", "https://evil.example", "/\\evil.example", '/"><script>', "/api, //evil.example", "api"]
+EVIL = [
+    "//evil.example",
+    "https://evil.example",
+    "/\\evil.example",
+    '/"><script>',
+    "/api, //evil.example",
+    "api",
+    "/evil/..",
+]
 PREFIXED = [({"root_path": "/api"}, {}), ({}, FORWARDED)]
 
 
@@ -176,6 +184,15 @@ async def test_the_access_log_has_method_path_status_and_duration(
     (fields, _) = [vars(record)["access"] for record in caplog.records if record.name == "app.access"]
     assert (fields["method"], fields["path"], fields["status"]) == ("GET", "/health/live", 200)
     assert 0 < fields["ms"] < 60_000
+
+
+async def test_the_access_log_has_the_path_as_it_was_sent(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="app.access"):
+        async with below(settings, access_log=True, root_path="/api") as client:
+            await client.get("/api/health/live")
+    assert [vars(record)["access"]["path"] for record in caplog.records if record.name == "app.access"] == [
+        "/api/health/live"
+    ]
 
 
 async def test_the_access_log_has_an_unexpected_error_as_500(

@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.exc import ProgrammingError
 
 from app.errors import DatabaseUnavailable
-from app.routers.problems import STATUSES
+from app.routers.problems import STATUSES, install
 from app.settings import Settings
 from tests.in_process import application
 from tests.routers.conftest import Contents
@@ -287,3 +288,18 @@ async def test_another_history_of_postgres_is_reported_and_not_read(app: FastAPI
 
 def test_every_error_of_an_unavailable_postgres_has_a_status() -> None:
     assert {DatabaseUnavailable, *DatabaseUnavailable.__subclasses__()} <= STATUSES.keys()
+
+
+async def test_an_error_of_postgres_that_nobody_expects_is_logged_from_where_it_arose() -> None:
+    app = FastAPI()
+    install(app)
+
+    @app.get("/")
+    async def broken() -> None:
+        raise ProgrammingError("SELECT", {}, ValueError("not SQL"))
+
+    transport = httpx.ASGITransport(app)  # Raises what a server would log.
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        with pytest.raises(ProgrammingError) as raised:
+            await client.get("/")
+    assert "broken" in [entry.name for entry in raised.traceback]
