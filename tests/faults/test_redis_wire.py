@@ -291,11 +291,11 @@ async def test_a_redis_on_a_port_is_reached_with_its_password_and_database() -> 
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        url = f"redis://name:secret@127.0.0.1:{port}/3?health_check_interval=5"
+        url = f"redis://name:secret@127.0.0.1:{port}/3?client_name=shop"
         async with RedisWire(url) as wire, client_of(wire, PATIENCE) as client:
             assert await client.set("a", 1)
             assert all(wire.count(command) for command in ("^AUTH name secret$", "^SELECT 3$", "^SET a 1$"))
-            assert "health_check_interval=5" in wire.url
+            assert "client_name=shop" in wire.url
 
 
 async def test_a_connection_left_open_does_not_keep_the_proxy_open(endpoints: Endpoints) -> None:
