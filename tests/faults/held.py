@@ -13,6 +13,8 @@ class Held:
         self._matches = matching(pattern)
         self._released = released
         self._open = False
+        self.then: Callable[[], None] = lambda: None
+        """Called when the first message arrives, before anything else can happen."""
         self.arrived = asyncio.Event()
         """Set when the first message waits at the gate. A held command has not reached the server yet. A held answer is
         to a command that the server has executed."""
@@ -25,8 +27,9 @@ class Held:
     def halts(self, texts: Sequence[str]) -> bool:
         """Whether this must not pass yet; if so, it counts as arrived."""
         halts = self.waits_for(texts)
-        if halts:
+        if halts and not self.arrived.is_set():
             self.arrived.set()
+            self.then()
         return halts
 
     def waits_for(self, texts: Sequence[str]) -> bool:
