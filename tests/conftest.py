@@ -183,9 +183,9 @@ def opened(redis: Redis, clock: RedisClock, trust: Trust, breaker: Breaker, iden
 
 @pytest.fixture
 async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
-    """A pool, made as the application makes its own."""
+    """A pool, made as the application makes its own, with the patience that a busy machine needs."""
     async with open_database(
-        endpoints.database_url, connections=8, timeout=timedelta(seconds=5), counted=lambda resource: None
+        endpoints.database_url, connections=8, timeout=timedelta(seconds=10), counted=lambda resource: None
     ) as database:
         yield database
 

@@ -121,8 +121,12 @@ async def test_workers_outlive_a_disk_that_becomes_full_and_count_on(
 ) -> None:
     """The workers start, and have written a page of each file · the disk is full · they write more pages"""
     async with serving(home, endpoints, "fourways", *SERVE, PROMETHEUS_MULTIPROC_DIR=str(disk.path)) as (fourways, _):
+
+        async def both_have_their_files() -> bool:
+            return len(list(disk.path.glob("*.db"))) == 2 * len(KINDS)
+
+        await eventually(both_have_their_files)  # One worker may serve before the other has begun.
         files = list(disk.path.glob("*.db"))
-        assert len(files) == 2 * len(KINDS)
         disk.fill()
         await _ask_for_everything(home)
         async with home.client() as client:
