@@ -143,16 +143,17 @@ async def is_alive(client: httpx.AsyncClient) -> bool:
 
 
 ASKED = """
-from uvicorn.supervisors.multiprocess import Process
 from app.__main__ import main
+from app.supervisor import Worker
 
-ping = Process.ping
+is_lost = Worker.is_lost
 
-def asked(worker, timeout):
+def asked(worker):
+    lost = is_lost(worker)
     print("asked", flush=True)
-    return ping(worker, timeout)
+    return lost
 
-Process.ping = asked
+Worker.is_lost = asked
 main()
 """
 
