@@ -447,14 +447,18 @@ async def test_a_name_that_redis_cli_would_split_is_refused(name: str) -> None:
     assert "has no blank and no quotation mark in its name" in " ".join(said.replace("│", " ").split())
 
 
-async def test_readiness_names_each_missing_command_and_key(endpoints: Endpoints, database: Database) -> None:
+async def test_readiness_names_each_missing_command_and_key(database: Database) -> None:
     """Except for those of a new connection, and those without which nothing works, which are named by their own
     failure, and for EVAL, which is needed only while somebody removes the scripts again and again. To ask changes
-    nothing."""
+    nothing: this Redis is empty, as the expiry of a key would count as a change."""
     named_anyway = {"client|setname", "eval", "evalsha", "info", "script|load", "select"}
     grants = {f"+{command}": command.upper().replace("|", " ") for command in COMMANDS if command not in named_anyway}
     grants |= {f"~{PREFIX}{key}": f"~{PREFIX}{key}" for key in KEYS}
-    async with granted_user(endpoints.redis_url, PREFIX) as url, Redis.from_url(endpoints.redis_url) as admin:
+    async with (
+        another_redis() as empty,
+        granted_user(empty, PREFIX) as url,
+        Redis.from_url(empty) as admin,
+    ):
         words = redis_grants(urlsplit(url).username or "", PREFIX).split()
         async with Redis.from_url(url, protocol=2) as redis:
             privileges = Privileges(database, redis, PREFIX)
