@@ -4,7 +4,7 @@ A refused input is never echoed in full: it may be huge, or a secret, or text th
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -50,6 +50,7 @@ from app.header_fields import header_fields
 from app.request_id import request_id, sent_id
 from app.routers.cache_control import UnkeptJSON
 from app.routers.examples import EXAMPLES
+from app.routers.letting_go import letting_go
 from app.routers.refusals import Refusal, refusals, short
 
 logger = logging.getLogger(__name__)
@@ -148,30 +149,11 @@ def _title(status: int) -> str:
 def install(app: FastAPI) -> None:
     """Installs handlers that turn every error of a route into a problem."""
     for error in STATUSES:
-        app.add_exception_handler(error, _letting_go(_known))
-    app.add_exception_handler(RequestValidationError, _letting_go(_invalid))
-    app.add_exception_handler(HTTPException, _letting_go(_http))
-    app.add_exception_handler(DBAPIError, _letting_go(_misfit))
+        app.add_exception_handler(error, letting_go(_known))
+    app.add_exception_handler(RequestValidationError, letting_go(_invalid))
+    app.add_exception_handler(HTTPException, letting_go(_http))
+    app.add_exception_handler(DBAPIError, letting_go(_misfit))
     app.add_exception_handler(Exception, _unknown)
-
-
-Handler = Callable[[Request, Exception], Awaitable[Response]]
-
-
-def _letting_go(handler: Handler) -> Handler:
-    """Wraps a handler so that it drops the error's traceback. The error refers to its traceback, which refers to the
-    frame that names the error: a cycle that holds the request's body. It would stay until the garbage collector runs,
-    which counts objects, not megabytes."""
-
-    async def handle(request: Request, error: Exception) -> Response:
-        answer = await handler(request, error)  # If it raises, the log needs the traceback.
-        each: BaseException | None = error
-        while each is not None:
-            each.__traceback__ = None
-            each = each.__cause__ or each.__context__
-        return answer
-
-    return handle
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
