@@ -72,16 +72,28 @@ def test_each_object_is_as_the_schema_of_kubernetes_demands(key: tuple[str, str]
 
 
 def test_kubectl_builds_what_it_would_apply() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("There is no kubectl here.")
-    built = subprocess.run([kubectl, "kustomize", str(DEPLOY)], capture_output=True, text=True, check=True).stdout
-    kinds = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built)}
+    built = yaml.safe_load_all(_kubectl("kustomize", str(DEPLOY)))
+    kinds = {(one["kind"], one["metadata"]["name"]): one for one in built}
     (name,) = (name for kind, name in kinds if kind == "ConfigMap")
     assert kinds["ConfigMap", name]["data"] == _settings()
     (pod,) = kinds["Deployment", "fourways"]["spec"]["template"]["spec"]["containers"]
     assert pod["envFrom"][0] == {"configMapRef": {"name": name}}
     assert pod["image"] == "registry.example.com/fourways:1"
+
+
+def _kubectl(*arguments: str) -> str:
+    """Returns what kubectl prints. Skips the test where there is none, or one from before Kubernetes 1.24."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("There is no kubectl here.")
+    version, printed = (
+        subprocess.run([program, *command], capture_output=True, text=True, check=False)
+        for command in (("version", "--client", "--output=json"), arguments)
+    )
+    if "kustomizeVersion" not in version.stdout:
+        pytest.skip("The kubectl here is too old.")
+    assert printed.returncode == 0, printed.stderr
+    return printed.stdout
 
 
 def test_the_probes_ask_existing_paths_of_the_port_that_is_served() -> None:
