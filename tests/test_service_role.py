@@ -15,9 +15,12 @@ from app.grants import quoted
 from app.privileges import missing_in_postgres
 from app.schema import LOCK, migrate
 from app.service_role import PATIENCE, prepare_role
+from app.settings import Settings
 from tests.command_line import says
 from tests.eventually import eventually
+from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
+from tests.in_process import application
 from tests.least_privilege import as_role
 
 ATTRIBUTES = "rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
@@ -193,6 +196,22 @@ async def test_grants_wait_for_a_migration_and_for_each_other(
     await eventually(both_wait)
     await migration.commit()
     assert await asyncio.gather(*both) == [role, role]
+
+
+async def test_an_instance_that_started_first_is_ready_once_its_role_is(servers: Endpoints, role: str) -> None:
+    """As on Kubernetes, where a rollout waits for the Job."""
+    async with another_redis() as redis_url, fresh_database(servers.database_url) as owner_url:
+        url = with_password(owner_url, role, "secret")
+        async with application(Settings(_env_file=None, redis_url=redis_url, database_url=url)) as client:
+
+            async def status(wanted: int) -> bool:
+                return (await client.get("/health/ready")).status_code == wanted
+
+            assert await status(503), "There is no such role."
+            await asyncio.to_thread(migrate, owner_url)
+            assert await status(503), "There is no such role yet."
+            await prepare_role(owner_url, url)
+            await eventually(lambda: status(200))
 
 
 async def test_a_database_without_the_migrations_is_named(servers: Endpoints, role: str) -> None:
