@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated
@@ -18,7 +17,7 @@ from app.database_url import RefusedUrl
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, running_endpoints
 from app.errors import Conflict, DatabaseUnavailable, NotFound
-from app.grants import postgres_grants, redis_grants
+from app.grants_commands import grants
 from app.lab.commands import lab
 from app.page_views.models import DeadLetter
 from app.page_views.salvage import LARGEST
@@ -39,10 +38,6 @@ commands = typer.Typer(
 )
 dead_letters = typer.Typer(
     help="Page views that Postgres has refused: list them, replay them once the cause is gone, or discard them.",
-    no_args_is_help=True,
-)
-grants = typer.Typer(
-    help="Print what the service needs in its stores, for a role and a user that may do nothing else.",
     no_args_is_help=True,
 )
 commands.add_typer(dead_letters, name="dead-letters")
@@ -114,27 +109,6 @@ def demo() -> None:
     It goes to DATABASE_URL, or else to the Postgres that `fourways serve` runs in FOURWAYS_DIRECTORY.
     """
     console.print(f"Demo data is there: {asyncio.run(add_demo_data(_running_database()))}")
-
-
-@grants.command("postgres")
-def grants_in_postgres(
-    role: Annotated[str, typer.Option(help="The role of DATABASE_URL. CREATE ROLE makes it.")],
-) -> None:
-    """Print the GRANTs for the service's role: pipe them to psql, as the role that migrates."""
-    console.print(postgres_grants(role))
-
-
-@grants.command("redis")
-def grants_in_redis(
-    user: Annotated[str, typer.Option(help="The user of REDIS_URL. It is made if it is not there.")],
-) -> None:
-    """Print the ACL SETUSER for the service's user, with FOURWAYS_PREFIX: pipe it to redis-cli.
-
-    It sets no password. Without one nobody can log in: ACL SETUSER <user> '><password>'.
-    """
-    if not re.fullmatch(r"[^\s\0\"'\\]+", user):
-        raise typer.BadParameter(f"A user of Redis has no blank and no quotation mark in its name: {user!r}.")
-    console.print(redis_grants(user, read_settings().prefix))
 
 
 Letters = Annotated[

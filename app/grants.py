@@ -2,6 +2,7 @@
 
     fourways grants postgres --role app     the GRANTs for a role that owns nothing (`postgres_grants`)
     fourways grants redis --user app        the ACL SETUSER for a user that has only its own keys (`redis_grants`)
+    fourways grants apply                   makes the role, and executes its GRANTs (`service_role.py`)
 
 The migrations run as another role, the owner. What only an owner may do at run time (a partition of the ledger is made
 each hour, and dropped a day later) is in functions that run with its rights.
@@ -88,22 +89,25 @@ KEYS = ("epoch", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "v
 
 def postgres_grants(role: str) -> str:
     """Returns the SQL that permits `role` what the service needs, for psql as the owner of the tables."""
-    name = '"' + role.replace('"', '""') + '"'
+    return f"BEGIN;\n{postgres_statements(role)}\nCOMMIT;"
+
+
+def postgres_statements(role: str) -> str:
+    """Returns the same, for a transaction of the caller's."""
+    name = quoted(role)
     # GRANT takes no expression, and where the tables are is known only there.
     where = "\n".join(
-        f"  EXECUTE format('GRANT {some} ON {kind} %I TO %I', {current}, {_literal(role)});"
+        f"  EXECUTE format('GRANT {some} ON {kind} %I TO %I', {current}, {literal(role)});"
         for some, kind, current in (
             ("CONNECT", "DATABASE", "current_database()"),
             ("USAGE", "SCHEMA", "current_schema()"),
         )
     )
     lines = [
-        "BEGIN;",
-        f"DO {_literal(f'BEGIN{chr(10)}{where}{chr(10)}END')};",
+        f"DO {literal(f'BEGIN{chr(10)}{where}{chr(10)}END')};",
         *(f"GRANT {some} ON TABLE {table} TO {name};" for table, some in TABLES.items()),
         *(f"GRANT {some} ON SEQUENCE {sequence} TO {name};" for sequence, some in SEQUENCES.items()),
         *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
-        "COMMIT;",
     ]
     return "\n".join(lines)
 
@@ -115,5 +119,11 @@ def redis_grants(user: str, prefix: str) -> str:
     return " ".join(["ACL SETUSER", user, "on resetkeys resetchannels -@all", *patterns, *commands])
 
 
-def _literal(text: str) -> str:
+def quoted(role: str) -> str:
+    """Returns the name of a role in SQL."""
+    return '"' + role.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Returns a string in SQL."""
     return "'" + text.replace("'", "''") + "'"

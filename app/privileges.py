@@ -52,10 +52,9 @@ class Privileges:
 
     async def missing_in_postgres(self) -> str | None:
         """Returns what the role of DATABASE_URL lacks, and what to do; None if nothing. Raises DatabaseUnavailable."""
-        async with self._database.reading("health") as connection:
-            missing = list(await connection.scalars(MISSING))
-        self.complete_in_postgres |= not missing
-        return f"its role lacks {_some(missing)}: run `fourways grants postgres`" if missing else None
+        missing = await missing_in_postgres(self._database)
+        self.complete_in_postgres |= missing is None
+        return missing
 
     async def missing_in_redis(self) -> str | None:
         """Returns what the user of REDIS_URL may not do, and what to do; None if nothing. Raises CacheUnavailable."""
@@ -64,6 +63,13 @@ class Privileges:
         self.complete_in_redis |= not missing
         missing = [keys.get(one, one) for one in missing]
         return f"its user lacks {_some(missing)}: run `fourways grants redis`" if missing else None
+
+
+async def missing_in_postgres(database: Database) -> str | None:
+    """Returns what the role lacks, and what to do; None if nothing. Raises DatabaseUnavailable."""
+    async with database.reading("health") as connection:
+        missing = list(await connection.scalars(MISSING))
+    return f"its role lacks {_some(missing)}: run `fourways grants postgres`" if missing else None
 
 
 def _some(missing: Sequence[str]) -> str:

@@ -24,6 +24,8 @@ SERVER = Look(
 )
 HAS_REVISIONS = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISIONS = text("SELECT version_num FROM alembic_version")
+LOCK = 0x666F757277617973
+"""The number of the advisory lock of what migrates and grants, one process at a time: "fourways" in ASCII."""
 ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 

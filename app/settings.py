@@ -53,6 +53,11 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _owner_url(value: str) -> str:
+    DatabaseUrl.read(value, "OWNER_URL").check_files()
+    return value
+
+
 def _prefix(value: str) -> str:
     # Braces would make a Redis hash tag, and a glob character would match keys of other applications.
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,64}", value):
@@ -96,6 +101,14 @@ class DatabaseSettings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         None, validation_alias=_env("DATABASE_URL"), repr=False
+    )
+
+
+class OwnerSettings(DatabaseSettings):
+    """The settings that `fourways grants apply` needs, besides."""
+
+    owner_url: Annotated[str, AfterValidator(_owner_url)] | None = Field(
+        None, validation_alias=_env("OWNER_URL"), repr=False
     )
 
 
@@ -175,6 +188,17 @@ def read_settings() -> Settings:
 def read_database_url() -> str | None:
     """Reads DATABASE_URL alone, for callers that need no Redis. Raises SettingsError."""
     return _read(DatabaseSettings).database_url
+
+
+def read_role_urls() -> tuple[str, str]:
+    """Reads OWNER_URL and DATABASE_URL: whose role owns the tables, and whose role serves. Raises SettingsError."""
+    settings = _read(OwnerSettings)
+    if settings.owner_url is None or settings.database_url is None:
+        missing = "OWNER_URL" if settings.owner_url is None else "DATABASE_URL"
+        raise SettingsError(
+            f"{missing} is missing: the role of OWNER_URL permits the role of DATABASE_URL what the service needs."
+        )
+    return settings.owner_url, settings.database_url
 
 
 def _read(kind: type[S]) -> S:

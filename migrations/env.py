@@ -22,10 +22,9 @@ from app.connection import connect
 from app.database import metadata
 from app.database_url import RefusedUrl
 from app.errors import DatabaseUnavailable
+from app.schema import LOCK
 from app.settings import SettingsError, read_database_url
 
-LOCK = 0x666F757277617973
-"""The advisory lock's number: "fourways" in ASCII."""
 PATIENCE = timedelta(minutes=5)
 """How long one statement may take, including the wait for another process's migration."""
 

@@ -11,6 +11,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from app.grants import postgres_grants, redis_grants
+from app.grants import quoted as quoted
 from app.schema import migrate
 from tests.fresh_database import fresh_database
 
@@ -59,11 +60,6 @@ async def granted_user(url: str, prefix: str) -> AsyncIterator[str]:
         await redis.execute_command("ACL", "SETUSER", name, f">{password}")  # type: ignore[no-untyped-call]
         yield url.replace("unix://", f"unix://{name}:{password}@")
         await redis.acl_deluser(name)
-
-
-def quoted(name: str) -> str:
-    """Returns the name of a role in SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def as_role(url: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """Checks of the Dockerfile and docker-compose.yml that need no Docker engine."""
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -9,8 +10,15 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # It has no annotations; the tests below check what it reads.
 
+from app.caching import open_redis
+from app.database import Database
+from app.embedded.binaries import redis_program
+from app.grants import redis_grants
+from app.privileges import Privileges
 from app.serve import GRACE
-from app.settings import Settings
+from app.settings import OwnerSettings, Settings
+from tests.eventually import eventually
+from tests.open_directory import open_directory
 
 REPOSITORY = Path(__file__).parent.parent
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
@@ -18,7 +26,10 @@ COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 
 ONE_SHOT = "prepare"
-VARIABLES = frozenset(str(field.validation_alias.choices[0]) for field in Settings.model_fields.values())  # type: ignore[union-attr]
+VARIABLES, OF_OWNER = (
+    frozenset(str(field.validation_alias.choices[0]) for field in settings.model_fields.values())  # type: ignore[union-attr]
+    for settings in (Settings, OwnerSettings)
+)
 OF_THE_HOST = {"PORT", "FOURWAYS_HOST", "FOURWAYS_DIRECTORY"}
 """Settings that the containers decide: where to listen, and the directory of bundled servers (they have none)."""
 
@@ -47,6 +58,19 @@ def _environment(service: str) -> dict[str, str | None]:
     if isinstance(entries, dict):
         return entries
     return {name: value if equals else None for name, equals, value in (entry.partition("=") for entry in entries)}
+
+
+def _redis_options() -> dict[str, str]:
+    """Returns the options of Redis; the words of an option with many are joined by blanks."""
+    options: dict[str, str] = {}
+    for name, *words in (option.split("\0") for option in "\0".join(SERVICES["redis"]["command"][1:]).split("\0--")):
+        options[f"--{name.removeprefix('--')}"] = " ".join(words)
+    return options
+
+
+def _by_default(text: str) -> str:
+    """Returns what Compose makes of a text while no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
 def _seconds(duration: str) -> timedelta:
@@ -129,8 +153,8 @@ def test_every_variable_is_one_that_the_application_reads() -> None:
     """A misspelt variable would be ignored silently."""
     named = {entry.split("=")[0] for name, arguments in _instructions() if name == "ENV" for entry in arguments.split()}
     assert {name for name in named if name not in {"PATH", "PYTHONUNBUFFERED"}} == {"FOURWAYS_HOST"}
-    for service in ("app", ONE_SHOT):
-        assert set(_environment(service)) <= VARIABLES
+    assert set(_environment("app")) <= VARIABLES
+    assert set(_environment(ONE_SHOT)) == {"REDIS_URL"} | OF_OWNER
     assert "FOURWAYS_HOST" in VARIABLES
 
 
@@ -161,8 +185,7 @@ def test_every_service_but_the_one_shot_has_a_healthcheck() -> None:
 
 def test_redis_persists_its_data_and_evicts_nothing() -> None:
     """Redis syncs its file every second, and refuses writes when its memory is full, well before the container's is."""
-    command = SERVICES["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = _redis_options()
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "everysec"
     assert options["--maxmemory-policy"] == "noeviction"
@@ -193,8 +216,10 @@ def test_only_the_application_is_published_and_only_on_the_loopback() -> None:
 
 
 def test_the_schema_is_created_once_before_any_replica_starts() -> None:
-    """One service creates the schema, and the application starts after it."""
-    assert SERVICES[ONE_SHOT]["command"][-1] == "alembic upgrade head && exec fourways demo"
+    """One service creates the schema as its owner, and permits the application's role what it needs. The application
+    starts after it."""
+    steps = ("DATABASE_URL=$$OWNER_URL alembic upgrade head", "fourways grants apply", "exec fourways demo")
+    assert SERVICES[ONE_SHOT]["command"] == ["sh", "-c", " && ".join(steps)]
     assert SERVICES[ONE_SHOT]["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert SERVICES["app"]["depends_on"][ONE_SHOT] == {"condition": "service_completed_successfully"}
 
@@ -206,11 +231,52 @@ def test_requests_in_flight_may_finish_before_the_engine_kills() -> None:
 
 def test_the_passwords_are_the_same_on_both_sides() -> None:
     """They are set once, and have defaults for a private machine."""
-    for_postgres, for_redis = (f"${{{name}_PASSWORD:-fourways}}" for name in ("POSTGRES", "REDIS"))
+    for_postgres, for_redis, for_role, for_user = (
+        f"${{{name}_PASSWORD:-fourways}}" for name in ("POSTGRES", "REDIS", "POSTGRES_APP", "REDIS_APP")
+    )
     assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == for_postgres
+    assert _environment(ONE_SHOT)["OWNER_URL"] == f"postgresql://fourways:{for_postgres}@postgres:5432/fourways"
     assert SERVICES["redis"]["environment"]["REDISCLI_AUTH"] == for_redis
-    assert SERVICES["redis"]["command"][-2:] == ["--requirepass", for_redis]
+    assert _redis_options()["--requirepass"] == for_redis
+    assert f" >{for_user} " in _redis_options()["--user"]
     for service in ("app", ONE_SHOT):
-        address = f"postgresql://fourways:{for_postgres}@postgres:5432/fourways"
+        address = f"postgresql://fourways_app:{for_role}@postgres:5432/fourways"
         assert _environment(service)["DATABASE_URL"] == address
-        assert _environment(service)["REDIS_URL"] == f"redis://:{for_redis}@redis:6379/0"
+        assert _environment(service)["REDIS_URL"] == f"redis://fourways_app:{for_user}@redis:6379/0"
+
+
+def test_the_application_knows_no_password_of_who_may_do_everything() -> None:
+    """Else whoever takes it over could log in as the owner of the tables, or as the default user of Redis."""
+    for secret in ("${POSTGRES_PASSWORD", "${REDIS_PASSWORD"):
+        assert not [name for name, value in _environment("app").items() if value and secret in value]
+
+
+def test_the_user_of_redis_has_the_grants() -> None:
+    password, prefix = ">${REDIS_APP_PASSWORD:-fourways}", "${FOURWAYS_PREFIX:-}"
+    command = _redis_options()["--user"].split()
+    assert command.pop(2) == password
+    assert ["ACL", "SETUSER", *command] == redis_grants("fourways_app", prefix).split()
+
+
+async def test_redis_starts_with_its_command_and_lets_the_user_do_what_the_service_needs(database: Database) -> None:
+    """The user is an option of many words, some of which begin with a dash."""
+    options = [_by_default(word) for word in SERVICES["redis"]["command"][1:]]
+    with open_directory() as directory:
+        socket = directory / "redis.sock"
+        place = ("--port", "0", "--unixsocket", str(socket), "--dir", str(directory))
+        redis = await asyncio.create_subprocess_exec(
+            redis_program("server"), *options, *place, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+
+            async def listens() -> bool:
+                assert redis.returncode is None, "Redis has ended."
+                return socket.exists()
+
+            await eventually(listens)
+            url = f"unix://fourways_app:fourways@{socket}"
+            async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as client:
+                assert await Privileges(database, client, "").missing_in_redis() is None
+        finally:
+            redis.terminate()
+            await redis.wait()

@@ -1,7 +1,8 @@
 """Two instances behind a load balancer, which are replaced one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
@@ -10,6 +11,8 @@ from tests.eventually import eventually
 from tests.keyed import Keyed
 from tests.outages.instance import PATIENT
 from tests.service import Service, serving
+
+PYTHON = (sys.executable,)
 
 
 class Member:
@@ -20,11 +23,11 @@ class Member:
         self._stack = stack
 
     @classmethod
-    async def started(cls, stores: Endpoints) -> Self:
+    async def started(cls, stores: Endpoints, program: Sequence[str]) -> Self:
         """Starts an instance on these stores, and returns it when it is ready."""
         async with AsyncExitStack() as stack:
             service = await stack.enter_async_context(
-                serving(stores.redis_url, stores.database_url, workers=1, **PATIENT)
+                serving(stores.redis_url, stores.database_url, workers=1, program=program, **PATIENT)
             )
             connection = await Keyed.to(service.url)
             stack.push_async_callback(connection.close)
@@ -49,11 +52,11 @@ class Fleet:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, number: int, stores: Endpoints) -> AsyncIterator[Self]:
+    async def of(cls, number: int, stores: Endpoints, program: Sequence[str] = PYTHON) -> AsyncIterator[Self]:
         """Starts `number` instances on these stores. Those that run when the block ends are stopped."""
         fleet = cls()
         try:
-            await asyncio.gather(*(fleet.start(stores) for _ in range(number)))
+            await asyncio.gather(*(fleet.start(stores, program) for _ in range(number)))
             yield fleet
         finally:
             await asyncio.gather(*(fleet.end(member) for member in fleet.members))
@@ -61,9 +64,9 @@ class Fleet:
     def __init__(self) -> None:
         self.members: list[Member] = []
 
-    async def start(self, stores: Endpoints) -> Member:
+    async def start(self, stores: Endpoints, program: Sequence[str] = PYTHON) -> Member:
         """Starts one more, and returns it when it is ready."""
-        member = await Member.started(stores)
+        member = await Member.started(stores, program)
         self.members.append(member)
         return member
 

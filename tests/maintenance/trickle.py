@@ -34,7 +34,9 @@ class Trickle:
         self._turn = asyncio.Lock()
         self._names: dict[str, str] = {}
         """What each row was named last, by its path."""
-        self._sold = self._viewed = 0
+        self._sold = 0
+        self.viewed = 0
+        """How many page views were accepted."""
 
     async def leave(self, member: Member) -> None:
         """Sends nothing more to this instance, and returns when it has answered everything."""
@@ -66,12 +68,14 @@ class Trickle:
                 assert (await self._asked(member, "GET", path))["name"] == self._names[path]
             changed = await self._asked(member, "PATCH", path, {"name": f"Name {self.sent}"})
             self._names[path] = changed["name"]
+            # Now it is cached, for whoever is asked next.
+            assert (await self._asked(member, "GET", path))["name"] == changed["name"]
         sold = await self._asked(member, "POST", f"{stock}/adjustments", {"delta": -1})
         self._sold += 1
         assert (await self._asked(member, "GET", stock))["quantity"] == sold["quantity"] == PIECES - self._sold
         viewed = await self._asked(member, "POST", self._rows.page, {"count": 1})
-        self._viewed += 1
-        assert viewed["views"] == self._viewed
+        self.viewed += 1
+        assert viewed["views"] == self.viewed
 
     async def _asked(self, member: Member, method: str, path: str, body: object = None) -> Any:
         answer: Answer = await member.connection.ask(path, method=method, body=body)
