@@ -200,7 +200,7 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
     if leaving.asked:
         return
     supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    if supervisor.failed:
         raise SystemExit(STARTUP_FAILURE)
 
 
