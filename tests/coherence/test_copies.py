@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from app.caching import CacheUnavailable
 from app.embedded import Endpoints
@@ -97,3 +98,32 @@ async def test_a_copy_that_takes_the_place_of_the_database_gets_the_pending_view
 
     await eventually(is_stored)
     assert await stored(own.database_url) == 0
+    copy.redis.refuse()
+    original.postgres.heal()
+    original.redis.heal()
+    await original.believes()
+
+
+async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_record_is_deleted(
+    new_instance: NewInstance, original: Instance, copied: Endpoints
+) -> None:
+    """A accepts views in X, and is gone before they are flushed · the database is restored, and B serves it with Y
+    C is started on X: B refutes its claim, so X may be of another database, until an operator says that it is not
+    """
+    original.postgres.refuse()
+    for _ in range(VIEWS):
+        await original.resources.page_views.add("home", 1)
+    original.redis.refuse()
+    async with another_redis() as redis_url, Redis.from_url(copied.redis_url) as old:
+        await (await new_instance(endpoints=Endpoints(redis_url, copied.database_url))).believes()
+        late = await new_instance(endpoints=copied)
+        for _ in range(3):
+            await late.polls()
+        assert await stored(copied.database_url) == 0
+        await old.delete("epoch")
+
+        async def is_stored() -> bool:
+            return await stored(copied.database_url) == VIEWS
+
+        await eventually(is_stored)
+        assert not late.trust.held
