@@ -6,13 +6,13 @@ mode. One process alone counts in its memory.
     make     the library maps sparse files: on a full disk, the first write to one would end the process with SIGBUS.
              `make_files` makes them before the library does, with all their blocks
     end      `end_gauges_of_the_dead` removes the gauges of workers that have ended; their counts stay in the sum
-    sweep    a directory stays until its service has ended, and the next service removes it. Who counts in it holds a
-             lock, which the kernel releases however the process ends. A pid alone says nothing to another container
-             that shares the directory for temporary files: it has pids of its own
+    sweep    a directory stays until its service has ended, and the next service removes it. Each process of a service
+             holds a lock, which the kernel releases however the process ends. A pid says nothing to another container
+             that shares the directory for temporary files: it has pids of its own, and each has a process 1
 
 What can go wrong: the directory cannot be written, or the disk is full. Then `make_files` raises OSError, and the
-worker can only count in its memory. All workers of a service end at once, just when another container starts its own:
-then the next ones begin at 0.
+worker can only count in its memory. Uvicorn's own supervisor holds no lock: if all of its workers end at once, just
+when another service starts, the next ones begin at 0.
 """
 
 import fcntl
@@ -22,7 +22,8 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,9 +40,17 @@ def name_directory() -> None:
     """Sets the variable in a worker, unless it is set. Creates nothing."""
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and VARIABLE not in os.environ:
-        # Workers inherit the key of their supervisor. It is random, so a recycled pid does not revive old counts.
-        key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
-        os.environ[VARIABLE] = str(_temporary() / f"{PREFIX}{supervisor.pid}-{key}")
+        os.environ[VARIABLE] = str(_directory_of(supervisor.pid))
+
+
+@contextmanager
+def kept_directory() -> Iterator[None]:
+    """Keeps the directory of the workers of this supervisor while the block lasts, even if all of them have ended."""
+    with ExitStack() as stack:
+        if VARIABLE not in os.environ:
+            with suppress(OSError):  # Each worker says what is wrong with it.
+                stack.enter_context(_locked(_directory_of(os.getpid())))
+        yield
 
 
 def make_files(directory: Path) -> BinaryIO:
@@ -65,6 +74,12 @@ def end_gauges_of_the_dead(directory: Path) -> None:
         with suppress(ValueError, OverflowError):  # Somebody else's file.
             if not _runs(int(path.stem.rpartition("_")[2])):
                 path.unlink(missing_ok=True)
+
+
+def _directory_of(supervisor: int | None) -> Path:
+    # Workers inherit the key of their supervisor. It is random, so a recycled pid does not revive old counts.
+    key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
+    return _temporary() / f"{PREFIX}{supervisor}-{key}"
 
 
 def _make(path: Path) -> None:
@@ -105,7 +120,9 @@ def _sweep() -> None:
     for directory in _temporary().glob(f"{PREFIX}*"):
         with suppress(ValueError, OverflowError, OSError):  # Any user can make one, with any name.
             supervisor, found = int(directory.name.removeprefix(PREFIX).split("-")[0]), directory.lstat()
-            if _runs(supervisor) or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            if _runs(supervisor) and not (directory / LOCK).exists():  # Of an earlier version, which has no locks.
                 continue
             with _lock(directory) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

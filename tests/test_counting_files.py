@@ -15,7 +15,7 @@ from typing import BinaryIO
 import httpx
 import pytest
 
-from app.counting_files import KINDS, LOCK, PREFIX, SIZE, end_gauges_of_the_dead, make_files
+from app.counting_files import KINDS, LOCK, PREFIX, SIZE, VARIABLE, end_gauges_of_the_dead, kept_directory, make_files
 from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.fork_server import PROGRAMS, REPOSITORY
@@ -210,6 +210,36 @@ def test_a_directory_is_removed_once_nobody_counts_in_it(shared: Path, ended: in
     counting.close()
     make_files(shared / "third").close()
     assert not theirs.exists()
+
+
+def test_a_directory_is_removed_although_a_process_with_the_pid_of_its_supervisor_runs(shared: Path) -> None:
+    """In each container, the supervisor is process 1."""
+    theirs = shared / f"{PREFIX}{os.getpid()}-theirs"
+    make_files(theirs).close()
+    make_files(shared / "second").close()
+    assert not theirs.exists()
+
+
+def test_a_directory_without_a_lock_stays_while_its_supervisor_runs(shared: Path) -> None:
+    """An earlier version has made it."""
+    theirs = shared / f"{PREFIX}{os.getpid()}-theirs"
+    theirs.mkdir()
+    make_files(shared / "second").close()
+    assert theirs.exists()
+
+
+def test_a_supervisor_keeps_its_directory_while_none_of_its_workers_lives(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers are killed · another service starts · the workers are replaced, and count on"""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with kept_directory():
+        (directory,) = shared.iterdir()
+        make_files(directory).close()
+        make_files(shared / "second").close()
+        assert len(list(directory.glob("*.db"))) == len(KINDS)
+    make_files(shared / "third").close()
+    assert not directory.exists()
 
 
 def test_a_service_that_starts_where_another_one_is_just_removing_its_directory_begins_again(
