@@ -7,19 +7,25 @@ What can go wrong: what is found now may be gone when the service starts, or be 
 
 import os
 import time
+from collections.abc import Awaitable
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import text
 
 from app.caching import CacheUnavailable, open_redis
 from app.caching.errors import REDIS_DOWN
+from app.coherence.epochs import Epochs
+from app.coherence.histories import is_of
 from app.database import Database, open_database
 from app.embedded import running_endpoints
 from app.errors import DatabaseUnavailable
 from app.privileges import Privileges
+from app.room import lack_in_postgres, lack_in_redis
 from app.schema import Schema
 from app.settings import Settings
 from app.store_health import OK, UNKNOWN, postgres_health, redis_health
@@ -27,19 +33,14 @@ from app.unknown_variables import unknown_variables
 
 APART = timedelta(seconds=5)
 """How far the clocks of the stores may be from this machine's."""
-BACKGROUND = 3
-"""The connections to Postgres that a process opens besides those for requests (`stores.py`)."""
 PATIENCE = timedelta(seconds=5)
 
 NOW = text("SELECT extract(epoch FROM clock_timestamp())")
-ROOM = text(
-    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, "
-    "(SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user)"
-)
 
 
-async def check(settings: Settings) -> dict[str, str]:
-    """Returns what is found, part by part: "ok", or what is wrong and what to do."""
+async def check(settings: Settings, workers: int) -> dict[str, str]:
+    """Returns what is found, part by part, for one more instance with so many workers: "ok", or what is wrong and what
+    to do."""
     variables = " ".join(unknown_variables())
     found = {"settings": variables or OK}
     endpoints = None if settings.redis_url else running_endpoints(settings.directory)
@@ -56,31 +57,51 @@ async def check(settings: Settings) -> dict[str, str]:
         found |= health.parts
         if health.error is None:
             try:
-                seconds, microseconds = await redis.time()
+                lack, (seconds, microseconds) = await lack_in_redis(redis, settings, workers), await redis.time()
                 found["clock of redis"] = _clock(seconds + microseconds / 1_000_000)
+                found["connections to redis"] = lack or OK
             except (CacheUnavailable, *REDIS_DOWN) as error:
                 found["clock of redis"] = f"{UNKNOWN}: {error}"
-        return found | await _postgres(database, privileges, settings)
+        found |= await _postgres(database, privileges, settings, workers)
+        if found["redis"] == found["schema"] == OK:
+            found["owner"] = await _owner(redis, database, settings.prefix)
+        return found
 
 
-async def _postgres(database: Database, privileges: Privileges, settings: Settings) -> dict[str, str]:
+async def _postgres(database: Database, privileges: Privileges, settings: Settings, workers: int) -> dict[str, str]:
     health = await postgres_health(database, privileges)
     found = {part: OK if says == Schema.CURRENT else says for part, says in health.parts.items()}
     if health.error is not None:
         return found
     try:
+        lack = await lack_in_postgres(database, settings, workers)
         async with database.reading("health") as connection:
             found["clock of postgres"] = _clock(float((await connection.execute(NOW)).scalar_one()))
-            room, own = (await connection.execute(ROOM)).one()
+        found["connections to postgres"] = lack or OK
     except DatabaseUnavailable as error:
         return found | {"clock of postgres": f"{UNKNOWN}: {error}"}
-    most = room if own < 0 else min(room, own)
-    each = settings.database_connections + BACKGROUND
-    found["connections"] = OK if each <= most else (
-        f"a process opens up to {each} connections to Postgres, which allows {most}: lower "
-        "FOURWAYS_DATABASE_CONNECTIONS, or raise max_connections"
-    )  # fmt: skip
     return found
+
+
+async def _owner(redis: Redis, database: Database, prefix: str) -> str:
+    """Returns whether what is in this Redis is of this database."""
+    try:
+        deployment, history = await cast(
+            "Awaitable[list[bytes | None]]", redis.hmget(f"{prefix}epoch", "deployment", "history")
+        )
+        look = await Epochs(database).look()
+    except (CacheUnavailable, DatabaseUnavailable, *REDIS_DOWN) as error:
+        return f"{UNKNOWN}: {error}"
+    if deployment is None:
+        return OK
+    if deployment.decode() != look.deployment:
+        return "this Redis belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
+    if is_of((history or b"").decode(), look.history):
+        return OK
+    return (
+        "this Redis was last used with another database that has the same origin. If this one is a copy of it, set "
+        "FOURWAYS_PREFIX, or name another Redis in REDIS_URL; if this one takes its place, start the service"
+    )
 
 
 def _directory(directory: Path) -> str:

@@ -13,16 +13,15 @@ from rich.table import Column, Table
 from app import VERSION
 from app.check import check, show
 from app.database import open_database
-from app.database_url import RefusedUrl
 from app.demo import add_demo_data
-from app.embedded import EmbeddedError, running_endpoints
-from app.errors import Conflict, DatabaseUnavailable, NotFound
+from app.embedded import running_endpoints
+from app.errors import Conflict, NotFound
+from app.faults import FAULTS
 from app.grants_commands import grants
 from app.lab.commands import lab
 from app.page_views.models import DeadLetter
 from app.page_views.salvage import LARGEST
 from app.page_views.store import PageViewStore
-from app.schema import MigrationError
 from app.serve import serve as serve_until_told
 from app.settings import SettingsError, read_settings
 from app.store_health import OK
@@ -51,7 +50,7 @@ def main() -> None:
     """Runs a command. Prints an error that the user can fix as a sentence, without a traceback."""
     try:
         commands()
-    except (EmbeddedError, SettingsError, RefusedUrl, DatabaseUnavailable, MigrationError) as error:
+    except FAULTS as error:
         complaints.print(str(error), style="red")
         raise SystemExit(1) from None
 
@@ -72,9 +71,12 @@ def options(
     pass
 
 
+Workers = Annotated[int, typer.Option(min=1, max=64, help="How many processes serve.")]
+
+
 @commands.command()
 def serve(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes serve.")] = 1,
+    workers: Workers = 1,
     root_path: Annotated[
         str | None, typer.Option(metavar="PATH", help="The path below which a proxy serves this, as in /api.")
     ] = None,
@@ -90,13 +92,13 @@ def serve(
 
 
 @commands.command("check")
-def check_stores() -> None:
+def check_stores(workers: Workers = 1) -> None:
     """Try the settings and both stores, and say what to do about each fault. Exits with 1 if there is one.
 
-    Tries REDIS_URL and DATABASE_URL, or else the servers that `fourways serve` runs in FOURWAYS_DIRECTORY. Changes
-    nothing.
+    Tries REDIS_URL and DATABASE_URL, or else the servers that `fourways serve` runs in FOURWAYS_DIRECTORY, and whether
+    they have room for one more instance. Changes nothing.
     """
-    found = asyncio.run(check(read_settings()))
+    found = asyncio.run(check(read_settings(), workers))
     show(found, console)
     if any(says != OK for says in found.values()):
         raise SystemExit(1)

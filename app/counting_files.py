@@ -6,23 +6,32 @@ mode. One process alone counts in its memory.
     make     the library maps sparse files: on a full disk, the first write to one would end the process with SIGBUS.
              `make_files` makes them before the library does, with all their blocks
     end      `end_gauges_of_the_dead` removes the gauges of workers that have ended; their counts stay in the sum
+    sweep    a directory stays until its service has ended, and the next service removes it. Each process of a service
+             holds a lock, which the kernel releases however the process ends. A pid says nothing to another container
+             that shares the directory for temporary files: it has pids of its own, and each has a process 1
 
 What can go wrong: the directory cannot be written, or the disk is full. Then `make_files` raises OSError, and the
-worker can only count in its memory.
+worker can only count in its memory. Uvicorn's own supervisor holds no lock: if all of its workers end at once, just
+when another service starts, the next ones begin at 0.
 """
 
+import fcntl
 import hashlib
 import multiprocessing
 import os
 import shutil
+import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "fourways-metrics-"
 KINDS = ("counter", "histogram", "gauge_livemax")
 """The beginnings of the names of a process' files, as prometheus_client names them."""
+LOCK = "lock"
 SIZE = 2**16
 """The size of a file. The library makes it larger if it is full, but the metrics of the service fit well."""
 
@@ -31,19 +40,31 @@ def name_directory() -> None:
     """Sets the variable in a worker, unless it is set. Creates nothing."""
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and VARIABLE not in os.environ:
-        # Workers inherit the key of their supervisor. It is random, so a recycled pid does not revive old counts.
-        key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
-        os.environ[VARIABLE] = str(_temporary() / f"{PREFIX}{supervisor.pid}-{key}")
+        os.environ[VARIABLE] = str(_directory_of(supervisor.pid))
 
 
-def make_files(directory: Path) -> None:
-    """Makes the files of this process. Raises OSError if there is no place for them."""
+@contextmanager
+def kept_directory() -> Iterator[None]:
+    """Keeps the directory of the workers of this supervisor while the block lasts, even if all of them have ended."""
+    with ExitStack() as stack:
+        if VARIABLE not in os.environ:
+            with suppress(OSError):  # Each worker says what is wrong with it.
+                stack.enter_context(_locked(_directory_of(os.getpid())))
+        yield
+
+
+def make_files(directory: Path) -> BinaryIO:
+    """Makes the files of this process. Returns an open file: the directory stays as long as anyone has such a one.
+    Raises OSError if there is no place for the files."""
     _sweep()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for kind in KINDS:
-        path = directory / f"{kind}_{os.getpid()}.db"
-        if not path.exists():
-            _make(path)
+    with ExitStack() as stack:
+        lock = stack.enter_context(_locked(directory))
+        for kind in KINDS:
+            path = directory / f"{kind}_{os.getpid()}.db"
+            if not path.exists():
+                _make(path)
+        stack.pop_all()
+    return lock
 
 
 def end_gauges_of_the_dead(directory: Path) -> None:
@@ -53,6 +74,12 @@ def end_gauges_of_the_dead(directory: Path) -> None:
         with suppress(ValueError, OverflowError):  # Somebody else's file.
             if not _runs(int(path.stem.rpartition("_")[2])):
                 path.unlink(missing_ok=True)
+
+
+def _directory_of(supervisor: int | None) -> Path:
+    # Workers inherit the key of their supervisor. It is random, so a recycled pid does not revive old counts.
+    key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:16]
+    return _temporary() / f"{PREFIX}{supervisor}-{key}"
 
 
 def _make(path: Path) -> None:
@@ -68,12 +95,42 @@ def _make(path: Path) -> None:
         raise
 
 
+def _locked(directory: Path) -> BinaryIO:
+    """Makes the directory, and shares its lock. Another service may just be removing it:
+
+    A makes the directory                             B finds it, without a lock, and takes the lock alone
+    A opens the lock, and waits                       B removes the directory, and releases the lock
+    A shares the lock of a directory that is gone: it begins again
+    """
+    while True:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock = _lock(directory)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), (directory / LOCK).stat()):
+                return lock
+        lock.close()
+
+
 def _sweep() -> None:
-    """Removes the directories of supervisors that have ended."""
+    """Removes the directories of services that have ended."""
     for directory in _temporary().glob(f"{PREFIX}*"):
-        with suppress(ValueError, OverflowError):  # It is not one of ours: any user can make one.
-            if not _runs(int(directory.name.removeprefix(PREFIX).split("-")[0])):
+        with suppress(ValueError, OverflowError, OSError):  # Any user can make one, with any name.
+            supervisor, found = int(directory.name.removeprefix(PREFIX).split("-")[0]), directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            if _runs(supervisor) and not (directory / LOCK).exists():  # Of an earlier version, which has no locks.
+                continue
+            with _lock(directory) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+def _lock(directory: Path) -> BinaryIO:
+    return os.fdopen(os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b", buffering=0)
 
 
 def _runs(pid: int) -> bool:

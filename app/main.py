@@ -10,13 +10,16 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from app import VERSION
 from app.caching import CacheUnavailable
 from app.embedded import embedded_servers
+from app.faults import FAULTS
 from app.log_lines import speak_as_one
 from app.metrics import Metrics
 from app.readiness import readiness
@@ -61,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Otherwise each request checks the environment three times for a telemetry configuration.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.router.lifespan = partial(_lifespan, app.router.lifespan)  # type: ignore[method-assign]
     problems.install(app)
     routers = [module.router for module in (users, products, inventory, page_views, operations, dead_letters)]
     for router in routers:
@@ -74,6 +78,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Hosts, allowed=(*settings.allowed_hosts, settings.host.lower()))
     app.add_middleware(Envelope, settings=settings)
     return app
+
+
+async def _lifespan(lifespan: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Runs the lifespan. If it cannot begin, the server logs what to do about it, and not a traceback."""
+
+    async def send_sentence(message: Message) -> None:
+        error = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, FAULTS):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    await lifespan(scope, receive, send_sentence)
 
 
 async def _own_stores(settings: Settings, stack: AsyncExitStack) -> Settings:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from app.counting_files import VARIABLE, end_gauges_of_the_dead, make_files, name_directory
 
@@ -25,7 +26,9 @@ class Metrics:
     """The metrics of the service, one instance per process."""
 
     def __init__(self) -> None:
-        self._directory = _directory()
+        self._directory: Path | None
+        self._lock: BinaryIO | None
+        self._directory, self._lock = _directory()
         self._registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -156,18 +159,18 @@ class _Gauges(Collector):
             yield GaugeMetricFamily(f"fourways_{name}", text, value)
 
 
-def _directory() -> Path | None:
-    """Returns the directory in which this process counts together with others, or None if it counts alone."""
+def _directory() -> tuple[Path, BinaryIO] | tuple[None, None]:
+    """Returns the directory in which this process counts together with others, and its lock, which is held until the
+    process ends; None if it counts alone."""
     if VARIABLE not in os.environ:
-        return None
+        return None, None
     directory = Path(os.environ[VARIABLE])
     try:
-        make_files(directory)
+        return directory, make_files(directory)
     except OSError as error:
         logger.warning(
             "This worker reports its own metrics only, without those of others: it cannot write to %s (%s). Set %s to "
             "a directory with space, such as one in /dev/shm.", directory, error.strerror, VARIABLE,
         )  # fmt: skip
         values.ValueClass = values.MutexValue  # What the library uses without that variable.
-        return None
-    return directory
+        return None, None

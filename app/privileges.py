@@ -11,13 +11,17 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.caching import denied
 from app.database import Database
 from app.grants import FUNCTIONS, KEYS, SEQUENCES, TABLES
 
-# What does not exist is no missing privilege, but a missing migration. In a schema that the role may not use, nothing
-# exists for it.
+# What does not exist is no missing privilege, but a missing migration, or is where the role does not look for it: in a
+# schema that it may not use, or that search_path does not name.
+NOWHERE = "its tables"
+KNOWN_BY = "stock_adjustments"
+"""A table whose name tells our schema from those of other applications."""
 MISSING = text(
     "SELECT what FROM (VALUES "
     + ", ".join(
@@ -35,11 +39,16 @@ MISSING = text(
                 f"('EXECUTE ON {function}', has_function_privilege(to_regprocedure('{function}')::oid, 'EXECUTE'))"
                 for function in FUNCTIONS
             ),
-            "('USAGE ON its schema', current_schema() IS NOT NULL)",
+            f"('{NOWHERE}', to_regclass('{KNOWN_BY}') IS NOT NULL)",
         ]
     )
     + ") AS each (what, is_held) WHERE NOT is_held"
 )
+PLACES = text(
+    "SELECT nspname::text, has_schema_privilege(n.oid, 'USAGE') FROM pg_class "
+    f"JOIN pg_namespace AS n ON n.oid = relnamespace WHERE relname = '{KNOWN_BY}' AND relkind = 'r' ORDER BY nspname"
+)
+PATH = text("SELECT current_setting('search_path'), current_schema() IS NOT NULL")
 SHOWN = 5
 
 
@@ -52,8 +61,8 @@ class Privileges:
 
     async def missing_in_postgres(self) -> str | None:
         """Returns what the role of DATABASE_URL lacks, and what to do; None if nothing. Raises DatabaseUnavailable."""
-        missing = await missing_in_postgres(self._database)
-        self.complete_in_postgres |= missing is None
+        missing, complete = await _missing(self._database)
+        self.complete_in_postgres |= complete
         return missing
 
     async def missing_in_redis(self) -> str | None:
@@ -67,9 +76,33 @@ class Privileges:
 
 async def missing_in_postgres(database: Database) -> str | None:
     """Returns what the role lacks, and what to do; None if nothing. Raises DatabaseUnavailable."""
+    return (await _missing(database))[0]
+
+
+async def _missing(database: Database) -> tuple[str | None, bool]:
+    """Returns the same, and whether the role is known to lack nothing."""
     async with database.reading("health") as connection:
-        missing = list(await connection.scalars(MISSING))
-    return f"its role lacks {_some(missing)}: run `fourways grants postgres`" if missing else None
+        missing, lost = list(await connection.scalars(MISSING)), None
+        if is_lost := NOWHERE in missing:
+            missing.remove(NOWHERE)
+            closed, lost = await _whereabouts(connection)
+            missing += closed
+    said = f"its role lacks {_some(missing)}: run `fourways grants postgres`" if missing else lost
+    return said, not missing and not is_lost
+
+
+async def _whereabouts(connection: AsyncConnection) -> tuple[list[str], str | None]:
+    """Returns why the tables are not found: missing privileges on their schemas, and what is wrong with search_path."""
+    path, has_schema = (await connection.execute(PATH)).one()
+    places = {str(place): bool(is_open) for place, is_open in (await connection.execute(PLACES)).all()}
+    if not places and has_schema:
+        return [], None  # A migration is missing.
+    closed = [f"USAGE ON SCHEMA {place}" for place, is_open in places.items() if not is_open]
+    where = f"the tables are in {' or '.join(places)}" if places else "there is no schema that its role may use"
+    return closed, (
+        f"its search_path is {path or 'empty'}, and {where}: put it right in DATABASE_URL, as in "
+        f"options=-c%20search_path%3D{next(iter(places), '…')}, or with ALTER ROLE … SET search_path"
+    )
 
 
 def _some(missing: Sequence[str]) -> str:

@@ -115,7 +115,10 @@ def _epoch(resources: Resources) -> str:
     why = resources.cache.identity.refused
     if why is None or resources.cache.identity.ours is False:
         return OK if why is None else f"none: {why}"
-    return f"none: {why}; if it lasts, give all instances the same REDIS_URL and DATABASE_URL"
+    return (
+        f"none: {why}; if it lasts, give all instances the same REDIS_URL and DATABASE_URL, or give a copy of the "
+        "database another FOURWAYS_PREFIX"
+    )
 
 
 def _is_elsewhere(redis: Health, postgres: Health, resources: Resources) -> bool:

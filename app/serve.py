@@ -26,6 +26,7 @@ from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
 from app.connections import Connections, allow_descriptors
+from app.counting_files import kept_directory
 from app.database import open_database
 from app.demo import add_demo_data
 from app.embedded import EmbeddedError, embedded_servers
@@ -199,8 +200,9 @@ def _run(settings: Settings, workers: int, listener: socket.socket, leaving: _Le
     # From here on the supervisor handles the signals. An earlier one was recorded in `leaving`.
     if leaving.asked:
         return
-    supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    with kept_directory():
+        supervisor.run()
+    if supervisor.failed:
         raise SystemExit(STARTUP_FAILURE)
 
 

@@ -2,10 +2,12 @@
 
     start    each worker is a new process, and leaves the signals of a terminal to its supervisor
     keep     a worker that ends or hangs is replaced, and the log says so
-    stop     SIGINT, SIGTERM or SIGHUP -> close the port -> SIGTERM to each worker -> wait for them
+    stop     SIGINT, SIGTERM or SIGHUP -> close the port -> SIGTERM to each worker -> wait for them, but not for ever
 
-What can go wrong: one worker after another ends soon after its start. The first one is replaced at once, and each
-further one after a longer pause, which leaves the machine to others.
+What can go wrong: a worker cannot start. If it is one of the first, the service stops: whoever has just started it sees
+why. Later, the others serve, and what is missing may come back (a file that is being replaced): it is tried again. One
+worker after another ends soon after its start: the first one is replaced at once, and each further one after a longer
+pause, which leaves the machine to others.
 """
 
 import logging
@@ -28,16 +30,20 @@ SILENCE = 60
 together on a small machine are slow, not dead."""
 SOON = 10
 """A worker that lives for fewer seconds than this has ended soon after its start."""
+ENDING = 18
+"""How long, in seconds, workers may take to end: requests in flight 10, the flusher 3, and the stores 4. A container is
+killed after 30 s on Kubernetes, and after 20 s with our compose file. Those that hang must be gone before that."""
 LONGEST = 30
 """The longest pause, in seconds, before a worker is replaced."""
 
 
 class Worker(Process):
-    """A worker process. If it ends soon after its start, its replacement waits for `pause` seconds."""
+    """A worker process. If it ends soon after its start, its replacement waits for `pause` seconds. `is_first` says
+    that it replaces no other."""
 
-    def __init__(self, config: Config, sockets: list[socket], pause: int = 0) -> None:
+    def __init__(self, config: Config, sockets: list[socket], pause: int = 0, *, is_first: bool = False) -> None:
         super().__init__(config, sockets)
-        self.pause = pause
+        self.pause, self.is_first = pause, is_first
         self.began = time.monotonic()
         self.asked: float | None = None
         """When it was asked whether it lives, until it answers."""
@@ -87,13 +93,18 @@ class Supervisor(Multiprocess):
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         hears_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         super().__init__(config, sockets)
+        self.failed = False
+        """Whether one of the first workers could not start."""
+        self._leaving: list[Worker] = []
+        """Those that SIGTTOU has told to end."""
         if not hears_hangup:  # As under `nohup`.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def init_processes(self) -> None:
-        self.processes = [self._started(pause=0) for _ in range(self.processes_num)]
+        self.processes = [self._started(pause=0, is_first=True) for _ in range(self.processes_num)]
 
     def keep_subprocess_alive(self) -> None:
+        self._leaving = [worker for worker in self._leaving if worker.process.is_alive()]
         for place, worker in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
@@ -111,6 +122,13 @@ class Supervisor(Multiprocess):
         self.processes_num += 1
         self.processes.append(self._started(pause=0))
 
+    def handle_ttou(self) -> None:
+        # Uvicorn's own waits for the worker to end, and signals wait, too.
+        if self.processes_num > 1:
+            self.processes_num -= 1
+            self._leaving.append(worker := self.processes.pop())
+            worker.terminate()
+
     def terminate_all(self) -> None:
         # The port closes with the last copy of its socket. If ours stayed open, the kernel would keep accepting
         # connections while the workers end, and nothing would answer them.
@@ -119,17 +137,17 @@ class Supervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        # Requests have less time to end. Who does not end by then hangs, and would hold up the stop forever.
-        latest = time.monotonic() + SILENCE
-        for worker in self.processes:
+        # Who does not end by then hangs, and would hold up the stop until everything is killed.
+        latest = time.monotonic() + ENDING
+        for worker in (*self._leaving, *self.processes):
             worker.process.join(max(0.0, latest - time.monotonic()))
             if worker.process.is_alive():
-                logger.warning("Worker %s did not end in %d s, and was killed.", worker.pid, SILENCE)
+                logger.warning("Worker %s did not end in %d s, and was killed.", worker.pid, ENDING)
                 worker.kill()
                 worker.join()
 
-    def _started(self, pause: int) -> Worker:
-        worker = Worker(self.config, self.sockets, pause)
+    def _started(self, pause: int, *, is_first: bool = False) -> Worker:
+        worker = Worker(self.config, self.sockets, pause, is_first=is_first)
         with _signals_of_a_terminal_for_us_alone():
             worker.start()
         # Uvicorn also keeps the worker's end of the health-check pipe open. A worker that ends instead of answering
@@ -139,8 +157,9 @@ class Supervisor(Multiprocess):
 
     def _note_end(self, worker: Worker) -> None:
         worker.end()
-        if worker.exitcode == STARTUP_FAILURE:
+        if worker.exitcode == STARTUP_FAILURE and worker.is_first:
             logger.error("Worker %s could not start, and has said why: the service stops.", worker.pid)
+            self.failed = True
             self.should_exit.set()
         elif worker.pause:
             logger.warning(
@@ -150,6 +169,8 @@ class Supervisor(Multiprocess):
 
 def _how(code: int) -> str:
     """Returns how a process ended: with an exit code, or by a signal."""
+    if code == STARTUP_FAILURE:
+        return "could not start, and has said why"
     if code >= 0:
         return f"ended with exit code {code}"
     names = {number.value: number.name for number in signal.Signals}

@@ -6,30 +6,37 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from app.database import open_database
 from app.embedded import Endpoints
+from app.room import lack_in_postgres
 from app.schema import migrate
+from app.settings import Settings
 from tests.faults.another_redis import another_redis
+from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
-from tests.least_privilege import granted_role, granted_user
+from tests.in_process import application
+from tests.least_privilege import as_role, granted_role, granted_user, quoted
 from tests.terminal import terminal
 
 WELL = (
-    "settings", "redis", "eviction", "persistence", "clock of redis", "postgres", "schema", "clock of postgres",
-    "connections",
+    "settings", "redis", "eviction", "persistence", "clock of redis", "connections to redis", "postgres", "schema",
+    "clock of postgres", "connections to postgres", "owner",
 )  # fmt: skip
 Environment = dict[str, str]
 Staging = Callable[[Endpoints], AbstractAsyncContextManager[Environment]]
 
 
-async def checked(directory: Path, environment: Environment) -> tuple[int, str]:
+async def checked(directory: Path, environment: Environment, *options: str) -> tuple[int, str]:
     """Returns the exit code, and what is printed, with single blanks."""
-    async with terminal(directory / "screen", "fourways", "check", **environment) as fourways:
+    async with terminal(directory / "screen", "fourways", "check", *options, **environment) as fourways:
         code = await fourways.code()
     return code, " ".join(fourways.screen.split())
 
@@ -109,7 +116,25 @@ def with_option(option: str) -> Staging:
     return staged
 
 
-@pytest.mark.parametrize("staged", [well, least_privilege])
+def used_by(**owner: str) -> Staging:
+    """Healthy stores. Redis was last used by another service, whose record is like the one of this, but for these."""
+
+    @asynccontextmanager
+    async def staged(servers: Endpoints) -> AsyncIterator[Environment]:
+        async with well(servers) as environment, Redis.from_url(environment["REDIS_URL"]) as redis:
+            settings = Settings(
+                _env_file=None, redis_url=environment["REDIS_URL"], database_url=environment["DATABASE_URL"]
+            )
+            async with application(settings):
+                pass
+            for field, value in owner.items():
+                await redis.hset("epoch", field, value)
+            yield environment
+
+    return staged
+
+
+@pytest.mark.parametrize("staged", [well, least_privilege, used_by()])
 async def test_an_environment_in_which_the_service_works_is_all_right(
     servers: Endpoints, tmp_path: Path, staged: Staging
 ) -> None:
@@ -136,7 +161,11 @@ async def test_an_environment_in_which_the_service_works_is_all_right(
         (redis_set(appendonly="no"), "persistence appendonly is off"),
         (in_sql("DELETE FROM alembic_version"), "schema a migration is missing: run `alembic upgrade head`"),
         (in_sql("DROP TABLE users CASCADE", "DROP TABLE alembic_version"), "schema a migration is missing"),
-        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "connections a process opens up to 1003 connections"),
+        (with_option("search_path%3Dnowhere"), "its search_path is nowhere, and the tables are in public: "),
+        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "postgres a process opens up to 1003 connections to"),
+        (redis_set(maxclients="17"), "a process opens up to 18 connections to Redis, which allows 17, and"),
+        (used_by(deployment="another"), "this Redis belongs to another deployment: set FOURWAYS_PREFIX"),
+        (used_by(history="7/1/1/1-2-3-4"), "this Redis was last used with another database that has the same origin."),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named_with_what_to_do(
@@ -148,6 +177,60 @@ async def test_what_is_wrong_is_named_with_what_to_do(
     assert says in screen
     assert "Traceback" not in screen
     assert "hunter2" not in screen
+
+
+@pytest.mark.parametrize(
+    ("limit", "raised"),
+    [
+        ("ALTER ROLE {role} CONNECTION LIMIT 40", "the CONNECTION LIMIT of the role"),
+        ("ALTER DATABASE {database} CONNECTION LIMIT 40", "the CONNECTION LIMIT of the database"),
+    ],
+)
+async def test_connections_are_counted_for_all_workers_beside_those_that_are_in_use(
+    servers: Endpoints, tmp_path: Path, limit: str, raised: str
+) -> None:
+    """Each worker opens up to 11."""
+    async with another_redis() as redis, granted_role(servers.database_url) as role:
+        environment = {"REDIS_URL": redis, "DATABASE_URL": role.url}
+        owner = await asyncpg.connect(role.owner_url)
+        database = urlsplit(role.owner_url).path[1:]
+        await owner.execute(limit.format(role=quoted(role.name), database=database))
+        await owner.close()
+        sessions = [await asyncpg.connect(role.url) for _ in range(7)]
+        assert (await checked(tmp_path, environment, "--workers", "3"))[0] == 0
+        sessions.append(await asyncpg.connect(role.url))
+        code, screen = await checked(tmp_path, environment, "--workers", "3")
+        for session in sessions:
+            await session.close()
+    assert code == 1
+    assert (
+        "3 processes open up to 33 connections to Postgres, which allows 40, and 8 are in use: run fewer workers, "
+        f"lower FOURWAYS_DATABASE_CONNECTIONS, or raise {raised}"
+    ) in screen
+
+
+async def test_connections_that_are_reserved_are_only_for_a_role_that_may_use_them(servers: Endpoints) -> None:
+    """Postgres 16 and newer can reserve some for roles that are no superusers."""
+    with Standby.started(servers.database_url) as postgres:
+        await postgres.promote()
+        owner = await asyncpg.connect(postgres.url)
+        await owner.execute("CREATE ROLE plain LOGIN")
+        await owner.execute("CREATE ROLE favoured LOGIN IN ROLE pg_use_reserved_connections")
+        await owner.execute("ALTER SYSTEM SET reserved_connections = 7")
+        await owner.execute("ALTER SYSTEM SET superuser_reserved_connections = 5")
+        await owner.execute("ALTER SYSTEM SET max_connections = 100")
+        await owner.close()
+        await asyncio.to_thread(postgres.stop)
+        await asyncio.to_thread(postgres.start)
+        for role, allowed in (("plain", 88), ("favoured", 95)):
+            async with open_database(
+                as_role(postgres.url, role), connections=1, timeout=timedelta(seconds=20), counted=lambda resource: None
+            ) as database:
+                settings = Settings(_env_file=None, database_connections=200)
+                said = await lack_in_postgres(database, settings, 1)
+            assert said is not None
+            assert f"up to 203 connections to Postgres, which allows {allowed}, and " in said
+            assert said.endswith("raise max_connections")
 
 
 async def test_without_stores_it_says_whether_the_service_can_start_its_own(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The files in which workers count together, where they cannot be written, and on a full disk."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -9,11 +10,12 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 import pytest
 
-from app.counting_files import KINDS, PREFIX, SIZE, end_gauges_of_the_dead, make_files
+from app.counting_files import KINDS, LOCK, PREFIX, SIZE, VARIABLE, end_gauges_of_the_dead, kept_directory, make_files
 from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.fork_server import PROGRAMS, REPOSITORY
@@ -104,7 +106,7 @@ async def test_workers_that_cannot_write_such_large_files_report_themselves_and_
         await client.get("/users/1")
         assert 'fourways_cache_events_total{event="miss",resource="users"} 1.0' in (await client.get("/metrics")).text
         assert "fourways_breaker_open 0.0" in (await client.get("/metrics")).text
-        assert _is_empty(directory)
+        assert _names(directory) == [LOCK]
         assert "replace" not in fourways.screen
 
 
@@ -163,13 +165,13 @@ async def test_with_a_read_only_root_the_workers_start_once_and_say_what_to_set(
 def test_only_gauges_of_processes_that_have_ended_are_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    make_files(tmp_path)
     others = [tmp_path / f"{name}.db" for name in (f"counter_{ended.pid}", "gauge_livemax_other", "gauge_max_1")]
-    for path in (*others, gauge := tmp_path / f"gauge_livemax_{ended.pid}.db"):
-        path.touch()
-    end_gauges_of_the_dead(tmp_path)
+    with make_files(tmp_path):
+        for path in (*others, gauge := tmp_path / f"gauge_livemax_{ended.pid}.db"):
+            path.touch()
+        end_gauges_of_the_dead(tmp_path)
     own = [tmp_path / f"{kind}_{os.getpid()}.db" for kind in KINDS]
-    assert set(tmp_path.iterdir()) == {*own, *others}
+    assert set(tmp_path.iterdir()) == {*own, *others, tmp_path / LOCK}
     assert gauge not in tmp_path.iterdir()
 
 
@@ -180,12 +182,100 @@ def test_directories_of_others_with_impossible_names_do_not_keep_a_worker_from_c
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in (f"{PREFIX}{10**30}-x", f"{PREFIX}x"):
         (tmp_path / name).mkdir()
-    make_files(tmp_path / "own")
-    assert len(list((tmp_path / "own").iterdir())) == len(KINDS)
+    with make_files(tmp_path / "own"):
+        assert len(list((tmp_path / "own").glob("*.db"))) == len(KINDS)
 
 
-def _is_empty(directory: str) -> bool:
-    return not list(Path(directory).iterdir())
+@pytest.fixture
+def ended() -> int:
+    """The pid of a process that has ended, or that runs where this one cannot see it, as in another container."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files, which containers may share."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_directory_is_removed_once_nobody_counts_in_it(shared: Path, ended: int) -> None:
+    """A service counts, whose supervisor has a pid of another container · another one starts · the first one ends"""
+    theirs = shared / f"{PREFIX}{ended}-theirs"
+    counting = make_files(theirs)
+    make_files(shared / "second").close()
+    assert len(list(theirs.glob("*.db"))) == len(KINDS)
+    counting.close()
+    make_files(shared / "third").close()
+    assert not theirs.exists()
+
+
+def test_a_directory_is_removed_although_a_process_with_the_pid_of_its_supervisor_runs(shared: Path) -> None:
+    """In each container, the supervisor is process 1."""
+    theirs = shared / f"{PREFIX}{os.getpid()}-theirs"
+    make_files(theirs).close()
+    make_files(shared / "second").close()
+    assert not theirs.exists()
+
+
+def test_a_directory_without_a_lock_stays_while_its_supervisor_runs(shared: Path) -> None:
+    """An earlier version has made it."""
+    theirs = shared / f"{PREFIX}{os.getpid()}-theirs"
+    theirs.mkdir()
+    make_files(shared / "second").close()
+    assert theirs.exists()
+
+
+def test_a_supervisor_keeps_its_directory_while_none_of_its_workers_lives(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers are killed · another service starts · the workers are replaced, and count on"""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with kept_directory():
+        (directory,) = shared.iterdir()
+        make_files(directory).close()
+        make_files(shared / "second").close()
+        assert len(list(directory.glob("*.db"))) == len(KINDS)
+    make_files(shared / "third").close()
+    assert not directory.exists()
+
+
+def test_a_service_that_starts_where_another_one_is_just_removing_its_directory_begins_again(
+    shared: Path, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A makes its directory                          B finds it, and takes its lock alone
+    A opens the lock, and waits                       B removes the directory, and releases the lock
+    A would count in files that nobody finds
+    """
+    ours = shared / f"{PREFIX}{ended}-ours"
+    removed: list[bool] = []
+    wait = fcntl.flock
+
+    def while_another_one_sweeps(lock: BinaryIO, operation: int) -> None:
+        if operation == fcntl.LOCK_SH and not removed:
+            monkeypatch.setattr(fcntl, "flock", wait)
+            make_files(shared / "other").close()
+            removed.append(not ours.exists())
+        wait(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", while_another_one_sweeps)
+    with make_files(ours):
+        assert removed == [True]
+        assert len(list(ours.glob("*.db"))) == len(KINDS)
+
+
+def test_nothing_is_written_through_a_link_that_looks_like_a_directory_of_ours(shared: Path, ended: int) -> None:
+    """Any user can make one in a shared directory for temporary files."""
+    (shared / "elsewhere").mkdir()
+    (shared / f"{PREFIX}{ended}-x").symlink_to(shared / "elsewhere")
+    make_files(shared / "own").close()
+    assert not list((shared / "elsewhere").iterdir())
+
+
+def _names(directory: str) -> list[str]:
+    return [file.name for file in Path(directory).iterdir()]
 
 
 async def _two_say(fourways: Terminal, line: str) -> None:

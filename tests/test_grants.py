@@ -1,6 +1,7 @@
 """The service works with what `fourways grants` lists, and each part of that is needed."""
 
 import asyncio
+import itertools
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from sqlalchemy import text
 from app.caching import (
     Breaker,
     Cache,
+    CacheUnavailable,
     Identity,
     Pending,
     RedisClock,
@@ -58,7 +61,7 @@ from app.schema import Schema, migrate, schema, server
 from app.settings import Settings
 from app.users.models import NewUser
 from app.users.store import UserStore
-from tests.caching.write_behind.views import Views, new_ledger
+from tests.caching.write_behind.views import HOME, Views, new_ledger
 from tests.command_line import says
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
@@ -393,6 +396,37 @@ async def test_each_command_and_key_in_redis_is_needed(endpoints: Endpoints, dat
             also = ["+info"] if key == "run" else []
             found = await refused(f"~{PREFIX}{key}", *also)
             assert any(fnmatchcase(each, f"{PREFIX}{key}") for each in found), (key, found)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+async def test_no_view_that_is_answered_as_refused_is_accepted_whatever_command_is_missing(
+    endpoints: Endpoints, database: Database, command: str
+) -> None:
+    """The script that accepts may run XADD, and not a command that comes after it: the view would count, and its client
+    be told that it does not."""
+    async with granted_user(endpoints.redis_url, PREFIX) as url, Redis.from_url(endpoints.redis_url) as admin:
+        await admin.flushdb()
+        async with believed(url) as cache:
+            views = Views(cache, cache.redis, database)
+            words = redis_grants(urlsplit(url).username or "", PREFIX).split()
+            async with views.counters:
+                for _ in range(2):
+                    await views.counters.add("home", 1, "before")
+                await admin.set(f"{PREFIX}{HOME.backlog}", "overwritten")
+                await admin.execute_command(*(word for word in words if word != f"+{command}"))  # type: ignore[no-untyped-call]
+                for page, key in itertools.product(("home", "news", "a", "b"), (None, "before", "again")):
+                    for accept in (views.counters.add(page, 1, key), views.counters.add_many({page: 1}, key)):
+                        before = await entered(admin)
+                        try:
+                            await accept
+                        except CacheUnavailable:
+                            assert await entered(admin) == before, (page, key)
+
+
+async def entered(admin: Redis) -> int:
+    """Returns how many views the streams have."""
+    entries: list[Any] = [await admin.xrange(f"{PREFIX}views:{{{shard}}}") for shard in range(4)]
+    return sum(int(fields[b"views"]) for each in entries for _, fields in each)
 
 
 async def piped(printed: str, program: Path, *arguments: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # It has no annotations; the tests below check what it reads.
 
 from app.caching.write_behind.flusher import DRAIN
-from app.check import BACKGROUND
+from app.room import BACKGROUND_IN_POSTGRES
 from app.routers import operations
 from app.serve import GRACE
 from app.settings import OwnerSettings, Settings
@@ -132,7 +132,7 @@ def test_a_rollout_takes_no_pod_away_before_another_is_ready() -> None:
 def test_all_pods_together_open_no_more_connections_than_postgres_allows_by_default() -> None:
     pods = OBJECTS["HorizontalPodAutoscaler", "fourways"]["spec"]["maxReplicas"]
     pods += DEPLOYMENT["strategy"]["rollingUpdate"]["maxSurge"]
-    each = Settings.model_fields["database_connections"].default + BACKGROUND
+    each = Settings.model_fields["database_connections"].default + BACKGROUND_IN_POSTGRES
     assert pods * each <= MOST
     assert f" up to {pods * each} connections to Postgres" in (REPOSITORY / "docs" / "operate.md").read_text()
     assert "FOURWAYS_DATABASE_CONNECTIONS" not in _settings()

@@ -28,6 +28,7 @@ from tests.faults.pgbouncer import pgbouncer
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.faults.replicating_redis import ReplicatingRedis
+from tests.faults.reticent_redis import reticent_redis
 from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
 from tests.in_process import application
@@ -129,6 +130,12 @@ async def well(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@asynccontextmanager
+async def redis_is_reticent(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    async with reticent_redis(stage.stores.redis_url) as url, stage.application(redis_url=url) as client:
+        yield client
+
+
 def from_the_start(*, redis_url: str | None = None, database_url: str | None = None) -> Staging:
     """The application starts with an address that leads nowhere."""
     return lambda stage: stage.application(redis_url=redis_url, database_url=database_url)
@@ -209,6 +216,21 @@ def postgres_grants_without(*missing: str, ready: bool) -> Staging:
                 await stage.sql.execute(postgres_grants(name))
                 await is_ready(client)
             await stage.sql.execute(f"DROP OWNED BY {role}")
+
+    return staged
+
+
+def search_path_is(path: str, *statements: str) -> Staging:
+    """The URL names this path, after these statements."""
+
+    @asynccontextmanager
+    async def staged(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+        for statement in statements:
+            await stage.sql.execute(statement)
+        url = stage.stores.database_url
+        url += f"{'&' if '?' in url else '?'}options=-c%20search_path%3D{path}"
+        async with stage.application(database_url=url) as client:
+            yield client
 
     return staged
 
@@ -587,10 +609,12 @@ WRONGPASS = f"{REDIS}: WRONGPASS invalid username-password pair or user is disab
 LOGIN = "put the right user and password into REDIS_URL"
 DENIED = f"{POSTGRES}: password authentication failed for user: put the right user and password into DATABASE_URL"
 MISSING = f"{POSTGRES}: database does not exist: name the right database in DATABASE_URL"
+SET_PATH = "put it right in DATABASE_URL, as in options=-c%20search_path%3Dpublic, or with ALTER ROLE … SET search_path"
 NOWHERE = f"postgresql://guest@127.0.0.1:{free_port()}/fresh_"
 
 STATES = {
     "all is well": State(well, 200, "ready", "epoch", "ok"),
+    "Redis tells neither its version nor its run": State(redis_is_reticent, 200, "ready", "redis", "ok"),
     "Redis refuses connections": State(
         from_the_start(redis_url=f"redis://guest:{PASSWORD}@127.0.0.1:{free_port()}"),
         200, "degraded", "redis", f"Redis did not answer: it refuses connections: {LOOK_FOR_REDIS}",
@@ -677,7 +701,7 @@ STATES = {
     "another Redis is believed": State(
         another_redis_is_believed, 200, "degraded", "epoch",
         "none: it is another Redis, or another run of it, than the one that Postgres names; if it lasts, give all "
-        "instances the same REDIS_URL and DATABASE_URL",
+        "instances the same REDIS_URL and DATABASE_URL, or give a copy of the database another FOURWAYS_PREFIX",
     ),
     "Redis is somebody else's": State(
         redis_is_somebody_elses, 200, "degraded", "epoch",
@@ -750,7 +774,20 @@ STATES = {
     ),
     "Postgres does not permit the schema": State(
         postgres_grants_without("USAGE ON SCHEMA public", ready=False), 503, "unready", "postgres",
-        "its role lacks USAGE ON its schema: run `fourways grants postgres`",
+        "its role lacks USAGE ON SCHEMA public: run `fourways grants postgres`",
+    ),
+    "the role looks for its tables where nothing is": State(
+        search_path_is("nowhere"), 503, "unready", "postgres",
+        f"its search_path is nowhere, and the tables are in public: {SET_PATH}",
+    ),
+    "the role looks for its tables in another schema": State(
+        search_path_is("other", "CREATE SCHEMA other"), 503, "unready", "postgres",
+        f"its search_path is other, and the tables are in public: {SET_PATH}",
+    ),
+    "the role looks for its tables where nothing is, and there are none": State(
+        search_path_is("nowhere", "DROP SCHEMA public CASCADE"), 503, "unready", "postgres",
+        "its search_path is nowhere, and there is no schema that its role may use: "
+        + SET_PATH.replace("Dpublic", "D…"),
     ),
     "Postgres does not permit the database": State(
         postgres_may_not_connect, 503, "unready", "postgres",

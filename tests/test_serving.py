@@ -216,6 +216,28 @@ async def test_uvicorn_names_an_invalid_setting_and_does_not_retry(tmp_path: Pat
     assert code == (3 if workers == "1" else 0)  # Uvicorn's supervisor always exits with 0.
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("FOURWAYS_DIRECTORY", "/proc/none", "/proc/none cannot be made: "),
+        ("PGSSLMODE", "bogus", "The sslmode in PGSSLMODE is 'bogus': it must be disable, allow, prefer, require,"),
+    ],
+)
+async def test_uvicorn_says_in_a_sentence_why_the_application_cannot_start(
+    directory: Path, workers: str, variable: str, value: str, sentence: str
+) -> None:
+    """Without REDIS_URL and DATABASE_URL, it starts its own stores. The environment is there for Postgres, too."""
+    environment = {"FOURWAYS_DIRECTORY": str(directory / "data"), variable: value}
+    async with terminal(
+        directory / "screen", "uvicorn", "app.main:app", "--port", str(free_port()), "--workers", workers, **environment
+    ) as uvicorn:
+        code = await uvicorn.code()
+    assert sentence in uvicorn.screen
+    assert "Traceback" not in uvicorn.screen, uvicorn.screen
+    assert code == (3 if workers == "1" else 0)  # Uvicorn's supervisor always exits with 0.
+
+
 async def test_workers_end_when_their_supervisor_is_killed(workers: Service) -> None:
     async with _connections(workers, 30):
         tree = ProcessTree.of(workers.process.pid)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
+from uvicorn.config import STARTUP_FAILURE
 
+from app.counting_files import KINDS
 from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.fork_server import REPOSITORY, ForkServer
@@ -22,7 +25,7 @@ DEATH = re.compile(r"Worker (\d+) (.+): worker (\d+) replaces it\.")
 
 IMPATIENT = """
 import app.supervisor
-app.supervisor.SILENCE = 15
+app.supervisor.ENDING = 15
 if __name__ == "__main__":
     from app.__main__ import main
     main()
@@ -95,7 +98,7 @@ async def _is_closed(client: httpx.AsyncClient) -> bool:
 FAILS = """
 import os, pathlib, sys
 if "--multiprocessing-fork" in sys.orig_argv and pathlib.Path({switch!r}).exists():
-    os._exit(7)
+    os._exit({code})
 """
 
 
@@ -105,7 +108,7 @@ async def test_workers_that_keep_failing_at_the_start_are_replaced_after_growing
 ) -> None:
     switch = tmp_path / "fails"
     switch.touch()
-    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch)))
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch), code=7))
     async with two_workers(home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}") as fourways, home.client() as client:
         await fourways.shows("It is replaced in 2 s.")
         pauses = Counter(re.findall(r"ended with exit code 7, soon after its start\. It is (.+)\.", fourways.screen))
@@ -124,12 +127,58 @@ async def test_sigterm_while_a_replacement_waits_stops_the_service_at_once(
 ) -> None:
     switch = tmp_path / "fails"
     switch.touch()
-    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch)))
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch), code=7))
     async with two_workers(home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}") as fourways:
         await fourways.shows("It is replaced in 4 s.")
         fourways.send(signal.SIGTERM)
         assert await fourways.code() == 0
         assert "replaced in 8 s" not in fourways.screen
+
+
+@pytest.mark.usefixtures("new_pythons")
+async def test_a_service_none_of_whose_workers_can_start_stops(
+    home: Home, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    switch = tmp_path / "fails"
+    switch.touch()
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch), code=STARTUP_FAILURE))
+    async with two_workers(home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}") as fourways:
+        assert await fourways.code() == STARTUP_FAILURE
+        assert "could not start, and has said why: the service stops." in fourways.screen
+
+
+@pytest.mark.usefixtures("new_pythons")
+async def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_serve(
+    home: Home, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    """A worker is killed while a file that DATABASE_URL names is being replaced."""
+    switch = tmp_path / "fails"
+    (tmp_path / "sitecustomize.py").write_text(FAILS.format(switch=str(switch), code=STARTUP_FAILURE))
+    counted = tmp_path / "counted"
+    async with two_workers(
+        home, endpoints, PYTHONPATH=f"{tmp_path}:{REPOSITORY}", PROMETHEUS_MULTIPROC_DIR=str(counted)
+    ) as fourways:
+
+        async def both_have_started() -> bool:
+            return len(list(counted.glob("*.db"))) == 2 * len(KINDS)
+
+        await eventually(both_have_started)
+        dead, other = fourways.tree().workers()
+        switch.touch()
+        dead.kill()
+        await fourways.shows("could not start, and has said why, soon after its start. It is replaced in 1 s.")
+        async with home.client() as client:
+            await eventually(lambda: _is_closed(client))
+        switch.unlink()
+
+        async def two_run() -> bool:
+            return len(fourways.tree().workers()) == 2
+
+        await fourways.shows("could not start, and has said why: worker ")
+        await eventually(two_run)
+        assert other.is_running()
+        fourways.send(signal.SIGTERM)
+        assert await fourways.code() == 0
 
 
 async def test_sigterm_while_a_worker_hangs_closes_the_port_at_once(home: Home, endpoints: Endpoints) -> None:
@@ -175,3 +224,19 @@ async def test_sigttin_adds_a_worker_and_sigttou_removes_it(home: Home, endpoint
         await eventually(lambda: works(3))
         fourways.send(signal.SIGTTOU)
         await eventually(lambda: works(2))
+
+
+async def test_a_worker_that_hangs_when_sigttou_removes_it_holds_nothing_up(home: Home, endpoints: Endpoints) -> None:
+    async with two_workers(home, endpoints) as fourways, home.client() as client:
+        await eventually(lambda: _is_closed(client))
+        other, last = sorted(fourways.tree().workers(), key=lambda worker: worker.create_time())
+        last.suspend()
+        fourways.send(signal.SIGTTOU)
+        other.kill()
+        await fourways.shows(f"Worker {other.pid} was ended by SIGKILL: ")
+        last.resume()
+
+        async def one_runs() -> bool:
+            return len(fourways.tree().workers()) == 1 and not psutil.pid_exists(last.pid)
+
+        await eventually(one_runs)

@@ -1,6 +1,5 @@
 """The epochs in Postgres: SQL only."""
 
-import re
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -136,10 +135,3 @@ class Epochs:
         parameters = {"n": epoch.n, "claim": claim, "token": token, "run": run, "history": history}
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(BEGIN, parameters)).rowcount == 1
-
-
-def goes_on(later: str, history: str) -> bool:
-    """Whether the history `later` is of the same Postgres system as `history`, at a later timeline."""
-    system, timeline, *_oids = history.split("/")
-    told = re.fullmatch(r"(\d+)/(\d+)/.*", later)  # Read from Redis, where anyone may have changed it.
-    return told is not None and told[1] == system and int(told[2]) > int(timeline)

@@ -33,7 +33,8 @@ from app.caching import SETTLED, Cache, Owner, Record, Seen
 from app.caching.errors import Outside
 from app.caching.record import VOID
 from app.coherence.claim import Claim
-from app.coherence.epochs import Epoch, Epochs, Look, goes_on
+from app.coherence.epochs import Epoch, Epochs, Look
+from app.coherence.histories import goes_on, is_ours
 from app.database import Database
 from app.errors import StandbyMet
 
@@ -116,8 +117,8 @@ class Succession:
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
         self._database.refused = None
-        self._identity.ours = seen.owner is None or seen.owner.deployment == look.deployment
-        if not self._identity.ours:
+        self._identity.ours = is_ours(seen.owner, look)
+        if self._identity.ours is False:
             raise self._outside(
                 "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
             )
@@ -168,7 +169,7 @@ class Succession:
             self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
         self.epoch, self._position, self._patience = epoch, look.position, REFUTED
-        self._identity.epoch, self._identity.refused = epoch.token, None
+        self._identity.epoch, self._identity.refused, self._identity.ours = epoch.token, None, True
         self._database.epoch = epoch.token
         self._in_postgres.stands(None)
         self._in_redis.stands(None)

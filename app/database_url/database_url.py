@@ -101,7 +101,7 @@ class DatabaseUrl:
     def _filed_password(self, place: Place, database: str) -> str | None:
         file = self._value("passfile")
         return password_for(
-            Path(file) if file else Path.home() / ".pgpass", place.host or "localhost", place.port, database, self._user
+            Path(file) if file else Path.home() / ".pgpass", place.host, place.port, database, self._user
         )
 
     def _value(self, name: str) -> str | None:

@@ -23,7 +23,11 @@ SWITCHES = ("gssdelegation", "keepalives", "requiressl", "sslcompression", "ssls
 """They are 0 or 1."""
 NUMBERS = ("connect_timeout", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
 IMPOSSIBLE = {
-    "channel_binding": ({"require"}, "asyncpg cannot bind a password to its TLS connection; prefer is possible"),
+    "channel_binding": (
+        {"require"},
+        "asyncpg cannot bind a password to its TLS connection; leave it out, and write sslmode=verify-full and "
+        "sslrootcert=system, which keep others from the connection, too",
+    ),
     "gssencmode": ({"require"}, "asyncpg does not encrypt with GSSAPI; use TLS"),
     "gssdelegation": ({"1"}, "asyncpg does not delegate credentials"),
     "sslcertmode": (

@@ -17,6 +17,7 @@ class Rule:
 
 
 SUCCESSION, REGION, DATABASE = "app/coherence/succession.py", "app/caching/region.py", "app/database.py"
+HISTORIES = "app/coherence/histories.py"
 BEAT = "app/caching/scripts/beat.lua"
 
 RULES = {
@@ -111,10 +112,16 @@ RULES = {
         "test_histories.py::test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read",
     ),
     "what another deployment has put there is not believed": Rule(
-        SUCCESSION,
-        "seen.owner is None or seen.owner.deployment == look.deployment",
-        "True",
+        HISTORIES,
+        "if owner.deployment != look.deployment:",
+        "if False:",
         "test_succession.py::test_data_of_another_deployment_in_the_same_redis_is_neither_believed_nor_flushed",
+    ),
+    "what may be another database's is not flushed": Rule(
+        HISTORIES,
+        "return is_of(owner.history, look.history) or None",
+        "return True",
+        "test_copies.py",
     ),
     "the token counts only with its history": Rule(
         "app/row_tag.py",

@@ -12,6 +12,7 @@ import pytest
 
 from app.database_url import DatabaseUrl
 from app.database_url.parameters import CHOICES, IMPOSSIBLE, KNOWN, NEVER
+from app.database_url.places import OTHERWISE
 from tests.faults.certificates import PASSWORD, Certificates
 
 LIBPQ_17 = """
@@ -52,7 +53,10 @@ def test_every_parameter_of_libpq_is_known() -> None:
         ("postgresql://me@/db?host=::1", {"host": "::1"}),
         ("postgresql://me@/db?host=/run/postgresql&port=6000", {"host": "/run/postgresql", "port": 6000}),
         ("postgresql://me@%2Frun%2Fpostgresql/db", {"host": "/run/postgresql"}),
-        ("postgresql://me@/db", {"host": None, "port": 5432}),
+        (
+            "postgresql://u:p@/db?host=/cloudsql/project:region:instance",
+            {"host": "/cloudsql/project:region:instance", "port": 5432, "user": "u", "password": "p"},
+        ),
         ("postgresql:///?dbname=db&user=me&hostaddr=10.0.0.1", {"host": "10.0.0.1", "database": "db", "user": "me"}),
         ("postgresql://h/db?user=me&user=you", {"user": "you"}),
         ("postgresql://:@/", {"user": getpass.getuser(), "database": getpass.getuser()}),
@@ -76,6 +80,20 @@ def test_a_url_says_where_postgres_is_and_who_asks(url: str, expected: dict[str,
 )
 def test_several_hosts_are_tried_in_order(url: str, places: list[tuple[str, int]]) -> None:
     assert [(attempt["host"], attempt["port"]) for attempt in told(url)] == places
+
+
+@pytest.mark.parametrize("url", ["postgresql:///db", "postgresql://me@/db?port=6000"])
+def test_without_a_host_postgres_is_behind_a_unix_socket_and_never_behind_tcp(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """asyncpg alone would ask whatever listens at localhost."""
+    port = 6000 if "port" in url else 5432
+    monkeypatch.setattr("app.database_url.places.SOCKETS", (str(tmp_path / "none"), str(tmp_path)))
+    (attempt,) = told(url)
+    assert (attempt["host"], attempt["port"], attempt["dsn"]["sslmode"]) == (str(tmp_path), port, "disable")
+    monkeypatch.setattr("app.database_url.places.SOCKETS", ())
+    (attempt,) = told(url)
+    assert attempt["host"] == OTHERWISE
 
 
 def test_hosts_are_tried_in_a_random_order_if_the_load_is_balanced() -> None:
@@ -159,6 +177,7 @@ def test_limits_of_the_connection_are_read() -> None:
         ("postgresql://me:99999999/db", "DATABASE_URL has a port that is not a number from 1 to 65535."),
         ("postgresql://me:geheim/db", "DATABASE_URL has a port that is not a number from 1 to 65535."),
         ("postgresql://h/db?port=0", "The port in DATABASE_URL is '0': it must be a number from 1 to 65535."),
+        ("postgresql:///db?port=1,2,3", "The port in DATABASE_URL is '1,2,3': 3 ports are for 1 host."),
         ("postgresql://a,b/db?port=1,2,3", "The port in DATABASE_URL is '1,2,3': 3 ports are for 2 hosts."),
         (
             "postgresql://a,,b/db",

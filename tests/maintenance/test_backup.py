@@ -1,18 +1,22 @@
-"""A dump of Postgres is restored beside the database, and takes its place, while the service runs."""
+"""A dump of Postgres takes the place of the database while the service runs, and both stores are restored."""
 
 import asyncio
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
+from redis.asyncio import Redis
 
 from app.embedded import Endpoints
 from app.schema import migrate
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
-from tests.faults.dump import dumped
+from tests.faults.dump import dumped, restored_into
 from tests.faults.postgres_program import run_program
+from tests.faults.replicating_redis import ReplicatingRedis
 from tests.fresh_database import fresh_database
 from tests.maintenance.fleet import Fleet, Member
+from tests.outages.instance import is_carried, running
 from tests.outages.rows import PIECES, made
 
 PAGE = "/page-views/home"
@@ -70,6 +74,44 @@ async def test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_
             await eventually(is_counted)
             await restored.close()
         await sql.execute(f"DROP DATABASE {name}_replaced")
+
+
+@pytest.mark.parametrize("dumped_when", ["before the views of the other copy", "after them"])
+async def test_both_stores_are_restored_from_copies_of_different_moments(servers: Endpoints, dumped_when: str) -> None:
+    """The copy of Redis has pending views. The dump has none of them, or has them already: they count once."""
+    async with (
+        ReplicatingRedis.started() as redis,
+        ReplicatingRedis.started() as copy,
+        fresh_database(servers.database_url) as database_url,
+        fresh_database(servers.database_url) as restored_url,
+    ):
+        await asyncio.to_thread(migrate, database_url)
+        for each in (redis, copy):
+            async with Redis.from_url(each.url) as admin:
+                await admin.config_set("appendonly", "yes")  # Else the service is not ready.
+        dumps = []
+        async with running(Endpoints(redis.url, database_url)) as instance:
+            for step in range(2):
+                for _ in range(5):
+                    answer = await instance.connection.post(PAGE, {"count": 1})
+                    assert answer.status == 202, answer
+                if step == 1:
+                    await copy.follow(redis)
+                    await copy.lead()
+                    instance.postgres.heal()
+                await eventually(lambda: is_carried(instance))
+                dumps.append(await dumped(database_url))
+                instance.postgres.refuse()
+        await restored_into(restored_url, dumps[dumped_when == "after them"])
+        async with running(Endpoints(copy.url, restored_url)) as instance:
+            await eventually(lambda: is_carried(instance))
+
+            async def is_counted() -> bool:
+                return bool((await instance.connection.ask(PAGE)).json().get("views") == 10)
+
+            await eventually(is_counted)
+            changed = await instance.connection.post(PAGE, {"count": 1})
+            assert (changed.status, changed.json()["views"]) == (202, 11)
 
 
 async def viewed(member: Member, times: int) -> None:

@@ -14,6 +14,7 @@ from app.schema import migrate
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
+from tests.faults.dump import dumped, restored_into
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
@@ -144,3 +145,26 @@ async def test_nothing_is_lost_when_the_service_moves_to_a_promoted_standby_of_i
                 assert (await member.connection.ask(stock)).json()["quantity"] == PIECES - 1
                 assert (await member.connection.ask(PAGE)).json()["views"] == VIEWS
                 assert (await member.connection.ask(user, method="PATCH", body={"name": "Ada"})).status == 200
+
+
+async def test_nothing_is_lost_when_the_service_moves_to_a_postgres_that_was_restored_from_a_dump(
+    servers: Endpoints, database_url: str
+) -> None:
+    async with another_redis() as redis_url, fresh_database(servers.database_url) as new_url:
+        async with Fleet.of(1, Endpoints(redis_url, database_url)) as fleet:
+            (member,) = fleet.members
+            user, _, stock = (await made(member.connection, "row", 1)).one_of_each
+            for number in range(VIEWS):
+                assert (await member.connection.post(PAGE, {"count": 1})).status == 202, number
+            assert (await member.connection.post(f"{stock}/adjustments", {"delta": -1})).status == 200
+            await member.drained()
+        await restored_into(new_url, await dumped(database_url))
+        async with Fleet.of(1, Endpoints(redis_url, new_url)) as fleet:
+            (member,) = fleet.members
+            assert (await member.connection.ask(user)).json()["name"] == "row"
+            assert (await member.connection.ask(stock)).json()["quantity"] == PIECES - 1
+            assert (await member.connection.ask(PAGE)).json()["views"] == VIEWS
+            assert (await member.connection.post(PAGE, {"count": 1})).json()["views"] == VIEWS + 1
+            assert (await member.connection.ask(user, method="PATCH", body={"name": "Ada"})).status == 200
+            await member.drained()
+        assert await stored(new_url) == VIEWS + 1

@@ -14,6 +14,7 @@ The flusher tries half as many entries, then half of those, until an entry is al
 What can go wrong: Redis or the database is down. The flusher waits, and continues by itself.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from .target import Target, only
 logger = logging.getLogger(__name__)
 
 INTERVAL = timedelta(milliseconds=200)
+NEWS = timedelta(milliseconds=100)
+"""How long it waits before it asks again whose the entries are."""
 DRAIN = timedelta(seconds=3)
 """How long a stopping flusher continues to flush while there are entries."""
 MOST_ROWS = 10_000
@@ -109,6 +112,12 @@ class Flusher:
             self._held.clear()  # Their owner claims them.
             self._aside.clear()
             raise CacheUnavailable(f"Nothing is flushed from this Redis: {self._identity.refused}.")
+        if self._identity.ours is None and not self._held:
+            # An entry that is gathered is kept from its owner for a while.
+            if await self._gathering.waits():
+                self._life()  # It raises.
+            await asyncio.sleep(NEWS.total_seconds())
+            return 0
         if self._aside.full:
             await self._try_again()
         if not self._held:

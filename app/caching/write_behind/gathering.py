@@ -88,6 +88,14 @@ class Gathering:
                 # A read returns with the first entry that arrives. Under load each read would bring one or two.
                 await asyncio.sleep(min(PAUSE, self._interval).total_seconds())
 
+    async def waits(self) -> bool:
+        """Returns whether there are entries, without a claim to any."""
+        try:
+            return any([await self._redis.xlen(stream) for stream in self._streams.readable])
+        except ResponseError as error:
+            await self._mend(error)
+            return False
+
     async def read(self, block: float) -> list[Pending]:
         """Returns new entries as soon as there are any, none after `block` seconds."""
         shards = self._streams.readable

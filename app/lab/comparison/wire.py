@@ -44,7 +44,7 @@ async def wire(
     place, *others = DatabaseUrl.read(database_url).places
     if others:
         raise ValueError("A wire leads to one Postgres, and DATABASE_URL names several hosts.")
-    host, port = place.host or "localhost", place.port
+    host, port = place.host, place.port
     ends: set[_End] = set()
 
     async def connected(client: _End) -> None:

@@ -10,11 +10,13 @@
 --       │ no
 --   5  a total would be too large? ─ yes ──────────────────────────────► the place of its key
 --       │ no
---   6  write the pending record: XADD, and count it in backlog and bytes
---   7  write records and guard
---   8  add to the cached totals ───────────────────────────────────────► {entry, totals}
+--   6  tidy up, with each command that 8 and 9 need: whatever Redis refuses, it refuses here
+--   7  write the pending record: XADD, and count it in backlog and bytes
+--   8  write records and guard
+--   9  add to the cached totals ───────────────────────────────────────► {entry, totals}
 --
--- Nothing is written before 6, and nothing can fail after XADD.
+-- Before XADD, nothing is written that counts, and after it, nothing can fail: not even for a login that may run XADD,
+-- and not SET. The batch would be accepted, and answered as refused.
 --
 -- KEYS    stream, backlog, bytes, guard, generation, keyed, then the total of each key, then for the additions with an
 --         idempotency key: the record of each key and idempotency key, and the record of each call
@@ -124,29 +126,44 @@ if not accepted then
       if not json then deltas[#deltas + 1] = cjson.encode(key) .. ':' .. string.format('%.0f', sum) end
     end
   end
-  -- 6
+  -- 6: a Redis whose memory is full refuses SET, and would accept whatever follows another write.
+  if again then
+    -- A repetition after a loss: the batch may have been counted in the database before, and forgotten here. Then a
+    -- total that was built since includes it already. Only the ledger knows, so the total is built anew.
+    redis.call('SET', KEYS[5], ARGV[7])
+    redis.call('DEL', KEYS[4])
+  else
+    redis.call('SET', KEYS[4], '', 'XX') -- There is no guard, so this changes nothing.
+  end
+  for _, total in ipairs(rotten) do redis.call('DEL', total) end
+  if size > 0 then
+    if unreadable[KEYS[6]] then redis.call('DEL', KEYS[6]) end
+    for _, field in ipairs(old) do redis.call('HDEL', unpack(field)) end
+    redis.call('HSET', KEYS[6], hour, string.format('%.0f', now - size))
+    redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
+  end
+  -- 7
   accepted = '- 0'
   if amount > 0 then
     local count = string.format('%.0f', amount)
     json = json or '{' .. table.concat(deltas, ',') .. '}'
-    -- The first of all writes. No later write may fail: the batch would be accepted, but nobody would know. And after
-    -- any other write, a Redis whose memory is full would accept this one, too. The last field keeps its first name
-    -- because it is part of the format.
-    accepted = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', count) .. ' ' .. count
     -- If someone emptied the stream by hand, its counters are outdated.
     if length == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
+    -- The last field keeps its first name because it is part of the format.
+    accepted = redis.call('XADD', KEYS[1], '*', 'batch', ARGV[1], 'deltas', json, 'views', count) .. ' ' .. count
     local backlog, bytes = redis.pcall('INCRBY', KEYS[2], count), redis.pcall('INCRBY', KEYS[3], #json)
     if type(backlog) == 'table' or type(bytes) == 'table' then
       -- A counter was overwritten with something else: count anew.
       backlog, bytes = 0, 0
-      for _, waits in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+      local entries = redis.pcall('XRANGE', KEYS[1], '-', '+')
+      for _, waits in ipairs(entries.err and {} or entries) do
         backlog, bytes = backlog + (tonumber(waits[2][6]) or 0), bytes + #(waits[2][4] or '')
       end
       redis.call('SET', KEYS[2], string.format('%.0f', backlog))
       redis.call('SET', KEYS[3], bytes)
     end
   end
-  -- 7
+  -- 8
   for record, some in pairs(words) do
     if unreadable[record] then
       -- Leave what is there instead, for someone to investigate.
@@ -157,18 +174,9 @@ if not accepted then
       redis.call('SET', record, ARGV[1], 'PX', ARGV[3])
     end
   end
-  if size > 0 then
-    if unreadable[KEYS[6]] then redis.call('DEL', KEYS[6]) end
-    for _, field in ipairs(old) do redis.call('HDEL', unpack(field)) end
-    redis.call('HSET', KEYS[6], hour, string.format('%.0f', now))
-    redis.call('PEXPIRE', KEYS[6], 2 * ARGV[3])
-  end
+  if size > 0 then redis.call('HSET', KEYS[6], hour, string.format('%.0f', now)) end
   redis.call('SET', KEYS[4], accepted, 'PX', ARGV[2])
-  -- 8
-  for _, total in ipairs(rotten) do redis.call('DEL', total) end
-  -- A repetition after a loss: the batch may have been counted in the database before, and forgotten here. Then a total
-  -- that was built since includes it already. Only the ledger knows, so the total is built anew.
-  if again then redis.call('SET', KEYS[5], ARGV[7]) end
+  -- 9
   for place, key in ipairs(keys) do
     local total, sum = KEYS[6 + place], sums[key]
     if sum and again then
