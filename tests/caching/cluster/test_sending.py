@@ -72,9 +72,10 @@ async def test_all_calls_to_a_node_leave_in_one_write(redis_cluster: RedisCluste
 async def test_a_half_moved_slot_answers_64_gets_right(
     redis_cluster: RedisCluster, cluster: Cluster, idle: int, together: bool
 ) -> None:
-    """Some keys are at the new owner, some at the old one, and some nowhere.
+    """Some keys are at the new owner, some at the old one, and some nowhere. Others ask the new owner all the time.
 
-    ASKING on connection 1 of 8      its command on connection 2: MOVED to the old owner, which answers ASK, and so on
+    ASKING on connection 1      another GET on connection 1
+                                its command on connection 2: MOVED to the old owner, which answers ASK, and so on
     """
     names = [named(MIDDLE, number) for number in range(64)]
     await fill(cluster, names[:48])
@@ -85,10 +86,19 @@ async def test_a_half_moved_slot_answers_64_gets_right(
         await asyncio.gather(*(node.cache.redis.ping() for _ in range(idle)))
     expected = [name.encode() for name in names[:48]] + [None] * 16
     calls = [Call.get(name) for name in names]
-    if together:
-        assert await ask(cluster, calls) == expected
-    else:
-        assert await asyncio.gather(*(ask(cluster, [call]) for call in calls)) == [[each] for each in expected]
+    ended = asyncio.Event()
+
+    async def ask_for_others() -> None:
+        while not ended.is_set():
+            assert await ask(cluster, [Call.get(named(8_000))]) == [None]
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(idle):
+            group.create_task(ask_for_others())
+        parts = [calls] if together else [[call] for call in calls]
+        found = await asyncio.gather(*(ask(cluster, part) for part in parts))
+        assert [reply for part in found for reply in part] == expected
+        ended.set()
     assert cluster.topology.map.owner(MIDDLE) == ("127.0.0.1", redis_cluster.nodes[0].port), "ASK moves no slot."
     await moving.finish()
     assert await ask(cluster, calls) == expected
