@@ -4,7 +4,7 @@ from redis.exceptions import ResponseError
 
 from tests.caching.cluster.keys import named
 from tests.eventually import eventually
-from tests.faults.redis_cluster import RedisCluster
+from tests.faults.redis_cluster import HASTY, RedisCluster
 from tests.faults.redis_node import RedisNode
 
 
@@ -32,7 +32,7 @@ async def test_a_cluster_is_restored() -> None:
 
 async def test_a_replica_takes_over_from_a_primary_that_is_cut_off() -> None:
     """Clients still reach the old primary, which then knows that it is alone, and follows when it is back."""
-    async with RedisCluster.started(3, replicas=1, partitions=True) as servers:
+    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY, partitions=True) as servers:
         primary = servers.nodes[0]
         (replica,) = servers.replicas_of(primary)
         servers.cut_off(primary)

@@ -2,7 +2,7 @@
 
 Each node has its batches: one that is silent delays only the calls for its own slots.
 
-What can go wrong: the slot map changes between the question and the call. Then the call is redirected.
+What can go wrong: a slot moves between the question and the call. Then the call is redirected.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,31 +11,29 @@ from typing import Generic, TypeVar
 from ..batching import Batching, Start
 from ..errors import Unreadable
 from .address import Address
-from .slot_map import slot_of
+from .call import Call
 from .topology import Topology
 
-K = TypeVar("K")
 R = TypeVar("R")
 
 
-class NodeBatching(Generic[K, R]):
-    """`batching.py` for a cluster: `call` receives the distinct keys of a tick that belong to one node. `name` returns
-    the name in Redis of a key."""
+class NodeBatching(Generic[R]):
+    """`batching.py` for a cluster. `send` receives the calls of a tick that belong to one node. Equal calls are sent
+    once: it is for reads, and for scripts that know by their arguments what they have done."""
 
     def __init__(
         self,
         topology: Topology,
-        name: Callable[[K], str],
-        call: Callable[[Sequence[K]], Awaitable[Sequence[R | Unreadable]]],
+        send: Callable[[Sequence[Call]], Awaitable[Sequence[R | Unreadable]]],
         start: Start,
     ) -> None:
-        self._topology, self._name, self._call, self._start = topology, name, call, start
-        self._batches: dict[Address | None, Batching[K, R]] = {}
+        self._topology, self._send, self._start = topology, send, start
+        self._batches: dict[Address | None, Batching[Call, R]] = {}
 
-    def ask(self, key: K) -> Awaitable[R]:
-        """Returns a future of the result for `key`."""
-        owner = self._topology.map.owner(slot_of(self._name(key)))
+    def ask(self, call: Call) -> Awaitable[R]:
+        """Returns a future of the result."""
+        owner = self._topology.map.owner(call.slot)
         batch = self._batches.get(owner)
         if batch is None:
-            batch = self._batches[owner] = Batching(self._call, self._start)
-        return batch.ask(key)
+            batch = self._batches[owner] = Batching(self._send, self._start)
+        return batch.ask(call)

@@ -132,7 +132,7 @@ class Sending:
 
     async def _ask(self, node: Node, sent: Sent, route: Route, places: list[int]) -> Sequence[Any]:
         trust, commands = node.cache.trust, [sent.calls[place].packed for place in places]
-        if sent.believed and not trust.held:
+        if sent.believed and not (trust.held or trust.lost):
             await trust.believed()
         if route.asking:
             # In one write, and so on one connection:

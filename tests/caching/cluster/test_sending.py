@@ -2,20 +2,21 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from app.caching import CacheUnavailable
-from app.caching.cluster import Answer, Call, Cluster
+from app.caching import CacheUnavailable, Trust
+from app.caching.cluster import Address, Answer, Call, Cluster
 from app.caching.scripts import Script
 from tests.caching.cluster.conftest import opening, opening_through_wires
 from tests.caching.cluster.keys import named, spread
 from tests.eventually import eventually
-from tests.faults.redis_cluster import RedisCluster
+from tests.faults.redis_cluster import HASTY, RedisCluster
 from tests.faults.redis_node import RedisNode
 
 COUNT = Script(Redis(), b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -24,15 +25,23 @@ MIDDLE = 1_000
 """A slot of the first primary."""
 
 
-async def ask(cluster: Cluster, calls: Iterable[Call], *, persistent: bool = False) -> list[Any]:
+async def ask(cluster: Cluster, calls: Iterable[Call], *, believed: bool = True, persistent: bool = False) -> list[Any]:
     """Returns the answers, with errors in their place."""
-    answers = await cluster.sending("things").send(calls, persistent=persistent)
+    answers = await cluster.sending("things").send(calls, believed=believed, persistent=persistent)
     return [answer.reply if isinstance(answer, Answer) else answer for answer in answers]
 
 
 async def fill(cluster: Cluster, names: Sequence[str]) -> None:
     """Sets each of these names to itself."""
     assert await ask(cluster, [Call.of(name, "SET", name, name) for name in names]) == [b"OK"] * len(names)
+
+
+@contextmanager
+def unrenewed(trust: Trust) -> Iterator[None]:
+    """Nothing renews the trust while the block lasts: trust that is lost stays lost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trust, "grant", lambda losses, began: None)
+        yield
 
 
 async def errors(node: RedisNode, word: str) -> int:
@@ -206,6 +215,37 @@ async def test_a_script_over_two_slots_fails_alone(cluster: Cluster) -> None:
     assert answered == 1
 
 
+async def test_each_node_is_believed_by_itself(redis_cluster: RedisCluster, cluster: Cluster) -> None:
+    """The trust in one of three is lost. Its calls fail, and so do those that are redirected to it."""
+    second = redis_cluster.nodes[1]
+    moving = await redis_cluster.moving(MIDDLE, second)
+    lost = await cluster.nodes.at(Address("127.0.0.1", second.port))
+    calls = [Call.get(named(slot)) for slot in (0, MIDDLE, 8_000, 16_000)]
+    assert await ask(cluster, calls) == [None] * 4
+    with unrenewed(lost.cache.trust):
+        lost.cache.trust.lose("an invalidation failed")
+        here, redirected, there, elsewhere = await ask(cluster, calls)
+        assert [here, elsewhere] == [None, None]
+        assert str(redirected) == str(there) == "Redis is not asked for things: an invalidation failed."
+        # A relay must reach it all the same.
+        assert await ask(cluster, calls, believed=False) == [None] * 4
+    await moving.finish()
+
+
+async def test_an_answer_counts_only_if_its_node_is_still_believed(redis_cluster: RedisCluster) -> None:
+    """The trust in a node is lost between its question and its answer. The other nodes' answers count."""
+    async with opening_through_wires(redis_cluster) as (cluster, wires):
+        node = await cluster.nodes.at(Address("127.0.0.1", redis_cluster.nodes[1].port))
+        with unrenewed(node.cache.trust):
+            async with wires[redis_cluster.nodes[1]].holding_replies("^GET ") as held:
+                asking = asyncio.create_task(ask(cluster, [Call.get(named(slot)) for slot in (0, 8_000, 16_000)]))
+                await held.arrived.wait()
+                node.cache.trust.lose("it has restarted or was replaced")
+            here, there, elsewhere = await asking
+        assert [here, elsewhere] == [None, None]
+        assert str(there) == "Redis is not believed for things: it has restarted or was replaced."
+
+
 async def test_a_call_whose_answer_was_lost_is_not_sent_again(redis_cluster: RedisCluster) -> None:
     """The node has executed it, and its connection is lost before the answer arrives. The calls to others succeed."""
     async with opening_through_wires(redis_cluster) as (cluster, wires):
@@ -223,7 +263,8 @@ async def test_a_promoted_replica_answers_instead_of_its_primary() -> None:
     """The old primary lives on as a replica, and answers MOVED on old connections. New ones detect that it is not what
     it was: then the call is not sent, and fails. Another primary is killed.
     """
-    async with RedisCluster.started(3, replicas=1) as redis_cluster, opening(redis_cluster) as cluster:
+    started = RedisCluster.started(3, replicas=1, node_timeout=HASTY)
+    async with started as redis_cluster, opening(redis_cluster) as cluster:
         names = spread(range(0, 16_384, 500))
         assert await ask(cluster, [Call.run(COUNT, [name], [1]) for name in names]) == [1] * len(names)
         first, second, _third = redis_cluster.nodes[:3]
