@@ -20,6 +20,8 @@ from typing import Generic, cast
 from .background import Background
 from .batching import Batching
 from .cache import Cache
+from .cluster import Cluster, NodeBatching
+from .cluster.cluster_values import ClusterValues
 from .errors import CacheUnavailable
 from .lease import Fill, K, Lease, Loaded, whole
 from .lifetimes import DEFAULT, Lifetimes
@@ -28,6 +30,7 @@ from .reading import Outcome, Reading, V
 from .values import Values
 
 NO_TIME = timedelta(0)
+Lookups = Batching[K, Reading[V] | Lease[V]] | NodeBatching[K, Reading[V] | Lease[V]]
 
 
 class Region(Background, Generic[K, V]):
@@ -36,7 +39,7 @@ class Region(Background, Generic[K, V]):
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Cache | Cluster,
         name: str,
         type_: type[V],
         *,
@@ -47,17 +50,22 @@ class Region(Background, Generic[K, V]):
         """`settled` belongs to a relay. It returns once all committed changes of a key are invalidated in Redis, or
         Redis is no longer believed. Raises TypeError for a type without a version."""
         super().__init__()
-        if settled is None and cache.renewal is None:
+        if settled is None and not cache.renews:
             raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
         self._name, self._type, self._settled = name, type_, settled
         self._observe, self.bulkhead = observe or cache.observe, cache.bulkhead
         prefix = cache.claim(name, "values")
-        self._values = values = Values[K, V](cache, prefix, name, type_, lifetimes, self.report, self)
+        values: Values[K, V] | ClusterValues[K, V]
+        if isinstance(cache, Cluster):
+            values = ClusterValues(cache, prefix, name, type_, lifetimes, self.report, self)
+        else:
+            values = Values(cache, prefix, name, type_, lifetimes, self.report, self)
+        self._values = values
         self._trust, self._identity = values.trust, values.identity
         self._gets = values.batching(values.get_all, _itself, self._count_hits)
         # One future for each list: one for each of its keys would cost more than finding them.
         self._lists = Batching(values.get_lists, self.start)
-        self._lookups: Batching[K, Reading[V] | Lease[V]] = values.batching(values.look_up, _itself)
+        self._lookups: Lookups[K, V] = values.batching(values.look_up, _itself)
         self._fills = values.batching(values.fill_all, lambda fill: fill.key)
         self._invalidations = values.batching(values.invalidate_all, lambda change: change[0])
 

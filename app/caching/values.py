@@ -7,19 +7,18 @@ What can go wrong: `CacheUnavailable` if Redis does not answer or may not be bel
 have granted are given back.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from .asking import Asking
 from .background import Background
 from .batching import LARGEST, Batching
 from .cache import Cache
 from .errors import CacheError, CacheUnavailable, NotInvalidated
-from .lease import LEASE, Fill, K, Lease, Loaded
+from .lease import LEASE, Fill, K, Loaded
 from .lifetimes import Lifetimes, ms
 from .lookup import Lookup
 from .observing import Event
@@ -63,14 +62,12 @@ class Values(Generic[K, V]):
         self.look_up = self._lookup.look_up
 
     def name(self, key: K) -> str:
-        """Returns the name of a value. The braces are a hash tag: in a cluster, its lease and its floor share its slot,
-        so one script can use them."""
+        """Returns the name of a value."""
         return f"{self._prefix}:{{{key}}}"
 
     def names(self, key: K) -> tuple[str, str, str]:
         """Returns the names of a value, of its lease and of its floor."""
-        name = self.name(key)
-        return name, name + ":lease", name + ":floor"
+        return names_of(self._prefix, key)
 
     def batching(
         self,
@@ -135,13 +132,8 @@ class Values(Generic[K, V]):
         keys = [name for fill in fills for name in self.names(fill.key)]
         args: list[bytes | str | int] = [self._stamp.word, self._stamp.life_word]
         for fill in fills:
-            args += self.entry(fill)
+            args += entry(fill, self._lifetimes)
         return [Fill(answer.decode()) for answer in await self._ask(lambda: self._fill(keys=keys, args=args))]
-
-    def entry(self, fill: Loaded[K]) -> list[bytes | str | int]:
-        """Returns what fill.lua has to know of a loaded row."""
-        fresh, keep = self._lifetimes.of_entry(row=fill.version > 0)
-        return [fill.token, fill.version, ms(fill.cost), ms(fresh), ms(keep), checked(fill.payload)]
 
     async def invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[None]:
         """Removes each value that is not of its committed version. It may be sent to a Redis that is not believed: a
@@ -159,3 +151,16 @@ class Values(Generic[K, V]):
         """Records a failed invalidation, which is retried where no relay is. Returns the exception to raise."""
         assert self._renewal is not None  # As the region checks when it is made.
         return self._renewal.owe(self._name, key, version, invalidate)
+
+
+def names_of(prefix: str, key: object) -> tuple[str, str, str]:
+    """Returns the names of a value, of its lease and of its floor. The braces are a hash tag: in a cluster, the three
+    share a slot, so one script can use them."""
+    name = f"{prefix}:{{{key}}}"
+    return name, name + ":lease", name + ":floor"
+
+
+def entry(fill: Loaded[K], lifetimes: Lifetimes) -> list[bytes | str | int]:
+    """Returns what fill.lua has to know of a loaded row."""
+    fresh, keep = lifetimes.of_entry(row=fill.version > 0)
+    return [fill.token, fill.version, ms(fill.cost), ms(fresh), ms(keep), checked(fill.payload)]

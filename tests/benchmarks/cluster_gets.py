@@ -49,7 +49,7 @@ class ManyRedises(Background):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__()
         self._sending = cluster.sending("values")
-        self._batching = NodeBatching(cluster.topology, self._send, self.start)
+        self._batching = NodeBatching(cluster.topology, lambda call: call.slot, self._send, self.start)
 
     def get(self, name: str) -> Awaitable[bytes]:
         """Reads one value."""

@@ -10,11 +10,11 @@ from typing import NamedTuple, cast
 
 import hiredis
 
-from ..scripts import Script
+from ..scripts import Script, Source
 from .slot_map import slot_of
 
 Word = str | bytes | int | float
-Source = str | bytes | memoryview
+Text = str | bytes | memoryview
 
 
 class Call(NamedTuple):
@@ -22,8 +22,8 @@ class Call(NamedTuple):
 
     slot: int
     packed: bytes
-    words: tuple[Word | Source, ...]
-    source: Source | None = None
+    words: tuple[Word | Text, ...]
+    source: Text | None = None
 
     @classmethod
     def of(cls, name: str, *words: Word) -> "Call":
@@ -36,7 +36,7 @@ class Call(NamedTuple):
         return cls.of(name, "GET", name)
 
     @classmethod
-    def run(cls, script: Script, keys: Sequence[str], args: Sequence[Word] = ()) -> "Call":
+    def run(cls, script: Script | Source, keys: Sequence[str], args: Sequence[Word] = ()) -> "Call":
         """Runs a script. Its keys must share a slot."""
         words = ("EVALSHA", script.sha, len(keys), *keys, *args)
         return cls(slot_of(keys[0]), packed(words), words, script.script)
@@ -48,6 +48,6 @@ class Call(NamedTuple):
         return Call(self.slot, packed(words), words)
 
 
-def packed(words: tuple[Word | Source, ...]) -> bytes:
+def packed(words: tuple[Word | Text, ...]) -> bytes:
     """Returns a command in Redis' protocol."""
     return cast("bytes", hiredis.pack_command(words))  # type: ignore[arg-type]  # Its stub knows one argument.

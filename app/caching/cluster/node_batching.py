@@ -9,31 +9,35 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from ..batching import Batching, Start
-from ..errors import Unreadable
+from ..errors import CacheError
 from .address import Address
-from .call import Call
 from .topology import Topology
 
+K = TypeVar("K")
 R = TypeVar("R")
 
 
-class NodeBatching(Generic[R]):
-    """`batching.py` for a cluster. `send` receives the calls of a tick that belong to one node. Equal calls are sent
-    once: it is for reads, and for scripts that know by their arguments what they have done."""
+class NodeBatching(Generic[K, R]):
+    """`batching.py` for a cluster. `send` receives the questions of a tick that belong to one node, each once. `slot`
+    returns the slot of a question."""
 
     def __init__(
         self,
         topology: Topology,
-        send: Callable[[Sequence[Call]], Awaitable[Sequence[R | Unreadable]]],
+        slot: Callable[[K], int],
+        send: Callable[[Sequence[K]], Awaitable[Sequence[R | CacheError]]],
         start: Start,
+        told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> None:
-        self._topology, self._send, self._start = topology, send, start
-        self._batches: dict[Address | None, Batching[Call, R]] = {}
+        self._topology, self._slot, self._send, self._start, self._told = topology, slot, send, start, told
+        self._batches: dict[Address | None, Batching[K, R]] = {}
 
-    def ask(self, call: Call) -> Awaitable[R]:
+    def ask(self, question: K) -> Awaitable[R]:
         """Returns a future of the result."""
-        owner = self._topology.map.owner(call.slot)
+        owner = self._topology.map.owner(self._slot(question))
         batch = self._batches.get(owner)
         if batch is None:
-            batch = self._batches[owner] = Batching(self._send, self._start)
-        return batch.ask(call)
+            batch = self._batches[owner] = Batching(self._send, self._start, self._told)
+        return batch.ask(question)
+
+    ask_here = ask

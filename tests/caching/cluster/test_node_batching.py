@@ -21,7 +21,7 @@ class Reader(Background):
         super().__init__()
         self.read: list[Sequence[Call]] = []
         self._sending = cluster.sending("things")
-        self._batching = NodeBatching(cluster.topology, self._send, self.start)
+        self._batching = NodeBatching(cluster.topology, lambda call: call.slot, self._send, self.start)
 
     def get(self, name: str) -> Awaitable[bytes | None]:
         """Reads one value."""
