@@ -31,12 +31,13 @@ from ..stamp import Stamp
 from ..trust import Trust
 from ..values import FLOOR, entry, names_of
 from .answer import Answer
-from .call import Call, Word
+from .call import Call
 from .cluster import Cluster
 from .each_node import EachNode
 from .half_moved import invalidate_by_key, is_half_moved, revoke_by_key
 from .node import Node
 from .node_batching import NodeBatching
+from .sending import REDIRECTIONS
 from .slot_map import slot_of
 
 A = TypeVar("A")
@@ -64,7 +65,7 @@ class ClusterValues(Generic[K, V]):
         self._sending = cluster.sending(name, lambda: report(Event.UNAVAILABLE))
         self._name, self._prefix, self._type, self._lifetimes = name, prefix, type_, lifetimes
         self._report, self._background = report, background
-        Stamp(type_, self.identity)  # Raises TypeError for a type without a version, before anything is asked.
+        self._nowhere = Stamp(type_, self.identity)
         self._stamps: WeakKeyDictionary[Node, Stamp[V]] = WeakKeyDictionary()
 
     def names(self, key: K) -> tuple[str, str, str]:
@@ -96,20 +97,20 @@ class ClusterValues(Generic[K, V]):
         """Returns the fresh values under each list of keys. What a node does not answer counts as missing. Raises
         CacheUnavailable if none answers."""
         keys = list(dict.fromkeys(key for some in lists for key in some))
-        found: dict[K, Reading[V] | None] = {}
-        failed: list[CacheError] = []
-        for key, reading in zip(keys, await self.get_all(keys), strict=True):
-            if isinstance(reading, CacheError):
-                failed.append(reading)
-            found[key] = None if isinstance(reading, CacheError) else reading
+        answers = await self.get_all(keys)
+        failed = [answer for answer in answers if isinstance(answer, CacheError)]
         if failed and len(failed) == len(keys):
             raise failed[0]
+        found = {key: None if isinstance(one, CacheError) else one for key, one in zip(keys, answers, strict=True)}
         return [[found[key] for key in some] for some in lists]
 
     async def look_up(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V] | CacheError]:
         """Returns the value of each key, or the lease of its load."""
         token = secrets.token_hex(8)
-        calls = [Call.run(LOOKUP, self.names(key)[:2], [token, self._word(key), ms(LEASE)]) for key in keys]
+        calls = [
+            Call.run(LOOKUP, self.names(key)[:2], [token, self._stamp(self._owner(key)).word, ms(LEASE)])
+            for key in keys
+        ]
         found: list[Reading[V] | Lease[V] | CacheError | None] = []
         for key, answer in zip(keys, await self._sending.send(calls), strict=True):
             if isinstance(answer, CacheUnavailable):
@@ -160,25 +161,24 @@ class ClusterValues(Generic[K, V]):
 
     async def fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill | CacheError]:
         """Caches loaded rows, each under its lease."""
-        calls, owners = [], []
-        for fill in fills:
-            owner = self._owner(fill.key)
-            words = (b"", "") if owner is None else (self._stamp(owner).word, self._stamp(owner).life_word)
-            calls.append(Call.run(FILL, self.names(fill.key), [*words, *entry(fill, self._lifetimes)]))
-            owners.append(owner)
-        return [
-            # Stamped for another node than the one that has it, nobody believes it.
-            answer if isinstance(answer, CacheUnavailable) else _filled(answer, owner)
-            for answer, owner in zip(await self._sending.send(calls), owners, strict=True)
-        ]
+        calls, owners = [], [self._owner(fill.key) for fill in fills]
+        for fill, owner in zip(fills, owners, strict=True):
+            args = [self._stamp(owner).word, self._stamp(owner).life_word, *entry(fill, self._lifetimes)]
+            calls.append(Call.run(FILL, self.names(fill.key), args))
+        filled: list[Fill | CacheError] = []
+        for answer, owner in zip(await self._sending.send(calls), owners, strict=True):
+            if isinstance(answer, CacheUnavailable):
+                filled.append(answer)
+            else:  # Stamped for another node than the one that has it, nobody believes it.
+                filled.append(Fill(answer.reply[0].decode()) if answer.node is owner else Fill.LOST)
+        return filled
 
     async def invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[CacheError | None]:
         """Removes each value that is not of its committed version, also at a node that is not believed."""
         calls = []
         for key, version in changes:
-            owner = self._owner(key)
-            life = "" if owner is None else self._stamp(owner).life_word
-            calls.append(Call.run(INVALIDATE, self.names(key), [ms(FLOOR), life, version]))
+            args = [ms(FLOOR), self._stamp(self._owner(key)).life_word, version]
+            calls.append(Call.run(INVALIDATE, self.names(key), args))
         ask = partial(self._one, believed=False)
         done: list[CacheError | None] = []
         for (key, _version), answer in zip(changes, await self._sending.send(calls, believed=False), strict=True):
@@ -188,16 +188,22 @@ class ClusterValues(Generic[K, V]):
 
     async def tell(self, key: K, call: Callable[[], Awaitable[None]]) -> None:
         """Makes a call about `key`, which counts only if the same node is believed before and after it, as `asking.py`
-        shows for one Redis."""
-        node = await self._known_owner(key)
-        trust, identity = node.cache.trust, node.cache.identity
-        losses, life = trust.losses, identity.life
-        if not trust.lost:
+        shows for one Redis. It is made again if the slot has another node meanwhile."""
+        for _attempt in range(REDIRECTIONS):
+            node = self._owner(key)
+            if node is None:
+                break
+            trust, identity = node.cache.trust, node.cache.identity
+            losses, life = trust.losses, identity.life
+            if not trust.lost:
+                await trust.believed()
+            await call()
             await trust.believed()
-        await call()
-        await trust.believed()
-        if losses != trust.losses or life != identity.life or self._owner(key) is not node:
-            raise CacheUnavailable(f"The node that has {self._name} {key} is not believed: {trust.why}.")
+            if losses != trust.losses or life != identity.life:
+                raise CacheUnavailable(f"The node that has {self._name} {key} is not believed: {trust.why}.")
+            if self._owner(key) is node:
+                return
+        raise CacheUnavailable(f"It is not known which node of the cluster has {self._name} {key}.")
 
     def owe(self, key: K, version: int, invalidate: Callable[[], Awaitable[None]]) -> NotInvalidated:
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
@@ -230,7 +236,10 @@ class ClusterValues(Generic[K, V]):
             return None
         return CacheUnavailable(f"An invalidation of {self._name} {key} failed, and is retried.")
 
-    def _stamp(self, node: Node) -> Stamp[V]:
+    def _stamp(self, node: Node | None) -> Stamp[V]:
+        """Returns the stamp of a node. Nobody believes what is stamped while the node is not known."""
+        if node is None:
+            return self._nowhere
         stamp = self._stamps.get(node)
         if stamp is None:
             stamp = self._stamps[node] = Stamp(self._type, node.cache.identity)
@@ -243,17 +252,3 @@ class ClusterValues(Generic[K, V]):
         """Returns the node that is known to own a key, None if it is not known or not open."""
         address = self._topology.map.owner(self._slot(key))
         return None if address is None else self._cluster.nodes.get(address)
-
-    def _word(self, key: K) -> Word:
-        node = self._owner(key)
-        return b"" if node is None else self._stamp(node).word
-
-    async def _known_owner(self, key: K) -> Node:
-        address = self._topology.map.owner(self._slot(key))
-        if address is None:
-            raise CacheUnavailable(f"No node of the cluster is known to have {self._name} {key}.")
-        return await self._cluster.nodes.at(address)
-
-
-def _filled(answer: Answer, owner: Node | None) -> Fill:
-    return Fill(answer.reply[0].decode()) if answer.node is owner else Fill.LOST

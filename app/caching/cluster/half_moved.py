@@ -1,4 +1,4 @@
-"""A slot that is half moved: each of its keys is at one of two nodes, so a script with several keys is refused (TRYAGAIN).
+"""A slot that is half moved: each key is at one of two nodes, so a script with several keys is refused (TRYAGAIN).
 
 Commands with one key always work: the old node answers for what it has, and redirects the rest (ASK). So a script's
 changes can be made key by key, if their order keeps a load from filling the old value in between:
