@@ -3,12 +3,10 @@
     read     one GET for each key of a tick, in one write per node; a node's answer is judged by what is known of it
     write    one script call for each key, in one write per node
 
-While a slot is half moved, a script whose keys are on both sides is refused (TRYAGAIN). Then a read queries the
-database, a fill is refused, and an invalidation or a revocation goes key by key, in an order in which nobody can fill
-the old value in between.
+While a slot is half moved, a script with keys on both sides is refused. Then a read queries the database, a fill is
+refused, and an invalidation or a revocation goes key by key (`half_moved.py`).
 
-What can go wrong: `CacheUnavailable` for the keys of a node that does not answer or may not be believed, and for no
-others.
+What can go wrong: `CacheUnavailable`, for the keys of a node that does not answer or may not be believed.
 """
 
 import secrets
@@ -163,7 +161,8 @@ class ClusterValues(Generic[K, V]):
         """Caches loaded rows, each under its lease."""
         calls, owners = [], [self._owner(fill.key) for fill in fills]
         for fill, owner in zip(fills, owners, strict=True):
-            args = [self._stamp(owner).word, self._stamp(owner).life_word, *entry(fill, self._lifetimes)]
+            stamp = self._stamp(owner)
+            args = [stamp.word, stamp.life_word, *entry(fill, self._lifetimes)]
             calls.append(Call.run(FILL, self.names(fill.key), args))
         filled: list[Fill | CacheError] = []
         for answer, owner in zip(await self._sending.send(calls), owners, strict=True):
@@ -177,8 +176,8 @@ class ClusterValues(Generic[K, V]):
         """Removes each value that is not of its committed version, also at a node that is not believed."""
         calls = []
         for key, version in changes:
-            args = [ms(FLOOR), self._stamp(self._owner(key)).life_word, version]
-            calls.append(Call.run(INVALIDATE, self.names(key), args))
+            life = self._stamp(self._owner(key)).life_word
+            calls.append(Call.run(INVALIDATE, self.names(key), [ms(FLOOR), life, version]))
         ask = partial(self._one, believed=False)
         done: list[CacheError | None] = []
         for (key, _version), answer in zip(changes, await self._sending.send(calls, believed=False), strict=True):
@@ -230,8 +229,7 @@ class ClusterValues(Generic[K, V]):
         return answer.reply
 
     def _owed(self, key: K) -> CacheUnavailable | None:
-        """Returns why a key is not read here: this process owes it an invalidation, and reads its own writes wherever
-        the slot may move."""
+        """Returns why a key is not read here: this process owes it an invalidation, and reads its own writes."""
         if not self._cluster.owed.includes(self._name, key):
             return None
         return CacheUnavailable(f"An invalidation of {self._name} {key} failed, and is retried.")
