@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from .errors import AnotherRun, CacheUnavailable
+from .errors import AnotherRun, CacheUnavailable, NoPrimary
 
 LONGEST = 200
 SAYS = "says "
@@ -88,6 +88,8 @@ def _fate(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, AnotherRun):
         return "has restarted or was replaced"
+    if isinstance(error, NoPrimary):
+        return text
     if text == "No connection available.":
         return "is busy on all connections of this process"
     if isinstance(error, socket.gaierror):

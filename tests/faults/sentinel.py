@@ -1,0 +1,207 @@
+"""A primary and a replica of Redis, and three Sentinels that watch them: real processes on free ports.
+
+Each side logs in with a user of its own: the Sentinels, the replica, and a client whose way to the Sentinels may be
+cut. To switch a user off, and to end its connections, is a partition: the server lives on, and answers all others.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.embedded.binaries import redis_program
+from tests.eventually import PATIENCE, eventually
+from tests.open_directory import open_directory
+from tests.service import free_port
+
+NAME = "primary"
+"""The name under which the Sentinels monitor it."""
+DOWN_AFTER = 1000
+"""Milliseconds after which a Sentinel takes a silent server for down: a busy machine answers sooner."""
+PASSWORD = "secret"
+
+
+class Server:
+    """One process: a Redis, or a Sentinel."""
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, directory: Path, port: int, lines: Sequence[str], *options: str) -> AsyncIterator[Self]:
+        """Runs it until the block ends, unless it was killed before."""
+        configuration = _configured(directory, [f"port {port}", "bind 127.0.0.1", f"dir {directory}", *lines])
+        process = await asyncio.create_subprocess_exec(
+            redis_program("server"), configuration, *options, cwd=directory, stdout=asyncio.subprocess.DEVNULL
+        )
+        async with Redis(port=port, socket_timeout=PATIENCE, protocol=2) as client:
+            server = cls(port, process, client)
+            try:
+                await eventually(server._answers)
+                yield server
+            finally:
+                await server.kill()
+
+    def __init__(self, port: int, process: asyncio.subprocess.Process, client: Redis) -> None:
+        self.port, self._process, self._client = port, process, client
+
+    async def ask(self, *words: str) -> Any:
+        """Returns what it answers to a command."""
+        return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def cut_off(self, user: str) -> None:
+        """Lets this user in no more."""
+        await self.ask("ACL", "SETUSER", user, "off")
+        await self.ask("CLIENT", "KILL", "USER", user)
+
+    async def let_in(self, user: str) -> None:
+        """Lets this user in again."""
+        await self.ask("ACL", "SETUSER", user, "on")
+
+    async def kill(self) -> None:
+        """Kills it (`kill -9`), if it still runs."""
+        if self._process.returncode is None:
+            self._process.kill()
+            await asyncio.wait_for(self._process.wait(), PATIENCE)
+
+    async def _answers(self) -> bool:
+        assert self._process.returncode is None, "Its port was taken."
+        try:
+            return bool(await self._client.ping())
+        except (RedisError, OSError):
+            return False
+
+
+class Watched:
+    """Two Redises and their Sentinels. `primary` is the first of the two, whichever is the primary now."""
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls) -> AsyncIterator[Self]:
+        """Runs them until the block ends. At its beginning, the Sentinels are ready to switch."""
+        async with AsyncExitStack() as stack:
+            directory = stack.enter_context(open_directory())
+            ports = [free_port() for _ in range(5)]
+            redises = []
+            for port in ports[:2]:
+                follows = [f"replicaof 127.0.0.1 {ports[0]}"] if port != ports[0] else []
+                begun = Server.started(directory / str(port), port, [*DATA, *follows])
+                redises.append(await stack.enter_async_context(begun))
+            names = {port: secrets.token_hex(20) for port in ports[2:]}
+            sentinels = []
+            for port, name in names.items():
+                others = [
+                    f"sentinel known-sentinel {NAME} 127.0.0.1 {other} {its}"
+                    for other, its in names.items()
+                    if other != port
+                ]
+                # Known from the start: to find out all this takes them seconds.
+                others.append(f"sentinel known-replica {NAME} 127.0.0.1 {ports[1]}")
+                lines = [f"sentinel myid {name}", *_monitors(ports[0]), *others]
+                begun = Server.started(directory / str(port), port, [USER, *lines], "--sentinel")
+                sentinels.append(await stack.enter_async_context(begun))
+            watched = cls(redises[0], redises[1], sentinels)
+            await eventually(watched._is_ready)
+            yield watched
+
+    def __init__(self, primary: Server, replica: Server, sentinels: Sequence[Server]) -> None:
+        self.primary, self.replica, self.sentinels = primary, replica, sentinels
+
+    @property
+    def url(self) -> str:
+        """The URL that names the Sentinels."""
+        return f"redis+sentinel://{self.hosts}/{NAME}"
+
+    @property
+    def hosts(self) -> str:
+        """Where the Sentinels are, with commas between."""
+        return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+
+    @property
+    def client_url(self) -> str:
+        """The URL of the client that the Sentinels may cut off."""
+        return f"{self.url}?sentinel_username=client&sentinel_password={PASSWORD}"
+
+    async def switch(self) -> None:
+        """Has the Sentinels switch to the replica, although the primary is well. It stays a primary for seconds."""
+        await eventually(self._switches)
+        await self.switched()
+
+    async def switched(self) -> None:
+        """Returns when all Sentinels name the replica."""
+        await eventually(lambda: self.all_name(self.replica))
+
+    async def part_from_primary(self) -> None:
+        """Cuts the primary off from the Sentinels and from its replica. It lives on, and answers all others."""
+        for user in ("sentinel", "replica"):
+            await self.primary.cut_off(user)
+
+    async def all_name(self, redis: Server) -> bool:
+        """Whether all Sentinels name this Redis."""
+        places = [await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME) for sentinel in self.sentinels]
+        return all(int(place[1]) == redis.port for place in places)
+
+    async def _switches(self) -> bool:
+        try:
+            return bool(await self.sentinels[0].ask("SENTINEL", "FAILOVER", NAME))
+        except RedisError:  # It has not heard of a good replica for a while.
+            return False
+
+    async def _is_ready(self) -> bool:
+        if (await self.replica.ask("INFO", "replication"))["master_link_status"] != "up":
+            return False
+        for sentinel in self.sentinels:
+            replicas = await sentinel.ask("SENTINEL", "REPLICAS", NAME)
+            if [replica["flags"] for replica in replicas] != ["slave"]:
+                return False
+            try:
+                told = str(await sentinel.ask("SENTINEL", "CKQUORUM", NAME))
+            except RedisError:
+                return False
+            if not re.search(r"\b3 usable", told):
+                return False
+        return True
+
+
+@asynccontextmanager
+async def lone_sentinel(port: int, *more: str) -> AsyncIterator[Server]:
+    """Runs a Sentinel that knows no other, and whose login no Redis accepts: it hears nothing, and names this port.
+    Its configuration has some `more` lines."""
+    with open_directory() as directory:
+        lines = [*more, *(line.replace(PASSWORD, "wrong") for line in _monitors(port))]
+        async with Server.started(directory / "lone", free_port(), lines, "--sentinel") as sentinel:
+            yield sentinel
+
+
+USER = f"user client on >{PASSWORD} ~* &* +@all"
+DATA = (
+    "appendonly yes",
+    'save ""',
+    "repl-diskless-sync yes",
+    "repl-diskless-sync-delay 0",
+    f"user sentinel on >{PASSWORD} ~* &* +@all",
+    f"user replica on >{PASSWORD} ~* &* +@all",
+    "masteruser replica",
+    f"masterauth {PASSWORD}",
+)
+
+
+def _configured(directory: Path, lines: Sequence[str]) -> Path:
+    directory.mkdir()
+    configuration = directory / "redis.conf"  # It rewrites this file, and a Sentinel does not start without it.
+    configuration.write_text("\n".join(lines) + "\n")
+    return configuration
+
+
+def _monitors(port: int) -> list[str]:
+    return [
+        f"sentinel monitor {NAME} 127.0.0.1 {port} 2",
+        f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}",
+        f"sentinel failover-timeout {NAME} 5000",
+        f"sentinel auth-user {NAME} sentinel",
+        f"sentinel auth-pass {NAME} {PASSWORD}",
+    ]
