@@ -84,22 +84,16 @@ async def test_a_command_that_failed_at_the_former_primary_succeeds_at_the_new_o
 
 
 async def test_the_sentinel_with_the_newest_configuration_is_believed(watched: Watched) -> None:
-    """One Sentinel is cut off together with X      it answers, first or last, and names X, which is alive
-    the others switch to Y
-    """
+    """The Sentinels switch from X to Y      one was cut off before, answers as fast as the others, and names X"""
     async with lone_sentinel(watched.primary.port) as lone:
-        for hosts in (f"127.0.0.1:{lone.port},{watched.hosts}", f"{watched.hosts},127.0.0.1:{lone.port}"):
-            async with open_redis(f"redis+sentinel://{hosts}/{NAME}", timeout=A_WHILE, connections=2) as redis:
-                await eventually(lambda: leads_to(redis, watched.primary))
-        async with open_redis(f"redis+sentinel://{hosts}/{NAME}", timeout=A_WHILE, connections=2) as redis:
+        url = watched.url.replace(watched.hosts, f"127.0.0.1:{lone.port},{watched.hosts}")
+        async with open_redis(url, timeout=A_WHILE, connections=2) as redis:
             assert await port(redis) == watched.primary.port
             await watched.switch()
             await eventually(lambda: leads_to(redis, watched.replica))
             assert {await port(redis) for _ in range(50)} == {watched.replica.port}
-            assert await lone.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME) == (
-                "127.0.0.1",
-                watched.primary.port,
-            )
+            _, named = await lone.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+            assert int(named) == watched.primary.port
 
 
 async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watched) -> None:
@@ -120,7 +114,7 @@ async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watche
 
 async def test_the_primary_and_the_sentinels_have_logins_of_their_own(watched: Watched) -> None:
     await watched.primary.ask("ACL", "SETUSER", "me", "on", ">mine", "~*", "&*", "+@all")
-    url = watched.client_url.replace("//", "//me:mine@").replace(f"/{NAME}", f"/{NAME}/3")
+    url = watched.client_url.replace(f"//:{PASSWORD}@", "//me:mine@").replace(f"/{NAME}", f"/{NAME}/3")
     async with open_redis(url, timeout=A_WHILE, connections=1) as redis:
         assert await redis.acl_whoami() == "me"
         assert (await redis.client_info())["db"] == 3
@@ -145,15 +139,15 @@ async def test_the_sentinels_and_the_primary_speak_tls(
 async def test_trouble_with_sentinels_is_named(watched: Watched) -> None:
     nowhere = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/{NAME}"
     assert await why_not(nowhere) == "Redis did not answer: it cannot be found, because no Sentinel answers."
-    unknown = watched.url.replace(NAME, "another")
+    unknown = watched.url.replace(f"/{NAME}", "/another")
     assert await why_not(unknown) == (
         "Redis did not answer: it cannot be found, because its Sentinels do not monitor that name."
     )
-    assert "because a Sentinel says WRONGPASS" in await why_not(watched.client_url.replace(PASSWORD, "wrong"))
-    no_sentinel = f"redis+sentinel://127.0.0.1:{watched.primary.port}/{NAME}"
+    assert "because a Sentinel says WRONGPASS" in await why_not(f"{watched.client_url}1")
+    no_sentinel = f"{watched.primary_url.replace('redis', 'redis+sentinel')}/{NAME}"
     assert "because a Sentinel says ERR unknown command" in await why_not(no_sentinel)
     async with lone_sentinel(watched.replica.port) as lone:
-        replica = f"redis+sentinel://127.0.0.1:{lone.port}/{NAME}"
+        replica = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{lone.port}/{NAME}"
         assert await why_not(replica) == (
             "Redis did not answer: it is a replica, although a Sentinel named it as the primary."
         )

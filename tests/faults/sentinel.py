@@ -2,6 +2,7 @@
 
 Each side logs in with a user of its own: the Sentinels, the replica, and a client whose way to the Sentinels may be
 cut. To switch a user off, and to end its connections, is a partition: the server lives on, and answers all others.
+(Redis wants a password of everybody. Else whoever may not log in would go on as the default user.)
 """
 
 import asyncio
@@ -33,12 +34,13 @@ class Server:
     @classmethod
     @asynccontextmanager
     async def started(cls, directory: Path, port: int, lines: Sequence[str], *options: str) -> AsyncIterator[Self]:
-        """Runs it until the block ends, unless it was killed before."""
+        """Runs it until the block ends, unless it was killed before. A Sentinel wants no password."""
         configuration = _configured(directory, [f"port {port}", "bind 127.0.0.1", f"dir {directory}", *lines])
         process = await asyncio.create_subprocess_exec(
             redis_program("server"), configuration, *options, cwd=directory, stdout=asyncio.subprocess.DEVNULL
         )
-        async with Redis(port=port, socket_timeout=PATIENCE, protocol=2) as client:
+        password = None if options else PASSWORD
+        async with Redis(port=port, password=password, socket_timeout=PATIENCE, protocol=2) as client:
             server = cls(port, process, client)
             try:
                 await eventually(server._answers)
@@ -114,7 +116,12 @@ class Watched:
     @property
     def url(self) -> str:
         """The URL that names the Sentinels."""
-        return f"redis+sentinel://{self.hosts}/{NAME}"
+        return f"redis+sentinel://:{PASSWORD}@{self.hosts}/{NAME}"
+
+    @property
+    def primary_url(self) -> str:
+        """The URL of the primary itself."""
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.primary.port}"
 
     @property
     def hosts(self) -> str:
@@ -155,8 +162,8 @@ class Watched:
         if (await self.replica.ask("INFO", "replication"))["master_link_status"] != "up":
             return False
         for sentinel in self.sentinels:
-            replicas = await sentinel.ask("SENTINEL", "REPLICAS", NAME)
-            if [replica["flags"] for replica in replicas] != ["slave"]:
+            (replica,) = await sentinel.ask("SENTINEL", "REPLICAS", NAME)
+            if dict(zip(replica[::2], replica[1::2], strict=True))[b"flags"] != b"slave":
                 return False
             try:
                 told = str(await sentinel.ask("SENTINEL", "CKQUORUM", NAME))
@@ -183,6 +190,7 @@ DATA = (
     'save ""',
     "repl-diskless-sync yes",
     "repl-diskless-sync-delay 0",
+    f"requirepass {PASSWORD}",
     f"user sentinel on >{PASSWORD} ~* &* +@all",
     f"user replica on >{PASSWORD} ~* &* +@all",
     "masteruser replica",

@@ -151,8 +151,7 @@ async def test_an_instance_with_a_primary_that_was_cut_off_reads_nothing_stale_a
 
     A is trusted with X, and refutes B's claim: B reads from Postgres until A is gone, or follows the Sentinels.
     """
-    x = f"redis://127.0.0.1:{watched.primary.port}"
-    async with instance(x, database_url) as a, instance(watched.url, database_url) as b:
+    async with instance(watched.primary_url, database_url) as a, instance(watched.url, database_url) as b:
         crowd = Crowd({"A": a, "B": b}, users, seed)
         async with crowd.calling():
             await crowd.reads(READS)
@@ -211,8 +210,7 @@ async def test_stale_reads_are_found_where_postgres_does_not_say_which_redis_is_
 
     monkeypatch.setattr(Succession, "_mismatch", lambda *_: None)
     monkeypatch.setattr(Succession, "_unchallenged", unchallenged)
-    x = f"redis://127.0.0.1:{watched.primary.port}"
-    async with instance(x, database_url) as a, instance(watched.url, database_url) as b:
+    async with instance(watched.primary_url, database_url) as a, instance(watched.url, database_url) as b:
         crowd = Crowd({"A": a, "B": b}, users, 0)
         async with crowd.calling():
             await crowd.reads(READS)

@@ -29,15 +29,15 @@ def nowhere(watched: Watched) -> str:
 
 
 def unknown(watched: Watched) -> str:
-    return watched.url.replace(NAME, "another")
+    return watched.url.replace(f"/{NAME}", "/another")
 
 
 def wrong_password(watched: Watched) -> str:
-    return watched.client_url.replace(PASSWORD, "geheim")
+    return watched.client_url.replace(f"sentinel_password={PASSWORD}", "sentinel_password=geheim")
 
 
 def no_sentinel(watched: Watched) -> str:
-    return f"redis+sentinel://127.0.0.1:{watched.primary.port}/{NAME}"
+    return f"redis+sentinel://127.0.0.1:{watched.primary.port}/{NAME}?sentinel_password={PASSWORD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,11 @@ TROUBLES = {
 async def test_trouble_with_sentinels_is_named_from_the_start_while_reads_are_served(
     watched: Watched, database_url: str, sql: asyncpg.Connection, trouble: Trouble
 ) -> None:
-    await sql.execute("INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.com')")
+    ada = await sql.fetchval("INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.com') RETURNING id")
     wrong = settings(trouble.url(watched), database_url)
     async with application(wrong) as client:
         ready = await client.get("/health/ready")
-        read = await client.get("/users/1")
+        read = await client.get(f"/users/{ada}")
         viewed = await client.post("/page-views/home")
     assert (ready.status_code, ready.json()["parts"]["redis"]) == (trouble.code, trouble.says)
     assert (read.status_code, read.json()["name"]) == (200, "Ada")
