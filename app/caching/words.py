@@ -98,7 +98,7 @@ def _fate(error: BaseException) -> str | None:
         return "has a certificate that is not trusted"
     if isinstance(error, ssl.SSLError):
         return "does not speak TLS as this process does"
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "[Errno 111]" in text:
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or re.search(r"\bErr(no|or) 111\b", text):
         return "refuses connections"
     if isinstance(error, PermissionError):
         return "is behind a socket that this process may not use"

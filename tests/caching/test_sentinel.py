@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.caching import open_cache, open_redis
+from app.caching import Identity, open_cache, open_redis
 from app.caching.words import unavailable
 from app.embedded import Endpoints
 from tests.eventually import eventually
@@ -54,14 +54,14 @@ async def why_not(url: str, timeout: timedelta = SOON) -> str:
 async def test_connections_follow_the_sentinels_although_the_former_primary_is_alive_and_answers(
     watched: Watched,
 ) -> None:
-    """The Sentinels switch from X to Y       X stays a primary for seconds, and nothing ends the connections to it
-    a client that asks the Sentinels only when it connects, or when a command fails, would write to X, which forgets it
+    """The Sentinels lose X, and switch to Y      X stays a primary, and nothing ends the connections to it
+    a client that asks the Sentinels only when it connects, or when a command fails, would stay with X forever
     """
     async with open_redis(watched.url, timeout=A_WHILE, connections=4) as redis:
         await asyncio.gather(*(redis.set(f"key {number}", "1") for number in range(50)))
         assert await port(redis) == watched.primary.port
-        await watched.switch()
-        assert await watched.primary.ask("PING")
+        await watched.part_from_primary()
+        await watched.switched()
         await eventually(lambda: leads_to(redis, watched.replica))
         # Not one of the four connections leads to the former primary.
         ports = await asyncio.gather(*(port(redis) for _ in range(50)))
@@ -110,6 +110,15 @@ async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watche
         for sentinel in watched.sentinels:
             await sentinel.let_in("client")
         await eventually(lambda: leads_to(redis, watched.primary))
+
+
+async def test_pools_of_one_redis_follow_the_same_answers(watched: Watched, identity: Identity) -> None:
+    async with (
+        open_redis(watched.url, timeout=A_WHILE, connections=1, identity=identity) as redis,
+        open_redis(watched.url, timeout=A_WHILE, connections=1, identity=identity) as waiting,
+    ):
+        assert await port(redis) == await port(waiting) == watched.primary.port
+        assert redis.connection_pool.sentinels is waiting.connection_pool.sentinels  # type: ignore[attr-defined]
 
 
 async def test_the_primary_and_the_sentinels_have_logins_of_their_own(watched: Watched) -> None:

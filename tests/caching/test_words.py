@@ -120,6 +120,7 @@ def test_a_connection_error_is_described_without_an_address(cause: Exception, sa
     [
         (RedisTimeout("Timeout reading from /secret/redis.sock"), "does not answer in time"),
         (RedisConnectionError("Connection closed by server."), "has closed the connection"),
+        (RedisConnectionError("Error 111 connecting to 10.0.0.7:6379. Connect call failed."), "refuses connections"),
         (RedisConnectionError("No connection available."), "is busy on all connections of this process"),
         (AnotherRun("Redis has restarted."), "has restarted or was replaced"),
         (NoPrimary("cannot be found, because no Sentinel answers"), "cannot be found, because no Sentinel answers"),
