@@ -98,8 +98,8 @@ class Pool(BlockingConnectionPool):
             await connection.disconnect()
         try:
             await super().ensure_connection(connection)
-        except Exception:
-            load_again(connection)
+        except Exception as error:
+            load_again(connection, error)
             raise
 
 

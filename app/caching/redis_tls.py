@@ -14,6 +14,8 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
+from .words import chain
+
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 FLAGS = ("ssl_include_verify_flags", "ssl_exclude_verify_flags")
 TLS = (
@@ -75,9 +77,10 @@ def tls_arguments(parameters: Mapping[str, str], name: str, *, shows: bool = Tru
     return arguments
 
 
-def load_again(connection: AbstractConnection) -> None:
-    """Makes the next attempt to connect load the certificates anew: they may have been replaced."""
-    if isinstance(connection, SSLConnection):
+def load_again(connection: AbstractConnection, error: Exception) -> None:
+    """Makes the next attempt to connect load the certificates anew if this one failed because of TLS: they may have
+    been replaced. To load them takes milliseconds, in which nothing else is done: too long for each attempt."""
+    if isinstance(connection, SSLConnection) and any(isinstance(each, ssl.SSLError) for each in chain(error)):
         connection.ssl_context.context = None
 
 

@@ -80,7 +80,7 @@ class Sentinel:
                 self.named = await self._answer()
         except Exception as error:  # noqa: BLE001  # Whatever it is, another Sentinel may answer.
             await self._connection.disconnect(nowait=True)
-            load_again(self._connection)
+            load_again(self._connection, error)
             why = said(error)
             if why != self.why:
                 logger.warning("%s names no primary: it %s.", self._label, why)
@@ -138,15 +138,17 @@ class Sentinels:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Asks them again and again while the block lasts."""
-        async with self._background:
-            watching = asyncio.create_task(self._watch(), name="sentinels")
-            try:
-                yield
-            finally:
-                watching.cancel()
-                await asyncio.wait([watching])
-        for sentinel in self._sentinels:
-            await sentinel.close()
+        watching = asyncio.create_task(self._watch(), name="sentinels")
+        try:
+            async with self._background:
+                try:
+                    yield
+                finally:
+                    watching.cancel()
+                    await asyncio.wait([watching])
+        finally:
+            for sentinel in self._sentinels:
+                await sentinel.close()
 
     async def primary(self) -> Place:
         """Asks them, and returns the primary's address. Raises NoPrimary."""

@@ -40,7 +40,7 @@ SECRETS = (
 
 def said(error: BaseException) -> str:
     """Returns what Redis did or said to cause `error`: a clause without its subject, and without secrets."""
-    told = (_answer(one) or _fate(one) for one in _chain(error))
+    told = (_answer(one) or _fate(one) for one in chain(error))
     return next((words for words in told if words is not None), f"cannot be asked ({type(error).__name__})")
 
 
@@ -59,7 +59,7 @@ def unavailable(error: BaseException, asked: str = "") -> CacheUnavailable:
     return CacheUnavailable(f"Redis did not answer{asked}: it {words}.")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """Yields the error and its causes: redis-py wraps system errors, and sometimes its own errors."""
     came_of: BaseException | None = error
     while came_of is not None:

@@ -15,6 +15,7 @@ from app.caching import open_redis
 from app.embedded import Endpoints
 from tests.faults.certificates import PASSWORD, Certificates
 from tests.faults.tls_front import Front, tls_front
+from tests.service import free_port
 
 
 @pytest.fixture
@@ -92,6 +93,12 @@ async def test_certificates_are_loaded_once_for_all_connections(
     async with open_redis(url, timeout=timedelta(seconds=10), connections=3) as redis:
         await asyncio.gather(*(redis.ping() for _ in range(30)))
     assert (front.encrypted, loaded) == (3, 1)
+    nowhere = f"rediss://localhost:{free_port()}?ssl_ca_certs={certificates.path('ca.crt')}"
+    async with open_redis(nowhere, timeout=timedelta(seconds=10), connections=3) as redis:
+        for _ in range(3):
+            with pytest.raises(RedisError):
+                await redis.ping()
+    assert loaded == 2, "Not again for each attempt: there, nobody speaks TLS."
 
 
 async def test_certificates_that_were_replaced_are_loaded_after_the_next_failure(

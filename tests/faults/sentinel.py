@@ -64,6 +64,11 @@ class Server:
         """Lets this user in again."""
         await self.ask("ACL", "SETUSER", user, "on")
 
+    async def is_replica(self) -> bool:
+        """Whether it is a replica, and in sync."""
+        told = await self.ask("INFO", "replication")
+        return bool(told["role"] == "slave" and told["master_link_status"] == "up")
+
     async def kill(self) -> None:
         """Kills it (`kill -9`), if it still runs."""
         if self._process.returncode is None:
@@ -133,10 +138,11 @@ class Watched:
         """The URL of the client that the Sentinels may cut off."""
         return f"{self.url}?sentinel_username=client&sentinel_password={PASSWORD}"
 
-    async def switch(self) -> None:
-        """Has the Sentinels switch to the replica, although the primary is well. It stays a primary for seconds."""
+    async def switch(self, to: Server | None = None) -> None:
+        """Has the Sentinels switch to the replica, or to another one, although the primary is well. That one stays a
+        primary for seconds."""
         await eventually(self._switches)
-        await self.switched()
+        await eventually(lambda: self.all_name(to or self.replica))
 
     async def switched(self) -> None:
         """Returns when all Sentinels name the replica."""
@@ -159,7 +165,7 @@ class Watched:
             return False
 
     async def _is_ready(self) -> bool:
-        if (await self.replica.ask("INFO", "replication"))["master_link_status"] != "up":
+        if not await self.replica.is_replica():
             return False
         for sentinel in self.sentinels:
             (replica,) = await sentinel.ask("SENTINEL", "REPLICAS", NAME)
