@@ -83,7 +83,9 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
         to_do = TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log")
         if "DB index" in str(error):
             to_do = "name another database in REDIS_URL"
-        elif isinstance(error.__cause__, NoPrimary):
+        elif to_do == TO_DO_WITH_REDIS[None] and getattr(redis.connection_pool, "sentinels", None) is not None:
+            to_do = "see whether it runs, and can be reached at the address that its Sentinels name"
+        if isinstance(error.__cause__, NoPrimary):
             to_do = next((each for words, each in TO_DO_WITH_SENTINELS.items() if words in str(error)), "see their log")
         return Health(parts | {"redis": _with(error, to_do)}, error)
     return Health(parts)

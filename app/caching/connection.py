@@ -20,7 +20,7 @@ from typing import Any, cast
 import hiredis
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, RedisSSLContext, SSLConnection
+from redis.asyncio.connection import AbstractConnection, Connection, RedisSSLContext, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -146,8 +146,8 @@ async def open_redis(
         sentinels = None if identity is None else identity.sentinels
         if discovery is not None:
             if sentinels is None:
-                tls = {key: value for key, value in arguments.items() if key.startswith(("ssl_", "connection_class"))}
-                sentinels = Sentinels(discovery, tls, timeout)
+                tls = {key: value for key, value in arguments.items() if key.startswith("ssl_")}
+                sentinels = Sentinels(discovery, arguments.get("connection_class", Connection), tls, timeout)
                 await stack.enter_async_context(sentinels.watched())
             if identity is not None:
                 identity.sentinels = sentinels

@@ -106,18 +106,19 @@ class Sentinel:
 
 
 class Sentinels:
-    """The Sentinels in one URL. `tls` are the arguments for connections with TLS, to them and to the primary."""
+    """The Sentinels in one URL. Connections to them and to the primary are of one `kind`, with its arguments `tls`."""
 
-    def __init__(self, discovery: Discovery, tls: Mapping[str, Any], timeout: timedelta) -> None:
-        self.connection_class = _TlsToPrimary if tls else _ToPrimary
+    def __init__(
+        self, discovery: Discovery, kind: type[Connection], tls: Mapping[str, Any], timeout: timedelta
+    ) -> None:
+        self.connection_class = _TlsToPrimary if issubclass(kind, SSLConnection) else _ToPrimary
         """The class of connections to the primary. It takes these Sentinels as its argument `sentinels`."""
-        kind: type[Connection] = SSLConnection if tls else Connection
         self._background = Background()
         self._sentinels = [
             Sentinel(
                 f"Sentinel {number} of {len(discovery.places)}",
                 kind(
-                    **{key: value for key, value in tls.items() if key != "connection_class"},
+                    **tls,
                     host=host,
                     port=port,
                     username=discovery.username,

@@ -15,8 +15,9 @@ from app.caching.words import unavailable
 from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.certificates import Certificates
-from tests.faults.sentinel import NAME, PASSWORD, Server, Watched, lone_sentinel
+from tests.faults.redis_process import PASSWORD, RedisProcess
 from tests.faults.tls_front import tls_front
+from tests.faults.watched_redis import NAME, WatchedRedis, lone_sentinel
 from tests.service import free_port
 
 A_WHILE = timedelta(seconds=10)
@@ -24,9 +25,9 @@ SOON = timedelta(seconds=2)
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
+async def watched() -> AsyncIterator[WatchedRedis]:
     """A primary, a replica, and three Sentinels."""
-    async with Watched.started() as watched:
+    async with WatchedRedis.started() as watched:
         yield watched
 
 
@@ -35,7 +36,7 @@ async def port(redis: Redis) -> int:
     return int((await redis.info("server"))["tcp_port"])
 
 
-async def leads_to(redis: Redis, server: Server) -> bool:
+async def leads_to(redis: Redis, server: RedisProcess) -> bool:
     """Whether a command reaches this server. Commands may fail while Sentinels and servers change their minds."""
     try:
         return await port(redis) == server.port
@@ -52,7 +53,7 @@ async def why_not(url: str, timeout: timedelta = SOON) -> str:
 
 
 async def test_connections_follow_the_sentinels_although_the_former_primary_is_alive_and_answers(
-    watched: Watched,
+    watched: WatchedRedis,
 ) -> None:
     """The Sentinels lose X, and switch to Y      X stays a primary, and nothing ends the connections to it
     a client that asks the Sentinels only when it connects, or when a command fails, would stay with X forever
@@ -68,7 +69,7 @@ async def test_connections_follow_the_sentinels_although_the_former_primary_is_a
         assert set(ports) == {watched.replica.port}
 
 
-async def test_a_command_that_failed_at_the_former_primary_succeeds_at_the_new_one(watched: Watched) -> None:
+async def test_a_command_that_failed_at_the_former_primary_succeeds_at_the_new_one(watched: WatchedRedis) -> None:
     async with open_redis(watched.url, timeout=A_WHILE, connections=1) as redis:
         assert await port(redis) == watched.primary.port
         await watched.primary.kill()
@@ -83,7 +84,7 @@ async def test_a_command_that_failed_at_the_former_primary_succeeds_at_the_new_o
         assert await watched.replica.ask("GET", "key") == b"1"
 
 
-async def test_the_sentinel_with_the_newest_configuration_is_believed(watched: Watched) -> None:
+async def test_the_sentinel_with_the_newest_configuration_is_believed(watched: WatchedRedis) -> None:
     """The Sentinels switch from X to Y      one was cut off before, answers as fast as the others, and names X"""
     async with lone_sentinel(watched.primary.port) as lone:
         url = watched.url.replace(watched.hosts, f"127.0.0.1:{lone.port},{watched.hosts}")
@@ -96,7 +97,7 @@ async def test_the_sentinel_with_the_newest_configuration_is_believed(watched: W
             assert int(named) == watched.primary.port
 
 
-async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watched) -> None:
+async def test_connections_stay_in_use_while_no_sentinel_answers(watched: WatchedRedis) -> None:
     async with open_redis(watched.client_url, timeout=SOON, connections=1) as redis:
         assert await port(redis) == watched.primary.port
         for sentinel in watched.sentinels:
@@ -112,7 +113,7 @@ async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watche
         await eventually(lambda: leads_to(redis, watched.primary))
 
 
-async def test_pools_of_one_redis_follow_the_same_answers(watched: Watched, identity: Identity) -> None:
+async def test_pools_of_one_redis_follow_the_same_answers(watched: WatchedRedis, identity: Identity) -> None:
     async with (
         open_redis(watched.url, timeout=A_WHILE, connections=1, identity=identity) as redis,
         open_redis(watched.url, timeout=A_WHILE, connections=1, identity=identity) as waiting,
@@ -121,7 +122,7 @@ async def test_pools_of_one_redis_follow_the_same_answers(watched: Watched, iden
         assert redis.connection_pool.sentinels is waiting.connection_pool.sentinels  # type: ignore[attr-defined]
 
 
-async def test_the_primary_and_the_sentinels_have_logins_of_their_own(watched: Watched) -> None:
+async def test_the_primary_and_the_sentinels_have_logins_of_their_own(watched: WatchedRedis) -> None:
     await watched.primary.ask("ACL", "SETUSER", "me", "on", ">mine", "~*", "&*", "+@all")
     url = watched.client_url.replace(f"//:{PASSWORD}@", "//me:mine@").replace(f"/{NAME}", f"/{NAME}/3")
     async with open_redis(url, timeout=A_WHILE, connections=1) as redis:
@@ -145,7 +146,7 @@ async def test_the_sentinels_and_the_primary_speak_tls(
             assert (sentinel.encrypted, primary.encrypted) == (1, 2)
 
 
-async def test_trouble_with_sentinels_is_named(watched: Watched) -> None:
+async def test_trouble_with_sentinels_is_named(watched: WatchedRedis) -> None:
     nowhere = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/{NAME}"
     assert await why_not(nowhere) == "Redis did not answer: it cannot be found, because no Sentinel answers."
     unknown = watched.url.replace(f"/{NAME}", "/another")
@@ -162,7 +163,7 @@ async def test_trouble_with_sentinels_is_named(watched: Watched) -> None:
         )
 
 
-async def test_a_cache_whose_sentinels_are_away_opens_and_is_used_when_they_are_back(watched: Watched) -> None:
+async def test_a_cache_whose_sentinels_are_away_opens_and_is_used_when_they_are_back(watched: WatchedRedis) -> None:
     for sentinel in watched.sentinels:
         await sentinel.cut_off("client")
     async with open_cache(watched.client_url, timeout=SOON) as cache:

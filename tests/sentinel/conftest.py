@@ -8,14 +8,14 @@ import pytest
 
 from app.embedded import Endpoints
 from app.schema import migrate
-from tests.faults.sentinel import Watched
+from tests.faults.watched_redis import WatchedRedis
 from tests.fresh_database import fresh_database
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
+async def watched() -> AsyncIterator[WatchedRedis]:
     """A primary, a replica, and three Sentinels."""
-    async with Watched.started() as watched:
+    async with WatchedRedis.started() as watched:
         yield watched
 
 

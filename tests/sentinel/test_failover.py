@@ -13,29 +13,29 @@ from app.settings import Settings
 from app.wiring import open_resources
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
-from tests.faults.sentinel import Watched
+from tests.faults.watched_redis import WatchedRedis
 from tests.keyed import Keyed
 from tests.outages.instance import PATIENT
 from tests.outages.load import LONGEST, VIEW, Load
 from tests.outages.rows import Rows, made
 from tests.service import serving
 
-Fault = Callable[[Watched], Awaitable[None]]
+Fault = Callable[[WatchedRedis], Awaitable[None]]
 
 
-async def killed(watched: Watched) -> None:
+async def killed(watched: WatchedRedis) -> None:
     """The primary is killed (`kill -9`), and the Sentinels notice."""
     await watched.primary.kill()
     await watched.switched()
 
 
-async def cut_off(watched: Watched) -> None:
+async def cut_off(watched: WatchedRedis) -> None:
     """The primary lives on, and answers the service, but neither its replica nor the Sentinels."""
     await watched.part_from_primary()
     await watched.switched()
 
 
-async def switched_there_and_back(watched: Watched) -> None:
+async def switched_there_and_back(watched: WatchedRedis) -> None:
     """The Sentinels switch, make a replica of the former primary after a while, and switch back to it."""
     await watched.switch()
     await eventually(watched.primary.is_replica)
@@ -45,7 +45,7 @@ async def switched_there_and_back(watched: Watched) -> None:
 FAULTS: Mapping[str, Fault] = {
     "cut off": cut_off,
     "killed": killed,
-    "switched by hand": Watched.switch,
+    "switched by hand": WatchedRedis.switch,
     "switched there and back": switched_there_and_back,
 }
 SAMPLE = [("killed", 0), ("switched by hand", 0)]
@@ -58,7 +58,7 @@ ROUNDS = [
 
 @pytest.mark.parametrize(("fault", "number"), ROUNDS)
 async def test_a_failover_under_load_shows_nothing_stale_and_loses_no_accepted_view(
-    watched: Watched,
+    watched: WatchedRedis,
     database_url: str,
     sql: asyncpg.Connection,
     capsys: pytest.CaptureFixture[str],
@@ -104,7 +104,7 @@ async def test_a_failover_under_load_shows_nothing_stale_and_loses_no_accepted_v
 
 
 async def test_views_that_only_a_dead_primary_had_are_accepted_again_and_counted_once(
-    watched: Watched, database_url: str, sql: asyncpg.Connection
+    watched: WatchedRedis, database_url: str, sql: asyncpg.Connection
 ) -> None:
     """The replica lags, and lacks a hundred views      none of them is in Postgres
     the primary dies                                    the process that accepted them accepts them again

@@ -26,7 +26,8 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.wiring import Resources, open_resources
 from tests.eventually import eventually
-from tests.faults.sentinel import Server, Watched
+from tests.faults.redis_process import RedisProcess
+from tests.faults.watched_redis import WatchedRedis
 from tests.histories.staleness.ledger import Ledger
 
 SEEDS = [pytest.param(seed, marks=[pytest.mark.prove] if seed else []) for seed in range(20)]
@@ -145,7 +146,7 @@ async def users(sql: asyncpg.Connection) -> list[int]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_an_instance_with_a_primary_that_was_cut_off_reads_nothing_stale_and_makes_others_read_nothing_stale(
-    watched: Watched, database_url: str, users: list[int], seed: int
+    watched: WatchedRedis, database_url: str, users: list[int], seed: int
 ) -> None:
     """A's URL names X itself. Both instances reach both Redises: only the Sentinels tell B of the switch.
 
@@ -168,7 +169,7 @@ async def test_an_instance_with_a_primary_that_was_cut_off_reads_nothing_stale_a
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_an_instance_that_is_cut_off_with_the_old_primary_gives_way_to_those_that_follow_the_sentinels(
-    watched: Watched, database_url: str, users: list[int], seed: int
+    watched: WatchedRedis, database_url: str, users: list[int], seed: int
 ) -> None:
     """A follows the Sentinels, too, and loses them together with X        B claims Y
     A finds the claim, and connects anew before it refutes: no Sentinel tells it where to. It gives way
@@ -201,7 +202,7 @@ async def test_an_instance_that_is_cut_off_with_the_old_primary_gives_way_to_tho
 
 
 async def test_stale_reads_are_found_where_postgres_does_not_say_which_redis_is_trusted(
-    watched: Watched, database_url: str, users: list[int], monkeypatch: pytest.MonkeyPatch
+    watched: WatchedRedis, database_url: str, users: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A invalidates on X, and its relay marks the change as told       B, which is on Y, hits the old value"""
 
@@ -225,7 +226,7 @@ async def test_stale_reads_are_found_where_postgres_does_not_say_which_redis_is_
             await eventually(is_stale)
 
 
-async def leads_to(instance: Resources, server: Server) -> bool:
+async def leads_to(instance: Resources, server: RedisProcess) -> bool:
     """Whether the instance reaches this Redis."""
     try:
         return bool((await instance.cache.redis.info("server"))["tcp_port"] == server.port)

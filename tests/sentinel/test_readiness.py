@@ -12,7 +12,8 @@ import pytest
 from app.check import check
 from app.settings import Settings
 from tests.eventually import eventually
-from tests.faults.sentinel import NAME, PASSWORD, Watched
+from tests.faults.redis_process import PASSWORD
+from tests.faults.watched_redis import NAME, WatchedRedis
 from tests.in_process import application
 from tests.service import free_port
 
@@ -24,19 +25,19 @@ def settings(redis_url: str, database_url: str) -> Settings:
     return Settings(_env_file=None, redis_url=redis_url, database_url=database_url, redis_timeout=timedelta(seconds=2))
 
 
-def nowhere(watched: Watched) -> str:
+def nowhere(watched: WatchedRedis) -> str:
     return f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/{NAME}"
 
 
-def unknown(watched: Watched) -> str:
+def unknown(watched: WatchedRedis) -> str:
     return watched.url.replace(f"/{NAME}", "/another")
 
 
-def wrong_password(watched: Watched) -> str:
+def wrong_password(watched: WatchedRedis) -> str:
     return watched.client_url.replace(f"sentinel_password={PASSWORD}", "sentinel_password=geheim")
 
 
-def no_sentinel(watched: Watched) -> str:
+def no_sentinel(watched: WatchedRedis) -> str:
     return f"redis+sentinel://127.0.0.1:{watched.primary.port}/{NAME}?sentinel_password={PASSWORD}"
 
 
@@ -44,7 +45,7 @@ def no_sentinel(watched: Watched) -> str:
 class Trouble:
     """A URL, the status that it leads to, and what is said."""
 
-    url: Callable[[Watched], str]
+    url: Callable[[WatchedRedis], str]
     code: int
     says: str
 
@@ -76,7 +77,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 async def test_trouble_with_sentinels_is_named_from_the_start_while_reads_are_served(
-    watched: Watched, database_url: str, sql: asyncpg.Connection, trouble: Trouble
+    watched: WatchedRedis, database_url: str, sql: asyncpg.Connection, trouble: Trouble
 ) -> None:
     ada = await sql.fetchval("INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.com') RETURNING id")
     wrong = settings(trouble.url(watched), database_url)
@@ -94,7 +95,7 @@ async def test_trouble_with_sentinels_is_named_from_the_start_while_reads_are_se
 
 
 async def test_sentinels_that_fall_silent_are_reported_although_redis_answers(
-    watched: Watched, database_url: str
+    watched: WatchedRedis, database_url: str
 ) -> None:
     async with application(settings(watched.url, database_url)) as client:
         await eventually(lambda: says(client, "ok"))
@@ -103,8 +104,22 @@ async def test_sentinels_that_fall_silent_are_reported_although_redis_answers(
         assert (await client.post("/page-views/home")).status_code == 202
 
 
+async def test_a_primary_that_nothing_replaces_is_reported_as_what_the_sentinels_name(
+    watched: WatchedRedis, database_url: str
+) -> None:
+    async with application(settings(watched.url, database_url)) as client:
+        await eventually(lambda: says(client, "ok"))
+        for redis in (watched.replica, watched.primary):
+            await redis.kill()
+        gone = (
+            "Redis did not answer: it refuses connections: see whether it runs, and can be reached at the address that "
+            "its Sentinels name"
+        )
+        await eventually(lambda: says(client, gone))
+
+
 async def test_views_that_too_few_replicas_would_get_are_refused_and_not_counted(
-    watched: Watched, database_url: str, sql: asyncpg.Connection
+    watched: WatchedRedis, database_url: str, sql: asyncpg.Connection
 ) -> None:
     """`min-replicas-to-write` is 1, and the replica is gone. The primary refuses writes: it cannot be told of changes
     either, and is not believed."""

@@ -5,19 +5,16 @@ cut. To switch a user off, and to end its connections, is a partition: the serve
 (Redis wants a password of everybody. Else whoever may not log in would go on as the default user.)
 """
 
-import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.embedded.binaries import redis_program
-from tests.eventually import PATIENCE, eventually
+from tests.eventually import eventually
+from tests.faults.redis_process import PASSWORD, RedisProcess
 from tests.open_directory import open_directory
 from tests.service import free_port
 
@@ -25,65 +22,9 @@ NAME = "primary"
 """The name under which the Sentinels monitor it."""
 DOWN_AFTER = 1000
 """Milliseconds after which a Sentinel takes a silent server for down: a busy machine answers sooner."""
-PASSWORD = "secret"
 
 
-class Server:
-    """One process: a Redis, or a Sentinel."""
-
-    @classmethod
-    @asynccontextmanager
-    async def started(cls, directory: Path, port: int, lines: Sequence[str], *options: str) -> AsyncIterator[Self]:
-        """Runs it until the block ends, unless it was killed before. A Sentinel wants no password."""
-        configuration = _configured(directory, [f"port {port}", "bind 127.0.0.1", f"dir {directory}", *lines])
-        process = await asyncio.create_subprocess_exec(
-            redis_program("server"), configuration, *options, cwd=directory, stdout=asyncio.subprocess.DEVNULL
-        )
-        password = None if options else PASSWORD
-        async with Redis(port=port, password=password, socket_timeout=PATIENCE, protocol=2) as client:
-            server = cls(port, process, client)
-            try:
-                await eventually(server._answers)
-                yield server
-            finally:
-                await server.kill()
-
-    def __init__(self, port: int, process: asyncio.subprocess.Process, client: Redis) -> None:
-        self.port, self._process, self._client = port, process, client
-
-    async def ask(self, *words: str) -> Any:
-        """Returns what it answers to a command."""
-        return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
-
-    async def cut_off(self, user: str) -> None:
-        """Lets this user in no more."""
-        await self.ask("ACL", "SETUSER", user, "off")
-        await self.ask("CLIENT", "KILL", "USER", user)
-
-    async def let_in(self, user: str) -> None:
-        """Lets this user in again."""
-        await self.ask("ACL", "SETUSER", user, "on")
-
-    async def is_replica(self) -> bool:
-        """Whether it is a replica, and in sync."""
-        told = await self.ask("INFO", "replication")
-        return bool(told["role"] == "slave" and told["master_link_status"] == "up")
-
-    async def kill(self) -> None:
-        """Kills it (`kill -9`), if it still runs."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await asyncio.wait_for(self._process.wait(), PATIENCE)
-
-    async def _answers(self) -> bool:
-        assert self._process.returncode is None, "Its port was taken."
-        try:
-            return bool(await self._client.ping())
-        except (RedisError, OSError):
-            return False
-
-
-class Watched:
+class WatchedRedis:
     """Two Redises and their Sentinels. `primary` is the first of the two, whichever is the primary now."""
 
     @classmethod
@@ -96,7 +37,7 @@ class Watched:
             redises = []
             for port in ports[:2]:
                 follows = [f"replicaof 127.0.0.1 {ports[0]}"] if port != ports[0] else []
-                begun = Server.started(directory / str(port), port, [*DATA, *follows])
+                begun = RedisProcess.started(directory / str(port), port, [*DATA, *follows])
                 redises.append(await stack.enter_async_context(begun))
             names = {port: secrets.token_hex(20) for port in ports[2:]}
             sentinels = []
@@ -109,13 +50,13 @@ class Watched:
                 # Known from the start: to find out all this takes them seconds.
                 others.append(f"sentinel known-replica {NAME} 127.0.0.1 {ports[1]}")
                 lines = [f"sentinel myid {name}", *_monitors(ports[0]), *others]
-                begun = Server.started(directory / str(port), port, [USER, *lines], "--sentinel")
+                begun = RedisProcess.started(directory / str(port), port, [USER, *lines], "--sentinel")
                 sentinels.append(await stack.enter_async_context(begun))
             watched = cls(redises[0], redises[1], sentinels)
             await eventually(watched._is_ready)
             yield watched
 
-    def __init__(self, primary: Server, replica: Server, sentinels: Sequence[Server]) -> None:
+    def __init__(self, primary: RedisProcess, replica: RedisProcess, sentinels: Sequence[RedisProcess]) -> None:
         self.primary, self.replica, self.sentinels = primary, replica, sentinels
 
     @property
@@ -138,7 +79,7 @@ class Watched:
         """The URL of the client that the Sentinels may cut off."""
         return f"{self.url}?sentinel_username=client&sentinel_password={PASSWORD}"
 
-    async def switch(self, to: Server | None = None) -> None:
+    async def switch(self, to: RedisProcess | None = None) -> None:
         """Has the Sentinels switch to the replica, or to another one, although the primary is well. That one stays a
         primary for seconds."""
         await eventually(self._switches)
@@ -153,7 +94,7 @@ class Watched:
         for user in ("sentinel", "replica"):
             await self.primary.cut_off(user)
 
-    async def all_name(self, redis: Server) -> bool:
+    async def all_name(self, redis: RedisProcess) -> bool:
         """Whether all Sentinels name this Redis."""
         places = [await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME) for sentinel in self.sentinels]
         return all(int(place[1]) == redis.port for place in places)
@@ -181,16 +122,17 @@ class Watched:
 
 
 @asynccontextmanager
-async def lone_sentinel(port: int, *more: str) -> AsyncIterator[Server]:
+async def lone_sentinel(port: int, *more: str) -> AsyncIterator[RedisProcess]:
     """Runs a Sentinel that knows no other, and whose login no Redis accepts: it hears nothing, and names this port.
     Its configuration has some `more` lines."""
     with open_directory() as directory:
         lines = [*more, *(line.replace(PASSWORD, "wrong") for line in _monitors(port))]
-        async with Server.started(directory / "lone", free_port(), lines, "--sentinel") as sentinel:
+        async with RedisProcess.started(directory / "lone", free_port(), lines, "--sentinel") as sentinel:
             yield sentinel
 
 
-USER = f"user client on >{PASSWORD} ~* &* +@all"
+USER = f"user client on >{PASSWORD} -@all +sentinel|master +sentinel|get-master-addr-by-name"
+"""All that the service needs of a Sentinel."""
 DATA = (
     "appendonly yes",
     'save ""',
@@ -202,13 +144,6 @@ DATA = (
     "masteruser replica",
     f"masterauth {PASSWORD}",
 )
-
-
-def _configured(directory: Path, lines: Sequence[str]) -> Path:
-    directory.mkdir()
-    configuration = directory / "redis.conf"  # It rewrites this file, and a Sentinel does not start without it.
-    configuration.write_text("\n".join(lines) + "\n")
-    return configuration
 
 
 def _monitors(port: int) -> list[str]:
