@@ -69,7 +69,7 @@ TROUBLES = {
     "the URL names no Sentinels": Trouble(
         no_sentinel,
         200,
-        "Redis did not answer: it cannot be found, because a Sentinel says ERR unknown command `SENTINEL`: name "
+        "Redis did not answer: it cannot be found, because a Sentinel says ERR unknown command 'SENTINEL': name "
         "Sentinels in REDIS_URL, or write redis:// for a Redis",
     ),
 }
@@ -85,13 +85,14 @@ async def test_trouble_with_sentinels_is_named_from_the_start_while_reads_are_se
         ready = await client.get("/health/ready")
         read = await client.get(f"/users/{ada}")
         viewed = await client.post("/page-views/home")
-    assert (ready.status_code, ready.json()["parts"]["redis"]) == (trouble.code, trouble.says)
+    said = ready.json()["parts"]["redis"].replace("`", "'")  # Redis 7 has other quotation marks.
+    assert (ready.status_code, said) == (trouble.code, trouble.says)
     assert (read.status_code, read.json()["name"]) == (200, "Ada")
     assert "fwd=bypass" in read.headers["cache-status"]
     assert (viewed.status_code, "retry-after" in viewed.headers) == (503, True)
     for answer in (ready, read, viewed):
         assert not any(secret in answer.text for secret in ("geheim", "127.0.0.1"))
-    assert (await check(wrong))["redis"] == trouble.says
+    assert (await check(wrong))["redis"].replace("`", "'") == trouble.says
 
 
 async def test_sentinels_that_fall_silent_are_reported_although_redis_answers(
