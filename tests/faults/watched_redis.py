@@ -128,7 +128,8 @@ async def lone_sentinel(port: int, *more: str) -> AsyncIterator[RedisProcess]:
     Its configuration has some `more` lines."""
     with open_directory() as directory:
         lines = [*more, *(line.replace(PASSWORD, "wrong") for line in _monitors(port))]
-        async with RedisProcess.started(directory / "lone", *_free_ports(1), lines, "--sentinel") as sentinel:
+        (own,) = _free_ports(1)
+        async with RedisProcess.started(directory / "lone", own, lines, "--sentinel") as sentinel:
             yield sentinel
 
 
