@@ -88,8 +88,8 @@ async def open_cache(
     changed: Callable[[bool], None] = lambda is_open: None,
     relayed: bool = False,
 ) -> AsyncIterator[Cache]:
-    """Opens the cache at `url` (redis://, rediss:// or unix://), which need not be up, and closes it at the end. Raises
-    ValueError for a URL that it cannot use as it is.
+    """Opens the cache at `url` (`redis_url.py` says what it may be), which need not be up, and closes it at the end.
+    Raises ValueError for a URL that it cannot use as it is.
 
     `prefix` begins all names in Redis. `timeout` bounds each answer of Redis and each wait for a connection. While
     Redis may not be believed, at most `bypassing` reads query the database at the same time. `observe` is called for
