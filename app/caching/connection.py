@@ -141,6 +141,8 @@ async def open_redis(
             identity.meet(run, lost=lost)
 
     arguments = read_redis_url(url)
+    if "nodes" in arguments:
+        raise ValueError("The Redis URL names a cluster: open it with open_cluster.")
     discovery = arguments.pop("discovery", None)
     async with AsyncExitStack() as stack:
         sentinels = None if identity is None else identity.sentinels

@@ -4,7 +4,8 @@
     rediss://[username:password@]host[:port][/number]           [?ssl_ca_certs=…]    with TLS
     unix://[username:password@]/path/to/socket                  [?db=number]
     redis+sentinel://[username:password@]host[:port],…/primary[/number]          Sentinels, and the name they monitor
-    rediss+sentinel://…                                                          the same with TLS, to them as well
+    redis+cluster://[username:password@]host[:port],…                            some nodes of a cluster
+    rediss+sentinel://…, rediss+cluster://…                                      with TLS, to all of them
 
 The login is the primary's. The Sentinels' own login is in `sentinel_username` and `sentinel_password`.
 
@@ -27,10 +28,10 @@ from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDoma
 
 from .redis_tls import TLS, tls_arguments
 
-URL = re.compile(r"(rediss?(?:\+sentinel)?|unix)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
+URL = re.compile(r"(rediss?(?:\+sentinel|\+cluster)?|unix)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
 HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([^:]*))?")
-SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://"
-SENTINEL_PORT = 26379
+SCHEMES = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+PORT, SENTINEL_PORT = 6379, 26379
 OURS = {
     name for kind in (BlockingConnectionPool, Connection, AbstractConnection) for name in signature(kind).parameters
 }
@@ -56,9 +57,19 @@ class Discovery:
 
 
 def read_redis_url(url: str, name: str = "the Redis URL") -> dict[str, Any]:
-    """Returns the arguments for redis-py's connection pool, without a host but with a `discovery` if the URL names
-    Sentinels. Its sentences call the URL `name`. Raises ValueError."""
+    """Returns the arguments for redis-py's connection pool. In place of a host, they have a `discovery` if the URL names
+    Sentinels, and `nodes` if it names those of a cluster. Its sentences call the URL `name`. Raises ValueError."""
     return _Reader(name).read(url)
+
+
+def node_url(url: str, place: Place) -> str:
+    """Returns the URL of one node of the cluster at `url`, which was read already."""
+    match = URL.fullmatch(url)
+    assert match is not None
+    scheme, authority, _path, query, _fragment = match.groups()
+    login, at, _places = authority.rpartition("@")
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    return f"{scheme.removesuffix('+cluster')}://{login}{at}{host}:{place[1]}" + (f"?{query}" if query else "")
 
 
 class _Reader:
@@ -95,6 +106,11 @@ class _Reader:
             arguments["connection_class"] = SSLConnection
         if scheme.endswith("sentinel"):
             path = self._find(arguments, place, path)
+        if scheme.endswith("cluster"):
+            if path not in ("", "/", "/0") or arguments.pop("db", 0):
+                raise self._refused("names a database, and a cluster has only the database 0: leave it out")
+            nodes = [(each.get("host", "localhost"), each.get("port", PORT)) for each in self._places(place)]
+            return {**arguments, "nodes": nodes}
         if path.strip("/") or path.count("/") > 1:
             if "db" in arguments:
                 raise self._refused("has two database numbers: keep the one after the host, or db=")
@@ -212,7 +228,7 @@ class _Reader:
             if name in parameters:
                 raise self._refused(f"has the parameter {name} twice")
             if name in TLS and not scheme.startswith("rediss"):
-                raise self._refused(f"has the parameter {name}, which needs rediss:// or rediss+sentinel://")
+                raise self._refused(f"has the parameter {name}, which needs rediss:// or rediss+…://")
             if name in OF_SENTINELS and not scheme.endswith("sentinel"):
                 raise self._refused(f"has the parameter {name}, which needs redis+sentinel://")
             if not value:

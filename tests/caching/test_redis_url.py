@@ -35,6 +35,9 @@ def in_a(name: str) -> dict[str, Any]:
         ("redis://m%40e:p:a+%2F%23%3F%40%25%20%C3%A9@h", {"host": "h", "username": "m@e", "password": "p:a+/#?@% é"}),
         ("redis://h?username=me&password=p%26w@x", {"host": "h", "username": "me", "password": "p&w@x"}),
         ("rediss://h", {"host": "h", "connection_class": SSLConnection}),
+        ("redis+cluster://h,[::1]:2", {"nodes": [("h", 6379), ("::1", 2)]}),
+        ("redis+cluster://me:pw@h:1/0?db=0", {"nodes": [("h", 1)], "username": "me", "password": "pw"}),
+        ("rediss+cluster://h", {"nodes": [("h", 6379)], "connection_class": SSLConnection}),
         ("redis+sentinel://h/shop", {"discovery": Discovery((("h", 26379),), "shop")}),
         ("redis+sentinel:///shop", {"discovery": Discovery((("localhost", 26379),), "shop")}),
         (
@@ -70,8 +73,8 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("localhost:6379", "The Redis URL must begin with redis://, rediss://, unix:// or redis+sentinel://."),
-        ("http://geheim@h", "The Redis URL must begin with redis://, rediss://, unix:// or redis+sentinel://."),
+        ("localhost:6379", "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."),
+        ("http://geheim@h", "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."),
         (
             "redis://h x",
             "The Redis URL contains a blank or a control character: write it as %20, or as what its code is.",
@@ -102,6 +105,10 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
         ("redis://h?db=", "The Redis URL has the parameter db without a value."),
         ("redis://h?db", "The Redis URL must have parameters like name=value after its ?, with & between."),
         ("redis://h?ssl_cert_reqs=none", "The Redis URL has the parameter ssl_cert_reqs, which needs rediss:// or"),
+        ("redis+cluster://h/1", "The Redis URL names a database, and a cluster has only the database 0: leave it out."),
+        ("redis+cluster://h?db=1", "The Redis URL names a database, and a cluster has only the database 0: leave it"),
+        ("redis+cluster://h,", "The Redis URL has a comma without a host before and after it."),
+        ("redis+cluster://h?ssl_ciphers=x", "The Redis URL has the parameter ssl_ciphers, which needs rediss://"),
         ("redis+sentinel://h", "The Redis URL must have the name that the Sentinels monitor after the hosts, as in h1"),
         ("redis+sentinel://h//1", "The Redis URL must have the name that the Sentinels monitor after the hosts, as"),
         ("redis+sentinel://h/a~b", "The Redis URL must have the name that the Sentinels monitor after the hosts, as"),
