@@ -78,7 +78,6 @@ class RedisNode:
             "bind": HOST,
             "cluster-enabled": "yes",
             "cluster-node-timeout": self._node_timeout,
-            "cluster-announce-ip": HOST,
             "cluster-announce-bus-port": self.bus_port,
             "cluster-require-full-coverage": "no",
             "repl-diskless-sync": "yes",

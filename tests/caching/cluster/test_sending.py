@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from app.caching import CacheUnavailable, Trust
 from app.caching.cluster import Address, Answer, Call, Cluster
+from app.caching.moment import Moment
 from app.caching.scripts import Script
 from tests.caching.cluster.conftest import opening, opening_through_wires
 from tests.caching.cluster.keys import named, spread
@@ -37,11 +38,12 @@ async def fill(cluster: Cluster, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def unrenewed(trust: Trust) -> Iterator[None]:
-    """Nothing renews the trust while the block lasts: trust that is lost stays lost."""
+def unrenewed(trust: Trust) -> Iterator[Callable[[int, Moment], None]]:
+    """Nothing but what it yields grants the trust while the block lasts."""
+    grant = trust.grant
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trust, "grant", lambda losses, began: None)
-        yield
+        yield grant
 
 
 async def errors(node: RedisNode, word: str) -> int:
@@ -244,6 +246,38 @@ async def test_an_answer_counts_only_if_its_node_is_still_believed(redis_cluster
             here, there, elsewhere = await asking
         assert [here, elsewhere] == [None, None]
         assert str(there) == "Redis is not believed for things: it has restarted or was replaced."
+
+
+async def test_a_node_whose_trust_has_lapsed_is_asked_when_it_is_renewed(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call was redirected there, so its caller could not know.
+
+    trust in B has lapsed       W's invalidation has not reached B
+    R asks A, and is redirected to B; it would read the old value
+    """
+    monkeypatch.setattr("app.caching.trust.NEWS", timedelta(seconds=60))
+    async with opening_through_wires(redis_cluster) as (cluster, wires):
+        first, second, _third = redis_cluster.nodes
+        moving = await redis_cluster.moving(MIDDLE, second)
+        trust = (await cluster.nodes.at(Address("127.0.0.1", second.port))).cache.trust
+        with unrenewed(trust) as grant:
+            monkeypatch.setattr("app.caching.trust.TRUST", timedelta(0))
+            grant(trust.losses, Moment.now())
+            monkeypatch.setattr("app.caching.trust.TRUST", timedelta(seconds=20))
+            before = await errors(first, "ASK")
+            asking = asyncio.create_task(ask(cluster, [Call.get(named(MIDDLE))]))
+
+            async def was_redirected() -> bool:
+                return await errors(first, "ASK") == before + 1
+
+            await eventually(was_redirected)
+            for _ in range(10):
+                await second.ask("PING")
+            assert wires[second].count("^GET ") == 0
+            grant(trust.losses, Moment.now())
+            assert await asking == [None]
+        await moving.finish()
 
 
 async def test_a_call_whose_answer_was_lost_is_not_sent_again(redis_cluster: RedisCluster) -> None:

@@ -30,7 +30,7 @@ async def test_seeds_are_asked_in_turn_until_one_answers(redis_cluster: RedisClu
 
 
 async def test_a_cluster_that_does_not_exist_at_the_start_is_found_later() -> None:
-    """Until its only node owns the slots, each call fails."""
+    """Until its only node owns the slots, each call fails. That node does not know its own name, and answers none."""
     async with RedisCluster.started(1) as alone:
         node = alone.nodes[0]
         await node.ask("CLUSTER", "FLUSHSLOTS")
@@ -46,6 +46,8 @@ async def test_a_cluster_that_does_not_exist_at_the_start_is_found_later() -> No
                 return isinstance(answer, Answer)
 
             await eventually(answers)
+            assert (await node.ask("CLUSTER", "SLOTS"))[0][2][0] == b""
+            assert cluster.topology.map.owners == {Address(*alone.seeds[0])}
 
 
 async def test_a_redis_without_cluster_mode_is_named_as_that() -> None:
