@@ -57,8 +57,9 @@ class Discovery:
 
 
 def read_redis_url(url: str, name: str = "the Redis URL") -> dict[str, Any]:
-    """Returns the arguments for redis-py's connection pool. In place of a host, they have a `discovery` if the URL names
-    Sentinels, and `nodes` if it names those of a cluster. Its sentences call the URL `name`. Raises ValueError."""
+    """Returns the arguments for redis-py's connection pool. In place of a host, they have a `discovery` if the URL
+    names Sentinels, and `nodes` if it names those of a cluster. Its sentences call the URL `name`. Raises ValueError.
+    """
     return _Reader(name).read(url)
 
 

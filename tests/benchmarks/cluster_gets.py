@@ -15,7 +15,7 @@ from redis.asyncio.cluster import RedisCluster as TheirCluster
 from app.caching import open_redis
 from app.caching.background import Background
 from app.caching.batching import Batching
-from app.caching.cluster import Address, Answer, Call, Cluster, NodeBatching, open_cluster
+from app.caching.cluster import Answer, Call, Cluster, NodeBatching, open_cluster
 from tests.benchmarks.measurement import Goal, Result, Sample, Variant, WrongAnswer, compared, interleave, rates
 from tests.benchmarks.stage import Stage, on, processors
 from tests.benchmarks.tasks import hammer
@@ -68,8 +68,7 @@ async def measure(stage: Stage) -> Result:
         with on(processors()[1]):
             alone = await stack.enter_async_context(ReplicatingRedis.started())
             nodes = await stack.enter_async_context(RedisCluster.started(3))
-        seeds = [Address(*seed) for seed in nodes.seeds]
-        cluster = await stack.enter_async_context(open_cluster(seeds))
+        cluster = await stack.enter_async_context(open_cluster(nodes.url))
         theirs = await stack.enter_async_context(TheirCluster(host=HOST, port=nodes.nodes[0].port))
         redis = await stack.enter_async_context(
             open_redis(f"redis://{HOST}:{alone.port}", timeout=TIMEOUT, connections=16)

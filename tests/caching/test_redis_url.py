@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, UnixDomainSocketConnection
 
 from app.caching import open_cache, open_redis
-from app.caching.redis_url import TAKEN, Discovery, read_redis_url
+from app.caching.redis_url import TAKEN, Discovery, node_url, read_redis_url
 from app.embedded import Endpoints
 from tests.faults.certificates import PASSWORD, Certificates
 
@@ -73,8 +73,14 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("localhost:6379", "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."),
-        ("http://geheim@h", "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."),
+        (
+            "localhost:6379",
+            "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        ),
+        (
+            "http://geheim@h",
+            "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        ),
         (
             "redis://h x",
             "The Redis URL contains a blank or a control character: write it as %20, or as what its code is.",
@@ -256,3 +262,15 @@ async def test_a_client_has_the_name_and_the_database_that_its_url_names(endpoin
     async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as redis:
         assert (await redis.client_info())["db"] == 7
         assert await redis.client_getname() == "shop"
+
+
+def test_the_url_of_a_node_has_the_login_of_the_cluster() -> None:
+    url = node_url("redis+cluster://cache:a%2Fb%40c@h:1,i:2", ("node.example", 7000))
+    read = {"host": "node.example", "port": 7000, "username": "cache", "password": "a/b@c"}
+    assert read_redis_url(url) == read
+
+
+def test_the_url_of_a_node_has_the_tls_of_the_cluster() -> None:
+    url = node_url("rediss+cluster://h?ssl_cert_reqs=none", ("::1", 7000))
+    assert url == "rediss://[::1]:7000?ssl_cert_reqs=none"
+    assert read_redis_url(url)["host"] == "::1"

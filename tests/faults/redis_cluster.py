@@ -59,6 +59,11 @@ class RedisCluster:
         """The hosts and ports of all nodes."""
         return [(HOST, node.port) for node in self.nodes]
 
+    @property
+    def url(self) -> str:
+        """The URL that names all nodes."""
+        return url_of(self.seeds)
+
     async def owner(self, slot: int) -> RedisNode:
         """Returns the node that owns a slot, as it says itself."""
         for node in self._running():
@@ -208,6 +213,11 @@ class RedisCluster:
 
     def _running(self) -> list[RedisNode]:
         return [node for node in self.nodes if node.is_running]
+
+
+def url_of(seeds: Iterable[tuple[str, int]]) -> str:
+    """Returns the URL of the cluster that has these nodes."""
+    return f"redis+cluster://{','.join(f'{host}:{port}' for host, port in seeds)}"
 
 
 async def _known(node: RedisNode) -> set[str]:

@@ -1,6 +1,6 @@
 """A Redis Cluster, as several Redises: each primary is a node with a cache of its own (`cache.py`).
 
-    async with open_cluster([Address("127.0.0.1", 7000)]) as cluster, Region(cluster, "orders", Order) as region:
+    async with open_cluster("redis+cluster://n1:6379,n2:6379") as cluster, Region(cluster, "orders", Order) as region:
         orders = CacheAside(region)
 
 A key belongs to a slot, and a slot to a node. What a node holds is believed while that node is: if it fails over, only
@@ -15,16 +15,19 @@ What can go wrong: a primary is down. Then its keys are read from the database, 
 (write-through: `CacheUnavailable`), and all other keys are served as before. Write-behind does not take a cluster yet.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+
+from redis.asyncio import Redis
 
 from ..bulkhead import Bulkhead
 from ..cache import Cache, claimed, open_cache, unobserved
 from ..connection import open_redis
 from ..observing import Observe
 from ..owed import Owed
+from ..redis_url import node_url, read_redis_url
 from ..renewal import EVERY
 from ..repeating import Repeating
 from .address import Address
@@ -63,29 +66,35 @@ class Cluster:
 
 @asynccontextmanager
 async def open_cluster(
-    seeds: Sequence[Address],
+    url: str,
     *,
-    parameters: Mapping[str, str] | None = None,
-    tls: bool = False,
-    timeout: timedelta = timedelta(seconds=1),
     prefix: str = "",
+    timeout: timedelta = timedelta(seconds=1),
+    connections: int = 16,
     bypassing: int = 8,
     observe: Observe = unobserved,
-    opened: Callable[[str], AbstractAsyncContextManager[Cache]] = open_cache,
+    opened: Callable[..., AbstractAsyncContextManager[Cache]] = open_cache,
 ) -> AsyncIterator[Cluster]:
-    """Opens the cluster that one of the `seeds` knows, which need not be up, and closes it at the end.
+    """Opens the cluster at `url` (redis+cluster:// or rediss+cluster://), which need not be up, and closes it at the
+    end. Raises ValueError for a URL that it cannot use as it is.
 
-    `parameters` are those of a Redis URL (`username`, `password`, `ssl_ca_certs`…), and the same for all nodes.
-    `opened` opens the cache of one node at its URL. `timeout` bounds each answer of a seed. `prefix` begins all names
-    in Redis. While a node may not be believed, at most `bypassing` reads query the database at the same time. `observe`
-    is called for each event in a region.
+    The URL names some of its nodes, and the login and TLS of all. `prefix` begins all names in Redis. `timeout` bounds
+    each answer of a node, and each wait for one of the `connections` to it. While a node may not be believed, at most
+    `bypassing` reads query the database at the same time. `observe` is called for each event in a region. `opened`
+    opens the cache of one node.
     """
+    seeds = read_redis_url(url).get("nodes")
+    if seeds is None:
+        raise ValueError("The Redis URL names no cluster: begin it with redis+cluster:// or rediss+cluster://.")
 
-    def url(address: Address) -> str:
-        return address.url(parameters or {}, tls=tls)
+    def cache(address: Address) -> AbstractAsyncContextManager[Cache]:
+        return opened(node_url(url, address), timeout=timeout, connections=connections)
 
-    async with Nodes(lambda address: opened(url(address))) as nodes:
-        topology = Topology(seeds, nodes, lambda address: open_redis(url(address), timeout=timeout, connections=1))
+    def client(address: Address) -> AbstractAsyncContextManager[Redis]:
+        return open_redis(node_url(url, address), timeout=timeout, connections=1)
+
+    async with Nodes(cache) as nodes:
+        topology = Topology([Address(*seed) for seed in seeds], nodes, client)
         cluster = Cluster(topology, nodes, prefix, observe, Bulkhead(bypassing))
 
         async def retry() -> timedelta:

@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 
 import pytest
 
-from app.caching import open_cache
-from app.caching.cluster import Address, Cluster, open_cluster
+from app.caching import Cache, open_cache
+from app.caching.cluster import Cluster, open_cluster
 from tests.faults.redis_cluster import RedisCluster
-from tests.faults.redis_node import RedisNode
+from tests.faults.redis_node import HOST, RedisNode
 from tests.faults.redis_wire import RedisWire
 
 TIMEOUT = timedelta(seconds=10)
@@ -38,8 +37,7 @@ def patient_trust(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opening(redis_cluster: RedisCluster) -> AbstractAsyncContextManager[Cluster]:
     """Opens a cluster as the library does, with the patience that a busy machine needs."""
-    seeds = [Address(*seed) for seed in redis_cluster.seeds]
-    return open_cluster(seeds, timeout=TIMEOUT, opened=partial(open_cache, timeout=TIMEOUT))
+    return open_cluster(redis_cluster.url, timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -57,14 +55,13 @@ async def opening_through_wires(redis_cluster: RedisCluster) -> AsyncIterator[tu
     """Opens a cluster so that its nodes are reached through wires."""
     async with AsyncExitStack() as stack:
         wires = {
-            node: await stack.enter_async_context(RedisWire(Address("127.0.0.1", node.port).url({}, tls=False)))
+            node: await stack.enter_async_context(RedisWire(f"redis://{HOST}:{node.port}"))
             for node in redis_cluster.nodes
         }
-        urls = {Address("127.0.0.1", node.port).url({}, tls=False): wire.url for node, wire in wires.items()}
-        seeds = [Address(*seed) for seed in redis_cluster.seeds]
-        yield (
-            await stack.enter_async_context(
-                open_cluster(seeds, timeout=TIMEOUT, opened=lambda url: open_cache(urls[url], timeout=TIMEOUT))
-            ),
-            wires,
-        )
+        urls = {f"redis://{HOST}:{node.port}": wire.url for node, wire in wires.items()}
+
+        def opened(url: str, *, timeout: timedelta, connections: int) -> AbstractAsyncContextManager[Cache]:
+            return open_cache(urls[url], timeout=timeout, connections=connections)
+
+        cluster = open_cluster(redis_cluster.url, timeout=TIMEOUT, opened=opened)
+        yield await stack.enter_async_context(cluster), wires

@@ -83,7 +83,7 @@ async def test_the_caches_of_two_nodes_share_nothing(opened: Opened) -> None:
 
 
 async def test_no_node_is_opened_at_an_address_that_cannot_be_one(endpoints: Endpoints) -> None:
-    async with Nodes(lambda address: open_cache(address.url({}, tls=False))) as nodes:
+    async with Nodes(lambda address: open_cache(f"redis://{address.host}:{address.port}")) as nodes:
         for _ in range(2):
             with pytest.raises(CacheUnavailable, match="an address that cannot be used"):
                 await nodes.at(Address("two hosts", 1))

@@ -11,7 +11,7 @@ from app.caching.cluster import Address, Answer, Call, open_cluster
 from tests.caching.cluster.conftest import TIMEOUT, opening_through_wires
 from tests.caching.cluster.keys import named, spread
 from tests.eventually import eventually
-from tests.faults.redis_cluster import RedisCluster
+from tests.faults.redis_cluster import RedisCluster, url_of
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.service import free_port
 
@@ -24,7 +24,7 @@ async def test_seeds_are_asked_in_turn_until_one_answers(redis_cluster: RedisClu
         alone = await stack.enter_async_context(RedisCluster.started(1))
         await alone.nodes[0].ask("CLUSTER", "FLUSHSLOTS")
         seeds = [("127.0.0.1", free_port()), *alone.seeds, redis_cluster.seeds[2]]
-        cluster = await stack.enter_async_context(open_cluster([Address(*seed) for seed in seeds], timeout=TIMEOUT))
+        cluster = await stack.enter_async_context(open_cluster(url_of(seeds), timeout=TIMEOUT))
         assert cluster.topology.map.owners == {Address(*seed) for seed in redis_cluster.seeds}
         assert {node.address for node in cluster.nodes.all} == cluster.topology.map.owners
 
@@ -34,7 +34,7 @@ async def test_a_cluster_that_does_not_exist_at_the_start_is_found_later() -> No
     async with RedisCluster.started(1) as alone:
         node = alone.nodes[0]
         await node.ask("CLUSTER", "FLUSHSLOTS")
-        async with open_cluster([Address(*alone.seeds[0])], timeout=TIMEOUT) as cluster:
+        async with open_cluster(alone.url, timeout=TIMEOUT) as cluster:
             sending = cluster.sending("things")
             (failed,) = await sending.send([Call.get("a")])
             assert isinstance(failed, CacheUnavailable)
@@ -51,7 +51,7 @@ async def test_a_cluster_that_does_not_exist_at_the_start_is_found_later() -> No
 
 
 async def test_a_redis_without_cluster_mode_is_named_as_that() -> None:
-    async with ReplicatingRedis.started() as alone, open_cluster([Address("127.0.0.1", alone.port)]) as cluster:
+    async with ReplicatingRedis.started() as alone, open_cluster(url_of([("127.0.0.1", alone.port)])) as cluster:
         with pytest.raises(CacheUnavailable, match="ERR This instance has cluster support disabled"):
             await cluster.topology.read()
 
