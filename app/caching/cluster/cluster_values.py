@@ -79,7 +79,9 @@ class ClusterValues(Generic[K, V]):
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> NodeBatching[A, R]:
         """Combines the calls made in one tick of the event loop, for each node."""
-        return NodeBatching(self._topology, lambda about: self._slot(key(about)), call, self._background.start, told)
+        return NodeBatching(
+            self._topology, lambda about: slot_of(self.names(key(about))[0]), call, self._background.start, told
+        )
 
     def losses(self, key: K) -> object:
         """Returns a mark that changes when the trust in the node of this key is lost, or it has another node."""
@@ -174,10 +176,9 @@ class ClusterValues(Generic[K, V]):
 
     async def invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[CacheError | None]:
         """Removes each value that is not of its committed version, also at a node that is not believed."""
-        calls = []
-        for key, version in changes:
-            life = self._stamp(self._owner(key)).life_word
-            calls.append(Call.run(INVALIDATE, self.names(key), [ms(FLOOR), life, version]))
+        lives = [self._stamp(self._owner(key)).life_word for key, _version in changes]
+        args = [[ms(FLOOR), life, version] for life, (_key, version) in zip(lives, changes, strict=True)]
+        calls = [Call.run(INVALIDATE, self.names(change[0]), some) for change, some in zip(changes, args, strict=True)]
         ask = partial(self._one, believed=False)
         done: list[CacheError | None] = []
         for (key, _version), answer in zip(changes, await self._sending.send(calls, believed=False), strict=True):
@@ -243,10 +244,7 @@ class ClusterValues(Generic[K, V]):
             stamp = self._stamps[node] = Stamp(self._type, node.cache.identity)
         return stamp
 
-    def _slot(self, key: K) -> int:
-        return slot_of(self.names(key)[0])
-
     def _owner(self, key: K) -> Node | None:
         """Returns the node that is known to own a key, None if it is not known or not open."""
-        address = self._topology.map.owner(self._slot(key))
+        address = self._topology.map.owner(slot_of(self.names(key)[0]))
         return None if address is None else self._cluster.nodes.get(address)
