@@ -33,8 +33,10 @@ STUCK = "stuck"
 AS_GOOD_AS_FULL = 0.99
 """The fill level at which there is no room for another record. The last bytes are never used."""
 
-LOGIN = re.compile(r"says (NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|invalid password|(invalid )?DB index))")
-"""What Redis answers to a wrong password, user or database number."""
+LOGIN = re.compile(
+    r"(.* a Sentinel )?says (NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|invalid password|(invalid )?DB index))|.* do not monitor"
+)
+"""What Redis answers to a wrong password, user or database number, or its Sentinels to a wrong password or name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,11 @@ Timeout = Annotated[timedelta, _seconds(timedelta(hours=1))]
 
 
 def _redis_url(value: str) -> str:
-    read_redis_url(value, "REDIS_URL")
+    if "nodes" in read_redis_url(value, "REDIS_URL"):
+        raise ValueError(
+            "REDIS_URL names a cluster, and this service takes one primary: redis://… or redis+sentinel://…. "
+            "(The library takes a cluster for cache-aside, read-through and write-through.)"
+        )
     return value
 
 

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from app.availability import sqlstate
 from app.caching import CacheUnavailable, fitness, trial
+from app.caching.errors import NoPrimary
 from app.caching.words import code
 from app.database import Database
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
@@ -26,10 +27,21 @@ TO_DO_WITH_REDIS = {
     "READONLY": "name the primary in REDIS_URL",
     "MASTERDOWN": "name the primary in REDIS_URL",
     "MISCONF": "see in its log why its disk takes nothing",
+    "NOREPLICAS": "see whether its replicas follow it, or lower its min-replicas-to-write",
     "OOM": "raise its maxmemory, or see what else is kept in it",
     "LOADING": "wait",
     None: "see whether it runs, and is what REDIS_URL names",
 }
+LOOK_FOR_SENTINELS = "see whether they run, and are what REDIS_URL names"
+TO_DO_WITH_SENTINELS = {
+    "no Sentinel answers": LOOK_FOR_SENTINELS,
+    "do not monitor": "put the name that they monitor behind the hosts in REDIS_URL",
+    "NOAUTH": "put sentinel_password, and sentinel_username, into REDIS_URL",
+    "WRONGPASS": "put the right sentinel_username and sentinel_password into REDIS_URL",
+    "unknown command": "name Sentinels in REDIS_URL, or write redis:// for a Redis",
+    "although": "wait",
+}
+"""By what is said where the Sentinels name no primary."""
 TO_DO_WITH_POSTGRES = {
     "26": "set its pool_mode to session",
     "42P05": "set its pool_mode to session",
@@ -62,6 +74,8 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
             parts["redis"] = fit["version"]
         elif fit["role"] != OK:
             parts["redis"] = f"{fit['role']}: {TO_DO_WITH_REDIS['READONLY']}"
+        elif fit["sentinels"] != OK:
+            parts["redis"] = f"{fit['sentinels']}: {LOOK_FOR_SENTINELS}"
         if (missing := await privileges.missing_in_redis()) is not None:
             return Health(parts | {"redis": missing}, lacks_privileges=True)
         await trial(redis, f"{prefix}views:trial")
@@ -69,6 +83,10 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
         to_do = TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log")
         if "DB index" in str(error):
             to_do = "name another database in REDIS_URL"
+        elif to_do == TO_DO_WITH_REDIS[None] and getattr(redis.connection_pool, "sentinels", None) is not None:
+            to_do = "see whether it runs, and can be reached at the address that its Sentinels name"
+        if isinstance(error.__cause__, NoPrimary):
+            to_do = next((each for words, each in TO_DO_WITH_SENTINELS.items() if words in str(error)), "see their log")
         return Health(parts | {"redis": _with(error, to_do)}, error)
     return Health(parts)
 

@@ -6,7 +6,7 @@
 Everything that crosses the network here goes through it: GETs become one MGET, lookups and fills one script call, loads
 one query. It delays a caller only until the end of the current tick.
 
-What can go wrong: a failed call fails for all of its callers. `Unreadable` in place of a result is raised for its own
+What can go wrong: a failed call fails for all of its callers. A `CacheError` in place of a result is raised for its own
 key, and the other keys get their results. They also do if a call raises `ValueError`: it is repeated by halves.
 """
 
@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from .errors import Unreadable
+from .errors import CacheError, Unreadable
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ class Batching(Generic[K, R]):
 
     def __init__(
         self,
-        call: Callable[[Sequence[K]], Awaitable[Sequence[R | Unreadable]]],
+        call: Callable[[Sequence[K]], Awaitable[Sequence[R | CacheError]]],
         start: Start,
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> None:
@@ -71,7 +71,7 @@ class Batching(Generic[K, R]):
         answers = await self._call([key])
         self._alone = True
         self._told(cast("Sequence[R]", answers), [1])
-        if isinstance(answers[0], Unreadable):
+        if isinstance(answers[0], CacheError):
             raise answers[0]
         return answers[0]
 
@@ -109,7 +109,7 @@ class Batching(Generic[K, R]):
             for futures, result in zip(callers, answers, strict=True):
                 for future in futures:
                     if not future.done():
-                        future.set_exception(result) if isinstance(result, Unreadable) else future.set_result(result)
+                        future.set_exception(result) if isinstance(result, CacheError) else future.set_result(result)
 
 
 async def each(calls: Iterable[Awaitable[R]]) -> list[R | Unreadable]:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = timedelta(seconds=5)
 
 
-def _nobody(region: str, event: Event, took: timedelta, times: int) -> None:
+def unobserved(region: str, event: Event, took: timedelta, times: int) -> None:
     """Ignores the event."""
 
 
@@ -46,7 +46,7 @@ class Cache:
     breaker: Breaker
     identity: Identity
     prefix: str = ""
-    observe: Observe = _nobody
+    observe: Observe = unobserved
     renewal: Renewal | None = None
     bulkhead: Bulkhead = field(default_factory=Bulkhead)
     names: dict[str, str] = field(default_factory=dict)
@@ -57,12 +57,23 @@ class Cache:
         """Whether Redis answers and may be written to."""
         return self.breaker.reachable and self.identity.refused is None
 
+    @property
+    def renews(self) -> bool:
+        """Whether this process renews the trust by itself. Otherwise a relay has to."""
+        return self.renewal is not None
+
     def claim(self, name: str, kind: str) -> str:
         """Reserves a name for one kind of data, and returns its prefix in Redis. Raises ValueError if the name belongs
-        to another kind: values and counters under one name would overwrite each other."""
-        if self.names.setdefault(name, kind) != kind:
-            raise ValueError(f"{name} is already the name of {self.names[name]}: choose another one for {kind}.")
-        return self.prefix + name
+        to another kind."""
+        return self.prefix + claimed(self.names, name, kind)
+
+
+def claimed(names: dict[str, str], name: str, kind: str) -> str:
+    """Reserves a name for one kind of data, and returns it. Raises ValueError if it belongs to another kind: values and
+    counters under one name would overwrite each other."""
+    if names.setdefault(name, kind) != kind:
+        raise ValueError(f"{name} is already the name of {names[name]}: choose another one for {kind}.")
+    return name
 
 
 @asynccontextmanager
@@ -73,12 +84,12 @@ async def open_cache(
     timeout: timedelta = timedelta(seconds=1),
     connections: int = 16,
     bypassing: int = 8,
-    observe: Observe = _nobody,
+    observe: Observe = unobserved,
     changed: Callable[[bool], None] = lambda is_open: None,
     relayed: bool = False,
 ) -> AsyncIterator[Cache]:
-    """Opens the cache at `url` (redis://, rediss:// or unix://), which need not be up, and closes it at the end. Raises
-    ValueError for a URL that it cannot use as it is.
+    """Opens the cache at `url` (`redis_url.py` says what it may be), which need not be up, and closes it at the end.
+    Raises ValueError for a URL that it cannot use as it is.
 
     `prefix` begins all names in Redis. `timeout` bounds each answer of Redis and each wait for a connection. While
     Redis may not be believed, at most `bypassing` reads query the database at the same time. `observe` is called for

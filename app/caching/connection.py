@@ -13,22 +13,25 @@ Each setting below replaces one of its defaults:
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any, cast
 
 import hiredis
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, RedisSSLContext, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
 from .clock import RedisClock
+from .errors import NoPrimary
 from .identity import Identity
+from .redis_tls import load_again
 from .redis_url import read_redis_url
+from .sentinel import Sentinels
 
 WRONG_ROLE = re.compile(r"(?:^|-)(READONLY|UNBLOCKED|MASTERDOWN|LOADING|NOAUTH)\b")
 """Error codes of a server that is not, not yet or no longer a primary, or of one that requires a login. The error of a
@@ -60,9 +63,21 @@ class Pool(BlockingConnectionPool):
 
         the name now resolves to Y          old connections to X live on
         W invalidates on Y, and answers     R would hit the old value on X
+
+    Nor does it hand out a connection to a server that the Sentinels no longer name. All its connections share one TLS
+    context: to load the certificates takes milliseconds, in which this process does nothing else.
     """
 
     identity: Identity | None = None
+    sentinels: Sentinels | None = None
+    _tls: RedisSSLContext | None = None
+
+    def make_connection(self) -> AbstractConnection:
+        """Returns a new connection, which is not connected yet."""
+        connection = cast("AbstractConnection", super().make_connection())  # type: ignore[no-untyped-call]
+        if isinstance(connection, SSLConnection):
+            connection.ssl_context = self._tls = self._tls or connection.ssl_context
+        return connection
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
         """Returns a connection, immediately if one is free."""
@@ -77,10 +92,15 @@ class Pool(BlockingConnectionPool):
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connects a connection that is not connected, and reconnects one that leads to another run."""
-        if self.identity is not None and getattr(connection, "run", None) != self.identity.run:
+        """Connects a connection that is not connected, and reconnects one that leads elsewhere."""
+        is_another_run = self.identity is not None and getattr(connection, "run", None) != self.identity.run
+        if is_another_run or (self.sentinels is not None and self.sentinels.disown(connection)):
             await connection.disconnect()
-        await super().ensure_connection(connection)
+        try:
+            await super().ensure_connection(connection)
+        except Exception as error:
+            load_again(connection, error)
+            raise
 
 
 @asynccontextmanager
@@ -93,8 +113,8 @@ async def open_redis(
     identity: Identity | None = None,
     marker: str = "run",
 ) -> AsyncIterator[Redis]:
-    """Opens a client for `url` (redis://, rediss:// or unix://), and closes it at the end. It connects at its first
-    command. Raises ValueError for a URL that `redis_url.py` refuses.
+    """Opens a client for `url` (`redis_url.py` says what it may be), and closes it at the end. It connects at its first
+    command. Raises ValueError for a URL that is refused.
 
     `timeout` bounds connecting, each reply, and the wait for one of the `connections`. Each new connection asks for the
     time to set `clock`, and reports to `identity` which Redis it met. A Redis that does not report its run is
@@ -109,42 +129,56 @@ async def open_redis(
             await connection.send_command("TIME")
             seconds, microseconds = await connection.read_response()
             clock.set(int(seconds) * 1000 + int(microseconds) / 1000)
+        info = "" if identity is None and sentinels is None else await _info(connection)
+        if sentinels is not None and "role:slave" in info:
+            raise NoPrimary("is a replica, although a Sentinel named it as the primary")
         if identity is not None:
-            run, lost = await _run(connection), False
+            # A promoted replica keeps its run_id, and gets another replication id.
+            run, lost = "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE)), False
             if not run:
                 run, lost = await _marked(connection, marker), hasattr(connection, "run")
             connection.run = run  # type: ignore[attr-defined]  # for the pool
             identity.meet(run, lost=lost)
 
-    pool = Pool(
-        **read_redis_url(url),
-        max_connections=connections,
-        timeout=timeout.total_seconds(),
-        socket_timeout=timeout.total_seconds(),
-        socket_connect_timeout=timeout.total_seconds(),
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        parser_class=Parser,
-        redis_connect_func=connected,
-        driver_info=None,  # No CLIENT SETINFO: it tells nothing of this service, and takes a right and a look-up.
-    )
-    pool.identity = identity
-    redis = Redis.from_pool(pool)
-    try:
+    arguments = read_redis_url(url)
+    if "nodes" in arguments:
+        raise ValueError("The Redis URL names a cluster: open it with open_cluster.")
+    discovery = arguments.pop("discovery", None)
+    async with AsyncExitStack() as stack:
+        sentinels = None if identity is None else identity.sentinels
+        if discovery is not None:
+            if sentinels is None:
+                tls = {key: value for key, value in arguments.items() if key.startswith("ssl_")}
+                sentinels = Sentinels(discovery, arguments.get("connection_class", Connection), tls, timeout)
+                await stack.enter_async_context(sentinels.watched())
+            if identity is not None:
+                identity.sentinels = sentinels
+            arguments |= {"connection_class": sentinels.connection_class, "sentinels": sentinels}
+        pool = Pool(
+            **arguments,
+            max_connections=connections,
+            timeout=timeout.total_seconds(),
+            socket_timeout=timeout.total_seconds(),
+            socket_connect_timeout=timeout.total_seconds(),
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            parser_class=Parser,
+            redis_connect_func=connected,
+            driver_info=None,  # No CLIENT SETINFO: it tells nothing of this service, and takes a right and a look-up.
+        )
+        pool.identity, pool.sentinels = identity, sentinels
+        redis = Redis.from_pool(pool)
+        stack.push_async_callback(redis.aclose)
         yield redis
-    finally:
-        await redis.aclose()
 
 
-async def _run(connection: AbstractConnection) -> str:
-    """Returns which run of which Redis this is, an empty string if Redis does not report it."""
+async def _info(connection: AbstractConnection) -> str:
+    """Returns what a server reports of itself: an empty string if INFO is not permitted or not supported."""
     await connection.send_command("INFO")
     try:
-        info = str_if_bytes(await connection.read_response())
-    except ResponseError:  # INFO is not permitted or not supported.
+        return str(str_if_bytes(await connection.read_response()))
+    except ResponseError:
         return ""
-    # A promoted replica keeps its run_id, and gets another replication id.
-    return "-".join(re.findall(r"^(?:run_id|master_replid):(\w{8})", info, re.MULTILINE))
 
 
 async def _marked(connection: AbstractConnection, marker: str) -> str:

@@ -30,6 +30,10 @@ class AnotherRun(RedisConnectionError):
     """A connection leads to another run of Redis than before: the pending command was meant for the earlier run."""
 
 
+class NoPrimary(RedisConnectionError):
+    """The Sentinels name no server that is a primary. Its text is a clause about Redis, which may be shown."""
+
+
 class CacheError(Exception):
     """Something is wrong with the cache, not with the caller's input."""
 

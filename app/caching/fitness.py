@@ -5,6 +5,7 @@
     eviction       a Redis that may evict any key can evict the stream of accepted writes, without an error; one that
                    may evict keys with a lifetime can evict the records of accepted calls
     persistence    without an append-only file, a restart loses what was accepted and not yet flushed
+    sentinels      where the URL names Sentinels: without them, nothing follows a failover
 
 Good settings do not prove that Redis accepts writes (its memory or disk may be full, or it is loading, or it is a
 replica). `trial` checks that. `denied` checks what its login may do.
@@ -22,6 +23,7 @@ from redis.utils import str_if_bytes
 
 from .errors import REDIS_DOWN
 from .scripts import script
+from .sentinel import Sentinels
 from .words import unavailable
 
 OLDEST = (6, 2)
@@ -29,13 +31,13 @@ FIT = "ok"
 
 
 async def fitness(redis: Redis) -> dict[str, str]:
-    """Returns what is wrong with the Redis in use, by the four names above: "ok", or a sentence. A setting that Redis
-    does not report counts as "ok". Raises CacheUnavailable."""
+    """Returns what is wrong with the Redis in use, by the names above: "ok", or a sentence. A setting that Redis does
+    not report counts as "ok". Raises CacheUnavailable."""
     try:
         info = await redis.info()
     except REDIS_DOWN as error:
         raise unavailable(error) from error
-    parts = dict.fromkeys(("version", "role", "eviction", "persistence"), FIT)
+    parts = dict.fromkeys(("version", "role", "eviction", "persistence", "sentinels"), FIT)
     version, policy = info.get("redis_version"), str(info.get("maxmemory_policy", ""))
     if version is not None and tuple(map(int, str(version).split(".")[:2])) < OLDEST:
         parts["version"] = f"Redis is {version}, and must be 6.2 or newer"
@@ -47,6 +49,9 @@ async def fitness(redis: Redis) -> dict[str, str]:
         parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, a repeated write may be added twice"
     if not (info.get("aof_enabled", True) or info.get("loading")):  # Redis reports 0 while it loads the file.
         parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost"
+    sentinels: Sentinels | None = getattr(redis.connection_pool, "sentinels", None)
+    if sentinels is not None and (silent := await sentinels.silent()):
+        parts["sentinels"] = f"of {len(sentinels)} Sentinels, {silent} name{'s' * (silent == 1)} no primary"
     return parts
 
 

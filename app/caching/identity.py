@@ -15,6 +15,7 @@ a relay delivers the last minute's changes again.
 import hashlib
 
 from .errors import AnotherRun
+from .sentinel import Sentinels
 from .trust import Trust
 
 
@@ -32,6 +33,8 @@ class Identity:
         """Whether the pending entries in Redis are ours to flush, None while that is unknown."""
         self.forgetful = False
         """Whether Redis may have lost the latest invalidations."""
+        self.sentinels: Sentinels | None = None
+        """The Sentinels that all pools of this Redis ask. Asked apart, two pools could follow different answers."""
         self._trust = trust
         self._lives: tuple[str, str | None] | None = None
         self._life = ""

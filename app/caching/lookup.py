@@ -9,6 +9,7 @@ from typing import Generic
 
 from .asking import Asking
 from .cache import Cache
+from .clock import RedisClock
 from .errors import CacheUnavailable
 from .lease import LEASE, K, Lease
 from .lifetimes import ms
@@ -46,7 +47,7 @@ class Lookup(Generic[K, V]):
             self._lost(keys, token)
             raise
         self._clock.set(now)
-        readings = [self._answer(verified, *answer) for answer in answers]
+        readings = [answered(self._stamp, self._clock, verified, *answer) for answer in answers]
         rotten = [key for key, reading in zip(keys, readings, strict=True) if reading is None]
         if not rotten:
             return [reading for reading in readings if reading is not None]
@@ -55,12 +56,14 @@ class Lookup(Generic[K, V]):
         again = iter(await self.look_up(rotten))
         return [reading or next(again) for reading in readings]
 
-    def _answer(
-        self, verified: bool, kind: bytes, what: bytes, old: bytes | None = None
-    ) -> Reading[V] | Lease[V] | None:
-        word, now = self._stamp.word, self._clock.now()
-        if kind == b"entry":
-            return self._stamp.read(what, Outcome.HIT, verified, word, now)
-        stale = None if old is None else self._stamp.read(old, Outcome.STALE, verified, word, now)
-        # A token that is not text was written by another program, but still blocks the readers of this key.
-        return Lease(what.decode(errors="backslashreplace"), kind == b"lease", stale)
+
+def answered(
+    stamp: Stamp[V], clock: RedisClock, verified: bool, kind: bytes, what: bytes, old: bytes | None = None
+) -> Reading[V] | Lease[V] | None:
+    """Returns the answer to a lookup of one key as a reading or as a lease, None for a value that is damaged."""
+    word, now = stamp.word, clock.now()
+    if kind == b"entry":
+        return stamp.read(what, Outcome.HIT, verified, word, now)
+    stale = None if old is None else stamp.read(old, Outcome.STALE, verified, word, now)
+    # A token that is not text was written by another program, but still blocks the readers of this key.
+    return Lease(what.decode(errors="backslashreplace"), kind == b"lease", stale)

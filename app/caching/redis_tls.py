@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio.connection import AbstractConnection, SSLConnection
+
+from .words import chain
+
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 FLAGS = ("ssl_include_verify_flags", "ssl_exclude_verify_flags")
 TLS = (
@@ -31,11 +35,13 @@ YES_OR_NO = {"1": True, "true": True, "yes": True, "on": True, "0": False, "fals
 VERSIONS = {name.lower(): ssl.TLSVersion[name] for name in ("TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3")}
 
 
-def tls_arguments(parameters: Mapping[str, str], name: str) -> dict[str, Any]:
-    """Returns the arguments for redis-py's SSLConnection. Its sentences call the URL `name`. Raises ValueError."""
+def tls_arguments(parameters: Mapping[str, str], name: str, *, shows: bool = True) -> dict[str, Any]:
+    """Returns the arguments for redis-py's SSLConnection. Its sentences call the URL `name`, and quote its parameters
+    only if it `shows` them: what looks like a parameter may be a part of a password. Raises ValueError."""
 
     def refused(parameter: str, rule: str) -> ValueError:
-        return ValueError(f"The {parameter} in {name} is {parameters[parameter]!r}: {rule}.")
+        told = f"is {parameters[parameter]!r}" if shows else "cannot be used"
+        return ValueError(f"The {parameter} in {name} {told}: {rule}.")
 
     arguments: dict[str, Any] = dict(parameters)
     if "ssl_cert_reqs" in parameters:
@@ -67,8 +73,15 @@ def tls_arguments(parameters: Mapping[str, str], name: str) -> dict[str, Any]:
         raise refused("ssl_ca_path", "there is no such directory")
     if "ssl_keyfile" in parameters and "ssl_certfile" not in parameters:
         raise refused("ssl_keyfile", "its certificate is missing, which ssl_certfile names")
-    _load(parameters, name)
+    _load(parameters, name, shows=shows)
     return arguments
+
+
+def load_again(connection: AbstractConnection, error: Exception) -> None:
+    """Makes the next attempt to connect load the certificates anew if this one failed because of TLS: they may have
+    been replaced. To load them takes milliseconds, in which nothing else is done: too long for each attempt."""
+    if isinstance(connection, SSLConnection) and any(isinstance(each, ssl.SSLError) for each in chain(error)):
+        connection.ssl_context.context = None
 
 
 def _version(text: str) -> ssl.TLSVersion | None:
@@ -77,7 +90,7 @@ def _version(text: str) -> ssl.TLSVersion | None:
     return VERSIONS.get(text.lower().replace(".", "_"))
 
 
-def _load(parameters: Mapping[str, str], name: str) -> None:
+def _load(parameters: Mapping[str, str], name: str, *, shows: bool) -> None:
     """Loads what the parameters name, as redis-py will."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     parameter = ""
@@ -93,5 +106,5 @@ def _load(parameters: Mapping[str, str], name: str) -> None:
             context.set_ciphers(parameters[parameter])
     except (OSError, ValueError) as error:  # OSError includes what OpenSSL reports.
         why = getattr(error, "reason", None) or str(error.args[-1]).rstrip(".")
-        shown = "" if parameter == "ssl_ca_data" else f" ({parameters[parameter]!r})"
+        shown = f" ({parameters[parameter]!r})" if shows and parameter != "ssl_ca_data" else ""
         raise ValueError(f"The {parameter} in {name}{shown} cannot be loaded: {why}.") from None

@@ -3,6 +3,11 @@
     redis://[username:password@]host[:port][/number]            [?client_name=…]
     rediss://[username:password@]host[:port][/number]           [?ssl_ca_certs=…]    with TLS
     unix://[username:password@]/path/to/socket                  [?db=number]
+    redis+sentinel://[username:password@]host[:port],…/primary[/number]          Sentinels, and the name they monitor
+    redis+cluster://[username:password@]host[:port],…                            some nodes of a cluster
+    rediss+sentinel://…, rediss+cluster://…                                      with TLS, to all of them
+
+The login is the primary's. The Sentinels' own login is in `sentinel_username` and `sentinel_password`.
 
 By itself, redis-py lets a URL override what its caller has set, ignores a database number that it cannot read, and
 takes an unencoded / in a password for the end of the host.
@@ -11,6 +16,7 @@ What can go wrong: `ValueError`, a sentence that names the part. It never contai
 """
 
 import re
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import signature
 from ipaddress import IPv6Address
@@ -22,21 +28,49 @@ from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDoma
 
 from .redis_tls import TLS, tls_arguments
 
-URL = re.compile(r"(redis|rediss|unix)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
+URL = re.compile(r"(rediss?(?:\+sentinel|\+cluster)?|unix)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
 HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([^:]*))?")
-SCHEMES = "redis://, rediss:// or unix://"
+SCHEMES = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+PORT, SENTINEL_PORT = 6379, 26379
 OURS = {
     name for kind in (BlockingConnectionPool, Connection, AbstractConnection) for name in signature(kind).parameters
 }
 """What redis-py would take from a URL. Except for what is `TAKEN`, `connection.py` decides it."""
-TAKEN = ("db", "username", "password", "client_name", *TLS)
+OF_SENTINELS = ("sentinel_username", "sentinel_password")
+TAKEN = ("db", "username", "password", "client_name", *OF_SENTINELS, *TLS)
 MAYBE_SECRET = "has an unknown parameter, which may be a part of a password: there, write ? as %3F and & as %26"
 """The name of a parameter after an unencoded ? or & may be the rest of a password, so it is not shown."""
 
 
+Place = tuple[str, int]
+"""A host and a port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Where the Sentinels are, how to log in there, and under which name they know the `primary`."""
+
+    places: tuple[Place, ...]
+    primary: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
 def read_redis_url(url: str, name: str = "the Redis URL") -> dict[str, Any]:
-    """Returns the arguments for redis-py's connection pool. Its sentences call the URL `name`. Raises ValueError."""
+    """Returns the arguments for redis-py's connection pool. In place of a host, they have a `discovery` if the URL
+    names Sentinels, and `nodes` if it names those of a cluster. Its sentences call the URL `name`. Raises ValueError.
+    """
     return _Reader(name).read(url)
+
+
+def node_url(url: str, place: Place) -> str:
+    """Returns the URL of one node of the cluster at `url`, which was read already."""
+    match = URL.fullmatch(url)
+    assert match is not None
+    scheme, authority, _path, query, _fragment = match.groups()
+    login, at, _places = authority.rpartition("@")
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    return f"{scheme.removesuffix('+cluster')}://{login}{at}{host}:{place[1]}" + (f"?{query}" if query else "")
 
 
 class _Reader:
@@ -54,8 +88,11 @@ class _Reader:
         scheme, authority, path, query, fragment = match.groups()
         self._refuse_unencoded(url, scheme, authority, path, fragment)
         login, _, place = authority.rpartition("@")
-        self._shows = "@" in authority or ":" not in authority
-        arguments = self._parameters(scheme, query or "", spilt="@" in (query or ""))
+        spilt = "@" in (query or "")
+        self._shows = ("@" in authority or ":" not in authority) and not spilt
+        if scheme != "unix" and not spilt:
+            self._places(place)  # A wrong port may be a password without a host. Nothing after it is quoted then.
+        arguments = self._parameters(scheme, query or "", spilt=spilt)
         username, _, password = login.partition(":")
         for part, text in (("username", username), ("password", password)):
             if text and part in arguments:
@@ -66,13 +103,35 @@ class _Reader:
             if place or not path.strip("/"):
                 raise self._refused("must name its socket after three slashes, as in unix:///run/redis.sock")
             return {**arguments, "path": self._decoded(path, "path"), "connection_class": UnixDomainSocketConnection}
+        if scheme.startswith("rediss"):
+            arguments["connection_class"] = SSLConnection
+        if scheme.endswith("sentinel"):
+            path = self._find(arguments, place, path)
+        if scheme.endswith("cluster"):
+            if path not in ("", "/", "/0") or arguments.pop("db", 0):
+                raise self._refused("names a database, and a cluster has only the database 0: leave it out")
+            nodes = [(each.get("host", "localhost"), each.get("port", PORT)) for each in self._places(place)]
+            return {**arguments, "nodes": nodes}
         if path.strip("/") or path.count("/") > 1:
             if "db" in arguments:
                 raise self._refused("has two database numbers: keep the one after the host, or db=")
             arguments["db"] = self._number(path[1:], "database", "after the host, as in /1")
-        if scheme == "rediss":
-            arguments["connection_class"] = SSLConnection
-        return {**arguments, **self._place(place)}
+        return arguments if scheme.endswith("sentinel") else {**arguments, **self._place(place)}
+
+    def _find(self, arguments: dict[str, Any], place: str, path: str) -> str:
+        """Adds the discovery to `arguments`, and returns the rest of the path."""
+        primary, slash, rest = path.removeprefix("/").partition("/")
+        primary = self._decoded(primary, "path")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", primary):
+            raise self._refused(
+                "must have the name that the Sentinels monitor after the hosts, as in h1,h2,h3/mymaster"
+            )
+        login = [arguments.pop(each, None) for each in OF_SENTINELS]
+        if login[0] and not login[1]:
+            raise self._refused("has a sentinel_username without a sentinel_password")
+        places = [(each.get("host", "localhost"), each.get("port", SENTINEL_PORT)) for each in self._places(place)]
+        arguments["discovery"] = Discovery(tuple(places), primary, *login)
+        return slash + rest
 
     def _refused(self, why: str) -> ValueError:
         return ValueError(f"{self._name[0].upper()}{self._name[1:]} {why}.")
@@ -109,6 +168,13 @@ class _Reader:
         if not re.fullmatch("[0-9]{1,9}", text):
             raise self._invalid(part, text, f"a number {where}")
         return int(text)
+
+    def _places(self, place: str) -> list[dict[str, Any]]:
+        """Reads hosts with commas between."""
+        places = place.split(",")
+        if len(places) > 1 and not all(places):
+            raise self._refused("has a comma without a host before and after it")
+        return [self._place(each) for each in places]
 
     def _place(self, place: str) -> dict[str, Any]:
         match = HOST.fullmatch(place)
@@ -153,7 +219,7 @@ class _Reader:
             raise self._refused("must have parameters like name=value after its ?, with & between") from None
         parameters: dict[str, str] = {}
         for name, value in pairs:
-            if name not in TAKEN and re.search("(^|&)(ssl_)?password=", query):
+            if name not in TAKEN and re.search("(^|&)(ssl_|sentinel_)?password=", query):
                 raise self._refused(MAYBE_SECRET)
             if name in OURS - set(TAKEN):
                 raise self._refused(f"has the parameter {name}, which a URL may not set: the cache decides it")
@@ -162,8 +228,10 @@ class _Reader:
                 raise self._refused(f"has the unknown parameter {name}: perhaps {near[0]} is meant")
             if name in parameters:
                 raise self._refused(f"has the parameter {name} twice")
-            if name in TLS and scheme != "rediss":
-                raise self._refused(f"has the parameter {name}, which needs rediss://")
+            if name in TLS and not scheme.startswith("rediss"):
+                raise self._refused(f"has the parameter {name}, which needs rediss:// or rediss+…://")
+            if name in OF_SENTINELS and not scheme.endswith("sentinel"):
+                raise self._refused(f"has the parameter {name}, which needs redis+sentinel://")
             if not value:
                 raise self._refused(f"has the parameter {name} without a value")
             parameters[name] = value
@@ -171,4 +239,4 @@ class _Reader:
         if "db" in parameters:
             arguments["db"] = self._number(parameters["db"], "db", "like 1")
         tls = {name: value for name, value in parameters.items() if name in TLS}
-        return {**arguments, **tls_arguments(tls, self._name)}
+        return {**arguments, **tls_arguments(tls, self._name, shows=self._shows)}

@@ -14,29 +14,23 @@ What can go wrong: nearly every method raises `CacheUnavailable` if Redis does n
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
-from itertools import chain
 from typing import Generic, cast
 
-from .asking import Asking
 from .background import Background
-from .batching import LARGEST, Batching
+from .batching import Batching
 from .cache import Cache
+from .cluster import Cluster, NodeBatching
+from .cluster.cluster_values import ClusterValues
 from .errors import CacheUnavailable
-from .lease import LEASE, Fill, K, Lease, Loaded, whole
-from .lifetimes import DEFAULT, Lifetimes, ms
-from .lookup import Lookup
+from .lease import Fill, K, Lease, Loaded, whole
+from .lifetimes import DEFAULT, Lifetimes
 from .observing import Event, Observe
 from .reading import Outcome, Reading, V
-from .scripts import script
-from .stamp import Stamp, checked
+from .values import Values
 
-FLOOR = timedelta(seconds=10)
-"""Lifetime of a floor. It exceeds `LEASE`, so a load from a lagging replica that begins just after an invalidation
-meets its floor, and a repetition of the invalidation does nothing. (A load that began before has lost its lease.) A
-longer one would keep a row uncached that was deleted and created again with a lower version."""
 NO_TIME = timedelta(0)
+Lookups = Batching[K, Reading[V] | Lease[V]] | NodeBatching[K, Reading[V] | Lease[V]]
 
 
 class Region(Background, Generic[K, V]):
@@ -45,7 +39,7 @@ class Region(Background, Generic[K, V]):
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Cache | Cluster,
         name: str,
         type_: type[V],
         *,
@@ -56,35 +50,34 @@ class Region(Background, Generic[K, V]):
         """`settled` belongs to a relay. It returns once all committed changes of a key are invalidated in Redis, or
         Redis is no longer believed. Raises TypeError for a type without a version."""
         super().__init__()
-        redis = cache.redis
-        if settled is None and cache.renewal is None:
+        if settled is None and not cache.renews:
             raise TypeError(f"The cache of {name} is relayed: name `settled`, or open it without `relayed`.")
-        self._redis, self._name, self._type, self._clock = redis, name, type_, cache.clock
-        self._observe, self._prefix = observe or cache.observe, cache.claim(name, "values")
-        self._settled, self._renewal, self._lifetimes = settled, cache.renewal, lifetimes
-        self.trust, self.bulkhead, self._identity = cache.trust, cache.bulkhead, cache.identity
-        self._stamp = Stamp(type_, cache.identity)
-        self._asking = Asking(cache, name, lambda: self.report(Event.UNAVAILABLE))
-        self._ask = self._asking.ask
-        self._fill, self._invalidate = script(redis, "fill"), script(redis, "invalidate")
-        self._release, self._revoke = script(redis, "release"), script(redis, "revoke")
-        self._gets = Batching(self._get_all, self.start, self._count_hits)
+        self._name, self._type, self._settled = name, type_, settled
+        self._observe, self.bulkhead = observe or cache.observe, cache.bulkhead
+        prefix = cache.claim(name, "values")
+        values: Values[K, V] | ClusterValues[K, V]
+        if isinstance(cache, Cluster):
+            values = ClusterValues(cache, prefix, name, type_, lifetimes, self.report, self)
+        else:
+            values = Values(cache, prefix, name, type_, lifetimes, self.report, self)
+        self._values = values
+        self._trust, self._identity = values.trust, values.identity
+        self._gets = values.batching(values.get_all, _itself, self._count_hits)
         # One future for each list: one for each of its keys would cost more than finding them.
-        self._lists = Batching(self._get_lists, self.start)
-        self._lookup = Lookup(cache, self._asking, name=self._key, stamp=self._stamp, lost=self._give_back)
-        self._lookups: Batching[K, Reading[V] | Lease[V]] = Batching(self._lookup.look_up, self.start)
-        self._fills = Batching(self._fill_all, self.start)
-        self._invalidations = Batching(self._invalidate_all, self.start)
+        self._lists = Batching(values.get_lists, self.start)
+        self._lookups: Lookups[K, V] = values.batching(values.look_up, _itself)
+        self._fills = values.batching(values.fill_all, lambda fill: fill.key)
+        self._invalidations = values.batching(values.invalidate_all, lambda change: change[0])
 
     def find(self, key: K) -> Awaitable[Reading[V] | None]:
         """Returns the fresh value under `key`, None if there is none: one GET."""
         # Not a coroutine: one for each reader, with its counting, would take a quarter of a hit's time.
-        return self._gets.ask_here(key) if self.trust.held else self._find_later(key)
+        return self._gets.ask_here(key) if self._trust.held else self._find_later(key)
 
     async def find_all(self, keys: Sequence[K]) -> list[Reading[V] | None]:
         """Returns the fresh values of many keys, in their order: one MGET."""
-        if not self.trust.held:
-            await self.trust.believed()
+        if not self._trust.held:
+            await self._trust.believed()
         found = await self._lists.ask(tuple(keys))
         self._count_hits(found, [1] * len(found))
         return list(found)
@@ -105,16 +98,14 @@ class Region(Background, Generic[K, V]):
             R would set the old row
         """
         token = secrets.token_hex(8)
-        lease = self._key(key) + ":lease"
-        try:
-            granted = await self._ask(lambda: self._redis.set(lease, token, nx=True, px=ms(LEASE)))
-        except CacheUnavailable:
-            self._give_back([key], token)  # As after a lookup: perhaps only the answer was lost.
-            raise
-        return token if granted else None
+        return token if await self._values.claim(key, token) else None
+
+    def losses(self, key: K) -> object:
+        """Returns a mark that changes when the trust in the Redis of `key` is lost."""
+        return self._values.losses(key)
 
     async def fill(
-        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: int | None = None
+        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: object = None
     ) -> tuple[Reading[V], Fill]:
         """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. The row
         is not cached if trust was lost since `losses` was read:
@@ -129,7 +120,7 @@ class Region(Background, Generic[K, V]):
         """
         reading = self.unkept(value, Outcome.MISS)
         try:
-            if losses not in (None, self.trust.losses):
+            if losses not in (None, self._values.losses(key)):
                 raise CacheUnavailable(f"Trust was lost during a load of {self._name}.")
             if value is not None and self._identity.epoch is not None and self._epoch_of(value) != self._identity.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
@@ -137,18 +128,18 @@ class Region(Background, Generic[K, V]):
         except CacheUnavailable:
             fill = Fill.UNKNOWN
             # Perhaps the fill never arrived. Then the next reader would wait until the lease ends.
-            self._give_back([key], token)
+            self._values.give_back([key], token)
         self.report(Event.STORED if fill is Fill.STORED else Event.REFUSED)
         return reading._replace(stored=fill is Fill.STORED), fill
 
     async def revoke(self, key: K, token: str) -> None:
         """Removes the value, and takes over its lease, for a writer that is about to commit. Raises CacheUnavailable,
         also if Redis did so but is no longer believed."""
-        await self._ask(lambda: self._revoke(keys=self._names(key)[:2], args=[token, ms(LEASE)]))
+        await self._values.revoke(key, token)
 
     async def release(self, key: K, token: str) -> None:
         """Releases the lease of a failed load. Never raises: the lease ends by itself."""
-        await self._release_all([key], token)
+        await self._values.release([key], token)
 
     async def invalidate(self, key: K, version: int) -> None:
         """Removes a value that is not of the committed `version`, and voids the load in flight. If Redis cannot be
@@ -161,12 +152,11 @@ class Region(Background, Generic[K, V]):
         TypeError for a version that is not an int.
         """
         try:
-            await self._asking.tell(lambda: self.try_invalidate(key, version))
+            await self._values.tell(key, lambda: self.try_invalidate(key, version))
         except CacheUnavailable as error:
             self.report(Event.INVALIDATION_FAILED)
             if self._settled is None:
-                assert self._renewal is not None  # As checked in the constructor.
-                raise self._renewal.owe(self._name, key, version, lambda: self.try_invalidate(key, version)) from error
+                raise self._values.owe(key, version, lambda: self.try_invalidate(key, version)) from error
             await self._settled(key)
 
     async def try_invalidate(self, key: K, version: int) -> None:
@@ -191,60 +181,15 @@ class Region(Background, Generic[K, V]):
     def _epoch_of(self, value: V) -> str | None:
         return cast("str | None", getattr(value, "epoch", self._identity.epoch))
 
-    def _key(self, key: K) -> str:
-        return f"{self._prefix}:{{{key}}}"
-
     async def _find_later(self, key: K) -> Reading[V] | None:
-        await self.trust.believed()
+        await self._trust.believed()
         return await self._gets.ask_here(key)
 
     def _count_hits(self, found: Sequence[Reading[V] | None], readers: Sequence[int]) -> None:
-        hits = sum(times for reading, times in zip(found, readers, strict=True) if reading is not None)
+        hits = sum(times for reading, times in zip(found, readers, strict=True) if type(reading) is Reading)
         if hits:
             self._observe(self._name, Event.HIT, NO_TIME, hits)
 
-    async def _get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | None]:
-        verified = self.trust.verified
-        # A bare command: redis-py's `mget` takes longer to prepare than a header takes to read.
-        call = cast("Callable[..., Awaitable[Sequence[bytes | None]]]", self._redis.execute_command)
-        found = await self._ask(lambda: call("MGET", *map(self._key, keys)))
-        word, now = self._stamp.word, self._clock.now()
-        readings: list[Reading[V] | None] = []
-        for raw in found:
-            reading = None if raw is None else self._stamp.read(raw, Outcome.HIT, verified, word, now)
-            if reading is None and raw is not None:
-                self.report(Event.FOREIGN)
-            readings.append(None if reading is None or reading.ttl_ms <= 0 else reading)
-        return readings
 
-    async def _get_lists(self, lists: Sequence[Sequence[K]]) -> Sequence[Sequence[Reading[V] | None]]:
-        keys = list(dict.fromkeys(chain.from_iterable(lists)))
-        slices = [keys[start : start + LARGEST] for start in range(0, len(keys), LARGEST)]
-        found = dict(zip(keys, [reading for some in slices for reading in await self._get_all(some)], strict=True))
-        return [[found[key] for key in some] for some in lists]
-
-    def _give_back(self, keys: Sequence[K], token: str) -> None:
-        self.start(self._release_all(keys, token))
-
-    async def _release_all(self, keys: Sequence[K], token: str) -> None:
-        with suppress(CacheUnavailable):  # The failure was counted, and the leases end by themselves.
-            names = [self._key(key) + ":lease" for key in keys]
-            await self._ask(lambda: self._release(keys=names, args=[token]), believed=False)
-
-    async def _fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill]:
-        keys = [name for fill in fills for name in self._names(fill.key)]
-        args: list[bytes | str | int] = [self._stamp.word, self._stamp.life_word]
-        for fill in fills:
-            fresh, keep = self._lifetimes.of_entry(row=fill.version > 0)
-            args += [fill.token, fill.version, ms(fill.cost), ms(fresh), ms(keep), checked(fill.payload)]
-        return [Fill(answer.decode()) for answer in await self._ask(lambda: self._fill(keys=keys, args=args))]
-
-    async def _invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[None]:
-        keys = [name for key, _version in changes for name in self._names(key)]
-        args = [ms(FLOOR), self._stamp.life_word, *(version for _key, version in changes)]
-        await self._ask(lambda: self._invalidate(keys=keys, args=args), believed=False)
-        return [None] * len(changes)
-
-    def _names(self, key: K) -> tuple[str, str, str]:
-        name = self._key(key)
-        return name, name + ":lease", name + ":floor"
+def _itself(key: K) -> K:
+    return key

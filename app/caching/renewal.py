@@ -12,13 +12,12 @@ What is weaker than with a relay:
     a Redis that does not report restarts (no INFO) may bring back invalidated values
     nobody notices that the database was restored, or created anew: old values stay until they expire
 
-What can go wrong: Redis is down for a long time, and ever more keys are owed. They are kept in memory, with one version
-each.
+What can go wrong: Redis is down for a long time, and ever more keys are owed (`owed.py`).
 """
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from redis.asyncio import Redis
@@ -26,6 +25,7 @@ from redis.asyncio import Redis
 from .breaker import Breaker
 from .errors import CacheUnavailable, NotInvalidated
 from .moment import Moment
+from .owed import Owed
 from .repeating import Repeating
 from .trust import Trust
 
@@ -35,11 +35,11 @@ EVERY = timedelta(milliseconds=100)
 
 
 class Renewal:
-    """The invalidations that this process owes Redis, and the task that retries them and renews the trust."""
+    """The task that retries the invalidations that this process owes Redis, and renews the trust in it."""
 
     def __init__(self, redis: Redis, trust: Trust, breaker: Breaker) -> None:
         self._redis, self._trust, self._breaker = redis, trust, breaker
-        self._owed: dict[tuple[str, Hashable], tuple[int, Callable[[], Awaitable[None]]]] = {}
+        self._owed = Owed()
         self._repeating = Repeating("renewal of the trust in Redis", self.renew, lambda: None)
 
     @property
@@ -56,42 +56,22 @@ class Renewal:
             logger.warning("%s Reads query the database until it answers.", error)
         async with self._repeating.running():
             yield
-        if self._owed:
-            with suppress(CacheUnavailable):  # Invalidations that are still owed are logged below.
-                await self.renew()
-        if self._owed:
-            logger.error(
-                "%d keys were not invalidated in Redis: others may read old values until these expire.",
-                self.owed,
-            )
+        await self._owed.give_up()
 
     def owe(
         self, region: str, key: Hashable, version: int, invalidate: Callable[[], Awaitable[None]]
     ) -> NotInvalidated:
         """Records a failed invalidation. It is retried, and Redis is not believed before it succeeds. Returns the
         exception to raise."""
-        if version >= self._owed.get((region, key), (version,))[0]:
-            self._owed[region, key] = version, invalidate
+        failed = self._owed.add(region, key, version, invalidate)
         self._trust.lose("an invalidation failed")
-        return NotInvalidated(
-            f"The write of {region} {key} is committed, so do not repeat it. Its invalidation failed, and is retried."
-        )
+        return failed
 
     async def renew(self) -> timedelta:
         """Makes one round, and returns the time until the next one. Raises CacheUnavailable."""
         # An invalidation owed from here on raises `losses` again: then this round does not grant trust.
         losses, began = self._trust.losses, Moment.now()
         await self._breaker.probe(self._redis, self._redis.ping)
-        failed: CacheUnavailable | None = None
-        for key, (version, invalidate) in list(self._owed.items()):
-            try:
-                await invalidate()
-            except CacheUnavailable as error:  # The other keys are still invalidated.
-                failed = error
-                continue
-            if self._owed[key][0] == version:
-                del self._owed[key]
-        if failed is not None:
-            raise failed
+        await self._owed.retry()
         self._trust.grant(losses, began)
         return EVERY

@@ -179,7 +179,7 @@ class SingleFlight(Generic[K, V]):
         return self._shared(self._loads, flight, lambda: self._fly(*flight, load))
 
     async def _fly(self, key: K, token: str, load: Load[K, V]) -> Landing[V]:
-        began, losses = time.monotonic(), self._region.trust.losses
+        began, losses = time.monotonic(), self._region.losses(key)
         try:
             # A row that arrives after its lease has ended cannot be cached, and another reader loads by then.
             async with asyncio.timeout(LEASE.total_seconds()):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from .errors import AnotherRun, CacheUnavailable
+from .errors import AnotherRun, CacheUnavailable, NoPrimary
 
 LONGEST = 200
 SAYS = "says "
@@ -40,7 +40,7 @@ SECRETS = (
 
 def said(error: BaseException) -> str:
     """Returns what Redis did or said to cause `error`: a clause without its subject, and without secrets."""
-    told = (_answer(one) or _fate(one) for one in _chain(error))
+    told = (_answer(one) or _fate(one) for one in chain(error))
     return next((words for words in told if words is not None), f"cannot be asked ({type(error).__name__})")
 
 
@@ -59,7 +59,7 @@ def unavailable(error: BaseException, asked: str = "") -> CacheUnavailable:
     return CacheUnavailable(f"Redis did not answer{asked}: it {words}.")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """Yields the error and its causes: redis-py wraps system errors, and sometimes its own errors."""
     came_of: BaseException | None = error
     while came_of is not None:
@@ -88,6 +88,8 @@ def _fate(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, AnotherRun):
         return "has restarted or was replaced"
+    if isinstance(error, NoPrimary):
+        return text
     if text == "No connection available.":
         return "is busy on all connections of this process"
     if isinstance(error, socket.gaierror):
@@ -96,7 +98,7 @@ def _fate(error: BaseException) -> str | None:
         return "has a certificate that is not trusted"
     if isinstance(error, ssl.SSLError):
         return "does not speak TLS as this process does"
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "[Errno 111]" in text:
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or re.search(r"\bErr(no|or) 111\b", text):
         return "refuses connections"
     if isinstance(error, PermissionError):
         return "is behind a socket that this process may not use"

@@ -61,11 +61,11 @@ class WriteThrough(Generic[K, C, V]):
         return await self._region.finish(self._put(key, change))
 
     async def _put(self, key: K, change: C) -> V | None:
-        token, revoked, losses = WRITER + secrets.token_hex(8), False, 0
+        token, revoked, losses = WRITER + secrets.token_hex(8), False, object()
 
         async def revoke() -> None:
             nonlocal revoked, losses
-            revoked, losses = True, self._region.trust.losses
+            revoked, losses = True, self._region.losses(key)
             await self._region.revoke(key, token)
 
         try:

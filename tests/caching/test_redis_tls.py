@@ -1,5 +1,8 @@
 """Redis over TLS: who is believed, and who is refused."""
 
+import asyncio
+import shutil
+import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +15,7 @@ from app.caching import open_redis
 from app.embedded import Endpoints
 from tests.faults.certificates import PASSWORD, Certificates
 from tests.faults.tls_front import Front, tls_front
+from tests.service import free_port
 
 
 @pytest.fixture
@@ -70,3 +74,41 @@ async def test_a_server_may_demand_a_certificate_of_the_client(
         assert await answers(
             f"{url}&ssl_certfile={certificates.path('client.crt')}&ssl_keyfile={certificates.path('client.key')}"
         )
+
+
+async def test_certificates_are_loaded_once_for_all_connections(
+    front: Front, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To load them takes milliseconds, in which this process does nothing else."""
+    loaded = 0
+    create = ssl.create_default_context
+
+    def counted() -> ssl.SSLContext:
+        nonlocal loaded
+        loaded += 1
+        return create()
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    url = f"rediss://localhost:{front.port}?ssl_ca_certs={certificates.path('ca.crt')}"
+    async with open_redis(url, timeout=timedelta(seconds=10), connections=3) as redis:
+        await asyncio.gather(*(redis.ping() for _ in range(30)))
+    assert (front.encrypted, loaded) == (3, 1)
+    nowhere = f"rediss://localhost:{free_port()}?ssl_ca_certs={certificates.path('ca.crt')}"
+    async with open_redis(nowhere, timeout=timedelta(seconds=10), connections=3) as redis:
+        for _ in range(3):
+            with pytest.raises(RedisError):
+                await redis.ping()
+    assert loaded == 2, "Not again for each attempt: there, nobody speaks TLS."
+
+
+async def test_certificates_that_were_replaced_are_loaded_after_the_next_failure(
+    front: Front, certificates: Certificates, tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca.crt"
+    shutil.copy(certificates.path("client.crt"), authority)
+    url = f"rediss://localhost:{front.port}?ssl_ca_certs={authority}"
+    async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as redis:
+        with pytest.raises(RedisError, match="certificate verify failed"):
+            await redis.ping()
+        shutil.copy(certificates.path("ca.crt"), authority)
+        assert await redis.ping()

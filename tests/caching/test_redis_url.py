@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, UnixDomainSocketConnection
 
 from app.caching import open_cache, open_redis
-from app.caching.redis_url import TAKEN, read_redis_url
+from app.caching.redis_url import TAKEN, Discovery, node_url, read_redis_url
 from app.embedded import Endpoints
 from tests.faults.certificates import PASSWORD, Certificates
 
@@ -35,6 +35,33 @@ def in_a(name: str) -> dict[str, Any]:
         ("redis://m%40e:p:a+%2F%23%3F%40%25%20%C3%A9@h", {"host": "h", "username": "m@e", "password": "p:a+/#?@% é"}),
         ("redis://h?username=me&password=p%26w@x", {"host": "h", "username": "me", "password": "p&w@x"}),
         ("rediss://h", {"host": "h", "connection_class": SSLConnection}),
+        ("redis+cluster://h,[::1]:2", {"nodes": [("h", 6379), ("::1", 2)]}),
+        ("redis+cluster://me:pw@h:1/0?db=0", {"nodes": [("h", 1)], "username": "me", "password": "pw"}),
+        ("rediss+cluster://h", {"nodes": [("h", 6379)], "connection_class": SSLConnection}),
+        ("redis+sentinel://h/shop", {"discovery": Discovery((("h", 26379),), "shop")}),
+        ("redis+sentinel:///shop", {"discovery": Discovery((("localhost", 26379),), "shop")}),
+        (
+            "redis+sentinel://me:p%2Cw@h:1,[::1]:2,i/shop.eu_1/3?client_name=c",
+            {
+                "discovery": Discovery((("h", 1), ("::1", 2), ("i", 26379)), "shop.eu_1"),
+                "username": "me",
+                "password": "p,w",
+                "db": 3,
+                "client_name": "c",
+            },
+        ),
+        (
+            "redis+sentinel://h/shop?db=3&sentinel_username=you&sentinel_password=p%26w",
+            {"discovery": Discovery((("h", 26379),), "shop", "you", "p&w"), "db": 3},
+        ),
+        (
+            "rediss+sentinel://h/shop?ssl_cert_reqs=none",
+            {
+                "discovery": Discovery((("h", 26379),), "shop"),
+                "ssl_cert_reqs": "none",
+                "connection_class": SSLConnection,
+            },
+        ),
         ("unix:///run/redis.sock", in_a("/run/redis.sock")),
         ("unix://me:secret@/run/r%20@1?db=1", {**in_a("/run/r @1"), "username": "me", "password": "secret", "db": 1}),
     ],
@@ -46,8 +73,14 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("localhost:6379", "The Redis URL must begin with redis://, rediss:// or unix://."),
-        ("http://geheim@h", "The Redis URL must begin with redis://, rediss:// or unix://."),
+        (
+            "localhost:6379",
+            "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        ),
+        (
+            "http://geheim@h",
+            "The Redis URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        ),
         (
             "redis://h x",
             "The Redis URL contains a blank or a control character: write it as %20, or as what its code is.",
@@ -77,7 +110,30 @@ def test_a_url_says_where_redis_is_and_who_asks(url: str, arguments: dict[str, A
         ("redis://h?db=1&db=2", "The Redis URL has the parameter db twice."),
         ("redis://h?db=", "The Redis URL has the parameter db without a value."),
         ("redis://h?db", "The Redis URL must have parameters like name=value after its ?, with & between."),
-        ("redis://h?ssl_cert_reqs=none", "The Redis URL has the parameter ssl_cert_reqs, which needs rediss://."),
+        ("redis://h?ssl_cert_reqs=none", "The Redis URL has the parameter ssl_cert_reqs, which needs rediss:// or"),
+        ("redis+cluster://h/1", "The Redis URL names a database, and a cluster has only the database 0: leave it out."),
+        ("redis+cluster://h?db=1", "The Redis URL names a database, and a cluster has only the database 0: leave it"),
+        ("redis+cluster://h,", "The Redis URL has a comma without a host before and after it."),
+        ("redis+cluster://h?ssl_ciphers=x", "The Redis URL has the parameter ssl_ciphers, which needs rediss://"),
+        ("redis+sentinel://h", "The Redis URL must have the name that the Sentinels monitor after the hosts, as in h1"),
+        ("redis+sentinel://h//1", "The Redis URL must have the name that the Sentinels monitor after the hosts, as"),
+        ("redis+sentinel://h/a~b", "The Redis URL must have the name that the Sentinels monitor after the hosts, as"),
+        ("redis+sentinel://h/a/x", "The database in the Redis URL is 'x', and must be a number after the host, as in"),
+        ("redis+sentinel://h/a/1?db=1", "The Redis URL has two database numbers: keep the one after the host, or"),
+        ("redis+sentinel://h,,i/a", "The Redis URL has a comma without a host before and after it."),
+        ("redis+sentinel://h,i~/a", "The host in the Redis URL is 'i~', and must be a name or an address."),
+        ("redis+sentinel://me@h:1,i:x/a", "The port in the Redis URL is 'x', and must be a number from 1 to 65535."),
+        ("redis+sentinel://me:geheim,i/a", "The port in the Redis URL must be a number from 1 to 65535."),
+        ("redis+sentinel://h/a?sentinel_username=x", "The Redis URL has a sentinel_username without a sentinel_pass"),
+        ("redis+sentinel://h/a?sentinel_pasword=geheim", "The Redis URL has the unknown parameter sentinel_pasword: "),
+        ("redis+sentinel://h/a?sentinel_password=geheim&x=y", "The Redis URL has an unknown parameter, which may be a"),
+        ("redis+sentinel://h/a?ssl_ciphers=x", "The Redis URL has the parameter ssl_ciphers, which needs rediss:// or"),
+        ("redis://h?sentinel_password=geheim", "The Redis URL has the parameter sentinel_password, which needs redis+"),
+        ("redis://default:x?geheim=1", "The port in the Redis URL must be a number from 1 to 65535."),
+        ("rediss://:x?ssl_cert_reqs=geheim@h", "The ssl_cert_reqs in the Redis URL cannot be used: it must be none, "),
+        ("rediss://x?ssl_ca_certs=geheim@h", "The ssl_ca_certs in the Redis URL cannot be used: there is no such"),
+        ("rediss://x?ssl_ciphers=geheim@h", "The ssl_ciphers in the Redis URL cannot be loaded: "),
+        ("redis://:x?db=geheim@h", "The db in the Redis URL must be a number like 1."),
         ("unix://run/redis.sock", "The Redis URL must name its socket after three slashes, as in unix:///run/redis."),
         ("unix://", "The Redis URL must name its socket after three slashes, as in unix:///run/redis.sock."),
         ("redis://:geheim%@h", "The Redis URL has a % in its password without two hexadecimal digits: write it as"),
@@ -101,7 +157,7 @@ def test_what_the_cache_decides_cannot_be_set_by_a_url(name: str) -> None:
 
 @pytest.mark.parametrize("user", ["", "me"])
 @pytest.mark.parametrize("rest", ["@h", "@h:6379/0", "@h:6379/0?db=1", "@h?client_name=a@b", "@h/0?x=y"])
-@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "rediss"])
 @pytest.mark.parametrize(
     "password", ["geh/eim", "geh#eim", "geh?eim", "geh@eim", "12/geheim", "12?geheim=1", "12#geheim", "a/?#@geheim"]
 )
@@ -179,6 +235,10 @@ def test_an_option_of_tls_that_cannot_work_is_refused(query: str, sentence: str,
     assert "geheim" not in str(refused.value)
 
 
+def test_the_password_of_the_sentinels_is_not_shown() -> None:
+    assert "geheim" not in repr(read_redis_url("redis+sentinel://h/shop?sentinel_password=geheim")["discovery"])
+
+
 async def test_a_cache_is_not_opened_at_a_url_that_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^The Redis URL has the parameter protocol, which a URL may not set"):
         async with open_cache("redis://localhost?protocol=3"):
@@ -202,3 +262,15 @@ async def test_a_client_has_the_name_and_the_database_that_its_url_names(endpoin
     async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as redis:
         assert (await redis.client_info())["db"] == 7
         assert await redis.client_getname() == "shop"
+
+
+def test_the_url_of_a_node_has_the_login_of_the_cluster() -> None:
+    url = node_url("redis+cluster://cache:a%2Fb%40c@h:1,i:2", ("node.example", 7000))
+    read = {"host": "node.example", "port": 7000, "username": "cache", "password": "a/b@c"}
+    assert read_redis_url(url) == read
+
+
+def test_the_url_of_a_node_has_the_tls_of_the_cluster() -> None:
+    url = node_url("rediss+cluster://h?ssl_cert_reqs=none", ("::1", 7000))
+    assert url == "rediss://[::1]:7000?ssl_cert_reqs=none"
+    assert read_redis_url(url)["host"] == "::1"

@@ -464,8 +464,8 @@ def test_no_read_is_older_than_a_write_answered_before_it_began(
 ) -> None:
     # No key expires by itself while the machine is busy: only the model's own steps expire keys.
     monkeypatch.setattr("app.caching.lookup.LEASE", AN_HOUR)
-    monkeypatch.setattr("app.caching.region.LEASE", AN_HOUR)
-    monkeypatch.setattr("app.caching.region.FLOOR", AN_HOUR)
+    monkeypatch.setattr("app.caching.values.LEASE", AN_HOUR)
+    monkeypatch.setattr("app.caching.values.FLOOR", AN_HOUR)
     with two_instances(endpoints.redis_url) as world:
 
         class Machine(Coherence):

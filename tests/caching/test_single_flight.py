@@ -13,6 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.caching import CacheAside, Event, LoadTimeout, Outcome, Reading, Region, single_flight, watch
 from app.caching.lease import Fill, Lease
+from app.caching.values import Values
 from app.caching.watch import Watch
 from tests.caching.conftest import NewRegion, Source, Thing
 from tests.eventually import PATIENCE, eventually
@@ -307,7 +308,8 @@ async def test_a_lost_lookup_answer_costs_one_query_and_leaves_no_lease(
     region: Region[int, Thing], source: Source, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.rows[1] = OLD
-    lookup, lost = region._lookup._script, asyncio.Event()
+    assert isinstance(region._values, Values)
+    lookup, lost = region._values._lookup._script, asyncio.Event()
 
     async def lossy(*, keys: Sequence[str], args: Sequence[bytes]) -> object:
         answer = await lookup(keys=keys, args=args)
@@ -316,7 +318,7 @@ async def test_a_lost_lookup_answer_costs_one_query_and_leaves_no_lease(
         lost.set()
         raise RedisTimeout("The answer is lost.")
 
-    monkeypatch.setattr(region._lookup, "_script", lossy)
+    monkeypatch.setattr(region._values._lookup, "_script", lossy)
     cache = CacheAside(region)
     readings = await asyncio.gather(*(cache.get(1, source.get) for _ in range(500)))
     assert {reading.outcome for reading in readings} == {Outcome.BYPASSED}

@@ -8,7 +8,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from app.caching.errors import AnotherRun
+from app.caching.errors import AnotherRun, NoPrimary
 from app.caching.words import code, said, unavailable
 
 DIGEST = "0123456789abcdef0123456789abcdef01234567"
@@ -120,8 +120,10 @@ def test_a_connection_error_is_described_without_an_address(cause: Exception, sa
     [
         (RedisTimeout("Timeout reading from /secret/redis.sock"), "does not answer in time"),
         (RedisConnectionError("Connection closed by server."), "has closed the connection"),
+        (RedisConnectionError("Error 111 connecting to 10.0.0.7:6379. Connect call failed."), "refuses connections"),
         (RedisConnectionError("No connection available."), "is busy on all connections of this process"),
         (AnotherRun("Redis has restarted."), "has restarted or was replaced"),
+        (NoPrimary("cannot be found, because no Sentinel answers"), "cannot be found, because no Sentinel answers"),
         (RedisConnectionError("Something about 10.0.0.7."), "cannot be asked (ConnectionError)"),
         (ResponseError("value is not an integer", status_code="ERR"), "says ERR value is not an integer"),
     ],

@@ -77,7 +77,7 @@ RULES = {
     ),
     "a load from before is not kept": Rule(
         REGION,
-        "if losses not in (None, self.trust.losses):",
+        "if losses not in (None, self._values.losses(key)):",
         "if False:",
         "test_histories.py::test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one",
     ),

@@ -1,8 +1,9 @@
 """The Lua scripts: one job each, sent to Redis once and then run by digest."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
@@ -29,3 +30,16 @@ def script(redis: Redis, name: str, folder: str = __name__) -> Script:
     """Returns the script `name`.lua, ready to be called with keys and args. A strategy with its own scripts keeps them
     in its own package, whose name is `folder`."""
     return Script(redis, files(folder).joinpath(f"{name}.lua").read_bytes())
+
+
+class Source(NamedTuple):
+    """A script, and the digest by which Redis knows it once it was sent."""
+
+    sha: str
+    script: bytes
+
+
+def source(name: str, folder: str = __name__) -> Source:
+    """Returns the script `name`.lua, for a caller that sends it itself."""
+    text = files(folder).joinpath(f"{name}.lua").read_bytes()
+    return Source(hashlib.sha1(text).hexdigest(), text)  # The digest that Redis uses.
