@@ -5,10 +5,12 @@ cut. To switch a user off, and to end its connections, is a partition: the serve
 (Redis wants a password of everybody. Else whoever may not log in would go on as the default user.)
 """
 
+import random
 import re
 import secrets
+import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self
 
 from redis.exceptions import RedisError
@@ -16,7 +18,6 @@ from redis.exceptions import RedisError
 from tests.eventually import eventually
 from tests.faults.redis_process import PASSWORD, RedisProcess
 from tests.open_directory import open_directory
-from tests.service import free_port
 
 NAME = "primary"
 """The name under which the Sentinels monitor it."""
@@ -33,7 +34,7 @@ class WatchedRedis:
         """Runs them until the block ends. At its beginning, the Sentinels are ready to switch."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(open_directory())
-            ports = [free_port() for _ in range(5)]
+            ports = _free_ports(5)
             redises = []
             for port in ports[:2]:
                 follows = [f"replicaof 127.0.0.1 {ports[0]}"] if port != ports[0] else []
@@ -127,7 +128,8 @@ async def lone_sentinel(port: int, *more: str) -> AsyncIterator[RedisProcess]:
     Its configuration has some `more` lines."""
     with open_directory() as directory:
         lines = [*more, *(line.replace(PASSWORD, "wrong") for line in _monitors(port))]
-        async with RedisProcess.started(directory / "lone", free_port(), lines, "--sentinel") as sentinel:
+        (own,) = _free_ports(1)
+        async with RedisProcess.started(directory / "lone", own, lines, "--sentinel") as sentinel:
             yield sentinel
 
 
@@ -144,6 +146,17 @@ DATA = (
     "masteruser replica",
     f"masterauth {PASSWORD}",
 )
+
+
+def _free_ports(number: int) -> list[int]:
+    """Returns free ports below those that Linux gives to clients: no client takes one before its server does."""
+    ports: set[int] = set()
+    while len(ports) < number:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.add(port)
+    return list(ports)
 
 
 def _monitors(port: int) -> list[str]:
