@@ -31,7 +31,6 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from .background import Background
 from .errors import NoPrimary
 from .redis_tls import load_again
 from .redis_url import Discovery, Place
@@ -64,14 +63,17 @@ class Sentinel:
         self._label, self._connection, self._primary, self._answered = label, connection, primary, answered
         self._asking: asyncio.Task[bool] | None = None
 
-    def ask(self, background: Background) -> asyncio.Task[bool]:
+    def ask(self) -> asyncio.Task[bool]:
         """Returns the question in flight, or a new one. It returns whether the Sentinel named a primary."""
         if self._asking is None or self._asking.done():
-            self._asking = background.start(self._ask())
+            self._asking = asyncio.create_task(self._ask())
         return self._asking
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, and gives up a question in flight: a Sentinel that hangs holds up nobody."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
         await self._connection.disconnect()
 
     async def _ask(self) -> bool:
@@ -113,7 +115,6 @@ class Sentinels:
     ) -> None:
         self.connection_class = _TlsToPrimary if issubclass(kind, SSLConnection) else _ToPrimary
         """The class of connections to the primary. It takes these Sentinels as its argument `sentinels`."""
-        self._background = Background()
         self._sentinels = [
             Sentinel(
                 f"Sentinel {number} of {len(discovery.places)}",
@@ -141,19 +142,16 @@ class Sentinels:
         """Asks them again and again while the block lasts."""
         watching = asyncio.create_task(self._watch(), name="sentinels")
         try:
-            async with self._background:
-                try:
-                    yield
-                finally:
-                    watching.cancel()
-                    await asyncio.wait([watching])
+            yield
         finally:
+            watching.cancel()
+            await asyncio.wait([watching])
             for sentinel in self._sentinels:
                 await sentinel.close()
 
     async def primary(self) -> Place:
         """Asks them, and returns the primary's address. Raises NoPrimary."""
-        asking = {sentinel.ask(self._background) for sentinel in self._sentinels}
+        asking = {sentinel.ask() for sentinel in self._sentinels}
         while asking:
             answered, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
             if any(one.result() for one in answered):
@@ -170,7 +168,7 @@ class Sentinels:
 
     async def silent(self) -> int:
         """Asks all of them, and returns how many name no primary."""
-        asking = [sentinel.ask(self._background) for sentinel in self._sentinels]
+        asking = [sentinel.ask() for sentinel in self._sentinels]
         return sum(not named for named in await asyncio.gather(*asking))
 
     def __len__(self) -> int:
@@ -195,7 +193,7 @@ class Sentinels:
     async def _watch(self) -> None:
         while True:
             for sentinel in self._sentinels:
-                sentinel.ask(self._background)
+                sentinel.ask()
             await asyncio.sleep(EVERY.total_seconds())
 
 

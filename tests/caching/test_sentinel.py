@@ -113,6 +113,12 @@ async def test_connections_stay_in_use_while_no_sentinel_answers(watched: Watche
         await eventually(lambda: leads_to(redis, watched.primary))
 
 
+async def test_a_sentinel_that_hangs_holds_up_nobody(watched: WatchedRedis) -> None:
+    watched.sentinels[0].pause()
+    async with open_redis(watched.url, timeout=timedelta(hours=1), connections=2) as redis:
+        assert await port(redis) == watched.primary.port
+
+
 async def test_pools_of_one_redis_follow_the_same_answers(watched: WatchedRedis, identity: Identity) -> None:
     async with (
         open_redis(watched.url, timeout=A_WHILE, connections=1, identity=identity) as redis,

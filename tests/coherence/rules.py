@@ -19,13 +19,32 @@ class Rule:
 SUCCESSION, REGION, DATABASE = "app/coherence/succession.py", "app/caching/region.py", "app/database.py"
 HISTORIES = "app/coherence/histories.py"
 BEAT = "app/caching/scripts/beat.lua"
+SENTINEL = "../caching/test_sentinel.py"
 
 RULES = {
     "a connection is not given out when another run was met last": Rule(
         "app/caching/connection.py",
-        'if self.identity is not None and getattr(connection, "run", None) != self.identity.run:',
-        "if False:",
+        'is_another_run = self.identity is not None and getattr(connection, "run", None) != self.identity.run',
+        "is_another_run = False",
         "test_succession.py::test_a_connection_to_the_former_redis_is_not_used_again",
+    ),
+    "a connection is not given out when the Sentinels name another server": Rule(
+        "app/caching/connection.py",
+        "(self.sentinels is not None and self.sentinels.disown(connection))",
+        "False",
+        f"{SENTINEL}::test_connections_follow_the_sentinels_although_the_former_primary_is_alive_and_answers",
+    ),
+    "the newest configuration of a Sentinel counts": Rule(
+        "app/caching/sentinel.py",
+        "max(named, key=lambda each: each.epoch, default=None)",
+        "next(iter(named), None)",
+        f"{SENTINEL}::test_the_sentinel_with_the_newest_configuration_is_believed",
+    ),
+    "no connection is made to where a Sentinel led before": Rule(
+        "app/caching/sentinel.py",
+        "self.named, self.why = None, why",
+        "self.why = why",
+        f"{SENTINEL}::test_connections_stay_in_use_while_no_sentinel_answers",
     ),
     "values belong to an epoch": Rule(
         "app/caching/stamp.py",

@@ -1,6 +1,7 @@
 """A Redis or a Sentinel with a configuration of its own, as one process on a port."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,10 @@ class RedisProcess:
         """Whether it is a replica, and in sync."""
         told = await self.ask("INFO", "replication")
         return bool(told["role"] == "slave" and told["master_link_status"] == "up")
+
+    def pause(self) -> None:
+        """Stops it (SIGSTOP): it accepts connections, and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
 
     async def kill(self) -> None:
         """Kills it (`kill -9`), if it still runs."""
