@@ -36,6 +36,7 @@ QUESTIONS = (
     "views_drained",
     "shards",
     "write_through",
+    "poolers",
     "growth",
 )
 

@@ -31,7 +31,13 @@ from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
 """A smallest set of seeds that covers every fault of the stores and of the workers."""
-SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(60)]
+POOLED = 100
+"""A seed that is tried through a pooler in transaction mode."""
+SEEDS = [
+    *(("direct", seed) for seed in range(60)),
+    *(("pooled", seed) for seed in range(POOLED, POOLED + 20)),
+]
+CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED) else pytest.mark.prove) for case in SEEDS]
 CLIENTS = 8
 WORKERS = 3
 SECONDS = 10.0
@@ -55,7 +61,7 @@ def verdicts() -> Counter[Verdict]:
     return Counter()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
 async def test_each_sku_is_linearizable_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,
