@@ -33,13 +33,14 @@ from tests.histories.exactly_once.ends import carried, stored
 from tests.histories.exactly_once.storm import Storm
 
 SAMPLE = (1, 8, 13)
-POOLED = 100
-"""A seed that is tried through a pooler in transaction mode."""
+POOLED = range(99, 119)
+"""Seeds that are tried through a pooler in transaction mode. In the last one, Postgres crashes, and does not answer a
+COMMIT."""
 SEEDS = [
     *(("direct", seed) for seed in range(36)),
-    *(("pooled", seed) for seed in range(POOLED, POOLED + 20)),
+    *(("pooled", seed) for seed in POOLED),
 ]
-CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED) else pytest.mark.prove) for case in SEEDS]
+CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED[-1]) else pytest.mark.prove) for case in SEEDS]
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
 """Shorter than the faults, so that timeouts expire in the middle of them."""
 ENOUGH, ANSWERED = 1000, 100
