@@ -18,6 +18,7 @@ What can go wrong: a pooler that invents the right number, or passes on that of 
 Then prepared statements are missing, and `availability.py` says so and ends the connection.
 """
 
+import itertools
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,6 +33,7 @@ from app.limits import SHARED, Limits
 from app.pooled_statement import PooledStatement
 
 LEAVE = timedelta(milliseconds=200)
+NUMBERS = itertools.count()
 PING = ";"
 """SQLAlchemy's question whether a connection is alive."""
 ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
@@ -81,9 +83,7 @@ class Connection(asyncpg.Connection):
     async def share(self, limits: Limits, within: timedelta) -> None:
         """From now on, each transaction sets the limits, and no statement has a name. Raises PostgresError if Postgres
         refuses one of the limits."""
-        # It is too late to tell asyncpg this as arguments. Without JIT, it sets nothing in the session when it asks for
-        # a type.
-        self._stmt_cache_enabled = False
+        # asyncpg would change this setting of the session, in order to ask for a type.
         self._server_caps = self._server_caps._replace(jit=False)  # type: ignore[has-type]  # the stubs hide it
         await self.execute(limits.for_transaction, timeout=within.total_seconds())
         self.limits = limits
@@ -99,17 +99,17 @@ class Connection(asyncpg.Connection):
             raise
 
     async def prepare(self, query: str, **options: Any) -> Any:
-        """Has Postgres describe a statement."""
+        """Has Postgres describe a statement, and keep it if the session is the connection's own."""
         if self.limits is None:
-            return await super().prepare(query, **options)
+            return await super().prepare(query, **options | {"name": f"fourways_{next(NUMBERS)}"})
         if self.is_in_transaction():
             return PooledStatement(self, await super().prepare(query), self.limits)
         async with self.transaction():
             return PooledStatement(self, await super().prepare(query), self.limits)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-        """Returns the first row. Answers a ping in one round trip, although nothing is prepared."""
-        if self.limits is not None and query == PING:
+        """Returns the first row. A ping takes one round trip, although nothing is prepared for it."""
+        if query == PING:
             return await self.execute("SELECT")
         return await super().fetchrow(query, *args, **options)
 
@@ -151,6 +151,7 @@ async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: time
         connection_class=Connection,
         **arguments,
         timeout=min(within, target.connect_timeout or within).total_seconds(),
+        statement_cache_size=0,  # asyncpg may ask whether this is a standby. A shared session would keep the question.
         command_timeout=timeout.total_seconds() + 1,
         server_settings={"application_name": settings.pop("application_name", "fourways"), "timezone": "UTC"},
     )

@@ -1,5 +1,5 @@
 """What a pooler costs, and what it costs that each transaction brings its limits along. In the library: a user is read,
-and changed, in Postgres.
+and changed, in Postgres. The processor time is that of the client, the pooler and Postgres together.
 
 The last variant is what a pooler in session mode would permit: statements are prepared in the session, and nothing is
 brought along.
@@ -7,9 +7,13 @@ brought along.
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
+from urllib.parse import parse_qs, urlsplit
+
+import psutil  # type: ignore[import-untyped]
 
 from app.database import open_database
 from app.users.models import NewUser
@@ -79,13 +83,32 @@ async def _store(stage: Stage, name: str) -> AsyncIterator[UserStore]:
 
 
 def _variant(stage: Stage, name: str, call: Callable[[int], Awaitable[object]], user_id: int, tasks: int) -> Variant:
+    async def once(user_id: int) -> None:
+        await call(user_id)
+
     async def turn() -> Sample:
+        before = _cpu_of_servers(stage)
         if tasks > 1:
-            return await hammer(call, [user_id], lambda _, user: user is not None, tasks=tasks, turn=stage.size.turn)
-
-        async def once(user_id: int) -> None:
-            await call(user_id)
-
-        return await one_by_one(once, [user_id], turn=stage.size.turn)
+            sample = await hammer(call, [user_id], lambda _, user: user is not None, tasks=tasks, turn=stage.size.turn)
+        else:
+            sample = await one_by_one(once, [user_id], turn=stage.size.turn)
+        assert sample.cpu is not None
+        return replace(sample, cpu=sample.cpu + _cpu_of_servers(stage) - before)
 
     return Variant(name, turn)
+
+
+def _cpu_of_servers(stage: Stage) -> timedelta:
+    """Returns the processor time that Postgres and the poolers have used until now."""
+    directory = parse_qs(urlsplit(stage.endpoints.database_url).query)["host"][0]
+    used = 0.0
+    for process in psutil.process_iter(["name", "cmdline", "cpu_times"]):
+        told = process.info
+        if told["name"] == "pgbouncer":
+            used += told["cpu_times"].user + told["cpu_times"].system
+        elif told["name"] == "postgres" and any(directory in word for word in told["cmdline"] or ()):
+            for session in process.children():
+                with suppress(psutil.NoSuchProcess):
+                    times = session.cpu_times()
+                    used += times.user + times.system
+    return timedelta(seconds=used)

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-import signal
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -64,20 +64,22 @@ class PgBouncer:
                 await self._running
 
     async def _run(self, program: str) -> None:
-        account = postgres_account()
         while True:
-            process = await asyncio.create_subprocess_exec(
-                program, str(self._ini), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-                # The socket of Postgres is private to its account.
-                user=None if account is None else account.uid, group=None if account is None else account.gid,
-                extra_groups=None if account is None else [],
-            )  # fmt: skip
+            process = self._spawned(program)
             try:
-                await process.wait()
+                await asyncio.to_thread(process.wait)
             finally:
-                if process.returncode is None:
-                    process.send_signal(signal.SIGTERM)
-                    await asyncio.wait_for(process.wait(), PATIENCE)
+                process.terminate()
+                await asyncio.to_thread(process.wait, PATIENCE)
+
+    def _spawned(self, program: str) -> subprocess.Popen[bytes]:
+        # The socket of Postgres is private to its account. (uvloop cannot start a process as another user.)
+        account = postgres_account()
+        return subprocess.Popen(
+            [program, str(self._ini)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            user=None if account is None else account.uid, group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+        )  # fmt: skip
 
     async def switch_to(self, mode: str) -> None:
         """Changes its `pool_mode` while its clients stay connected."""
