@@ -151,7 +151,7 @@ async def _connect(target: DatabaseUrl, arguments: dict[str, Any], timeout: time
         connection_class=Connection,
         **arguments,
         timeout=min(within, target.connect_timeout or within).total_seconds(),
-        statement_cache_size=0,  # asyncpg may ask whether this is a standby. A shared session would keep the question.
+        statement_cache_size=0,  # Names are given only in a session of its own, by `prepare`.
         command_timeout=timeout.total_seconds() + 1,
         server_settings={"application_name": settings.pop("application_name", "fourways"), "timezone": "UTC"},
     )

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from sqlalchemy import BigInteger, ColumnClause, column, text
 
+from app.check import check
 from app.connection import Connection, connect
 from app.database import Database, open_database
 from app.embedded import Endpoints
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, StandbyMet
 from app.inventory.models import Adjustment, Setting
 from app.inventory.store import StockStore
 from app.look import Look
@@ -27,6 +28,7 @@ from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.pgbouncer import MODES, PgBouncer, pgbouncer
 from tests.faults.postgres_wire import PostgresWire
+from tests.faults.standby import Standby
 from tests.fresh_database import fresh_database
 from tests.in_process import application
 
@@ -130,6 +132,7 @@ async def test_all_four_strategies_work_behind_a_pooler_and_so_do_the_migrations
 
             await eventually(is_flushed)
         assert await is_ready(client)
+        assert set((await check(settings)).values()) == {"ok"}
 
 
 async def is_hit(client: httpx.AsyncClient, read: str) -> bool:
@@ -206,13 +209,6 @@ async def test_a_locked_table_is_a_503_behind_a_pooler(pooler: PgBouncer, settin
         await eventually(is_changed)
 
 
-async def test_a_host_is_chosen_without_a_trace_in_the_sessions(narrow: PgBouncer) -> None:
-    """asyncpg asks Postgres whether it is a standby if nothing was reported, before it is known that a pooler shares
-    the sessions."""
-    async with connected(f"{narrow.url}?target_session_attrs=primary"), somebody(narrow) as other:
-        assert await other.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
-
-
 async def test_no_statement_meets_one_of_another_client(database_url: str, pooler: PgBouncer) -> None:
     """Each client executes each statement in turn, so that the sessions go round:
 
@@ -263,6 +259,26 @@ async def test_a_connection_outlives_a_change_of_the_mode(database_url: str) -> 
                     assert (await connection.execute(SHOWN)).one()[:4] == OURS[:4]
                 async with database.writing("tests") as connection:
                     assert (await connection.execute(SHOWN)).one()[:4] == OURS[:4]
+
+
+async def test_a_promotion_behind_a_pooler_wears_no_connection_out(servers: Endpoints) -> None:
+    """The pooler goes on reporting what was true when it first connected:
+
+    the pooler connects to a standby, which reports that it is one
+                                                        the standby is promoted
+    A connects, and the pooler reports a standby: A would replace this connection before each statement
+    """
+    with Standby.started(servers.database_url) as standby:
+        async with pgbouncer(standby.url, "transaction") as pooler, pool(pooler.url) as database:
+            with pytest.raises(StandbyMet):
+                await database.look("tests", Look(text("SELECT 1 AS found").columns(FOUND)))
+            await standby.promote()
+            drivers = set()
+            for _ in range(3):
+                async with database.writing("tests") as connection:
+                    await connection.execute(SHOWN)
+                    drivers.add((await connection.get_raw_connection()).driver_connection)
+            assert len(drivers) == 1
 
 
 async def test_a_pooler_may_be_started_anew(database_url: str, pooler: PgBouncer) -> None:
