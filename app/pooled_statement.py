@@ -27,8 +27,8 @@ from app.limits import Limits
 
 UNREADABLE = (BufferError, asyncpg.ProtocolError)
 """What asyncpg raises for a row that is not as described."""
-SENT = (*UNREADABLE, OSError, asyncio.CancelledError)
-"""What may be raised when the statement was sent, besides Postgres' own errors. A timeout is an OSError."""
+ANSWERED = (*UNREADABLE, asyncio.CancelledError)
+"""What may be raised when there will be an answer, besides Postgres' own errors."""
 
 
 class PooledStatement:
@@ -74,7 +74,8 @@ class PooledStatement:
             return await self._prepared.fetch(*args)
         except BaseException as error:
             # A value may not fit its type: asyncpg then raises a PostgresError without severity. Nothing follows the
-            # limits, Postgres waits for a Sync, and the pooler for Postgres.
-            if not isinstance(error, SENT) and getattr(error, "severity", None) is None:
+            # limits, Postgres waits for a Sync, and the pooler for Postgres. Or the answer is late, and would be taken
+            # for that to the next limits.
+            if not isinstance(error, ANSWERED) and getattr(error, "severity", None) is None:
                 self._connection.terminate()
             raise
