@@ -336,6 +336,20 @@ async def test_a_statement_that_ends_badly_keeps_no_session_of_the_pooler(
     await sql.close()
 
 
+async def test_a_late_answer_behind_a_pooler_is_nobody_elses(narrow: PgBouncer) -> None:
+    """Limits are sent without a look at what is still to come:
+
+    A executes a statement, and the answer is late: A's time runs out
+    A sends limits for the next statement               the late answer arrives, as that to the limits
+    """
+    async with PostgresWire(narrow.url) as wire, connected(wire.url, SHORT) as connection:
+        statement = await connection.prepare("SELECT 1 AS late")
+        async with wire.holding_replies("AS late"):
+            with pytest.raises(TimeoutError):
+                await statement.fetch()
+            assert connection.is_closed()
+
+
 async def test_a_table_that_was_altered_is_described_again(database_url: str, narrow: PgBouncer) -> None:
     """No session keeps the statement, so Postgres does not say that it has become another one:
 
