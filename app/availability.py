@@ -135,7 +135,7 @@ def said(error: BaseException) -> str:
 
 def ends_connection(error: BaseException) -> bool:
     """Whether the connection that raised this must not be used again, even if it is alive."""
-    return isinstance(error, (StandbyMet, OtherHistory)) or sqlstate(error) in MISPLACED
+    return isinstance(error, (StandbyMet, OtherHistory)) or sqlstate(error) in (*MISPLACED, *SHARED)
 
 
 def constraint(error: IntegrityError) -> str:

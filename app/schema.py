@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sqlalchemy import Text, column, text
 
-from app.connection import MARK, Connection
 from app.database import Database
 from app.look import Look
 
@@ -19,8 +18,8 @@ SERVER = Look(
     text(
         "SELECT current_setting('server_version_num') AS version, "
         "current_setting('transaction_read_only') AS read_only, "
-        f"current_setting('server_encoding') AS encoding, coalesce(current_setting('{MARK}', true), '') AS mark"
-    ).columns(*(column(name, Text) for name in ("version", "read_only", "encoding", "mark")))
+        "current_setting('server_encoding') AS encoding"
+    ).columns(*(column(name, Text) for name in ("version", "read_only", "encoding")))
 )
 HAS_REVISIONS = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISIONS = text("SELECT version_num FROM alembic_version")
@@ -75,22 +74,18 @@ async def schema(database: Database) -> Schema:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The Postgres that a writer gets: its major version, whether it is read-only, the encoding of the database, and
-    whether the session is the connection's own."""
+    """The Postgres that a writer gets: its major version, whether it is read-only, and the encoding of the database."""
 
     version: int
     read_only: bool
     encoding: str
-    own_session: bool
 
 
 async def server(database: Database) -> Server:
     """Queries the server on a writer's connection; a standby would answer `schema`, too. Raises DatabaseUnavailable."""
     async with database.reading("health", as_writer=True) as connection:
         (row,) = await database.look_on(connection, SERVER)
-        driver = (await connection.get_raw_connection()).driver_connection
-    assert isinstance(driver, Connection)
-    return Server(int(row["version"]) // 10_000, row["read_only"] == "on", row["encoding"], row["mark"] == driver.mark)
+    return Server(int(row["version"]) // 10_000, row["read_only"] == "on", row["encoding"])
 
 
 @cache

@@ -115,8 +115,6 @@ def _fault(found: Server) -> str:
         return f"Postgres is {found.version}, and must be {OLDEST_POSTGRES} or newer"
     if found.encoding != "UTF8":
         return f"the database's encoding is {found.encoding}, and must be UTF8: create it with ENCODING 'UTF8'"
-    if not found.own_session:
-        return f"A pooler shares the sessions of Postgres: {TO_DO_WITH_POSTGRES['26']}"
     if found.read_only:
         return "Postgres is read-only: it serves reads; see its default_transaction_read_only"
     return OK

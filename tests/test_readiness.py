@@ -389,8 +389,8 @@ async def postgres_is_to_be_promoted(stage: Stage) -> AsyncIterator[httpx.AsyncC
 @asynccontextmanager
 async def a_pooler_is_in_transaction_mode(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        pgbouncer(stage.stores.database_url, "transaction") as url,
-        stage.application(database_url=url) as client,
+        pgbouncer(stage.stores.database_url, "transaction") as pooler,
+        stage.application(database_url=pooler.url) as client,
     ):
         yield client
 
@@ -752,10 +752,7 @@ STATES = {
         postgres_is_read_only, 200, "degraded", "postgres",
         "Postgres is read-only: it serves reads; see its default_transaction_read_only",
     ),
-    "a pooler shares the sessions": State(
-        a_pooler_is_in_transaction_mode, 200, "degraded", "postgres",
-        "A pooler shares the sessions of Postgres: set its pool_mode to session",
-    ),
+    "a pooler shares the sessions": State(a_pooler_is_in_transaction_mode, 200, "ready", "postgres", "ok"),
     "the encoding of the database is old": State(
         the_encoding_is_old, 200, "degraded", "postgres",
         "the database's encoding is LATIN1, and must be UTF8: create it with ENCODING 'UTF8'",

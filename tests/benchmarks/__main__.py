@@ -37,6 +37,7 @@ QUESTIONS = (
     "shards",
     "cluster_gets",
     "write_through",
+    "poolers",
     "growth",
 )
 

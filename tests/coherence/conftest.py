@@ -173,9 +173,14 @@ class NewInstance(Protocol):
 
 
 @pytest.fixture
-async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
+def named(endpoints: Endpoints) -> Endpoints:
+    """The stores that the settings of an instance name."""
+    return endpoints
+
+
+@pytest.fixture
+async def new_instance(named: Endpoints) -> AsyncIterator[NewInstance]:
     """Opens instances, and closes them at the end, after healing their wires."""
-    default = endpoints
     async with AsyncExitStack() as stack:
 
         async def new(
@@ -185,7 +190,7 @@ async def new_instance(endpoints: Endpoints) -> AsyncIterator[NewInstance]:
             endpoints: Endpoints | None = None,
             prefix: str = "",
         ) -> Instance:
-            stores = endpoints or default
+            stores = endpoints or named
             redis = await stack.enter_async_context(RedisWire(stores.redis_url))
             postgres = await stack.enter_async_context(PostgresWire(stores.database_url))
             settings = Settings(

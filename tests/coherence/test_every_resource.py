@@ -1,6 +1,7 @@
-"""What holds for every resource that has its own service, whatever its strategy."""
+"""What holds for every resource that has its own service, whatever its strategy, with a pooler and without."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -8,10 +9,12 @@ import httpx
 import pytest
 
 from app.caching import Outcome
+from app.embedded import Endpoints
 from tests.coherence.checked import Checked, all_of_them
 from tests.coherence.conftest import Instance, NewInstance
 from tests.eventually import eventually
 from tests.faults.held import Held
+from tests.faults.pgbouncer import pgbouncer
 
 
 @pytest.fixture(params=all_of_them(), ids=lambda checked: checked.name)
@@ -19,6 +22,17 @@ def checked(request: pytest.FixtureRequest) -> Checked:
     """Each of these resources."""
     found: Checked = request.param
     return found
+
+
+@pytest.fixture(params=["direct", "pooled"])
+async def named(endpoints: Endpoints, request: pytest.FixtureRequest) -> AsyncIterator[Endpoints]:
+    """The stores that the settings of an instance name: Postgres, or a pooler that gives each transaction any of a few
+    sessions."""
+    if request.param == "direct":
+        yield endpoints
+        return
+    async with pgbouncer(endpoints.database_url, "transaction", sessions=4) as pooler:
+        yield Endpoints(endpoints.redis_url, pooler.url)
 
 
 @pytest.fixture

@@ -110,10 +110,18 @@ async def postgres_role(parts: Parts) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def pooled_postgres(parts: Parts) -> AsyncIterator[str]:
-    async with fresh_database(parts.servers.database_url) as url, pgbouncer(url) as pooled:
-        await asyncio.to_thread(migrate, pooled)
-        yield pooled
+async def pooled_sessions(parts: Parts) -> AsyncIterator[str]:
+    async with fresh_database(parts.servers.database_url) as url, pgbouncer(url, "session") as pooler:
+        await asyncio.to_thread(migrate, pooler.url)
+        yield pooler.url
+
+
+@asynccontextmanager
+async def pooled_transactions(parts: Parts) -> AsyncIterator[str]:
+    """Fewer sessions than the service has connections."""
+    async with fresh_database(parts.servers.database_url) as url, pgbouncer(url, "transaction", sessions=3) as pooler:
+        await asyncio.to_thread(migrate, pooler.url)
+        yield pooler.url
 
 
 @asynccontextmanager
@@ -211,5 +219,6 @@ POSTGRESES: dict[str, Started] = {
     "Debian": debian_postgres,
     "TLS": postgres_with_tls,
     "DML only": postgres_role,
-    "PgBouncer": pooled_postgres,
+    "pooled sessions": pooled_sessions,
+    "pooled transactions": pooled_transactions,
 }

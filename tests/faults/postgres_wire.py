@@ -24,6 +24,9 @@ class PostgresWire(Wire):
     A statement that matches `holding` waits at its Bind, and counts at its Execute.
     """
 
+    round_trips = 0
+    """How often a client has waited for Postgres: each Query, Sync or Flush asks for an answer."""
+
     def __init__(self, database_url: str) -> None:
         self._parts = urlsplit(database_url)
         query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
@@ -40,7 +43,10 @@ class PostgresWire(Wire):
         return urlunsplit(self._parts._replace(netloc=login + at, query=query))
 
     def _conversation(self) -> Conversation:
-        return _Conversation(self.waits_for_answer)
+        return _Conversation(self.waits_for_answer, self._asked_for_answer)
+
+    def _asked_for_answer(self) -> None:
+        self.round_trips += 1
 
 
 def _upstream(database_url: str) -> str | tuple[str, int]:
@@ -55,8 +61,8 @@ class _Conversation:
     """The client's questions are statements, by name. The server answers each startup, Query and Sync by a
     ReadyForQuery."""
 
-    def __init__(self, awaited: Callable[[list[str]], bool]) -> None:
-        self._awaited = awaited
+    def __init__(self, awaited: Callable[[list[str]], bool], asked: Callable[[], None]) -> None:
+        self._awaited, self._asks = awaited, asked
         self._questions, self._answers = bytearray(), bytearray()
         self._introduced = False
         self._read = 0
@@ -97,6 +103,8 @@ class _Conversation:
 
     def _question(self, raw: bytes) -> Message:
         kind = raw[:1]
+        if kind in b"QSH":
+            self._asks()
         if kind == b"S":
             self._unanswered.append([])
         if kind not in b"PBEQ":

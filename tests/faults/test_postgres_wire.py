@@ -32,6 +32,19 @@ async def test_each_execution_counts_whether_prepared_or_not(wire: PostgresWire)
     assert wire.count("never sent") == 0
 
 
+async def test_each_round_trip_counts_whatever_is_in_it(wire: PostgresWire) -> None:
+    connection = await asyncpg.connect(wire.url)
+    counts = [wire.round_trips]
+    prepared = await connection.prepare("SELECT $1::int AS one")
+    counts.append(wire.round_trips)
+    await prepared.fetchval(1)
+    counts.append(wire.round_trips)
+    await connection.execute("BEGIN; SELECT 1; COMMIT")
+    counts.append(wire.round_trips)
+    await connection.close()
+    assert counts == [0, 1, 2, 3]
+
+
 async def test_errors_and_large_rows_pass_through(wire: PostgresWire) -> None:
     connection = await asyncpg.connect(wire.url)
     with pytest.raises(asyncpg.DivisionByZeroError):

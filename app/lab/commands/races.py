@@ -26,6 +26,7 @@ from app.embedded import Endpoints
 from app.lab.commands.interruption import INTERRUPTED, Interruption
 from app.lab.commands.screen import bar, complaints, console
 from app.lab.commands.stores import stores
+from app.lab.comparison.lab_error import LabError
 from app.lab.published import PUBLISHED, Published
 from app.lab.races.abandoned import remove_abandoned
 from app.lab.races.cases import CASES, Case
@@ -123,6 +124,10 @@ def races_(
         except (OSError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             progress.stop()
             complaints.print(f"A store does not answer: {error}", style="red")
+            raise typer.Exit(1) from None
+        except LabError as error:
+            progress.stop()
+            complaints.print(f"{error}", style="red")
             raise typer.Exit(1) from None
     complete = len(races) == len(cases)
     surprises = [race.surprise for race in races if race.surprise is not None]

@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from app.availability import available
-from app.connection import connect
 from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.pool import PATIENCE
+from app.lab.own_session import own_session
 from app.schema import migrate
 
 SCHEMA = "fourways_lab"
@@ -63,10 +63,10 @@ END $$;
 async def lab_schema(database_url: str) -> AsyncIterator[str]:
     """Holds the lab's schema open, and drops it at the end. Yields the address at which its tables are found first.
 
-    Raises LabError when another comparison has them, and DatabaseUnavailable.
+    Raises LabError when another comparison has them, or a pooler is in between, and DatabaseUnavailable.
     """
     async with available():
-        owner = await connect(database_url, PATIENCE)
+        owner = await own_session(database_url, PATIENCE)
     try:
         if not await owner.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
             raise LabError("Another comparison runs in this database; wait for its end.")

@@ -3,18 +3,18 @@
 A running exploration holds the lock of its schema, and its keys contain the name of an existing schema.
 """
 
-import asyncpg
 from redis.asyncio import Redis
 
-from app.database_url import DatabaseUrl
+from app.lab.own_session import own_session
 from app.lab.races import schema, stepped_redis
 
 
 async def remove_abandoned(redis: Redis, database_url: str) -> None:
-    """Removes them, except those in use now. Raises OSError, RedisError and asyncpg's errors."""
+    """Removes them, except those in use now. Raises OSError, RedisError, asyncpg's errors, and LabError where a pooler
+    is in between."""
     # Lists the keys before the schemas, so that keys of an exploration that begins now are not among them.
     keys = [key async for key in redis.scan_iter(f"{stepped_redis.PREFIX}{schema.PREFIX}*", count=1000)]
-    connection = await asyncpg.connect(**DatabaseUrl.read(database_url).attempts()[0])
+    connection = await own_session(database_url, schema.PATIENCE)
     try:
         used = set()
         for (name,) in await connection.fetch(

@@ -10,15 +10,16 @@ Its owner holds an advisory lock, so that `abandoned.py` can find the schemas of
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
-import asyncpg
-
-from app.database_url import DatabaseUrl
+from app.lab.own_session import own_session
 
 PREFIX = "fourways_races_"
 """The prefix of the schemas' names."""
 LOCK = 0x72616365
 """The first half of the advisory lock of a schema's owner: "race" in ASCII. The second half is the hash of the name."""
+
+PATIENCE = timedelta(seconds=30)
 
 TABLES = """
 CREATE SEQUENCE versions START 2;
@@ -30,9 +31,9 @@ CREATE TABLE applied (batch text PRIMARY KEY);
 
 @asynccontextmanager
 async def schema(database_url: str) -> AsyncIterator[str]:
-    """Holds a schema with the tables open, and yields its name."""
+    """Holds a schema with the tables open, and yields its name. Raises LabError where a pooler is in between."""
     name = f"{PREFIX}{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(**DatabaseUrl.read(database_url).attempts()[0])
+    connection = await own_session(database_url, PATIENCE)
     try:
         await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCK, name)
         await connection.execute(f"CREATE SCHEMA {name}")

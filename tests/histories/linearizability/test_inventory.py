@@ -31,7 +31,14 @@ from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
 """A smallest set of seeds that covers every fault of the stores and of the workers."""
-SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(60)]
+POOLED = range(100, 120)
+"""Seeds that are tried through a pooler in transaction mode. In the last one, Postgres is silent, crashes, and does not
+answer a COMMIT."""
+SEEDS = [
+    *(("direct", seed) for seed in range(60)),
+    *(("pooled", seed) for seed in POOLED),
+]
+CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED[-1]) else pytest.mark.prove) for case in SEEDS]
 CLIENTS = 8
 WORKERS = 3
 SECONDS = 10.0
@@ -55,7 +62,7 @@ def verdicts() -> Counter[Verdict]:
     return Counter()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
 async def test_each_sku_is_linearizable_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,

@@ -26,7 +26,14 @@ from tests.service import Service, serving
 
 SAMPLE = (0, 2, 13, 14)
 """A smallest set of seeds that covers every fault of the stores and of the workers."""
-SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(40)]
+POOLED = range(100, 120)
+"""Seeds that are tried through a pooler in transaction mode. In the last one, Postgres is silent, crashes, and does not
+answer a COMMIT."""
+SEEDS = [
+    *(("direct", seed) for seed in range(40)),
+    *(("pooled", seed) for seed in POOLED),
+]
+CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED[-1]) else pytest.mark.prove) for case in SEEDS]
 HASTY = {
     "FOURWAYS_REDIS_TIMEOUT": "0.25",
     "FOURWAYS_DATABASE_TIMEOUT": "1",
@@ -116,7 +123,7 @@ class Client:
             self._ledger.counts["written"] += 1
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
 async def test_no_read_is_older_than_a_write_answered_before_it_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,

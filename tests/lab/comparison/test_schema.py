@@ -9,6 +9,8 @@ import pytest
 from app.embedded import Endpoints
 from app.lab.comparison.lab_error import LabError
 from app.lab.comparison.schema import SCHEMA, lab_schema
+from app.lab.races.schema import schema
+from tests.faults.pgbouncer import MODES, pgbouncer
 
 SCHEMAS = "SELECT count(*) FROM pg_namespace WHERE nspname = $1"
 
@@ -45,6 +47,24 @@ async def test_two_comparisons_do_not_share_it(endpoints: Endpoints) -> None:
         with pytest.raises(LabError, match="Another comparison runs"):
             async with lab_schema(endpoints.database_url):
                 pass
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_no_lock_or_search_path_of_the_lab_stays_in_a_session_of_a_pooler(
+    endpoints: Endpoints, mode: str
+) -> None:
+    async with pgbouncer(endpoints.database_url, mode, sessions=1) as pooler:
+        for lab in (lab_schema, schema):
+            with pytest.raises(LabError, match="not a pooler"):
+                async with lab(pooler.url):
+                    pass
+        other = await asyncpg.connect(pooler.url, statement_cache_size=0)
+        assert await other.fetchval("SHOW search_path") == '"$user", public'
+        assert (
+            await other.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+            == 0
+        )
+        await other.close()
 
 
 async def test_a_database_that_does_not_permit_it_is_reported(endpoints: Endpoints, sql: asyncpg.Connection) -> None:
