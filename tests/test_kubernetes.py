@@ -67,7 +67,8 @@ def test_kustomize_makes_one_set_of_all_files_but_the_examples() -> None:
 
 @pytest.mark.parametrize("key", sorted(OBJECTS), ids="-".join)
 def test_each_object_is_as_the_schema_of_kubernetes_demands(key: tuple[str, str]) -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="It has the schemas.")
+    why = "kubernetes-validate, which has the schemas, is not installed."
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason=why)
     kubernetes_validate.validate(OBJECTS[key], KUBERNETES, strict=True)
 
 
