@@ -27,7 +27,7 @@ from app.unknown_variables import unknown_variables
 
 APART = timedelta(seconds=5)
 """How far the clocks of the stores may be from this machine's."""
-BACKGROUND = 3
+BACKGROUND = 5
 """The connections to Postgres that a process opens besides those for requests (`stores.py`)."""
 PATIENCE = timedelta(seconds=5)
 

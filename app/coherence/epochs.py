@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from app.database import Database
+from app.poller import Poller
 
 # One statement, hence one snapshot: the epoch is read at the same moment as the outbox. A history is identified by the
 # system identifier and the timeline (a promotion changes it), the database's oid (DROP and CREATE change it), and the
@@ -70,15 +71,14 @@ class Look:
 
 
 class Epochs:
-    """The epochs of one database. Every method raises DatabaseUnavailable."""
+    """The epochs of one database, which `poller` leads to, too. Every method raises DatabaseUnavailable."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, poller: Poller) -> None:
+        self._database, self._poller = database, poller
 
     async def look(self) -> Look:
-        """Polls the database with one SELECT, without a write."""
-        async with self._database.reading("outbox") as connection:
-            row = (await connection.execute(LOOK)).one()
+        """Polls the database with one SELECT, without a write and without a check of the connection."""
+        (row,) = await self._poller.ask("outbox", LOOK)
         (
             newest,
             undone,
@@ -96,6 +96,9 @@ class Epochs:
             oid,
             oids,
         ) = row
+        if standby:
+            # A name that leads to a standby may lead to the primary by now, but this connection never will.
+            self._poller.reconnect()
         timeline = int(file[:8], 16) if file else 0
         return Look(
             newest=int(newest),
@@ -110,10 +113,12 @@ class Epochs:
     def believe(self, timeline: int) -> None:
         """Accepts only this timeline from now on, as the requests' database does: no write reaches another history."""
         self._database.believe(timeline, None)
+        self._poller.reconnect()
 
     def reconnect(self) -> None:
         """Makes the next poll connect anew, to wherever the name leads now."""
         self._database.reconnect()
+        self._poller.reconnect()
 
     async def first(self, token: str, run: str, history: str) -> None:
         """Begins the first epoch, unless there is one."""

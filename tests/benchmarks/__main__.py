@@ -37,6 +37,7 @@ QUESTIONS = (
     "shards",
     "write_through",
     "growth",
+    "fleet",
 )
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
