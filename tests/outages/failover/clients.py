@@ -120,9 +120,11 @@ class Clients:
     async def _shop(self, own: random.Random, name: str) -> None:
         target = AnyInstance([service.url for service in self._services], own)
         client = Client(name, target, self.shelf.recorder, own)
-        while not self._over.is_set():
-            await client.call(SKUS)
-        await target.close()
+        try:
+            while not self._over.is_set():
+                await client.call(SKUS)
+        finally:
+            await target.close()
 
     async def _visit(self, own: random.Random, name: str) -> None:
         number = 0

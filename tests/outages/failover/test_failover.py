@@ -16,6 +16,7 @@ Then:
 
 import random
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -52,8 +53,10 @@ async def test_nothing_lost_is_read_and_no_view_is_doubled_after_a_failover_with
             await _something_is_written(clients, time.monotonic())
             await eventually(lambda: _has_more_pages(deployment, kept))
             failover = await deployment.fail_over(kept, randomness, lambda: _marked_or_not(clients, randomness))
-            await _all_hit(clients)
-            await _something_is_written(clients, time.monotonic())
+            if missing := await _missing_hits(clients):
+                clients.wrong.append(f"These rows are not trusted again: {missing}.")
+            else:
+                await _something_is_written(clients, time.monotonic())
         clients.shelf.beginnings.append(
             Beginning(failover.moved, failover.moved, max(failover.moved, failover.known), kept.stock)
         )
@@ -112,8 +115,8 @@ async def _marked_or_not(clients: Clients, randomness: random.Random) -> None:
         await eventually(lambda: _is(clients.counts["marked"] > marked + 10))
 
 
-async def _all_hit(clients: Clients) -> None:
-    """Returns when each instance has hit each row, and could verify it."""
+async def _missing_hits(clients: Clients) -> list[tuple[str, str]]:
+    """Returns when each instance has hit each row, and could verify it; or after a long time, with what is missing."""
     async with clients.connected() as connections:
         missing = {(url, key) for url in connections for key in clients.rows.writes}
 
@@ -123,7 +126,9 @@ async def _all_hit(clients: Clients) -> None:
                     missing.discard((url, key))
             return not missing
 
-        await eventually(all_have)
+        with suppress(AssertionError):
+            await eventually(all_have)
+        return sorted(missing)
 
 
 def _forgotten(clients: Clients, failover: Failover) -> set[str]:
