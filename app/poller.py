@@ -2,9 +2,9 @@
 
     rows = await poller.ask("outbox", LOOK)    one statement, and nothing before it
 
-A pool first checks that a connection is alive, and that costs Postgres half as much as the question of a poll. A poller
-needs no check: it learns from each answer that the connection is alive. If it gets none, it asks once more, on another
-connection of its pool, which checks then.
+A pool first checks that a connection is alive: one more round trip, which costs Postgres a quarter of what the question
+of a poll costs. A poller needs no check: each answer shows that the connection is alive. Without an answer it asks once
+more, on a connection from its pool, which checks then.
 
 When to use it: for what every process asks all the time, also when there is nothing to do.
 

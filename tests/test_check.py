@@ -136,7 +136,7 @@ async def test_an_environment_in_which_the_service_works_is_all_right(
         (redis_set(appendonly="no"), "persistence appendonly is off"),
         (in_sql("DELETE FROM alembic_version"), "schema a migration is missing: run `alembic upgrade head`"),
         (in_sql("DROP TABLE users CASCADE", "DROP TABLE alembic_version"), "schema a migration is missing"),
-        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "connections a process opens up to 1003 connections"),
+        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "connections a process opens up to 1005 connections"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named_with_what_to_do(
