@@ -25,7 +25,7 @@ QUESTION = "What do idle processes cost Postgres and Redis?"
 SIZES = (1, 3, 10, 30)
 CONNECTIONS = 400
 """The connections that Postgres allows here: 30 processes have more open than its usual 100."""
-AT_ONCE = 5
+AT_ONCE = 3
 """How many processes are started at a time."""
 LENGTH = 5
 """Turns for which the fleet is watched in each round: Postgres' own counters are up to a second late."""
