@@ -24,6 +24,7 @@ from app.coherence.histories import is_of
 from app.database import Database, open_database
 from app.embedded import running_endpoints
 from app.errors import DatabaseUnavailable
+from app.poller import open_poller
 from app.privileges import Privileges
 from app.room import lack_in_postgres, lack_in_redis
 from app.schema import Schema
@@ -51,6 +52,7 @@ async def check(settings: Settings, workers: int) -> dict[str, str]:
     async with (
         open_redis(redis_url, timeout=PATIENCE, connections=1) as redis,
         open_database(database_url, connections=1, timeout=PATIENCE, counted=lambda resource: None) as database,
+        open_poller(database_url, resources=1, timeout=PATIENCE, counted=lambda resource: None) as poller,
     ):
         privileges = Privileges(database, redis, settings.prefix)
         health = await redis_health(redis, privileges, settings.prefix)
@@ -64,7 +66,7 @@ async def check(settings: Settings, workers: int) -> dict[str, str]:
                 found["clock of redis"] = f"{UNKNOWN}: {error}"
         found |= await _postgres(database, privileges, settings, workers)
         if found["redis"] == found["schema"] == OK:
-            found["owner"] = await _owner(redis, database, settings.prefix)
+            found["owner"] = await _owner(redis, Epochs(database, poller), settings.prefix)
         return found
 
 
@@ -83,13 +85,13 @@ async def _postgres(database: Database, privileges: Privileges, settings: Settin
     return found
 
 
-async def _owner(redis: Redis, database: Database, prefix: str) -> str:
+async def _owner(redis: Redis, epochs: Epochs, prefix: str) -> str:
     """Returns whether what is in this Redis is of this database."""
     try:
         deployment, history = await cast(
             "Awaitable[list[bytes | None]]", redis.hmget(f"{prefix}epoch", "deployment", "history")
         )
-        look = await Epochs(database).look()
+        look = await epochs.look()
     except (CacheUnavailable, DatabaseUnavailable, *REDIS_DOWN) as error:
         return f"{UNKNOWN}: {error}"
     if deployment is None:

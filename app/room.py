@@ -12,7 +12,7 @@ from sqlalchemy import text
 from app.database import Database
 from app.settings import Settings
 
-BACKGROUND_IN_POSTGRES, BACKGROUND_IN_REDIS = 3, 2
+BACKGROUND_IN_POSTGRES, BACKGROUND_IN_REDIS = 5, 2
 """The connections that a process opens besides those for requests (`stores.py`)."""
 
 # The limits that hold for the role that logs in, with the sessions that each one counts. Superusers are bound by the

@@ -5,6 +5,7 @@
     database      Postgres: requests
     background    Postgres: the relay, the flusher and the parking. If they queued behind requests, cached values would
                   go stale and views would pile up.
+    poller        Postgres: what the relay and the parking ask all the time, on a connection each
 
 What can go wrong: a store is down. Opening the pools needs neither store: connections are made on first use.
 """
@@ -19,6 +20,7 @@ from redis.asyncio import Redis
 from app.caching import Cache, open_cache, open_redis
 from app.database import Database, open_database
 from app.metrics import Metrics
+from app.poller import Poller, open_poller
 from app.settings import Settings
 
 
@@ -30,6 +32,7 @@ class Stores:
     waiting: Redis
     database: Database
     background: Database
+    poller: Poller
 
 
 @asynccontextmanager
@@ -70,5 +73,8 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
             within=settings.database_timeout,
             counted=metrics.count_query,
         ) as background,
+        open_poller(
+            settings.database_url, resources=2, timeout=settings.database_timeout, counted=metrics.count_query
+        ) as poller,
     ):
-        yield Stores(cache, waiting, database, background)
+        yield Stores(cache, waiting, database, background, poller)

@@ -82,7 +82,7 @@ class Resources:
 async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
     """Opens all resources and closes them in reverse order. `settings` must name both stores."""
     async with open_stores(settings, metrics) as stores, AsyncExitStack() as running:
-        cache, database, background = stores.cache, stores.database, stores.background
+        cache, database, background, poller = stores.cache, stores.database, stores.background, stores.poller
         settling, stale = Settling(Outbox(database)), settings.stale_for
         caches: dict[str, Forget] = {}
         regions: list[Region[Any, Any]] = []
@@ -135,7 +135,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             interval=settings.flush_interval,
             observe=metrics.observe_flow,
         )
-        parking = Parking(background, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
+        parking = Parking(background, poller, lambda dead: metrics.observe_flow(Flow.DEAD, dead))
 
         async def forget_page(page: str, version: int) -> None:
             await page_views.forget(page)  # A replayed dead letter bypasses the stream.
@@ -144,7 +144,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         relay = Relay(
             Outbox(background),
             caches | {"page_views": forget_page},
-            succession=Succession(Epochs(background), record, cache, database),
+            succession=Succession(Epochs(background, poller), record, cache, database),
             cache=cache,
             counted=metrics.count_relayed,
             refused=metrics.count_refused_change,

@@ -19,6 +19,7 @@ from app.caching.moment import NEVER
 from app.database import Database, open_database
 from app.embedded import Endpoints, embedded_servers
 from app.main import create_app
+from app.poller import Poller, open_poller
 from app.schema import migrate
 from app.settings import Settings
 from tests.caching.write_behind.views import new_ledger
@@ -188,6 +189,15 @@ async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
         endpoints.database_url, connections=8, timeout=timedelta(seconds=10), counted=lambda resource: None
     ) as database:
         yield database
+
+
+@pytest.fixture
+async def poller(endpoints: Endpoints) -> AsyncIterator[Poller]:
+    """A poller, made as the application makes its own, with the patience that a busy machine needs."""
+    async with open_poller(
+        endpoints.database_url, resources=2, timeout=timedelta(seconds=10), counted=lambda resource: None
+    ) as poller:
+        yield poller
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ async def test_an_environment_in_which_the_service_works_is_all_right(
         (in_sql("DELETE FROM alembic_version"), "schema a migration is missing: run `alembic upgrade head`"),
         (in_sql("DROP TABLE users CASCADE", "DROP TABLE alembic_version"), "schema a migration is missing"),
         (with_option("search_path%3Dnowhere"), "its search_path is nowhere, and the tables are in public: "),
-        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "postgres a process opens up to 1003 connections to"),
+        (variables(FOURWAYS_DATABASE_CONNECTIONS="1000"), "postgres a process opens up to 1005 connections to"),
         (redis_set(maxclients="17"), "a process opens up to 18 connections to Redis, which allows 17, and"),
         (used_by(deployment="another"), "this Redis belongs to another deployment: set FOURWAYS_PREFIX"),
         (used_by(history="7/1/1/1-2-3-4"), "this Redis was last used with another database that has the same origin."),

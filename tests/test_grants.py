@@ -54,6 +54,7 @@ from app.page_views.ledger import AGE, KEPT
 from app.page_views.models import Counted
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
+from app.poller import Poller, open_poller
 from app.privileges import Privileges
 from app.products.models import NewProduct
 from app.products.store import ProductStore
@@ -196,7 +197,7 @@ async def a_user_of_its_own() -> AsyncIterator[str]:
         assert {refusal["object"] for refusal in await redis.acl_log()} <= {"config", "config|get"}
 
 
-async def everything(database: Database, owner: asyncpg.Connection) -> None:
+async def everything(database: Database, poller: Poller, owner: asyncpg.Connection) -> None:
     """Every statement of the service, on the way that it takes most often."""
     assert await schema(database) is Schema.CURRENT
     await server(database)
@@ -240,12 +241,12 @@ async def everything(database: Database, owner: asyncpg.Connection) -> None:
     )
     for letter in await views.dead_letters(9, 0):
         await (views.replay(letter.id) if letter.page == "home" else views.discard(letter.id))
-    await Parking(database, lambda dead: None).settle()
+    await Parking(database, poller, lambda dead: None).settle()
     await owner.execute(f"DROP TABLE applied_{first.hour:%Y%m%d%H}")
     await views.apply([batch({"home": 1})])
     async with database.writing("page_views") as connection:
         await connection.execute(text("SELECT drop_ledger_hour(:hour)"), {"hour": first.hour})
-    outbox, epochs = Outbox(database), Epochs(database)
+    outbox, epochs = Outbox(database), Epochs(database, poller)
     await epochs.first("first", "run", "history")
     for claim, end in (("refuted", epochs.refute), ("begun", begun)):
         epoch = (await epochs.look()).epoch
@@ -278,15 +279,17 @@ async def test_each_grant_in_postgres_is_needed(role: Role, owner: asyncpg.Conne
     grants += [("EXECUTE", f"FUNCTION {function}") for function in FUNCTIONS]
     needless = []
     await owner.execute(REFUSED)
-    async with open_database(
-        role.url, connections=4, timeout=timedelta(seconds=20), counted=lambda resource: None
-    ) as database:
-        await everything(database, owner)
+    patience = timedelta(seconds=20)
+    async with (
+        open_database(role.url, connections=4, timeout=patience, counted=lambda resource: None) as database,
+        open_poller(role.url, resources=1, timeout=patience, counted=lambda resource: None) as poller,
+    ):
+        await everything(database, poller, owner)
         for some, thing in grants:
             await empty(owner)
             await owner.execute(f"REVOKE {some} ON {thing} FROM {quoted(role.name)}")
             try:
-                await everything(database, owner)
+                await everything(database, poller, owner)
                 needless.append(f"{some} ON {thing}")
             except DatabaseUnavailable as error:
                 denied = f"permission denied for {thing.lower().partition('(')[0]}."

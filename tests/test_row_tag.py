@@ -10,6 +10,7 @@ from app.coherence.epochs import Epochs
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.errors import PreconditionFailed
+from app.poller import open_poller
 from app.row_tag import Expected, row_tag
 from app.schema import migrate
 from app.users.models import NewUser
@@ -21,18 +22,33 @@ TOKEN, ANOTHER = "3f9c2a10b4d5e6f7", "00000000000000ff"
 
 
 @pytest.fixture
-async def fresh(endpoints: Endpoints) -> AsyncIterator[Database]:
-    """A database in which no epoch has begun."""
+async def fresh_url(endpoints: Endpoints) -> AsyncIterator[str]:
+    """The address of a database in which no epoch has begun."""
     async with fresh_database(endpoints.database_url) as url:
         await asyncio.to_thread(migrate, url)
-        async with open_database(
-            url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None
-        ) as database:
-            yield database
+        yield url
 
 
-async def test_a_row_has_the_newest_epoch_and_none_before_the_first(fresh: Database) -> None:
-    users, epochs = UserStore(fresh), Epochs(fresh)
+@pytest.fixture
+async def fresh(fresh_url: str) -> AsyncIterator[Database]:
+    """That database."""
+    async with open_database(
+        fresh_url, connections=2, timeout=timedelta(seconds=20), counted=lambda resource: None
+    ) as database:
+        yield database
+
+
+@pytest.fixture
+async def epochs(fresh_url: str, fresh: Database) -> AsyncIterator[Epochs]:
+    """Its epochs."""
+    async with open_poller(
+        fresh_url, resources=1, timeout=timedelta(seconds=20), counted=lambda resource: None
+    ) as poller:
+        yield Epochs(fresh, poller)
+
+
+async def test_a_row_has_the_newest_epoch_and_none_before_the_first(fresh: Database, epochs: Epochs) -> None:
+    users = UserStore(fresh)
     ada = await users.insert(ADA)
     assert ada.epoch is None
     await epochs.first(TOKEN, "run", (await epochs.look()).history)
@@ -41,11 +57,11 @@ async def test_a_row_has_the_newest_epoch_and_none_before_the_first(fresh: Datab
     assert (read.epoch, changed.epoch) == (TOKEN, TOKEN)
 
 
-async def test_the_epoch_that_came_with_a_dump_does_not_count(fresh: Database) -> None:
+async def test_the_epoch_that_came_with_a_dump_does_not_count(fresh: Database, epochs: Epochs) -> None:
     """R reads version 5 · the database is restored, with the epochs of the dump; W's change is version 5 again ·
     R's change of version 5 arrives before anybody has begun the next epoch, and would overwrite W's change
     """
-    users, epochs = UserStore(fresh), Epochs(fresh)
+    users = UserStore(fresh)
     await epochs.first(TOKEN, "run", (await epochs.look()).history + "0")
     ada = await users.insert(ADA)
     assert ada.epoch is None

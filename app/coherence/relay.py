@@ -68,6 +68,8 @@ class Relay:
         self._failed = False
         self._life: str | None = None
         self._swept = time.monotonic()
+        self._empty = False
+        """Whether the outbox was empty at the last poll: then there is nothing to sweep."""
         self._asked = math.inf
         """When the poll began to wait for Postgres."""
         self._untold = False
@@ -143,7 +145,7 @@ class Relay:
         self._asked = time.monotonic()
         epoch, look = await self._succession.join(await self._succession.look(), seen)
         carried, life, newest, undone = 0, self._identity.life, look.newest, look.undone
-        self._untold = undone
+        self._untold, self._empty = undone, not newest
         if life != self._life or self._identity.forgetful:
             self._identity.forgetful = False
             async for changes in self._outbox.kept():
@@ -235,7 +237,7 @@ class Relay:
         return POLL
 
     async def _sweep(self) -> None:
-        if time.monotonic() - self._swept > SWEEP.total_seconds():
+        if not self._empty and time.monotonic() - self._swept > SWEEP.total_seconds():
             self._swept = time.monotonic()
             await self._outbox.sweep()
 

@@ -27,6 +27,7 @@ from app.embedded.spawn import plain_environment, said
 PORT = 5432
 SOCKET = f".s.PGSQL.{PORT}"
 ROLE = DATABASE = "fourways"
+CONNECTIONS = 100
 PROGRAMS = frozenset({"postgres"})
 
 
@@ -99,7 +100,7 @@ class PostgresServer:
             "unix_socket_directories": f'"{sockets}"',
             "unix_socket_permissions": "0700",
             "port": "5432",
-            "max_connections": "100",
+            "max_connections": str(CONNECTIONS),
             "fsync": "on",
             "logging_collector": "off",
             "log_destination": "stderr",

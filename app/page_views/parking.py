@@ -39,6 +39,7 @@ from app.page_views.salvage import (
     tell,
     unfit_of,
 )
+from app.poller import Poller
 
 EVERY = timedelta(seconds=1)
 MOST = 1000
@@ -48,6 +49,7 @@ WORTH_MERGING = 100
 LONG = timedelta(seconds=10)
 """How long a page may be blocked before it is reported as trouble."""
 
+ANY = text("SELECT EXISTS (SELECT FROM parked_views) AS any")
 # Checking a page that is only locked costs nothing. A page that was free, and still too slow, is retried after 2 s,
 # 4 s, … 32 s, and after the others.
 FREE = text(f"""
@@ -103,11 +105,11 @@ class Blocked(Exception):
 
 
 class Parking:
-    """Settles the parked views in `database`, repeatedly. `dead` is called with the number of views that became dead
-    letters."""
+    """Settles the parked views in `database`, repeatedly. `poller` asks whether there are any. `dead` is called with
+    the number of views that became dead letters."""
 
-    def __init__(self, database: Database, dead: Callable[[int], None]) -> None:
-        self._database, self._dead = database, dead
+    def __init__(self, database: Database, poller: Poller, dead: Callable[[int], None]) -> None:
+        self._database, self._poller, self._dead = database, poller, dead
         self._repeating = Repeating("parking", self._repeat, lambda: None)
         self._blocked: Blocked | None = None
 
@@ -129,10 +131,16 @@ class Parking:
 
     async def _repeat(self) -> timedelta:
         try:
-            settled = await self.settle()
+            (row,) = await self._poller.ask("page_views", ANY)
+            # Nearly always there are none: then this one question is all that an idle instance asks.
+            settled = await self.settle() if row.any else self._nothing()
         except DatabaseUnavailable as error:
             raise TargetUnavailable(str(error)) from error
         return timedelta(0) if settled == MOST else EVERY
+
+    def _nothing(self) -> int:
+        self._blocked = None
+        return 0
 
     async def settle(self) -> int:
         """Settles, in one pass, the pages that it can. Returns their number. Raises DatabaseUnavailable."""

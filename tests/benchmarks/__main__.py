@@ -39,6 +39,7 @@ QUESTIONS = (
     "write_through",
     "poolers",
     "growth",
+    "fleet",
 )
 
 console = Console(highlight=False, soft_wrap=True, markup=False)

@@ -11,12 +11,13 @@ import pytest
 
 from app.caching import Cache, CacheUnavailable, Identity, Outcome, Record, Trust
 from app.coherence.epochs import Epochs
-from app.coherence.outbox import Outbox
+from app.coherence.outbox import LAST, Outbox
 from app.coherence.relay import Forget, Relay
 from app.coherence.succession import Succession
 from app.database import Database
 from app.embedded import Endpoints
 from app.metrics import Metrics
+from app.poller import Poller
 from app.products.models import NewProduct
 from app.products.service import Products
 from app.settings import Settings
@@ -41,9 +42,9 @@ TAKES = "^UPDATE outbox"
 """The statement by which a relay takes rows of the outbox."""
 
 
-def succession(database: Database, cache: Cache) -> Succession:
+def succession(database: Database, poller: Poller, cache: Cache) -> Succession:
     """Returns what one more instance knows of the epochs."""
-    return Succession(Epochs(database), Record(cache.redis, "epoch", cache.clock), cache, database)
+    return Succession(Epochs(database, poller), Record(cache.redis, "epoch", cache.clock), cache, database)
 
 
 async def joined(relay: Relay) -> None:
@@ -63,14 +64,14 @@ NewRelay = Callable[[Forget], Awaitable[Relay]]
 
 
 @pytest.fixture
-def new_relay(opened: Cache, database: Database) -> NewRelay:
+def new_relay(opened: Cache, database: Database, poller: Poller) -> NewRelay:
     """Makes relays that do not run: the test polls. Each has already joined an epoch."""
 
     async def new(forget: Forget) -> Relay:
         relay = Relay(
             Outbox(database),
             {"products": forget},
-            succession=succession(database, opened),
+            succession=succession(database, poller, opened),
             cache=opened,
             counted=lambda changes, failures: None,
         )
@@ -153,7 +154,7 @@ class Instance:
         await eventually(has_polled)
 
     async def _is_settled(self) -> bool:
-        return not (await Epochs(self.resources.database).look()).undone
+        return not await Outbox(self.resources.database).undone(LAST)
 
     async def _hits(self, user_id: int) -> bool:
         return (await self.users.get(user_id)).outcome is Outcome.HIT

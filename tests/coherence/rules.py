@@ -76,6 +76,24 @@ RULES = {
         "if False:",
         "test_histories.py::test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it",
     ),
+    "a poll is asked where the name leads now": Rule(
+        "app/coherence/epochs.py",
+        "self._database.reconnect()\n        self._poller.reconnect()\n",
+        "self._database.reconnect()\n",
+        "test_histories.py::test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads_to_the_new_one",
+    ),
+    "a new epoch is polled on new connections": Rule(
+        "app/coherence/epochs.py",
+        "self._database.believe(timeline, None)\n        self._poller.reconnect()\n",
+        "self._database.believe(timeline, None)\n",
+        "test_histories.py::test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_nothing_more",
+    ),
+    "a standby is not polled on the same connection again": Rule(
+        "app/coherence/epochs.py",
+        "if standby:",
+        "if False:",
+        "test_moved_names.py::test_an_instance_whose_name_leads_to_a_standby_answers_and_fills_nothing_from_it",
+    ),
     "rows are marked only in the newest epoch": Rule(
         "app/coherence/outbox.py",
         "outbox.c.id.in_(undone), EPOCH.element == epoch",

@@ -22,6 +22,15 @@ from tests.faults.standby import Standby
 from tests.faults.stores import Stores
 from tests.fresh_database import fresh_database
 
+SESSIONS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+LOOKING = f"{SESSIONS} AND query LIKE '%max(id) FROM outbox%'"
+"""The sessions of relays: their last question was that of a poll."""
+ASKING = f"""
+SELECT count(*) FROM ({SESSIONS}) AS every_one
+WHERE query LIKE '%max(id) FROM outbox%' OR query LIKE 'SELECT EXISTS (SELECT FROM parked_views)%'
+"""
+"""How many sessions there are of relays, and of the parking."""
+
 
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
@@ -222,6 +231,77 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
         b.postgres.move_to(address)
         b.postgres.cut()
         await answers(b, ada, "Ada King", "CUP", 20)
+
+
+async def test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads_to_the_new_one(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """The standby is promoted, and the names of A and B lead to it; the old primary lives on, and so do B's connections
+    A connects, begins the next epoch, and commits a new row
+    B would poll on the connection that it keeps, be told of an old primary forever, and look for parked views there
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    ada = (await a.users.create(ADA)).id
+    await b.resources.inventory.put("CUP", Setting(30))
+    old = await asyncpg.connect(own.database_url)
+
+    async def are_in_the_next_epoch() -> bool:
+        return all(instance.identity.epoch != epoch and instance.trust.held for instance in (a, b))
+
+    async def nobody_asks_the_old_primary() -> bool:
+        return not await old.fetchval(ASKING)
+
+    async with promoted(own) as promote:
+        for instance in (a, b):
+            await answers(instance, ada, ADA.name, "CUP", 30)
+        epoch = b.identity.epoch
+        address = await promote()
+        for instance in (a, b):
+            instance.postgres.move_to(address)
+        a.postgres.cut()
+        await eventually(are_in_the_next_epoch)
+        await a.rename(ada, "Ada King")
+        await answers(b, ada, "Ada King", "CUP", 30)
+        await eventually(nobody_asks_the_old_primary)
+        for instance in (a, b):
+            instance.postgres.refuse()
+    await old.close()
+
+
+async def test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_nothing_more(
+    new_instance: NewInstance, own: Endpoints
+) -> None:
+    """The standby is promoted, and the names of A and B lead to it; the old primary lives on
+    A begins the next epoch, while B's poll is on its way to Redis
+    the connection of B's polls breaks, and a new one leads to the new primary: B finds itself in that epoch
+    B would look for parked views on the old primary, on a connection that lives on
+    """
+    a, b = await new_instance(endpoints=own), await new_instance(endpoints=own)
+    old = await asyncpg.connect(own.database_url)
+
+    async def is_in_the_next_epoch(instance: Instance) -> bool:
+        return instance.identity.epoch != epoch and instance.trust.held
+
+    async def nobody_asks_the_old_primary() -> bool:
+        return not await old.fetchval(ASKING)
+
+    async with promoted(own) as promote:
+        for instance in (a, b):
+            await instance.believes()
+        epoch = b.identity.epoch
+        async with b.redis.holding("^BEAT") as beat:
+            await beat.arrived.wait()
+            address = await promote()
+            for instance in (a, b):
+                instance.postgres.move_to(address)
+            a.postgres.cut()
+            await eventually(lambda: is_in_the_next_epoch(a))
+            await old.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM ({LOOKING}) AS looking")
+        await eventually(lambda: is_in_the_next_epoch(b))
+        await eventually(nobody_asks_the_old_primary)
+        for instance in (a, b):
+            instance.postgres.refuse()
+    await old.close()
 
 
 async def test_a_write_into_a_restored_database_is_refused_before_a_poll_notices_it(

@@ -13,6 +13,7 @@ from app.coherence.outbox import Outbox
 from app.coherence.relay import Relay
 from app.database import Database, open_database
 from app.embedded import Endpoints
+from app.poller import Poller
 from tests.coherence.conftest import UNDONE, NewRelay, succession
 from tests.eventually import eventually
 
@@ -183,7 +184,7 @@ async def test_a_change_with_an_invalid_key_is_set_aside_and_holds_nothing_up(
 
 
 async def test_a_running_relay_survives_failures_and_stops_when_told(
-    opened: Cache, database: Database, told: Told, sql: asyncpg.Connection
+    opened: Cache, database: Database, poller: Poller, told: Told, sql: asyncpg.Connection
 ) -> None:
     counts = [0, 0]
 
@@ -194,7 +195,7 @@ async def test_a_running_relay_survives_failures_and_stops_when_told(
     relay = Relay(
         Outbox(database),
         {"products": told.forget},
-        succession=succession(database, opened),
+        succession=succession(database, poller, opened),
         cache=opened,
         counted=counted,
     )
@@ -218,7 +219,7 @@ async def test_a_running_relay_survives_failures_and_stops_when_told(
 
 
 async def test_a_running_relay_survives_a_read_only_database(
-    endpoints: Endpoints, opened: Cache, told: Told, sql: asyncpg.Connection
+    endpoints: Endpoints, opened: Cache, poller: Poller, told: Told, sql: asyncpg.Connection
 ) -> None:
     """A failover leaves a Postgres that only reads, for a while. The relay must resume when that is over."""
     counts = [0, 0]
@@ -235,7 +236,7 @@ async def test_a_running_relay_survives_a_read_only_database(
         relay = Relay(
             Outbox(database),
             {"products": told.forget},
-            succession=succession(database, opened),
+            succession=succession(database, poller, opened),
             cache=opened,
             counted=counted,
         )

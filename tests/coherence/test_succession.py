@@ -21,8 +21,12 @@ from tests.fresh_database import fresh_database
 EPOCH = "SELECT max(n) FROM epochs"
 BEGINS = "WITH claimed AS"
 """The statement by which an instance that has claimed begins the next epoch."""
-OTHERS = r"^(?!SELECT$|.*FROM outbox\), 0\), EXISTS|.*\bparked_views\b)"
-"""Every statement except a relay's poll, and the check whether a connection lives."""
+IDS_FROM = "AS ids_from"
+"""The question about the ledger that each process asks at its start."""
+PARKED = r"^SELECT EXISTS \(SELECT FROM parked_views\)"
+"""The question whether any views are parked."""
+OTHERS = rf"(?s)^(?!.*{LOOKS}|{PARKED[1:]})"
+"""Every statement except these two polls, the check whether a connection lives included."""
 
 
 @pytest.fixture
@@ -112,16 +116,29 @@ async def test_a_connection_to_the_former_redis_is_not_used_again(
                 assert await a.name(ada) == name
 
 
-async def test_a_poll_costs_postgres_one_select_and_no_write(new_instance: NewInstance, first: Endpoints) -> None:
+async def test_an_idle_instance_asks_postgres_one_question_a_poll_and_nothing_else(
+    new_instance: NewInstance, first: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No check of the connection comes before the question, and an idle flusher asks nothing."""
+    monkeypatch.setattr("app.page_views.parking.EVERY", timedelta(milliseconds=50))
     a = await new_instance(endpoints=first)
     await a.believes()
+
+    async def has_begun() -> bool:
+        # An epoch makes all connections anew, and each is checked first.
+        return a.postgres.count(PARKED) >= parked + 2 and a.postgres.count(IDS_FROM) > 0
+
+    parked = a.postgres.count(PARKED)
+    await eventually(has_begun)
     await a.polls()
-    beats, looks, all_ = a.redis.count("^BEAT "), a.postgres.count(LOOKS), a.postgres.count(OTHERS)
-    for _ in range(3):
+    beats, looks, parked = a.redis.count("^BEAT "), a.postgres.count(LOOKS), a.postgres.count(PARKED)
+    others = a.postgres.count(OTHERS)
+    for _ in range(5):
         await a.polls()
     # One of the two counts may include a poll that was in flight.
     assert abs((a.postgres.count(LOOKS) - looks) - (a.redis.count("^BEAT ") - beats)) <= 1
-    assert a.postgres.count(OTHERS) == all_
+    assert a.postgres.count(PARKED) > parked
+    assert a.postgres.count(OTHERS) == others
 
 
 async def test_a_relay_with_many_changes_polls_again_before_each_batch(

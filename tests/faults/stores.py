@@ -179,6 +179,12 @@ class Stores:
             await asyncio.sleep(PAUSE)
         await connection.close()
 
+    async def kill_postgres(self) -> None:
+        """Kills Postgres with all its sessions (`kill -9`). It stays down."""
+        for process in servers_in(self._postgres_home.directory / "data", POSTGRES):
+            signal_process(process, signal.SIGKILL)
+        await asyncio.to_thread(self._postgres.stop)
+
     async def crash_postgres(self) -> None:
         """Does what `pg_ctl restart -m immediate` does: Postgres ends as in a crash, and recovers from its log."""
         processes = servers_in(self._postgres_home.directory / "data", POSTGRES)

@@ -19,6 +19,7 @@ from app.page_views import parking, salvage
 from app.page_views.models import Counted
 from app.page_views.parking import Parking
 from app.page_views.store import PageViewStore
+from app.poller import Poller
 from tests.caching.write_behind.test_flusher import views_over, wait
 from tests.caching.write_behind.views import HOME, batch_of, stored, sums
 from tests.eventually import eventually
@@ -78,9 +79,9 @@ def dead() -> list[int]:
 
 
 @pytest.fixture
-def parked(database: Database, dead: list[int]) -> Parking:
+def parked(database: Database, poller: Poller, dead: list[int]) -> Parking:
     """The settling task, run pass by pass."""
-    return Parking(database, dead.append)
+    return Parking(database, poller, dead.append)
 
 
 @pytest.fixture
@@ -310,7 +311,7 @@ async def test_concurrent_settlings_add_views_once(
 
 
 async def test_a_settling_with_an_unknown_outcome_adds_views_once(
-    endpoints: Endpoints, store: PageViewStore, parked: Parking, sql: asyncpg.Connection
+    endpoints: Endpoints, store: PageViewStore, poller: Poller, parked: Parking, sql: asyncpg.Connection
 ) -> None:
     async with stuck(sql):
         await store.apply([batch({"stuck": 3})])
@@ -320,7 +321,7 @@ async def test_a_settling_with_an_unknown_outcome_adds_views_once(
     ):
         lost = wire.cut_after("^COMMIT")
         with pytest.raises(DatabaseUnavailable):
-            await Parking(behind, lambda views: None).settle()
+            await Parking(behind, poller, lambda views: None).settle()
         assert lost.dropped.is_set()
     await parked.settle()
     assert (await stored(sql, "stuck"), await waiting(sql)) == (3, {})

@@ -107,11 +107,12 @@ async def open_bench(
 
 async def _relay(run: str, stores: Stores, regions: Regions, costs: Costs) -> Relay:
     redis, database = await stores.redis(costs.traffic, 2), await stores.database(2, costs.count_read)
+    poller = await stores.poller(costs.count_read)
     cache, record = stores.cache(redis), Record(redis, f"{PREFIX}{run}:epoch", stores.clock)
     return Relay(
         Outbox(database),
         {RESOURCE: regions.forget},
-        succession=Succession(Epochs(database), record, cache, database),
+        succession=Succession(Epochs(database, poller), record, cache, database),
         cache=cache,
         counted=lambda carried, failed: None,
     )

@@ -77,7 +77,9 @@ class Entrance:
             prefix,
             views=PageViewStore(await self._stores.database(4, costs.count_read)),
             flushed_views=PageViewStore(flushed),
-            parking=Parking(flushed, lambda dead: None),
+            parking=Parking(
+                flushed, await self._stores.poller(costs.count_write, self._flushed_url), lambda dead: None
+            ),
             stores=self._stores,
             asked=costs.ask,
         )

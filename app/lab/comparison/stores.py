@@ -10,6 +10,7 @@ from app.caching import Breaker, Bulkhead, Cache, Identity, RedisClock, Trust, o
 from app.database import Database, open_database
 from app.embedded import Endpoints
 from app.lab.comparison.traffic import Traffic
+from app.poller import Poller, open_poller
 
 TIMEOUT = timedelta(seconds=10)
 """Generous: a busy machine must not look like a fault."""
@@ -57,4 +58,10 @@ class Stores:
                 within=TIMEOUT,
                 counted=counted,
             )
+        )
+
+    async def poller(self, counted: Callable[[str], None], url: str | None = None) -> Poller:
+        """Opens a poller for one resource. `counted` is called for each question."""
+        return await self._stack.enter_async_context(
+            open_poller(url or self.endpoints.database_url, resources=1, timeout=TIMEOUT, counted=counted)
         )

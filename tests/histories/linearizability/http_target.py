@@ -2,6 +2,7 @@
 
 from tests.histories.linearizability.operation import Answer
 from tests.histories.linearizability.target import Broken, Refused, Unknown
+from tests.keep_alive import Answer as Http
 from tests.keyed import HUNG_UP, Keyed
 
 
@@ -27,6 +28,9 @@ class HttpTarget:
     async def delete(self, sku: str) -> Answer:
         """DELETE."""
         return await self._ask(sku, "DELETE")
+
+    def heard(self, answer: Http) -> None:
+        """Is called with each answer as it came. May raise Refused."""
 
     async def close(self) -> None:
         """Closes the connection. The next call opens a new one, perhaps to another worker."""
@@ -56,6 +60,7 @@ class HttpTarget:
                 raise Unknown from error
             raise
         self._connection = connection
+        self.heard(answer)
         if answer.status == 204:
             return Answer(204)
         if answer.status not in (200, 201, 404, 409, 503):
