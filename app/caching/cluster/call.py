@@ -1,0 +1,53 @@
+"""A command that belongs to one slot, ready to be sent to whichever node owns it.
+
+It is packed when it is made: what cannot be packed fails there, before anything is sent.
+
+What can go wrong: the keys of a script belong to several slots. Redis refuses it (CROSSSLOT): give them one hash tag.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import hiredis
+
+from ..scripts import Script
+from .slot_map import slot_of
+
+Word = str | bytes | int | float
+Source = str | bytes | memoryview
+
+
+class Call(NamedTuple):
+    """A command in Redis' protocol, and its slot. `source` is the script that it names by its digest."""
+
+    slot: int
+    packed: bytes
+    words: tuple[Word | Source, ...]
+    source: Source | None = None
+
+    @classmethod
+    def of(cls, name: str, *words: Word) -> "Call":
+        """A command about one name."""
+        return cls(slot_of(name), packed(words), words)
+
+    @classmethod
+    def get(cls, name: str) -> "Call":
+        """Reads the value under a name."""
+        return cls.of(name, "GET", name)
+
+    @classmethod
+    def run(cls, script: Script, keys: Sequence[str], args: Sequence[Word] = ()) -> "Call":
+        """Runs a script. Its keys must share a slot."""
+        words = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        return cls(slot_of(keys[0]), packed(words), words, script.script)
+
+    def with_source(self) -> "Call":
+        """Returns the call with the script itself, for a node that has forgotten it."""
+        assert self.source is not None  # Nothing else is forgotten.
+        words = ("EVAL", self.source, *self.words[2:])
+        return Call(self.slot, packed(words), words)
+
+
+def packed(words: tuple[Word | Source, ...]) -> bytes:
+    """Returns a command in Redis' protocol."""
+    return cast("bytes", hiredis.pack_command(words))  # type: ignore[arg-type]  # Its stub knows one argument.

@@ -1,0 +1,42 @@
+"""A primary of a cluster: a Redis with a clock, a run, a trust and a breaker of its own.
+
+What one node has stamped is never judged by what another one says: each has its own `Cache`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+from ..cache import Cache
+from .address import Address
+
+
+class Node:
+    """An open node. `stack` closes it."""
+
+    def __init__(self, address: Address, cache: Cache, stack: AsyncExitStack) -> None:
+        self.address, self.cache = address, cache
+        self.asked = True
+        """Whether it was asked since this was last set to False."""
+        self._stack = stack
+        self._uses = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Keeps the node open while the block lasts."""
+        self.asked = True
+        self._uses += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            if not self._uses:
+                self._idle.set()
+
+    async def close(self) -> None:
+        """Closes the node as soon as nobody uses it."""
+        await self._idle.wait()
+        await self._stack.aclose()

@@ -1,0 +1,189 @@
+"""Sends calls to the nodes that own their slots: one write per node, and the answers in the order of the calls.
+
+    MOVED         the slot has another owner: the call goes there, and the slot map is read again
+    ASK           the slot is half moved, and the key is there by now, or is new: this one call goes there
+    NOSCRIPT      the node has forgotten the script: the call goes there again, with the script itself
+    TRYAGAIN      the slot is half moved, and so are the keys of this script: it fails, or is repeated for a second
+    CLUSTERDOWN   the node knows no owner of the slot: the same
+
+A node that answers so has not executed the call, so it is not executed twice. A call whose connection was lost may have
+been executed: it is not sent again, and its caller decides.
+
+What can go wrong: a node is silent. The other calls of the same `send` have to wait for it, until the timeout of its
+client. So send calls to different nodes separately (`node_batching.py`).
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ResponseError, TryAgainError
+
+from ..asking import Asking
+from ..errors import CacheUnavailable
+from ..words import unavailable
+from .address import Address
+from .answer import Answer
+from .call import Call, packed
+from .exchange import exchange
+from .node import Node
+from .nodes import Nodes
+from .topology import Topology
+
+ASKING = packed(("ASKING",))
+REDIRECTIONS = 5
+"""How often a call is redirected. Two suffice, unless nodes disagree."""
+PATIENCE, PAUSE = timedelta(seconds=1), timedelta(milliseconds=20)
+
+
+class Route(NamedTuple):
+    """Where calls go. With `asking`, they may use a slot that is moving there."""
+
+    address: Address
+    asking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The calls of one `send`, their answers so far, and how often each was redirected."""
+
+    calls: list[Call]
+    answers: list[Answer | CacheUnavailable]
+    redirections: list[int]
+    believed: bool
+    until: float
+    """Until when calls are repeated, by the clock of the event loop."""
+
+
+UNANSWERED = CacheUnavailable("It was not sent.")
+
+
+class Sending:
+    """The calls of one region, `name`. `failed` is called when a node has not answered, and for each answer that is an
+    error."""
+
+    def __init__(self, topology: Topology, nodes: Nodes, name: str, failed: Callable[[], None]) -> None:
+        self._topology, self._nodes = topology, nodes
+        self._name, self._failed = name, failed
+
+    async def send(
+        self, calls: Iterable[Call], *, believed: bool = True, persistent: bool = False
+    ) -> Sequence[Answer | CacheUnavailable]:
+        """Returns the answer to each call, or why there is none. With `believed`, a node is asked only while it may be
+        believed, and an answer counts only if it still is then. With `persistent`, calls are repeated for up to a
+        second while their slot is moving or has no owner."""
+        now, calls = asyncio.get_running_loop().time(), list(calls)
+        until = now + PATIENCE.total_seconds() if persistent else now
+        sent = Sent(calls, [UNANSWERED] * len(calls), [0] * len(calls), believed, until)
+        await self._to_owners(sent, range(len(calls)))
+        return sent.answers
+
+    async def _to_owners(self, sent: Sent, places: Iterable[int]) -> None:
+        routes: dict[Route, list[int]] = defaultdict(list)
+        later: list[int] = []
+        owner_of = self._topology.map.owner
+        for place in places:
+            slot = sent.calls[place].slot
+            if (owner := owner_of(slot)) is not None:
+                routes[Route(owner)].append(place)
+            else:
+                self._topology.failed()
+                self._postpone(sent, place, CacheUnavailable(f"No node is known to own slot {slot}."), later)
+        await self._all(sent, routes, later)
+
+    async def _all(self, sent: Sent, routes: Mapping[Route, list[int]], later: Sequence[int]) -> None:
+        steps = [self._to_one(sent, route, places) for route, places in routes.items()]
+        if later:
+            steps.append(self._again(sent, later))
+        if len(steps) == 1:
+            await steps[0]  # A task of its own would cost as much as ten GETs.
+        else:
+            await asyncio.gather(*steps)
+
+    async def _again(self, sent: Sent, places: Sequence[int]) -> None:
+        await asyncio.sleep(PAUSE.total_seconds())
+        await self._to_owners(sent, places)
+
+    async def _to_one(self, sent: Sent, route: Route, places: list[int]) -> None:
+        """Sends some of the calls to one node, and whatever it refuses to where it belongs."""
+        try:
+            node = await self._nodes.at(route.address)
+            with node.using():
+                replies = await self._ask(node, sent, route, places)
+        except CacheUnavailable as error:
+            self._topology.failed()
+            for place in places:
+                sent.answers[place] = error
+            return
+        onward: dict[Route, list[int]] = defaultdict(list)
+        later: list[int] = []
+        for place, reply in zip(places, replies, strict=True):
+            if not isinstance(reply, ResponseError):
+                sent.answers[place] = Answer(reply, node)
+            elif (next_route := self._next(sent, place, route, reply)) is not None:
+                onward[next_route].append(place)
+            else:
+                self._postpone(sent, place, self._said(sent, place, reply), later if _passes(reply) else None)
+        if onward or later:
+            await self._all(sent, onward, later)
+
+    async def _ask(self, node: Node, sent: Sent, route: Route, places: list[int]) -> Sequence[Any]:
+        trust, commands = node.cache.trust, [sent.calls[place].packed for place in places]
+        if sent.believed and not (trust.held or trust.lost):
+            await trust.believed()
+        if route.asking:
+            # In one write, and so on one connection:
+            #     ASKING on connection 1      its command on connection 2: MOVED to the old owner, which answers ASK
+            commands = [command for each in commands for command in (ASKING, each)]
+        asking = Asking(node.cache, self._name, self._failed)
+        replies = await asking.ask(lambda: exchange(node.cache.redis, commands), believed=sent.believed)
+        if not route.asking:
+            return replies
+        # A refused ASKING is why its command was refused.
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [asked if _is_error(asked) and _is_error(reply) else reply for asked, reply in pairs]
+
+    def _next(self, sent: Sent, place: int, route: Route, error: ResponseError) -> Route | None:
+        """Returns where a call goes that was refused, None if nowhere."""
+        call = sent.calls[place]
+        if isinstance(error, NoScriptError) and call.source is not None:
+            sent.calls[place] = call.with_source()
+            return route
+        if not isinstance(error, AskError) or sent.redirections[place] == REDIRECTIONS:
+            return None
+        sent.redirections[place] += 1
+        there = Address(error.host, error.port).resolved(route.address)
+        if isinstance(error, MovedError):  # It is a kind of AskError.
+            self._topology.moved(call.slot, there)
+            return Route(there)
+        return Route(there, asking=True)
+
+    def _said(self, sent: Sent, place: int, error: ResponseError) -> CacheUnavailable:
+        if isinstance(error, AskError):
+            return CacheUnavailable(
+                f"A call for {self._name} was redirected {REDIRECTIONS} times: the nodes do not agree on who owns slot "
+                f"{sent.calls[place].slot}."
+            )
+        told = unavailable(error, f"{self._name}, slot {sent.calls[place].slot}")
+        told.__cause__ = error
+        return told
+
+    def _postpone(self, sent: Sent, place: int, error: CacheUnavailable, later: list[int] | None) -> None:
+        """Repeats a call later, if it may succeed then and there is time. Otherwise, it has failed."""
+        if later is not None and asyncio.get_running_loop().time() < sent.until:
+            later.append(place)
+            return
+        self._failed()
+        sent.answers[place] = error
+
+
+def _is_error(reply: Any) -> bool:
+    return isinstance(reply, ResponseError)
+
+
+def _passes(error: ResponseError) -> bool:
+    """Whether an error passes by itself: its slot is moving, or a replica is about to take the place of its owner."""
+    return isinstance(error, TryAgainError | ClusterDownError)
