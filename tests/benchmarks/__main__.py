@@ -35,6 +35,7 @@ QUESTIONS = (
     "views_accepted",
     "views_drained",
     "shards",
+    "cluster_gets",
     "write_through",
     "growth",
 )
