@@ -31,6 +31,23 @@ async def test_all_nodes_are_reached_with_the_same_login(redis_cluster: RedisClu
         assert [await node.cache.redis.acl_whoami() for node in cluster.nodes.all] == ["cache"] * 3
 
 
+async def test_a_login_that_may_not_ask_for_a_moving_slot_is_told_so(
+    redis_cluster: RedisCluster, login: dict[str, str]
+) -> None:
+    """Its command was refused only because ASKING was."""
+    for node in redis_cluster.nodes:
+        await node.ask("ACL", "SETUSER", "cache", "-asking")
+    moving = await redis_cluster.moving(0, redis_cluster.nodes[1])
+    opened = partial(open_cache, timeout=TIMEOUT)
+    seeds = [Address(*redis_cluster.seeds[0])]
+    async with open_cluster(seeds, parameters=login, timeout=TIMEOUT, opened=opened) as cluster:
+        refused, answered = await cluster.sending("things").send(map(Call.get, spread((0, 8_000))))
+        assert isinstance(answered, Answer)
+        assert "NOPERM" in str(refused)
+        assert "'asking'" in str(refused)
+    await moving.finish()
+
+
 async def test_a_node_that_was_opened_by_a_cluster_is_closed_with_it(redis_cluster: RedisCluster) -> None:
     """No connection of it stays open."""
     opened = partial(open_cache, timeout=TIMEOUT)
