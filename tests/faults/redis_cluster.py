@@ -108,6 +108,16 @@ class RedisCluster:
         await eventually(is_primary)
         await self.agreed()
 
+    async def replicated(self, primary: RedisNode) -> None:
+        """Returns when the replicas of a primary have all that was written to it: they begin to receive changes up to a
+        second after they are in sync."""
+        replicas = len(self.replicas_of(primary))
+
+        async def all_have_it() -> bool:
+            return bool(await primary.ask("WAIT", replicas, 100) >= replicas)
+
+        await eventually(all_have_it)
+
     async def promoted(self, replica: RedisNode) -> None:
         """Returns when a replica has become a primary, and all nodes agree."""
         await eventually(partial(_is_primary, replica))
