@@ -67,7 +67,7 @@ class RedisCluster:
     async def owner(self, slot: int) -> RedisNode:
         """Returns the node that owns a slot, as it says itself."""
         for node in self._running():
-            if (await self._owners(node)).get(slot) == node.id:
+            if (await node.owners()).get(slot) == node.id:
                 return node
         raise AssertionError(f"Nobody owns slot {slot}.")
 
@@ -85,7 +85,7 @@ class RedisCluster:
 
     async def move(self, slots: Iterable[int], target: RedisNode) -> None:
         """Moves slots with all their keys, one after another, and key by key in steps of a hundred."""
-        owners = await self._owners(target)
+        owners = await target.owners()
         nodes = {node.id: node for node in await self.primaries()}
         for slot in slots:
             if owners[slot] != target.id:
@@ -112,6 +112,16 @@ class RedisCluster:
 
         await eventually(is_primary)
         await self.agreed()
+
+    async def replicated(self, primary: RedisNode) -> None:
+        """Returns when the replicas of a primary have all that was written to it: they begin to receive changes up to a
+        second after they are in sync."""
+        replicas = len(self.replicas_of(primary))
+
+        async def all_have_it() -> bool:
+            return bool(await primary.ask("WAIT", replicas, 100) >= replicas)
+
+        await eventually(all_have_it)
 
     async def promoted(self, replica: RedisNode) -> None:
         """Returns when a replica has become a primary, and all nodes agree."""
@@ -147,7 +157,7 @@ class RedisCluster:
         """Returns when all running nodes answer, and name the same owner of each slot."""
 
         async def is_agreed() -> bool:
-            maps = [await self._owners(node) for node in self._running()]
+            maps = [await node.owners() for node in self._running()]
             states = [b"cluster_state:ok" in await node.ask("CLUSTER", "INFO") for node in self._running()]
             return all(states) and all(each == maps[0] for each in maps)
 
@@ -159,11 +169,19 @@ class RedisCluster:
             await node.ask("FLUSHALL")
             for slot in await _moving(node):
                 await node.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+
+        async def is_restored() -> bool:
+            restored = True
+            for node in await self.primaries():
+                owners = await node.owners()
+                for slot, first in self._first_owners.items():
+                    if owners.get(slot) != first.id:
+                        restored = False
+                        await node.ask("CLUSTER", "SETSLOT", slot, "NODE", first.id)
+            return restored
+
+        await eventually(is_restored)
         await self.agreed()
-        owners = await self._owners(self._running()[0])
-        for slot, first in self._first_owners.items():
-            if owners[slot] != first.id:
-                await self.move([slot], first)
 
     async def _start(self, primaries: int, replicas: int) -> None:
         await asyncio.gather(*(self._new() for _ in range(primaries * (1 + replicas))))
@@ -204,12 +222,6 @@ class RedisCluster:
             return all([ids <= await _known(node) for node in self._running()])
 
         await eventually(all_know_all)
-
-    async def _owners(self, node: RedisNode) -> dict[int, str]:
-        owners: dict[int, str] = {}
-        for first, last, primary, *_replicas in await node.ask("CLUSTER", "SLOTS"):
-            owners.update(dict.fromkeys(range(first, last + 1), primary[2].decode()))
-        return owners
 
     def _running(self) -> list[RedisNode]:
         return [node for node in self.nodes if node.is_running]

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -71,6 +72,18 @@ class RedisNode:
         """Returns what it answers, as it is in the protocol."""
         ask = cast("Callable[..., Awaitable[Any]]", self.redis.execute_command)
         return await ask(*words)
+
+    async def epoch(self, which: Literal["current", "my"]) -> int:
+        """Returns the newest epoch that it has heard of, or the one in which it took over its slots."""
+        (epoch,) = re.findall(rf"cluster_{which}_epoch:(\d+)", (await self.ask("CLUSTER", "INFO")).decode())
+        return int(epoch)
+
+    async def owners(self) -> dict[int, str]:
+        """Returns the id of the owner of each slot, as far as it knows."""
+        owners: dict[int, str] = {}
+        for first, last, primary, *_replicas in await self.ask("CLUSTER", "SLOTS"):
+            owners.update(dict.fromkeys(range(first, last + 1), primary[2].decode()))
+        return owners
 
     def _options(self) -> list[str]:
         options = {

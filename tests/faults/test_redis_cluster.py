@@ -2,10 +2,10 @@
 
 from redis.exceptions import ResponseError
 
-from tests.caching.cluster.keys import named
 from tests.eventually import eventually
 from tests.faults.redis_cluster import HASTY, RedisCluster
 from tests.faults.redis_node import RedisNode
+from tests.faults.slot_names import named
 
 
 async def said(node: RedisNode, *words: str) -> str:

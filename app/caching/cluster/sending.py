@@ -72,9 +72,11 @@ class Sending:
     async def send(
         self, calls: Iterable[Call], *, believed: bool = True, persistent: bool = False
     ) -> Sequence[Answer | CacheUnavailable]:
-        """Returns the answer to each call, or why there is none. With `believed`, a node is asked only while it may be
-        believed, and an answer counts only if it still is then. With `persistent`, calls are repeated for up to a
-        second while their slot is moving or has no owner."""
+        """Returns the answer to each call, or why there is none. They may be executed in any order.
+
+        With `believed`, a node is asked only while it may be believed, and its answer counts only if it still is then.
+        With `persistent`, calls are repeated for up to a second while their slot is moving or has no owner.
+        """
         now, calls = asyncio.get_running_loop().time(), list(calls)
         until = now + PATIENCE.total_seconds() if persistent else now
         sent = Sent(calls, [UNANSWERED] * len(calls), [0] * len(calls), believed, until)

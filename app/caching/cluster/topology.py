@@ -111,6 +111,8 @@ class Topology(Background):
                 failed.__cause__ = error
             except CacheUnavailable as error:
                 failed = error
+            except ValueError:  # The others are asked all the same.
+                failed = CacheUnavailable("A node of the cluster has an address that cannot be used.")
             else:
                 await self._nodes.keep(self.map.owners)
                 return

@@ -8,8 +8,8 @@ import pytest
 
 from app.caching.background import Background
 from app.caching.cluster import Answer, Call, Cluster, NodeBatching
-from tests.caching.cluster.keys import named, spread
 from tests.faults.redis_cluster import RedisCluster
+from tests.faults.slot_names import named, spread
 
 SLOTS = range(0, 16_384, 256)
 

@@ -9,10 +9,10 @@ import pytest
 from app.caching import CacheUnavailable
 from app.caching.cluster import Address, Answer, Call, open_cluster
 from tests.caching.cluster.conftest import TIMEOUT, opening_through_wires
-from tests.caching.cluster.keys import named, spread
 from tests.eventually import eventually
 from tests.faults.redis_cluster import RedisCluster, url_of
 from tests.faults.replicating_redis import ReplicatingRedis
+from tests.faults.slot_names import named, spread
 from tests.service import free_port
 
 SLOTS = range(1_000, 1_064)

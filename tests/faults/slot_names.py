@@ -5,8 +5,7 @@ from functools import cache
 from itertools import count
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
-
-from app.caching.cluster.slot_map import slot_of
+from redis.crc import key_slot
 
 
 @cache
@@ -16,7 +15,7 @@ def _tags() -> list[str]:
     numbers = count()
     while len(tags) < SLOTS:
         tag = str(next(numbers))
-        tags.setdefault(slot_of(tag), tag)
+        tags.setdefault(key_slot(tag.encode()), tag)
     return [tags[slot] for slot in range(SLOTS)]
 
 
