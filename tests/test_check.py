@@ -182,14 +182,14 @@ async def test_what_is_wrong_is_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("limit", "raised"),
     [
-        ("ALTER ROLE {role} CONNECTION LIMIT 40", "the CONNECTION LIMIT of the role"),
-        ("ALTER DATABASE {database} CONNECTION LIMIT 40", "the CONNECTION LIMIT of the database"),
+        ("ALTER ROLE {role} CONNECTION LIMIT 46", "the CONNECTION LIMIT of the role"),
+        ("ALTER DATABASE {database} CONNECTION LIMIT 46", "the CONNECTION LIMIT of the database"),
     ],
 )
 async def test_connections_are_counted_for_all_workers_beside_those_that_are_in_use(
     servers: Endpoints, tmp_path: Path, limit: str, raised: str
 ) -> None:
-    """Each worker opens up to 11."""
+    """Each worker opens up to 13."""
     async with another_redis() as redis, granted_role(servers.database_url) as role:
         environment = {"REDIS_URL": redis, "DATABASE_URL": role.url}
         owner = await asyncpg.connect(role.owner_url)
@@ -204,7 +204,7 @@ async def test_connections_are_counted_for_all_workers_beside_those_that_are_in_
             await session.close()
     assert code == 1
     assert (
-        "3 processes open up to 33 connections to Postgres, which allows 40, and 8 are in use: run fewer workers, "
+        "3 processes open up to 39 connections to Postgres, which allows 46, and 8 are in use: run fewer workers, "
         f"lower FOURWAYS_DATABASE_CONNECTIONS, or raise {raised}"
     ) in screen
 
@@ -229,7 +229,7 @@ async def test_connections_that_are_reserved_are_only_for_a_role_that_may_use_th
                 settings = Settings(_env_file=None, database_connections=200)
                 said = await lack_in_postgres(database, settings, 1)
             assert said is not None
-            assert f"up to 203 connections to Postgres, which allows {allowed}, and " in said
+            assert f"up to 205 connections to Postgres, which allows {allowed}, and " in said
             assert said.endswith("raise max_connections")
 
 
