@@ -33,6 +33,7 @@ from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
 from app.http_connection import HttpConnection
 from app.log_lines import lines
+from app.privileges import missing_in_postgres
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 from app.supervisor import SILENCE, Supervisor
@@ -113,7 +114,7 @@ def _listen(settings: Settings) -> socket.socket:
         another = settings.port + 1 if settings.port < 65_535 else settings.port - 1
         raise SettingsError(
             f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): "
-            f"stop what listens there, or choose another one, as in `PORT={another} make run`."
+            f"stop what listens there, or choose another one, as in PORT={another}."
         ) from None
     listener.set_inheritable(True)
     return listener
@@ -155,7 +156,8 @@ def _warn(url: str, complaints: Console) -> None:
         async with open_database(
             url, connections=1, timeout=timedelta(seconds=2), counted=lambda resource: None
         ) as database:
-            return await schema(database)
+            # What hides the tables would look like a missing migration.
+            return await missing_in_postgres(database) or await schema(database)
 
     try:
         state = asyncio.run(found())
