@@ -9,6 +9,7 @@ What can go wrong: the port is taken, or a setting is wrong (`SettingsError`); a
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -112,9 +113,12 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         another = settings.port + 1 if settings.port < 65_535 else settings.port - 1
+        to_do = {
+            errno.EADDRINUSE: f"stop what listens there, or choose another one, as in PORT={another}",
+            errno.EACCES: "choose one above 1023 in PORT",
+        }.get(error.errno or 0, "name an address of this machine in FOURWAYS_HOST")
         raise SettingsError(
-            f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): "
-            f"stop what listens there, or choose another one, as in PORT={another}."
+            f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): {to_do}."
         ) from None
     listener.set_inheritable(True)
     return listener

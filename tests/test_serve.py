@@ -454,6 +454,15 @@ async def test_a_missing_schema_is_reported_at_startup_and_to_every_client(home:
             await eventually(is_ready)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+async def test_an_address_of_no_machine_here_is_refused_with_the_setting_to_change(home: Home, host: str) -> None:
+    async with home.runs("serve", FOURWAYS_HOST=host) as fourways:
+        assert await fourways.code() == 1
+        screen = " ".join(fourways.screen.split())
+    assert screen.startswith(f"Port {home.port} of {host} cannot be had (")
+    assert screen.endswith("): name an address of this machine in FOURWAYS_HOST.")
+
+
 async def test_tables_that_are_hidden_are_not_reported_as_missing(home: Home, endpoints: Endpoints) -> None:
     stores = {
         "REDIS_URL": endpoints.redis_url,
