@@ -48,7 +48,8 @@ TO_DO_WITH_POSTGRES = {
     "08004": "see the options in DATABASE_URL",
     "28": "put the right user and password into DATABASE_URL",
     "3D": "name the right database in DATABASE_URL",
-    "53": "see its log, and its max_connections",
+    "53300": "see its max_connections, and the CONNECTION LIMIT of the role and of the database",
+    "53": "see its log",
     "57P03": "wait",
     "42501": GRANT_IN_POSTGRES,
 }

@@ -756,7 +756,8 @@ STATES = {
     "the password of Postgres is changed": State(postgres_password_is_rotated, 200, "degraded", "postgres", DENIED),
     "Postgres has no room": State(
         postgres_has_no_room, 200, "degraded", "postgres",
-        f"{POSTGRES}: too many connections for role: see its log, and its max_connections",
+        f"{POSTGRES}: too many connections for role: "
+        "see its max_connections, and the CONNECTION LIMIT of the role and of the database",
     ),
     "the database is not there": State(database_is_not_there, 503, "unready", "postgres", MISSING),
     "the database is dropped": State(database_is_dropped, 200, "degraded", "postgres", MISSING),
