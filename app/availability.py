@@ -32,6 +32,8 @@ ALTERED = "0A000"
 UNMIGRATED = ("42P01", "42703", "42883", "42P10")
 # A prepared statement is in another session than this connection's, or of another connection.
 SHARED = ("26000", "42P05")
+OF_ANOTHER_HOST = (62, 64)
+"""OpenSSL's codes for a certificate that names neither this host (X509_V_ERR_HOSTNAME_MISMATCH) nor this address."""
 BROKEN = "The connection to the database is broken."
 QUOTED = re.compile(r'\s*["„“«»][^"“”«»]*["“”«»]')
 """A quotation, in the quotation marks of English and other languages."""
@@ -111,6 +113,8 @@ def _fate(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "is not found: its name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in OF_ANOTHER_HOST:
+            return "has the certificate of another host"
         return "has a certificate that is not trusted"
     if isinstance(error, ssl.SSLError):
         return "does not speak TLS as this process does"

@@ -51,6 +51,9 @@ PLACES = text(
 PATH = text("SELECT current_setting('search_path'), current_schema() IS NOT NULL")
 SHOWN = 5
 
+GRANT_IN_REDIS = "pipe `fourways grants redis --user …` to redis-cli"
+GRANT_IN_POSTGRES = "pipe `fourways grants postgres --role …` to psql, as the owner"
+
 
 class Privileges:
     """The privileges of this process in both stores. They were `complete_…` if nothing was ever missing."""
@@ -71,7 +74,7 @@ class Privileges:
         missing = await denied(self._redis, f"{self._prefix}views:trial", list(keys))
         self.complete_in_redis |= not missing
         missing = [keys.get(one, one) for one in missing]
-        return f"its user lacks {_some(missing)}: run `fourways grants redis`" if missing else None
+        return f"its user lacks {_some(missing)}: {GRANT_IN_REDIS}" if missing else None
 
 
 async def missing_in_postgres(database: Database) -> str | None:
@@ -87,7 +90,7 @@ async def _missing(database: Database) -> tuple[str | None, bool]:
             missing.remove(NOWHERE)
             closed, lost = await _whereabouts(connection)
             missing += closed
-    said = f"its role lacks {_some(missing)}: run `fourways grants postgres`" if missing else lost
+    said = f"its role lacks {_some(missing)}: {GRANT_IN_POSTGRES}" if missing else lost
     return said, not missing and not is_lost
 
 

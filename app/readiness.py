@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from app.availability import said as said_by_postgres
 from app.caching import CacheError, CacheUnavailable, Flusher
 from app.caching.errors import REDIS_DOWN
+from app.caching.trust import UNCHECKED
 from app.caching.words import said as said_by_redis
 from app.caching.write_behind.recovery import Recovery
 from app.errors import DatabaseUnavailable, StandbyMet
@@ -115,8 +116,10 @@ def _breaker(resources: Resources) -> str:
 def _epoch(resources: Resources) -> str:
     """Returns "ok", or why this instance is a member of no epoch and what to do if that lasts."""
     why = resources.cache.identity.refused
-    if why is None or resources.cache.identity.ours is False:
-        return OK if why is None else f"none: {why}"
+    if why is None:
+        return OK
+    if why == UNCHECKED or resources.cache.identity.ours is False:
+        return f"none: {why}"  # It says what to do, or another part does.
     return (
         f"none: {why}; if it lasts, give all instances the same REDIS_URL and DATABASE_URL, or give a copy of the "
         "database another FOURWAYS_PREFIX"

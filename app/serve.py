@@ -9,6 +9,7 @@ What can go wrong: the port is taken, or a setting is wrong (`SettingsError`); a
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from app.embedded import EmbeddedError, embedded_servers
 from app.errors import DatabaseUnavailable
 from app.http_connection import HttpConnection
 from app.log_lines import lines
+from app.privileges import missing_in_postgres
 from app.schema import Schema, migrate, schema
 from app.settings import Settings, SettingsError
 from app.supervisor import SILENCE, Supervisor
@@ -111,9 +113,12 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         another = settings.port + 1 if settings.port < 65_535 else settings.port - 1
+        to_do = {
+            errno.EADDRINUSE: f"stop what listens there, or choose another one, as in PORT={another}",
+            errno.EACCES: "choose one above 1023 in PORT",
+        }.get(error.errno or 0, "name an address of this machine in FOURWAYS_HOST")
         raise SettingsError(
-            f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): "
-            f"stop what listens there, or choose another one, as in `PORT={another} make run`."
+            f"Port {settings.port} of {settings.host} cannot be had ({error.strerror}): {to_do}."
         ) from None
     listener.set_inheritable(True)
     return listener
@@ -155,7 +160,8 @@ def _warn(url: str, complaints: Console) -> None:
         async with open_database(
             url, connections=1, timeout=timedelta(seconds=2), counted=lambda resource: None
         ) as database:
-            return await schema(database)
+            # What hides the tables would look like a missing migration.
+            return await missing_in_postgres(database) or await schema(database)
 
     try:
         state = asyncio.run(found())

@@ -13,7 +13,7 @@ from app.caching.errors import NoPrimary
 from app.caching.words import code
 from app.database import Database
 from app.errors import DatabaseUnavailable, OtherHistory, StandbyMet
-from app.privileges import Privileges
+from app.privileges import GRANT_IN_POSTGRES, GRANT_IN_REDIS, Privileges
 from app.schema import Server, schema, server
 
 OK = "ok"
@@ -23,7 +23,7 @@ OLDEST_POSTGRES = 15
 TO_DO_WITH_REDIS = {
     "NOAUTH": "put its password into REDIS_URL",
     "WRONGPASS": "put the right user and password into REDIS_URL",
-    "NOPERM": "run `fourways grants redis`",
+    "NOPERM": GRANT_IN_REDIS,
     "READONLY": "name the primary in REDIS_URL",
     "MASTERDOWN": "name the primary in REDIS_URL",
     "MISCONF": "see in its log why its disk takes nothing",
@@ -48,9 +48,10 @@ TO_DO_WITH_POSTGRES = {
     "08004": "see the options in DATABASE_URL",
     "28": "put the right user and password into DATABASE_URL",
     "3D": "name the right database in DATABASE_URL",
-    "53": "see its log, and its max_connections",
+    "53300": "see its max_connections, and the CONNECTION LIMIT of the role and of the database",
+    "53": "see its log",
     "57P03": "wait",
-    "42501": "run `fourways grants postgres`",
+    "42501": GRANT_IN_POSTGRES,
 }
 
 
@@ -83,6 +84,10 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
         to_do = TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log")
         if "DB index" in str(error):
             to_do = "name another database in REDIS_URL"
+        elif "without any password configured" in str(error):
+            to_do = "leave the password out of REDIS_URL, or put the user before it"
+        elif "certificate" in str(error):
+            to_do = "see the host and the ssl_ parameters in REDIS_URL"
         elif to_do == TO_DO_WITH_REDIS[None] and getattr(redis.connection_pool, "sentinels", None) is not None:
             to_do = "see whether it runs, and can be reached at the address that its Sentinels name"
         if isinstance(error.__cause__, NoPrimary):
@@ -126,6 +131,8 @@ def _to_do(error: DatabaseUnavailable, database: Database) -> str:
     if isinstance(error, OtherHistory):
         return "wait"
     state = state_of(error)
+    if state is None and "certificate" in str(error):
+        return "see the host, sslmode and sslrootcert in DATABASE_URL"
     if state is None:
         return "see whether it runs, and is what DATABASE_URL names"
     return next((to_do for prefix, to_do in TO_DO_WITH_POSTGRES.items() if state.startswith(prefix)), "see its log")

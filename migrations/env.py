@@ -8,6 +8,7 @@ from logging.config import fileConfig
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -17,16 +18,21 @@ import app.inventory.models
 import app.page_views.models
 import app.products.models
 import app.users.models  # noqa: F401  # imported for its tables, as the four above
-from app.availability import available
+from app.availability import available, said, sqlstate
 from app.connection import connect
 from app.database import metadata
 from app.database_url import RefusedUrl
 from app.errors import DatabaseUnavailable
-from app.schema import LOCK
+from app.schema import LOCK, MigrationError
 from app.settings import SettingsError, read_database_url
 
 PATIENCE = timedelta(minutes=5)
 """How long one statement may take, including the wait for another process's migration."""
+TO_DO = {
+    "42501": "name the role that owns the tables in DATABASE_URL",
+    "3F000": "put its search_path right in DATABASE_URL, as in options=-c%20search_path%3Dpublic",
+}
+"""By Postgres' code, what to do where this role may not migrate, or has no schema to create tables in."""
 
 
 def is_ours(name: str | None, kind: str, parents: object) -> bool:
@@ -58,7 +64,12 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         async with available():
             connection = await stack.enter_async_context(engine.connect())
-        await connection.run_sync(run)
+        try:
+            await connection.run_sync(run)
+        except DBAPIError as error:
+            if (to_do := TO_DO.get(sqlstate(error) or "")) is None:
+                raise
+            raise MigrationError(f"Nothing was migrated: {said(error)}: {to_do}.") from error
     await engine.dispose()
 
 
@@ -68,6 +79,6 @@ if context.config.config_file_name is not None and context.config.attributes.get
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 try:
     asyncio.run(main())
-except (SettingsError, RefusedUrl, DatabaseUnavailable) as error:
+except (SettingsError, RefusedUrl, DatabaseUnavailable, MigrationError) as error:
     # Alembic's command line prints this one without a traceback.
     raise CommandError(str(error)) from error

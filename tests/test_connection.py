@@ -80,16 +80,14 @@ async def test_an_untrusted_server_is_refused(endpoints: Endpoints, certificates
     async with tls_front(upstream, certificates, name="elsewhere", asked=True) as front:
         async with connected(at(front, f"sslmode=verify-ca&{trusts}")):
             pass
-        for query in (
-            f"sslmode=verify-full&{trusts}",
-            f"sslmode=verify-ca&sslrootcert={certificates.path('client.crt')}",
+        for query, fate in (
+            (f"sslmode=verify-full&{trusts}", "the certificate of another host"),
+            (f"sslmode=verify-ca&sslrootcert={certificates.path('client.crt')}", "a certificate that is not trusted"),
         ):
             async with open_database(
                 at(front, query), connections=1, timeout=TIMEOUT, counted=lambda resource: None
             ) as database:
-                with pytest.raises(
-                    DatabaseUnavailable, match=r"^The database has a certificate that is not trusted\.$"
-                ):
+                with pytest.raises(DatabaseUnavailable, match=rf"^The database has {fate}\.$"):
                     async with database.reading("things"):
                         pass
 

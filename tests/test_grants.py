@@ -503,7 +503,10 @@ async def test_readiness_names_each_missing_command_and_key(database: Database) 
             changes = (await admin.info("persistence"))["rdb_changes_since_last_save"]
             for grant, named in grants.items():
                 await admin.execute_command(*(word for word in words if word != grant))  # type: ignore[no-untyped-call]
-                assert await privileges.missing_in_redis() == f"its user lacks {named}: run `fourways grants redis`"
+                assert (
+                    await privileges.missing_in_redis()
+                    == f"its user lacks {named}: pipe `fourways grants redis --user …` to redis-cli"
+                )
             assert (await admin.info("persistence"))["rdb_changes_since_last_save"] == changes
 
 

@@ -24,7 +24,7 @@ from app.wiring import open_resources
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.fresh_database import fresh_database
-from tests.least_privilege import a_role, quoted
+from tests.least_privilege import a_role, as_role, quoted
 from tests.terminal import terminal
 
 CATALOGUE = """
@@ -198,6 +198,24 @@ async def test_alembic_reports_a_missing_database_in_one_sentence(tmp_path: Path
     async with terminal(tmp_path / "screen", "alembic", "upgrade", "head", DATABASE_URL=url) as alembic:
         assert await alembic.code() != 0
     assert sentence in alembic.screen
+    assert "Traceback" not in alembic.screen
+
+
+@pytest.mark.parametrize(
+    ("is_owner", "query", "sentence"),
+    [
+        (False, "", "permission denied for schema public: name the role that owns the tables in DATABASE_URL."),
+        (True, "&options=-c%20search_path%3Dnowhere", "no schema has been selected to create in: put its"),
+    ],
+)
+async def test_alembic_says_in_one_sentence_that_it_may_not_create_tables(
+    empty: str, tmp_path: Path, is_owner: bool, query: str, sentence: str
+) -> None:
+    async with a_role(empty) as stranger:
+        url = (empty if is_owner else as_role(empty, stranger)) + query
+        async with terminal(tmp_path / "screen", "alembic", "upgrade", "head", DATABASE_URL=url) as alembic:
+            assert await alembic.code() != 0
+    assert f"FAILED: Nothing was migrated: {sentence}" in " ".join(alembic.screen.split())
     assert "Traceback" not in alembic.screen
 
 

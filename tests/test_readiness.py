@@ -176,6 +176,13 @@ async def redis_password_is_rotated(stage: Stage) -> AsyncIterator[httpx.AsyncCl
         await is_ready(client)
 
 
+@asynccontextmanager
+async def redis_without_password(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """The application has a password, and Redis none."""
+    async with stage.application(redis_url=stage.redis_as(f":{PASSWORD}")) as client:
+        yield client
+
+
 def redis_permits(*words: str, ready: bool) -> Staging:
     """The user lacks a permission that the application needs, from the start or later."""
 
@@ -631,34 +638,42 @@ STATES = {
         redis_password(""), 503, "unready", "redis",
         f"{REDIS}: NOAUTH Authentication required: put its password into REDIS_URL",
     ),
+    "nothing is said of an epoch that nobody can look up": State(
+        redis_password(":wrong"), 503, "unready", "epoch", "none: it has not been checked yet"
+    ),
+    "Redis wants no password": State(
+        redis_without_password, 503, "unready", "redis",
+        f"{REDIS}: ERR AUTH <password> called without any password configured for the default user: "
+        "leave the password out of REDIS_URL, or put the user before it",
+    ),
     "the password of Redis is changed": State(
         redis_password_is_rotated, 200, "degraded", "redis", f"{WRONGPASS}: {LOGIN}"
     ),
     "Redis permits too little": State(
         redis_permits("-time", ready=False), 503, "unready", "redis",
         f"{REDIS}: NOPERM this user has no permissions to run the 'time' command or its subcommand: "
-        "run `fourways grants redis`",
+        "pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis permits no command of a script": State(
         redis_grants_without("+xinfo|consumers", "+xgroup|create", ready=False), 503, "unready", "redis",
-        "its user lacks XGROUP CREATE, XINFO CONSUMERS: run `fourways grants redis`",
+        "its user lacks XGROUP CREATE, XINFO CONSUMERS: pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis permits no command of a script any more": State(
         redis_grants_without("+hset", ready=True), 200, "degraded", "redis",
-        "its user lacks HSET: run `fourways grants redis`",
+        "its user lacks HSET: pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis permits no key of a resource": State(
         redis_grants_without("~users:{*", "~views:trial", ready=False), 503, "unready", "redis",
-        "its user lacks ~users:{*, ~views:trial: run `fourways grants redis`",
+        "its user lacks ~users:{*, ~views:trial: pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis does not tell about itself": State(
         redis_permits("-info", ready=False), 200, "degraded", "redis",
         f"{REDIS}: NOPERM this user has no permissions to run the 'info' command or its subcommand: "
-        "run `fourways grants redis`",
+        "pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis permits less than before": State(
         redis_permits("-set", ready=True), 200, "degraded", "redis",
-        "its user lacks SET: run `fourways grants redis`",
+        "its user lacks SET: pipe `fourways grants redis --user …` to redis-cli",
     ),
     "Redis loads": State(
         redis_loads, 200, "degraded", "redis", f"{REDIS}: LOADING Redis is loading the dataset in memory: wait"
@@ -683,15 +698,16 @@ STATES = {
     ),
     "Redis may evict": State(
         redis_is_set(maxmemory_policy="allkeys-lru"), 200, "degraded", "eviction",
-        "maxmemory-policy is allkeys-lru: when memory is full, accepted writes vanish",
+        "maxmemory-policy is allkeys-lru: when memory is full, accepted writes vanish; set it to noeviction",
     ),
     "Redis may evict keys with a lifetime": State(
         redis_is_set(maxmemory_policy="volatile-ttl"), 200, "degraded", "eviction",
-        "maxmemory-policy is volatile-ttl: when memory is full, a repeated write may be added twice",
+        "maxmemory-policy is volatile-ttl: "
+        "when memory is full, a repeated write may be added twice; set it to noeviction",
     ),
     "Redis keeps no file": State(
         redis_is_set(appendonly="no"), 200, "degraded", "persistence",
-        "appendonly is off: when Redis restarts, accepted writes are lost",
+        "appendonly is off: when Redis restarts, accepted writes are lost; set it to yes",
     ),
     "the room for idempotency keys is full": State(
         keys_are_full, 200, "degraded", "keys",
@@ -740,7 +756,8 @@ STATES = {
     "the password of Postgres is changed": State(postgres_password_is_rotated, 200, "degraded", "postgres", DENIED),
     "Postgres has no room": State(
         postgres_has_no_room, 200, "degraded", "postgres",
-        f"{POSTGRES}: too many connections for role: see its log, and its max_connections",
+        f"{POSTGRES}: too many connections for role: "
+        "see its max_connections, and the CONNECTION LIMIT of the role and of the database",
     ),
     "the database is not there": State(database_is_not_there, 503, "unready", "postgres", MISSING),
     "the database is dropped": State(database_is_dropped, 200, "degraded", "postgres", MISSING),
@@ -761,17 +778,17 @@ STATES = {
         postgres_grants_without("EXECUTE ON FUNCTION open_ledger_hour", "INSERT, DELETE ON outbox", ready=False),
         503, "unready", "postgres",
         "its role lacks INSERT ON outbox, DELETE ON outbox, EXECUTE ON open_ledger_hour(timestamptz): "
-        "run `fourways grants postgres`",
+        "pipe `fourways grants postgres --role …` to psql, as the owner",
     ),
     "Postgres permits less than before": State(
         postgres_grants_without("ALL ON page_views, applied", "SELECT ON alembic_version", ready=True),
         200, "degraded", "postgres",
         "its role lacks SELECT ON alembic_version, SELECT ON applied, INSERT ON applied, SELECT ON page_views, "
-        "INSERT ON page_views and 1 more: run `fourways grants postgres`",
+        "INSERT ON page_views and 1 more: pipe `fourways grants postgres --role …` to psql, as the owner",
     ),
     "Postgres does not permit the schema": State(
         postgres_grants_without("USAGE ON SCHEMA public", ready=False), 503, "unready", "postgres",
-        "its role lacks USAGE ON SCHEMA public: run `fourways grants postgres`",
+        "its role lacks USAGE ON SCHEMA public: pipe `fourways grants postgres --role …` to psql, as the owner",
     ),
     "the role looks for its tables where nothing is": State(
         search_path_is("nowhere"), 503, "unready", "postgres",
@@ -788,7 +805,8 @@ STATES = {
     ),
     "Postgres does not permit the database": State(
         postgres_may_not_connect, 503, "unready", "postgres",
-        "The database does not do it: permission denied for database: run `fourways grants postgres`",
+        "The database does not do it: permission denied for database: "
+        "pipe `fourways grants postgres --role …` to psql, as the owner",
     ),
     "a migration is missing": State(
         says_schema("DELETE FROM alembic_version"), 503, "unready", "schema", Schema.OLDER

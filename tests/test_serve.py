@@ -392,7 +392,7 @@ async def test_a_second_service_reports_the_owner_of_its_directory_or_a_taken_po
         assert code == 1
         assert said == (
             f"Port {home.port} of 127.0.0.1 cannot be had (Address already in use): stop what listens there, or choose "
-            f"another one, as in `PORT={int(home.port) + 1} make run`.\n"
+            f"another one, as in PORT={int(home.port) + 1}.\n"
         )
         assert not (tmp_path / "other").exists(), "The port is tried before anything is started."
         assert (await client.get("/users/1")).status_code == 200
@@ -452,3 +452,23 @@ async def test_a_missing_schema_is_reported_at_startup_and_to_every_client(home:
                 return (await client.get("/health/ready")).status_code == 200
 
             await eventually(is_ready)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+async def test_an_address_of_no_machine_here_is_refused_with_the_setting_to_change(home: Home, host: str) -> None:
+    async with home.runs("serve", FOURWAYS_HOST=host) as fourways:
+        assert await fourways.code() == 1
+        screen = " ".join(fourways.screen.split())
+    assert screen.startswith(f"Port {home.port} of {host} cannot be had (")
+    assert screen.endswith("): name an address of this machine in FOURWAYS_HOST.")
+
+
+async def test_tables_that_are_hidden_are_not_reported_as_missing(home: Home, endpoints: Endpoints) -> None:
+    stores = {
+        "REDIS_URL": endpoints.redis_url,
+        "DATABASE_URL": f"{endpoints.database_url}&options=-c%20search_path%3Dnowhere",
+    }
+    async with home.runs("serve", **stores) as fourways:
+        await fourways.shows("Fourways serves at")
+        screen = " ".join(fourways.screen.split())
+    assert "The database is not ready: its search_path is nowhere, and the tables are in " in screen

@@ -8,6 +8,7 @@ from tests.eventually import eventually
 from tests.faults.certificates import Certificates
 from tests.faults.tls_front import tls_front
 from tests.service import FOURWAYS, serving
+from tests.terminal import terminal
 
 
 async def test_the_service_reads_writes_and_flushes_over_tls(endpoints: Endpoints, certificates: Certificates) -> None:
@@ -35,3 +36,26 @@ async def test_the_service_reads_writes_and_flushes_over_tls(endpoints: Endpoint
         await eventually(flushed)
         assert redis_front.encrypted
         assert postgres_front.encrypted
+
+
+async def test_certificates_of_other_hosts_are_named_with_what_to_do(
+    endpoints: Endpoints, certificates: Certificates, tmp_path: Path
+) -> None:
+    authority = certificates.path("ca.crt")
+    postgres = Path(parse_qs(urlsplit(endpoints.database_url).query)["host"][0]) / ".s.PGSQL.5432"
+    async with (
+        tls_front(Path(urlsplit(endpoints.redis_url).path), certificates, name="elsewhere") as redis_front,
+        tls_front(postgres, certificates, name="elsewhere", asked=True) as postgres_front,
+        terminal(
+            tmp_path / "screen",
+            "fourways",
+            "check",
+            REDIS_URL=f"rediss://localhost:{redis_front.port}/0?ssl_ca_certs={authority}",
+            DATABASE_URL=f"postgresql://fourways@localhost:{postgres_front.port}/fourways"
+            f"?sslmode=verify-full&sslrootcert={authority}",
+        ) as fourways,
+    ):
+        assert await fourways.code() == 1
+        screen = " ".join(fourways.screen.split())
+    assert "it has the certificate of another host: see the host and the ssl_ parameters in REDIS_URL" in screen
+    assert "has the certificate of another host: see the host, sslmode and sslrootcert in DATABASE_URL" in screen

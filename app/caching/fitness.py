@@ -44,11 +44,16 @@ async def fitness(redis: Redis) -> dict[str, str]:
     if info.get("role") == "slave":
         parts["role"] = "Redis is a replica"
     if policy.startswith("allkeys"):
-        parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, accepted writes vanish"
+        parts["eviction"] = (
+            f"maxmemory-policy is {policy}: when memory is full, accepted writes vanish; set it to noeviction"
+        )
     elif policy.startswith("volatile"):
-        parts["eviction"] = f"maxmemory-policy is {policy}: when memory is full, a repeated write may be added twice"
+        parts["eviction"] = (
+            f"maxmemory-policy is {policy}: when memory is full, a repeated write may be added twice; "
+            "set it to noeviction"
+        )
     if not (info.get("aof_enabled", True) or info.get("loading")):  # Redis reports 0 while it loads the file.
-        parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost"
+        parts["persistence"] = "appendonly is off: when Redis restarts, accepted writes are lost; set it to yes"
     sentinels: Sentinels | None = getattr(redis.connection_pool, "sentinels", None)
     if sentinels is not None and (silent := await sentinels.silent()):
         parts["sentinels"] = f"of {len(sentinels)} Sentinels, {silent} name{'s' * (silent == 1)} no primary"

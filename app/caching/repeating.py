@@ -104,4 +104,6 @@ class Repeating:
 
 def _told(error: Exception) -> str:
     """Returns a description of an error. Messages of redis-py are replaced: they name the server's address."""
+    if isinstance(error, CacheError):
+        return str(error)
     return f"Redis {said(error)}" if isinstance(error, RedisError | OSError | TimeoutError) else repr(error)

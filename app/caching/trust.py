@@ -38,6 +38,7 @@ two clocks can drift apart in that time."""
 NEWS = timedelta(seconds=2)
 """How long a reader waits after trust has lapsed. Nearly always this process stood still or is overloaded, and has news
 within milliseconds. A waiting reader costs nothing; one that queries the database would keep this process busy."""
+UNCHECKED = "it has not been checked yet"
 
 
 class Trust:
@@ -50,7 +51,7 @@ class Trust:
     def __init__(self, *, changed: Callable[[bool], None] = lambda lost: None) -> None:
         self.lost = True
         """Whether it has to be granted again. Trust that is not lost may still have lapsed."""
-        self.why = "it has not been checked yet"
+        self.why = UNCHECKED
         """Why trust is lost, or was the last time."""
         self.losses = 0
         """How often trust was lost. Compared before and after a step, it shows whether trust was lost in between."""

@@ -20,6 +20,8 @@ from .errors import AnotherRun, CacheUnavailable, NoPrimary
 
 LONGEST = 200
 SAYS = "says "
+OF_ANOTHER_HOST = (62, 64)
+"""OpenSSL's codes for a certificate that names neither this host (X509_V_ERR_HOSTNAME_MISMATCH) nor this address."""
 IN_SCRIPT = re.compile(r".*(?:-|@user_script: ?\d+: )([A-Z]+ .*)")
 """The error of a command in a script, as Redis 6 reports it: `ERR Error running script (…): @user_script: 9: -OOM
 command …`, or `@user_script:9: WRONGTYPE Operation …`."""
@@ -95,6 +97,8 @@ def _fate(error: BaseException) -> str | None:
     if isinstance(error, socket.gaierror):
         return "is not found: its name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in OF_ANOTHER_HOST:
+            return "has the certificate of another host"
         return "has a certificate that is not trusted"
     if isinstance(error, ssl.SSLError):
         return "does not speak TLS as this process does"

@@ -32,6 +32,7 @@ from datetime import timedelta
 from app.caching import SETTLED, Cache, Owner, Record, Seen
 from app.caching.errors import Outside
 from app.caching.record import VOID
+from app.caching.trust import UNCHECKED
 from app.coherence.claim import Claim
 from app.coherence.epochs import Epoch, Epochs, Look
 from app.coherence.histories import goes_on, is_ours
@@ -62,7 +63,7 @@ class Succession:
         """The token of the epoch that ended because a store went back in time."""
         self._in_postgres, self._in_redis = Claim(), Claim()
         self._not_before, self._patience = 0.0, REFUTED
-        self._identity.refused, self._identity.ours = "it has not been checked yet", None
+        self._identity.refused, self._identity.ours = UNCHECKED, None
 
     @property
     def claims(self) -> bool:

@@ -106,7 +106,9 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise EmbeddedError(f"{path} cannot be written: {error.strerror}. Run in another directory.") from error
+        raise EmbeddedError(
+            f"{path} cannot be written: {error.strerror}. Set FOURWAYS_DIRECTORY to another one."
+        ) from error
 
 
 def _lock(file: int, kind: int) -> bool:

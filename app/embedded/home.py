@@ -89,7 +89,9 @@ def private_directory(path: Path, account: Account | None = None) -> Path:
     except (FileExistsError, NotADirectoryError) as error:
         raise EmbeddedError(f"{path} is needed as a directory but is something else. Delete it.") from error
     except OSError as error:
-        raise EmbeddedError(f"{path} cannot be made or used: {error.strerror}. Run in another directory.") from error
+        raise EmbeddedError(
+            f"{path} cannot be made or used: {error.strerror}. Set FOURWAYS_DIRECTORY to another one."
+        ) from error
     return path
 
 

@@ -96,5 +96,7 @@ def _made(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EmbeddedError(f"{directory} cannot be made: {error.strerror}. Run in another directory.") from error
+        raise EmbeddedError(
+            f"{directory} cannot be made: {error.strerror}. Set FOURWAYS_DIRECTORY to another one."
+        ) from error
     return directory.resolve()

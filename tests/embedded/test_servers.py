@@ -206,5 +206,8 @@ def test_an_ordinary_user_can_run_both_servers_but_not_in_a_directory_of_root(ba
         app.leave()
     base.chmod(0o755)
     with running_app(base / "not his", "--as-nobody") as app:
-        assert app.event()["why"] == f"{base}/not his cannot be made: Permission denied. Run in another directory."
+        assert (
+            app.event()["why"]
+            == f"{base}/not his cannot be made: Permission denied. Set FOURWAYS_DIRECTORY to another one."
+        )
         app.leave()
