@@ -199,6 +199,7 @@ async def test_sigterm_while_a_worker_hangs_closes_the_port_at_once(home: Home, 
         assert await fourways.code() == 0
 
 
+@pytest.mark.prove
 async def test_a_worker_that_hangs_while_the_service_stops_is_killed(home: Home, endpoints: Endpoints) -> None:
     stores = {"REDIS_URL": endpoints.redis_url, "DATABASE_URL": endpoints.database_url, "PYTHONPATH": str(REPOSITORY)}
     variables = {**home.environment, **stores}
