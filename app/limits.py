@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Self
 
 ISOLATION = "read committed"
+BEGUN = {f"default_transaction_{name}": f"transaction_{name}" for name in ("read_only", "deferrable")}
+"""The settings of a transaction that has begun, by those of the transactions to come."""
 SHARED = "SELECT 0"
 """What Postgres answers to `for_session` if the session is not the connection's own."""
 
@@ -40,7 +42,8 @@ class Limits:
             "idle_in_transaction_session_timeout": str(milliseconds),
             "lock_timeout": str(max(1, milliseconds // 2)),
         }
-        local = {**limits, "timezone": "UTC"}  # A pooler may not forward it.
+        # A default counts from the next transaction on. A pooler may not forward the time zone.
+        local = {BEGUN.get(name, name): text for name, text in limits.items()} | {"timezone": "UTC"}
         # asyncpg's question about a type would be compiled for longer than it runs.
         begun = {**local, "jit": "off"}
         # Postgres refuses the isolation if the transaction has begun with another one.

@@ -23,6 +23,12 @@ from app.schema import LOCK, Schema, schema
 from app.scram import verifier
 from app.settings import SettingsError
 
+IS_MORE = """
+SELECT rolsuper OR rolname = current_user OR EXISTS (
+  SELECT FROM pg_class WHERE relowner = pg_roles.oid AND relnamespace::regnamespace::text <> 'pg_catalog'
+) FROM pg_roles WHERE rolname = $1
+"""
+"""Whether a role is more than the service needs. Its password is somebody else's, and must not be replaced."""
 PATIENCE = timedelta(minutes=5)
 """How long one statement may take, including the wait for another process's migration."""
 
@@ -41,6 +47,11 @@ async def prepare_role(owner_url: str, url: str) -> str:
                 #   A adds a table, and has not committed       B grants what its version needs: there is no such table
                 #   A grants                                    B grants, too: "tuple concurrently updated"
                 await owner.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+                if await owner.fetchval(IS_MORE, role):
+                    raise SettingsError(
+                        f"DATABASE_URL names {role!r}, a superuser or the owner of the tables: name a role of its own "
+                        "for the service."
+                    )
                 if not can_log_in:
                     exists = await owner.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role)
                     await owner.execute(_login(role, password, "ALTER" if exists else "CREATE"))

@@ -422,3 +422,11 @@ async def revoked() -> None:
 async def test_a_setting_that_postgres_refuses_is_a_fault_of_the_url(pooler: PgBouncer) -> None:
     with pytest.raises(asyncpg.ConnectionRejectionError, match="no_such_setting"):
         await connect(f"{pooler.url}?options=-c%20no_such_setting%3D1", LONG)
+
+
+async def test_a_read_only_default_in_the_url_counts_behind_a_pooler(narrow: PgBouncer) -> None:
+    """A default that is set in a transaction would count from the next one on, which has another session."""
+    async with pool(f"{narrow.url}?options=-c%20default_transaction_read_only%3Don") as database:
+        for using in (database.reading, database.writing):
+            async with using("page_views") as connection:
+                assert (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on"

@@ -15,7 +15,7 @@ from app.grants import quoted
 from app.privileges import missing_in_postgres
 from app.schema import LOCK, migrate
 from app.service_role import PATIENCE, prepare_role
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from tests.command_line import says
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
@@ -117,6 +117,16 @@ async def test_a_new_password_takes_the_place_of_the_old_one(owner_url: str, rol
     await prepare_role(owner_url, new)
     assert await is_refused(old)
     await (await asyncpg.connect(new)).close()
+
+
+async def test_the_password_of_a_role_with_more_rights_is_left_alone(
+    owner_url: str, owner: asyncpg.Connection, role: str
+) -> None:
+    """DATABASE_URL names an administrator, with a mistyped password."""
+    await owner.execute(f"CREATE ROLE {quoted(role)} LOGIN SUPERUSER PASSWORD 'right'")
+    with pytest.raises(SettingsError, match="a superuser or the owner of the tables: name a role of its own"):
+        await prepare_role(owner_url, with_password(owner_url, role, "mistyped"))
+    assert not await is_refused(with_password(owner_url, role, "right"))
 
 
 async def test_the_password_itself_is_never_sent(owner_url: str, owner: asyncpg.Connection, role: str) -> None:

@@ -114,7 +114,7 @@ async def open_cache(
             warning = asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), _warn, trust)
             stack.callback(warning.cancel)
         else:
-            renewal = Renewal(redis, trust, breaker)
+            renewal = Renewal(redis, trust, breaker, identity)
             await stack.enter_async_context(renewal.running())
         yield Cache(redis, clock, trust, breaker, identity, prefix, observe, renewal, Bulkhead(bypassing))
 

@@ -136,6 +136,7 @@ class Sentinels:
             for number, (host, port) in enumerate(discovery.places, 1)
         ]
         self._newest: Named | None = None
+        self._highest: Named | None = None
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -187,6 +188,12 @@ class Sentinels:
     def _compare(self) -> None:
         named = [sentinel.named for sentinel in self._sentinels if sentinel.named is not None]
         before, self._newest = self._newest, max(named, key=lambda each: each.epoch, default=None)
+        # Those that know of the switch may be silent. (If all of them name an older one, they have begun anew.)
+        #   Y is the primary, and X is cut off with one Sentinel     the others fall silent for a second
+        #   A would leave Y for X
+        if named and len(named) < len(self._sentinels):
+            self._newest = max(*named, self._highest or named[0], key=lambda each: each.epoch)
+        self._highest = self._newest or self._highest
         if before is not None and self._newest is not None and before.place != self._newest.place:
             logger.warning("The Sentinels have switched to another primary.")
 

@@ -16,6 +16,7 @@ from app.caching import (
     Cache,
     CacheAside,
     CacheUnavailable,
+    Identity,
     NotInvalidated,
     Outcome,
     Region,
@@ -27,6 +28,7 @@ from app.caching.renewal import Renewal
 from app.embedded import Endpoints
 from tests.caching.conftest import Source, Thing
 from tests.eventually import eventually
+from tests.faults.another_redis import another_redis
 from tests.faults.redis_wire import RedisWire
 
 A_WHILE = timedelta(seconds=5)
@@ -48,6 +50,29 @@ async def test_a_cache_needs_nothing_but_a_url(endpoints: Endpoints, redis: Redi
         await one.invalidate(1, 2)
         assert (await other.get(1, source.get)).value == source.rows[1]
     assert source.calls == 2
+
+
+async def test_a_redis_that_was_a_replica_for_a_moment_is_another_one(source: Source) -> None:
+    """X becomes a replica of Y                  a value is invalidated on Y, and Y dies before X has heard of it
+    X is the primary again, and its connections never broke: R would hit the value of the run that they know.
+    (The test puts the value back, as no Y has sent it.)"""
+    source.rows[1] = Thing(name="old", version=1)
+    async with another_redis() as url, things(url) as (_, one), Redis.from_url(url) as operator:
+        await one.get(1, source.get)
+        lost = cast("bytes", await operator.get("things:{1}"))
+        source.rows[1] = Thing(name="new", version=2)
+        await one.invalidate(1, 2)
+        moment = operator.pipeline(transaction=False)
+        moment.execute_command("REPLICAOF", "127.0.0.1", "1")
+        moment.execute_command("REPLICAOF", "NO", "ONE")
+        moment.set("things:{1}", lost)
+        await moment.execute()
+
+        async def is_new() -> bool:
+            return (await one.get(1, source.get)).value == source.rows[1]
+
+        await eventually(is_new)
+        assert await is_new()
 
 
 async def test_a_cache_is_believed_only_while_redis_answers(endpoints: Endpoints, redis: Redis, source: Source) -> None:
@@ -101,7 +126,7 @@ async def test_redis_is_not_believed_while_an_invalidation_is_owed(
     redis: Redis, trust: Trust, breaker: Breaker
 ) -> None:
     """A round delivers what was owed to Redis · another invalidation fails · the round ends: it must not trust Redis"""
-    renewal, telling, told = Renewal(redis, trust, breaker), asyncio.Event(), asyncio.Event()
+    renewal, telling, told = Renewal(redis, trust, breaker, Identity(trust)), asyncio.Event(), asyncio.Event()
 
     async def tell() -> None:
         telling.set()
@@ -146,7 +171,7 @@ async def test_an_owed_invalidation_that_fails_does_not_hold_up_the_others(
     async def tell() -> None:
         told.append(2)
 
-    renewal = Renewal(redis, trust, breaker)
+    renewal = Renewal(redis, trust, breaker, Identity(trust))
     renewal.owe("things", 1, 2, fails)
     renewal.owe("things", 2, 2, tell)
     with pytest.raises(CacheUnavailable):

@@ -97,6 +97,22 @@ async def test_the_sentinel_with_the_newest_configuration_is_believed(watched: W
             assert int(named) == watched.primary.port
 
 
+async def test_nobody_goes_back_while_the_sentinels_that_know_of_the_switch_are_silent(watched: WatchedRedis) -> None:
+    """The Sentinels switch from X to Y, all but one that was cut off with X      they are silent for a while"""
+    async with lone_sentinel(watched.primary.port) as lone:
+        url = watched.url.replace(watched.hosts, f"127.0.0.1:{lone.port},{watched.hosts}")
+        async with open_redis(url, timeout=SOON, connections=1) as redis:
+            await watched.switch()
+            await eventually(lambda: leads_to(redis, watched.replica))
+            for sentinel in watched.sentinels:
+                sentinel.pause()
+            sentinels = redis.connection_pool.sentinels  # type: ignore[attr-defined]
+            assert await sentinels.silent() == 3
+            assert {await port(redis) for _ in range(5)} == {watched.replica.port}
+            await redis.connection_pool.disconnect()
+            assert await port(redis) == watched.replica.port
+
+
 async def test_connections_stay_in_use_while_no_sentinel_answers(watched: WatchedRedis) -> None:
     async with open_redis(watched.client_url, timeout=SOON, connections=1) as redis:
         assert await port(redis) == watched.primary.port

@@ -102,6 +102,8 @@ async def open_cluster(
             return EVERY
 
         async with topology.running():
-            async with Repeating("retry of failed invalidations", retry, lambda: None).running():
-                yield cluster
-            await cluster.owed.give_up()
+            try:
+                async with Repeating("retry of failed invalidations", retry, lambda: None).running():
+                    yield cluster
+            finally:
+                await cluster.owed.give_up()

@@ -90,8 +90,9 @@ class ClusterValues(Generic[K, V]):
 
     async def get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | CacheError | None]:
         """Returns the fresh values under some keys."""
+        owed = [self._owed(key) for key in keys]  # Before the GET: a retry may succeed while its answer is on its way.
         answers = await self._sending.send([Call.get(self.names(key)[0]) for key in keys])
-        return [self._read(key, answer) for key, answer in zip(keys, answers, strict=True)]
+        return [debt or self._read(answer) for debt, answer in zip(owed, answers, strict=True)]
 
     async def get_lists(self, lists: Sequence[Sequence[K]]) -> Sequence[Sequence[Reading[V] | None]]:
         """Returns the fresh values under each list of keys. What a node does not answer counts as missing. Raises
@@ -112,13 +113,12 @@ class ClusterValues(Generic[K, V]):
             for key in keys
         ]
         found: list[Reading[V] | Lease[V] | CacheError | None] = []
-        for key, answer in zip(keys, await self._sending.send(calls), strict=True):
-            if isinstance(answer, CacheUnavailable):
+        owed = [self._owed(key) for key in keys]
+        for key, debt, answer in zip(keys, owed, await self._sending.send(calls), strict=True):
+            failed = answer if isinstance(answer, CacheUnavailable) else debt
+            if failed is not None or isinstance(answer, CacheUnavailable):
                 self.give_back([key], token)  # Perhaps only the answer was lost, and nobody knows of the lease.
-                found.append(answer)
-            elif (owed := self._owed(key)) is not None:
-                self.give_back([key], token)
-                found.append(owed)
+                found.append(failed)
             else:
                 (now, said), node = answer
                 node.cache.clock.set(now)
@@ -209,11 +209,9 @@ class ClusterValues(Generic[K, V]):
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
         return self._cluster.owed.add(self._name, key, version, invalidate)
 
-    def _read(self, key: K, answer: Answer | CacheUnavailable) -> Reading[V] | CacheError | None:
+    def _read(self, answer: Answer | CacheUnavailable) -> Reading[V] | CacheError | None:
         if isinstance(answer, CacheUnavailable):
             return answer
-        if (owed := self._owed(key)) is not None:
-            return owed
         raw, node = answer
         if raw is None:
             return None

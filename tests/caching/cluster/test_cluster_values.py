@@ -14,7 +14,7 @@ from app.caching.cluster.slot_map import slot_of as slot_of_name
 from app.caching.write_through import Revoke
 from tests.caching.cluster.conftest import opening, opening_through_wires
 from tests.caching.conftest import Source, Thing
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_cluster import HASTY, RedisCluster
 from tests.faults.redis_node import RedisNode
 
@@ -230,6 +230,31 @@ async def test_a_process_that_owes_an_invalidation_reads_its_own_write(
         assert await one.get(key) == ("new", Outcome.HIT)
 
 
+async def test_a_read_that_began_while_an_invalidation_was_owed_returns_the_write(
+    redis_cluster: RedisCluster, source: Source
+) -> None:
+    """W's invalidation fails                      R begins, and Redis answers the old value, which is late
+    W's invalidation is retried, and succeeds     R gets its answer: nothing is owed any more."""
+    async with opening_through_wires(redis_cluster) as (cluster, wires), process(cluster, source) as one:
+        x, *_ = await redis_cluster.primaries()
+        (key,) = await keys_at(redis_cluster, x)
+        source.rows[key] = OLD
+        await one.get(key)
+        async with wires[x].holding("^INVALIDATE") as retry:
+            write = asyncio.create_task(one.aside.invalidate(key, 2))
+            await asyncio.wait_for(retry.arrived.wait(), PATIENCE)
+            source.rows[key] = NEW
+            wires[x].cut()
+            with pytest.raises(NotInvalidated):
+                await write
+            async with wires[x].holding_replies(f"^GET things:[{{]{key}[}}]") as answer:
+                read = asyncio.create_task(one.get(key))
+                await asyncio.wait_for(answer.arrived.wait(), PATIENCE)
+                retry.release()
+                await eventually(lambda: _owes_nothing(cluster))
+            assert (await read)[0] == "new"
+
+
 @pytest.mark.parametrize("key", ["", "}", "}x", "{", "{}", "a}b", "{a}"])
 async def test_any_text_is_a_key(cluster: Cluster, key: str) -> None:
     """Redis takes no hash tag from {}, so the three names of such a key would be in three slots."""
@@ -249,3 +274,7 @@ async def test_any_text_is_a_key(cluster: Cluster, key: str) -> None:
 
 async def _is_hit(one: Process, key: int) -> bool:
     return (await one.get(key))[1] is Outcome.HIT
+
+
+async def _owes_nothing(cluster: Cluster) -> bool:
+    return len(cluster.owed) == 0
