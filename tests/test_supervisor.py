@@ -208,8 +208,8 @@ async def test_a_worker_that_hangs_while_the_service_stops_is_killed(home: Home,
         await fourways.shows("Fourways serves at")
         await eventually(lambda: _is_closed(client))
         hanging = fourways.tree().workers()[0]
-        fourways.send(signal.SIGTERM)
         hanging.suspend()
+        fourways.send(signal.SIGTERM)
         assert await fourways.code() == 0
         assert f"Worker {hanging.pid} did not end in 15 s, and was killed." in fourways.screen
 
