@@ -88,12 +88,6 @@ RULES = {
         "self._database.believe(timeline, None)\n",
         "test_histories.py::test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_nothing_more",
     ),
-    "a standby is not polled on the same connection again": Rule(
-        "app/coherence/epochs.py",
-        "if standby:",
-        "if False:",
-        "test_moved_names.py::test_an_instance_whose_name_leads_to_a_standby_answers_and_fills_nothing_from_it",
-    ),
     "rows are marked only in the newest epoch": Rule(
         "app/coherence/outbox.py",
         "outbox.c.id.in_(undone), EPOCH.element == epoch",
