@@ -156,7 +156,7 @@ async def test_a_redis_that_may_lose_views_is_reported_from_the_start(
     for status, said in answers:
         assert (status, said["status"]) == (200, "degraded")
         assert said["parts"][part].startswith(f"{setting} is ")
-        assert said["parts"][part].endswith(loss)
+        assert loss in said["parts"][part]
 
 
 async def test_a_redis_with_full_memory_fails_only_what_must_be_stored_in_it(
