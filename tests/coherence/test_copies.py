@@ -104,6 +104,7 @@ async def test_a_copy_that_takes_the_place_of_the_database_gets_the_pending_view
     await original.believes()
 
 
+@pytest.mark.prove
 async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_record_is_deleted(
     new_instance: NewInstance, original: Instance, copied: Endpoints
 ) -> None:
