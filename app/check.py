@@ -7,7 +7,8 @@ What can go wrong: what is found now may be gone when the service starts, or be 
 
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -18,9 +19,13 @@ from rich.table import Column, Table
 from sqlalchemy import text
 
 from app.caching import CacheUnavailable, open_redis
+from app.caching.cluster import Cluster, open_cluster
 from app.caching.errors import REDIS_DOWN
+from app.caching.redis_url import names_cluster
+from app.cluster_health import cluster_health
 from app.coherence.epochs import Epochs
 from app.coherence.histories import is_of
+from app.coherence.holders.member import RECORD
 from app.database import Database, open_database
 from app.embedded import running_endpoints
 from app.errors import DatabaseUnavailable
@@ -50,24 +55,47 @@ async def check(settings: Settings, workers: int) -> dict[str, str]:
     if redis_url is None or database_url is None:
         return found | {"directory": _directory(settings.directory)}  # `fourways serve` starts its own stores there.
     async with (
-        open_redis(redis_url, timeout=PATIENCE, connections=1) as redis,
         open_database(database_url, connections=1, timeout=PATIENCE, counted=lambda resource: None) as database,
         open_poller(database_url, resources=1, timeout=PATIENCE, counted=lambda resource: None) as poller,
     ):
-        privileges = Privileges(database, redis, settings.prefix)
-        health = await redis_health(redis, privileges, settings.prefix)
-        found |= health.parts
-        if health.error is None:
-            try:
-                lack, (seconds, microseconds) = await lack_in_redis(redis, settings, workers), await redis.time()
-                found["clock of redis"] = _clock(seconds + microseconds / 1_000_000)
-                found["connections to redis"] = lack or OK
-            except (CacheUnavailable, *REDIS_DOWN) as error:
-                found["clock of redis"] = f"{UNKNOWN}: {error}"
-        found |= await _postgres(database, privileges, settings, workers)
-        if found["redis"] == found["schema"] == OK:
-            found["owner"] = await _owner(redis, Epochs(database, poller), settings.prefix)
+        privileges = Privileges(database, settings.prefix)
+        async with _redis(redis_url, settings.prefix) as (cluster, redises):
+            if cluster is not None:
+                health = await cluster_health(cluster, privileges, settings.prefix)
+            else:
+                health = await redis_health(redises[0][0], privileges, settings.prefix)
+            found |= health.parts
+            if health.error is None:
+                # Of several nodes, the last that lacks something is shown.
+                rooms = [await _room(redis, settings, workers) for redis, _record in redises]
+                found |= {part: max((room[part] for room in rooms if part in room), key=OK.__ne__) for part in rooms[0]}
+            found |= await _postgres(database, privileges, settings, workers)
+            if found["redis"] == found["schema"] == OK:
+                epochs = Epochs(database, poller)
+                owners = [await _owner(redis, epochs, record) for redis, record in redises]
+                found["owner"] = next((owner for owner in owners if owner != OK), OK)
         return found
+
+
+@asynccontextmanager
+async def _redis(url: str, prefix: str) -> AsyncIterator[tuple[Cluster | None, list[tuple[Redis, str]]]]:
+    """Opens one Redis, or all nodes of a cluster that own slots: each with the name of its record."""
+    if not names_cluster(url):
+        async with open_redis(url, timeout=PATIENCE, connections=1) as redis:
+            yield None, [(redis, f"{prefix}epoch")]
+        return
+    async with open_cluster(url, prefix=prefix, timeout=PATIENCE, connections=1, relayed=True) as cluster:
+        names = {node: cluster.name_at(node, prefix + RECORD) for node in cluster.nodes.all}
+        yield cluster, [(node.cache.redis, name) for node, name in names.items() if name is not None]
+
+
+async def _room(redis: Redis, settings: Settings, workers: int) -> dict[str, str]:
+    """Returns what is wrong with the clock of a Redis, or with the room that it has for connections."""
+    try:
+        lack, (seconds, microseconds) = await lack_in_redis(redis, settings, workers), await redis.time()
+    except (CacheUnavailable, *REDIS_DOWN) as error:
+        return {"clock of redis": f"{UNKNOWN}: {error}"}
+    return {"clock of redis": _clock(seconds + microseconds / 1_000_000), "connections to redis": lack or OK}
 
 
 async def _postgres(database: Database, privileges: Privileges, settings: Settings, workers: int) -> dict[str, str]:
@@ -85,12 +113,10 @@ async def _postgres(database: Database, privileges: Privileges, settings: Settin
     return found
 
 
-async def _owner(redis: Redis, epochs: Epochs, prefix: str) -> str:
+async def _owner(redis: Redis, epochs: Epochs, record: str) -> str:
     """Returns whether what is in this Redis is of this database."""
     try:
-        deployment, history = await cast(
-            "Awaitable[list[bytes | None]]", redis.hmget(f"{prefix}epoch", "deployment", "history")
-        )
+        deployment, history = await cast("Awaitable[list[bytes | None]]", redis.hmget(record, "deployment", "history"))
         look = await epochs.look()
     except (CacheUnavailable, DatabaseUnavailable, *REDIS_DOWN) as error:
         return f"{UNKNOWN}: {error}"

@@ -46,7 +46,11 @@ FUNCTIONS = (
 """The functions that statements call."""
 
 COMMANDS = (
+    "asking",  # Where REDIS_URL names a cluster.
     "client|setname",  # Where REDIS_URL has a client_name.
+    "cluster|info",
+    "cluster|nodes",
+    "cluster|slots",
     "decrby",
     "del",
     "eval",
@@ -83,7 +87,7 @@ COMMANDS = (
 """The commands of the service and of its scripts. CONFIG GET is not among them: it shows passwords. Without it, it is
 unknown how often Redis syncs its file, and each pending view counts as at risk."""
 
-KEYS = ("epoch", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "views:{*")
+KEYS = ("epoch", "epoch:{*", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "views:{*")
 """The names in Redis, as patterns, without the prefix."""
 
 

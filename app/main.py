@@ -105,7 +105,7 @@ async def _report(resources: Resources) -> None:
     """Logs at startup what readiness reports, so that the operator learns of a fault before it does harm."""
     with suppress(CacheUnavailable):  # Readiness says why.
         # When many instances start at once they stall, and trust lapses for a moment. Wait for it, as a reader does.
-        await resources.cache.trust.believed()
+        await asyncio.gather(*(cache.trust.believed() for cache in resources.cache.caches))
     for part, says in (await readiness(resources)).parts.items():
         if says not in (OK, Schema.CURRENT):
             logger.warning("Not as it should be: %s: %s", part, says)

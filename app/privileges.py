@@ -58,8 +58,8 @@ GRANT_IN_POSTGRES = "pipe `fourways grants postgres --role …` to psql, as the 
 class Privileges:
     """The privileges of this process in both stores. They were `complete_…` if nothing was ever missing."""
 
-    def __init__(self, database: Database, redis: Redis, prefix: str) -> None:
-        self._database, self._redis, self._prefix = database, redis, prefix
+    def __init__(self, database: Database, prefix: str) -> None:
+        self._database, self._prefix = database, prefix
         self.complete_in_postgres = self.complete_in_redis = False
 
     async def missing_in_postgres(self) -> str | None:
@@ -68,10 +68,13 @@ class Privileges:
         self.complete_in_postgres |= complete
         return missing
 
-    async def missing_in_redis(self) -> str | None:
-        """Returns what the user of REDIS_URL may not do, and what to do; None if nothing. Raises CacheUnavailable."""
+    async def missing_in_redis(self, redis: Redis, trial: str = "views:trial") -> str | None:
+        """Returns what the user of REDIS_URL may not do, and what to do; None if nothing. `trial` is a name that is not
+        in use. Raises CacheUnavailable."""
         keys = {f"{self._prefix}{key.replace('*', '0}')}": f"~{self._prefix}{key}" for key in KEYS}
-        missing = await denied(self._redis, f"{self._prefix}views:trial", list(keys))
+        if self._prefix + trial not in keys:  # In a cluster, the node that is asked must own its slot.
+            keys[self._prefix + trial] = keys.pop(f"{self._prefix}views:trial")
+        missing = await denied(redis, self._prefix + trial, list(keys))
         self.complete_in_redis |= not missing
         missing = [keys.get(one, one) for one in missing]
         return f"its user lacks {_some(missing)}: {GRANT_IN_REDIS}" if missing else None

@@ -20,10 +20,12 @@ from sqlalchemy.exc import DBAPIError
 
 from app.availability import said as said_by_postgres
 from app.caching import CacheError, CacheUnavailable, Flusher
+from app.caching.cluster import Cluster
 from app.caching.errors import REDIS_DOWN
 from app.caching.trust import UNCHECKED
 from app.caching.words import said as said_by_redis
 from app.caching.write_behind.recovery import Recovery
+from app.cluster_health import cluster_health
 from app.errors import DatabaseUnavailable, StandbyMet
 from app.page_views.parking import Blocked, Parking
 from app.schema import Schema
@@ -51,7 +53,7 @@ class Readiness:
 
 async def readiness(resources: Resources) -> Readiness:
     """Queries both stores and checks the tasks."""
-    redis = await redis_health(resources.cache.redis, resources.privileges, resources.settings.prefix)
+    redis = await _redis(resources)
     keys = UNKNOWN if redis.error else await _keys(resources)
     postgres = await postgres_health(resources.database, resources.privileges)
     parts = {"redis": OK, **postgres.parts, **_tasks(resources)}
@@ -105,20 +107,32 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}, and the log says more"
 
 
+async def _redis(resources: Resources) -> Health:
+    cache, privileges, prefix = resources.cache, resources.privileges, resources.settings.prefix
+    if isinstance(cache, Cluster):
+        return await cluster_health(cache, privileges, prefix)
+    return await redis_health(cache.redis, privileges, prefix)
+
+
 def _breaker(resources: Resources) -> str:
-    trust = resources.cache.trust
+    """Returns what the first Redis is bypassed for."""
+    caches = resources.cache.caches
+    trust = next((cache.trust for cache in caches if cache.trust.lost or not cache.trust.held), None)
+    if trust is None:
+        return OK if caches else "open: no node of the cluster is known"
     if trust.lost:
         taken = f": another application has the key `{resources.settings.prefix}epoch`: set FOURWAYS_PREFIX"
         return f"open: {trust.why}{taken if 'WRONGTYPE' in trust.why else ''}"
-    return OK if trust.held else "lapsed: the relay has found out nothing for a while"
+    return "lapsed: the relay has found out nothing for a while"
 
 
 def _epoch(resources: Resources) -> str:
     """Returns "ok", or why this instance is a member of no epoch and what to do if that lasts."""
-    why = resources.cache.identity.refused
-    if why is None:
+    identities = [resources.cache.identity, *(cache.identity for cache in resources.cache.caches)]
+    identity = next((each for each in identities if each.refused is not None), None)
+    if identity is None or (why := identity.refused) is None:
         return OK
-    if why == UNCHECKED or resources.cache.identity.ours is False:
+    if why == UNCHECKED or identity.ours is False:
         return f"none: {why}"  # It says what to do, or another part does.
     return (
         f"none: {why}; if it lasts, give all instances the same REDIS_URL and DATABASE_URL, or give a copy of the "
@@ -133,7 +147,8 @@ def _is_elsewhere(redis: Health, postgres: Health, resources: Resources) -> bool
         return True
     if postgres.lacks_privileges and not privileges.complete_in_postgres:
         return True
-    if redis.error is not None and not cache.breaker.served and _is_denied(redis.error):
+    served = any(each.breaker.served for each in cache.caches)
+    if redis.error is not None and not served and _is_denied(redis.error):
         return True
     if not isinstance(postgres.error, DatabaseUnavailable):
         return False

@@ -44,11 +44,7 @@ Timeout = Annotated[timedelta, _seconds(timedelta(hours=1))]
 
 
 def _redis_url(value: str) -> str:
-    if "nodes" in read_redis_url(value, "REDIS_URL"):
-        raise ValueError(
-            "REDIS_URL names a cluster, and this service takes one primary: redis://… or redis+sentinel://…. "
-            "(The library takes a cluster for cache-aside, read-through and write-through.)"
-        )
+    read_redis_url(value, "REDIS_URL")
     return value
 
 

@@ -65,8 +65,8 @@ class Health:
     lacks_privileges: bool = False
 
 
-async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Health:
-    """Queries Redis."""
+async def redis_health(redis: Redis, privileges: Privileges, prefix: str, trial_name: str = "views:trial") -> Health:
+    """Queries one Redis. `trial_name` is a name there that is not in use."""
     parts = {"redis": OK, "eviction": UNKNOWN, "persistence": UNKNOWN}
     try:
         fit = await fitness(redis)
@@ -77,9 +77,9 @@ async def redis_health(redis: Redis, privileges: Privileges, prefix: str) -> Hea
             parts["redis"] = f"{fit['role']}: {TO_DO_WITH_REDIS['READONLY']}"
         elif fit["sentinels"] != OK:
             parts["redis"] = f"{fit['sentinels']}: {LOOK_FOR_SENTINELS}"
-        if (missing := await privileges.missing_in_redis()) is not None:
+        if (missing := await privileges.missing_in_redis(redis, trial_name)) is not None:
             return Health(parts | {"redis": missing}, lacks_privileges=True)
-        await trial(redis, f"{prefix}views:trial")
+        await trial(redis, prefix + trial_name)
     except CacheUnavailable as error:
         to_do = TO_DO_WITH_REDIS.get(code(error.__cause__), "see its log")
         if "DB index" in str(error):

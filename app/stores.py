@@ -1,6 +1,6 @@
 """The connection pools of one process. Work that must not queue behind other work has a pool to itself.
 
-    cache         Redis: requests and the relay
+    cache         Redis: requests and the relay. Of a cluster, each node has such a pool
     waiting       Redis: the flusher, whose blocking reads hold a connection while they wait for entries
     database      Postgres: requests
     background    Postgres: the relay, the flusher and the parking. If they queued behind requests, cached values would
@@ -11,13 +11,16 @@ What can go wrong: a store is down. Opening the pools needs neither store: conne
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from redis.asyncio import Redis
 
 from app.caching import Cache, open_cache, open_redis
+from app.caching.cluster import Cluster, open_cluster
+from app.caching.redis_url import names_cluster
 from app.database import Database, open_database
 from app.metrics import Metrics
 from app.poller import Poller, open_poller
@@ -28,8 +31,8 @@ from app.settings import Settings
 class Stores:
     """The open connection pools."""
 
-    cache: Cache
-    waiting: Redis
+    cache: Cache | Cluster
+    waiting: Redis | None
     database: Database
     background: Database
     poller: Poller
@@ -41,24 +44,7 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
     if settings.redis_url is None or settings.database_url is None:
         raise ValueError("The settings name no stores.")
     async with (
-        open_cache(
-            settings.redis_url,
-            prefix=settings.prefix,
-            timeout=settings.redis_timeout,
-            connections=settings.redis_connections,
-            # While Redis is down, reads may use half of the database connections. The rest are for writers.
-            bypassing=settings.database_connections // 2,
-            observe=metrics.observe,
-            changed=metrics.observe_breaker,
-            relayed=True,
-        ) as cache,
-        open_redis(
-            settings.redis_url,
-            timeout=settings.redis_timeout + timedelta(seconds=2),  # A blocking read's wait, and some margin.
-            connections=2,
-            identity=cache.identity,
-            marker=f"{settings.prefix}run",
-        ) as waiting,
+        _caches(settings.redis_url, settings, metrics) as (cache, waiting),
         open_database(
             settings.database_url,
             connections=settings.database_connections,
@@ -78,3 +64,35 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[Sto
         ) as poller,
     ):
         yield Stores(cache, waiting, database, background, poller)
+
+
+@asynccontextmanager
+async def _caches(
+    url: str, settings: Settings, metrics: Metrics
+) -> AsyncIterator[tuple[Cache | Cluster, Redis | None]]:
+    """Opens the cache, and the connections that wait. In a cluster, they are the nodes' own."""
+    # While Redis is down, reads may use half of the database connections. The rest are for writers.
+    bypassing, timeout = settings.database_connections // 2, settings.redis_timeout
+    opening = partial(open_cluster if names_cluster(url) else open_cache, url, prefix=settings.prefix, relayed=True)
+    async with AsyncExitStack() as stack:
+        cache: Cache | Cluster = await stack.enter_async_context(
+            opening(
+                timeout=timeout,
+                connections=settings.redis_connections,
+                bypassing=bypassing,
+                observe=metrics.observe,
+                changed=metrics.observe_breaker,
+            )
+        )
+        waiting = None
+        if not isinstance(cache, Cluster):
+            waiting = await stack.enter_async_context(
+                open_redis(
+                    url,
+                    timeout=timeout + timedelta(seconds=2),  # A blocking read's wait, and some margin.
+                    connections=2,
+                    identity=cache.identity,
+                    marker=f"{settings.prefix}run",
+                )
+            )
+        yield cache, waiting

@@ -30,11 +30,16 @@ from app.caching import (
     WriteBehind,
     WriteThrough,
 )
+from app.caching.cluster import Cluster
 from app.caching.lease import K
 from app.caching.reading import V
+from app.caching.write_behind.shard import number, shards
+from app.coherence.delivery import Forget
 from app.coherence.epochs import Epochs
+from app.coherence.holders.cluster_nodes import ClusterNodes
 from app.coherence.outbox import Outbox
-from app.coherence.relay import Forget, Relay
+from app.coherence.places import OneRedis, Places
+from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
 from app.database import Database
@@ -65,7 +70,7 @@ class Resources:
 
     settings: Settings
     metrics: Metrics
-    cache: Cache
+    cache: Cache | Cluster
     database: Database
     relay: Relay
     users: Users
@@ -85,6 +90,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         cache, database, background, poller = stores.cache, stores.database, stores.background, stores.poller
         settling, stale = Settling(Outbox(database)), settings.stale_for
         caches: dict[str, Forget] = {}
+        places: dict[str, Callable[[str], Cache | None]] = {}
         regions: list[Region[Any, Any]] = []
 
         def region(
@@ -106,7 +112,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             lifetimes = Lifetimes(fresh, stale, settings.absent_ttl)
             values: Region[K, V] = Region(cache, table, type_, lifetimes=lifetimes, settled=settled, observe=observe)
             regions.append(values)
-            caches[table] = invalidate
+            caches[table], places[table] = invalidate, lambda text: values.place(key(text))
             return values
 
         def observe_stock(_table: str, event: Event, took: timedelta, times: int) -> None:
@@ -140,12 +146,14 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         async def forget_page(page: str, version: int) -> None:
             await page_views.forget(page)  # A replayed dead letter bypasses the stream.
 
-        record = Record(cache.redis, f"{settings.prefix}epoch", cache.clock)
+        streams = [shard.stream for shard in shards(f"{settings.prefix}views")]
+        places["page_views"] = lambda page: cache.place(streams[number(page)])
+
         relay = Relay(
             Outbox(background),
             caches | {"page_views": forget_page},
-            succession=Succession(Epochs(background, poller), record, cache, database),
-            cache=cache,
+            succession=Succession(Epochs(background, poller), _nodes(cache, settings.prefix), database),
+            place=lambda table, key: places[table](key),
             counted=metrics.count_relayed,
             refused=metrics.count_refused_change,
         )
@@ -168,8 +176,14 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             page_view_store=page_view_store,
             flusher=flusher,
             parking=parking,
-            privileges=Privileges(database, cache.redis, settings.prefix),
+            privileges=Privileges(database, settings.prefix),
         )
+
+
+def _nodes(cache: Cache | Cluster, prefix: str) -> Places:
+    if isinstance(cache, Cluster):
+        return ClusterNodes(cache, prefix)
+    return OneRedis(cache, Record(cache.redis, f"{prefix}epoch", cache.clock))
 
 
 def _cap(settings: Settings) -> Cap:

@@ -276,7 +276,7 @@ async def test_redis_starts_with_its_command_and_lets_the_user_do_what_the_servi
             await eventually(listens)
             url = f"unix://fourways_app:fourways@{socket}"
             async with open_redis(url, timeout=timedelta(seconds=10), connections=1) as client:
-                assert await Privileges(database, client, "").missing_in_redis() is None
+                assert await Privileges(database, "").missing_in_redis(client) is None
         finally:
             redis.terminate()
             await redis.wait()

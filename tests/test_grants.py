@@ -255,7 +255,9 @@ async def everything(database: Database, poller: Poller, owner: asyncpg.Connecti
         epoch = (await epochs.look()).epoch
         assert epoch is not None
         assert await end(epoch)
-    async with outbox.taken("begun"):
+    epoch = (await epochs.look()).epoch
+    assert epoch is not None
+    async with outbox.taken(epoch):
         pass
     await outbox.undone(1)
     await outbox.waits("users", "1")
@@ -498,13 +500,13 @@ async def test_readiness_names_each_missing_command_and_key(database: Database) 
     ):
         words = redis_grants(urlsplit(url).username or "", PREFIX).split()
         async with Redis.from_url(url, protocol=2) as redis:
-            privileges = Privileges(database, redis, PREFIX)
-            assert await privileges.missing_in_redis() is None
+            privileges = Privileges(database, PREFIX)
+            assert await privileges.missing_in_redis(redis) is None
             changes = (await admin.info("persistence"))["rdb_changes_since_last_save"]
             for grant, named in grants.items():
                 await admin.execute_command(*(word for word in words if word != grant))  # type: ignore[no-untyped-call]
                 assert (
-                    await privileges.missing_in_redis()
+                    await privileges.missing_in_redis(redis)
                     == f"its user lacks {named}: pipe `fourways grants redis --user …` to redis-cli"
                 )
             assert (await admin.info("persistence"))["rdb_changes_since_last_save"] == changes

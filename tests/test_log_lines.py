@@ -163,7 +163,7 @@ async def test_a_short_pause_during_a_start_logs_no_warning(
     async def stands_still(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
         async with open_resources(settings, metrics) as resources:
             time.sleep(2 * TRUST.total_seconds())  # noqa: ASYNC251  # The whole process pauses.
-            assert not resources.cache.trust.held
+            assert not resources.cache.caches[0].trust.held
             yield resources
 
     monkeypatch.setattr(main, "open_resources", stands_still)

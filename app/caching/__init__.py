@@ -35,7 +35,7 @@ from .errors import (
     TotalOverflow,
     Unreadable,
 )
-from .fitness import Fsync, denied, fitness, fsync, trial
+from .fitness import Fsync, denied, fitness, fsync, trial, weakest_fsync
 from .identity import Identity
 from .lease import Locked
 from .lifetimes import Lifetimes
@@ -105,4 +105,5 @@ __all__ = [
     "open_cache",
     "open_redis",
     "trial",
+    "weakest_fsync",
 ]

@@ -11,7 +11,7 @@ What can go wrong: `relayed=True` without a relay. Then every read queries the d
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -36,7 +36,7 @@ def unobserved(region: str, event: Event, took: timedelta, times: int) -> None:
     """Ignores the event."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cache:
     """One Redis, as this process knows it. `renewal` renews the trust in it where no relay does."""
 
@@ -51,6 +51,15 @@ class Cache:
     bulkhead: Bulkhead = field(default_factory=Bulkhead)
     names: dict[str, str] = field(default_factory=dict)
     """The kind of data kept under each name."""
+
+    @property
+    def caches(self) -> "Sequence[Cache]":
+        """Itself: a cluster has several (`cluster/cluster.py`)."""
+        return [self]
+
+    def place(self, name: str) -> "Cache | None":
+        """Returns the cache that has this name in Redis: itself."""
+        return self
 
     @property
     def writable(self) -> bool:

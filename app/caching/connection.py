@@ -23,7 +23,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, RedisSSLContext, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import MovedError, NoPermissionError, ResponseError
 from redis.utils import str_if_bytes
 
 from .clock import RedisClock
@@ -183,7 +183,10 @@ async def _info(connection: AbstractConnection) -> str:
 
 async def _marked(connection: AbstractConnection, marker: str) -> str:
     await connection.send_command("SET", marker, secrets.token_hex(8), "NX")
-    await connection.read_response()
+    try:
+        await connection.read_response()
+    except MovedError:
+        raise NoPermissionError("NOPERM a node of a cluster must permit INFO, and this one does not") from None
     await connection.send_command("GET", marker)
     return str_if_bytes(await connection.read_response() or b"")
 

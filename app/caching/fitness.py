@@ -13,6 +13,7 @@ replica). `trial` checks that. `denied` checks what its login may do.
 What can go wrong: `CacheUnavailable` if Redis does not answer, or answers with an error.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -21,7 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 from redis.utils import str_if_bytes
 
-from .errors import REDIS_DOWN
+from .errors import REDIS_DOWN, CacheUnavailable
 from .scripts import script
 from .sentinel import Sentinels
 from .words import unavailable
@@ -116,3 +117,13 @@ async def fsync(redis: Redis) -> Fsync:
     except REDIS_DOWN as error:
         raise unavailable(error) from error
     return Fsync(str_if_bytes(policy or b"unknown"))
+
+
+async def weakest_fsync(all_redis: Sequence[Redis]) -> Fsync:
+    """Returns when the one syncs that promises least. Raises CacheUnavailable if none answers."""
+    told = await asyncio.gather(*map(fsync, all_redis), return_exceptions=True)
+    policies = [policy for policy in told if isinstance(policy, Fsync)]
+    for error in told:
+        if isinstance(error, BaseException) and not (policies and isinstance(error, CacheUnavailable)):
+            raise error
+    return max(policies, key=list(Fsync).index, default=Fsync.UNKNOWN)

@@ -27,6 +27,8 @@ class Identity:
         """The run of Redis that was met last."""
         self.epoch: str | None = None
         """The epoch of Redis, where one is recorded (`record.py`)."""
+        self.term = 0
+        """In a cluster, how often this node was made the holder of slots whose holder had died, or was cut off."""
         self.refused: str | None = None
         """Why nothing may be written to this Redis: another one is believed, or another deployment owns this one."""
         self.ours: bool | None = True
@@ -36,17 +38,18 @@ class Identity:
         self.sentinels: Sentinels | None = None
         """The Sentinels that all pools of this Redis ask. Asked apart, two pools could follow different answers."""
         self._trust = trust
-        self._lives: tuple[str, str | None] | None = None
+        self._lives: tuple[str, str | None, int] | None = None
         self._life = ""
 
     @property
     def life(self) -> str | None:
-        """The present life: the run, or a short word for epoch and run. Values of any other life are misses."""
+        """The present life: the run, or a short word for epoch, run and term. Values of any other life are misses."""
         if self.epoch is None:
             return self.run
-        if self._lives != (self.epoch, self.run):
-            self._lives = self.epoch, self.run
-            self._life = hashlib.sha256(f"{self.epoch}-{self.run}".encode()).hexdigest()[:16]
+        if self._lives != (self.epoch, self.run, self.term):
+            self._lives = self.epoch, self.run, self.term
+            term = f"-{self.term}" if self.term else ""
+            self._life = hashlib.sha256(f"{self.epoch}-{self.run}{term}".encode()).hexdigest()[:16]
         return self._life
 
     def meet(self, run: str, *, lost: bool = False) -> None:

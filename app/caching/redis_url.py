@@ -63,6 +63,11 @@ def read_redis_url(url: str, name: str = "the Redis URL") -> dict[str, Any]:
     return _Reader(name).read(url)
 
 
+def names_cluster(url: str) -> bool:
+    """Whether the URL names a cluster. Raises ValueError."""
+    return "nodes" in read_redis_url(url)
+
+
 def node_url(url: str, place: Place) -> str:
     """Returns the URL of one node of the cluster at `url`, which was read already."""
     match = URL.fullmatch(url)

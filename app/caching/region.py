@@ -104,6 +104,11 @@ class Region(Background, Generic[K, V]):
         """Returns a mark that changes when the trust in the Redis of `key` is lost."""
         return self._values.losses(key)
 
+    def place(self, key: K) -> Cache | None:
+        """Returns the cache that has this key: the only one, or that of a node of a cluster. None if no node is known
+        to have it."""
+        return self._values.place(key)
+
     async def fill(
         self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: object = None
     ) -> tuple[Reading[V], Fill]:

@@ -48,7 +48,7 @@ class Values(Generic[K, V]):
         report: Callable[[Event], None],
         background: Background,
     ) -> None:
-        redis = cache.redis
+        redis, self._cache = cache.redis, cache
         self.trust, self.identity, self._clock = cache.trust, cache.identity, cache.clock
         self._redis, self._renewal = redis, cache.renewal
         self._name, self._prefix, self._lifetimes = name, prefix, lifetimes
@@ -81,6 +81,10 @@ class Values(Generic[K, V]):
     def losses(self, key: K) -> object:
         """Returns a mark that changes when the trust in the Redis of this key is lost."""
         return self.trust.losses
+
+    def place(self, key: K) -> Cache | None:
+        """Returns the cache that has this key."""
+        return self._cache
 
     async def get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | None]:
         """Returns the fresh values under some keys, with one MGET."""

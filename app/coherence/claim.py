@@ -3,6 +3,11 @@
 import time
 from datetime import timedelta
 
+from app.caching import SETTLED
+
+DEAD = 3 * SETTLED
+"""The age at which a claim that has changed nothing is a dead instance's, and may be replaced."""
+
 
 class Claim:
     """The claim that this instance waits for in one store, and when it first saw it."""

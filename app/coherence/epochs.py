@@ -40,6 +40,15 @@ WITH claimed AS (
 INSERT INTO epochs (n, token, run, history) SELECT n + 1, :token, :run, :history FROM claimed ON CONFLICT (n) DO NOTHING
 """)
 
+# In a cluster, the holders of slots change within an epoch. The row is changed in place: it keeps its token.
+HAND_OVER = text("""
+UPDATE epochs SET n = n + 1, run = :run WHERE n = :n AND claim IS NULL AND n = (SELECT max(n) FROM epochs)
+""")
+PROMOTE = text("""
+UPDATE epochs SET n = n + 1, run = claimed_run, claim = NULL, claimed_run = NULL WHERE n = :n AND claim = :claim
+  AND n = (SELECT max(n) FROM epochs)
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -135,6 +144,17 @@ class Epochs:
         """Removes the claim in `epoch`, if it still stands. Returns whether it did."""
         async with self._database.writing("outbox") as connection:
             return (await connection.execute(REFUTE, {"n": epoch.n, "claim": epoch.claim})).rowcount == 1
+
+    async def hand_over(self, epoch: Epoch, run: str) -> bool:
+        """Records other holders of slots in `epoch`, if it has not changed and no claim stands. Returns whether it
+        did."""
+        async with self._database.writing("outbox") as connection:
+            return (await connection.execute(HAND_OVER, {"n": epoch.n, "run": run})).rowcount == 1
+
+    async def promote(self, epoch: Epoch) -> bool:
+        """Records the holders that the claim in `epoch` is for, if it still stands. Returns whether it did."""
+        async with self._database.writing("outbox") as connection:
+            return (await connection.execute(PROMOTE, {"n": epoch.n, "claim": epoch.claim})).rowcount == 1
 
     async def begin(self, epoch: Epoch, claim: str, token: str, run: str, history: str) -> bool:
         """Begins the epoch after `epoch`, if `claim` still stands there. Returns whether it did."""

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sqlalchemy import bindparam, delete, exists, func, select, update
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, exists, func, literal, select, update
 
-from app.coherence.models import outbox
+from app.coherence.epochs import Epoch
+from app.coherence.models import epochs, outbox
 from app.database import Database
 from app.look import Look
 from app.row_tag import EPOCH
@@ -48,6 +49,14 @@ class Change:
     version: int
 
 
+@dataclass(slots=True)
+class Taken:
+    """Changes that this instance has taken. `left` are those that it could not deliver, and does not mark as done."""
+
+    changes: list[Change]
+    left: list[Change] = field(default_factory=list)
+
+
 class Outbox:
     """The changes that the caches may not know of yet. A standby may lack some, so queries there raise StandbyMet."""
 
@@ -55,11 +64,11 @@ class Outbox:
         self._database = database
 
     @asynccontextmanager
-    async def taken(self, epoch: str) -> AsyncIterator[list[Change]]:
-        """Yields at most `BATCH` undone changes, oldest first. They are done when the block ends, and undone again when
-        it raises.
+    async def taken(self, epoch: Epoch, after: int = 0) -> AsyncIterator[Taken]:
+        """Takes at most `BATCH` undone changes behind the id `after`, oldest first. They are done when the block ends,
+        except for those that it has left, and undone again when it raises.
 
-        It yields none if the epoch of this token is no longer the database's current one. Otherwise:
+        It takes none if `epoch` is no longer the database's current one. Otherwise:
 
             A is a member of the epoch of X         B begins the next epoch with Y, and fills Y
             A takes a row, invalidates in X, and marks the row done: nobody invalidates in Y
@@ -72,19 +81,26 @@ class Outbox:
         """
         undone = (
             select(outbox.c.id)
-            .where(outbox.c.done_at.is_(None))
+            .where(outbox.c.done_at.is_(None), outbox.c.id > after)
             .order_by(outbox.c.id)
             .limit(BATCH)
             .with_for_update(skip_locked=True)
         )
+        newest = select(func.max(epochs.c.n)).scalar_subquery()
         done = (
             update(outbox)
-            .where(outbox.c.id.in_(undone), EPOCH.element == epoch)
+            .where(outbox.c.id.in_(undone), EPOCH.element == epoch.token, newest == epoch.n)
             .values(done_at=func.now())
             .returning(outbox.c.id, outbox.c.resource, outbox.c.key, outbox.c.version)
         )
         async with self._database.writing("outbox") as connection:
-            yield sorted(Change(*row) for row in await connection.execute(done))
+            taken = Taken(sorted(Change(*row) for row in await connection.execute(done)))
+            yield taken
+            if taken.left:
+                left = [change.id for change in taken.left]
+                await connection.execute(
+                    update(outbox).where(outbox.c.id == any_(literal(left, ARRAY(BigInteger)))).values(done_at=None)
+                )
 
     async def undone(self, newest: int) -> bool:
         """Returns whether a row up to `newest` is undone. A plain SELECT also sees rows that another instance took."""

@@ -20,40 +20,35 @@ A claim is not refuted when it reports news: this Redis, or this Postgres, is no
 promoted standby). A member that finds such a claim leaves its epoch and claims as well. Nothing is banned: a run or a
 history may return in a later epoch.
 
+In a cluster, Postgres names the holder of each slot in place of a run (`holders/`), and each node has a record.
+
 What can go wrong: an instance without Postgres sees no claim there. Its hits are marked as unverified.
 """
 
 import logging
-import random
 import secrets
-import time
-from datetime import timedelta
+from collections.abc import Sequence
 
-from app.caching import SETTLED, Cache, Owner, Record, Seen
+from app.caching import Cache, CacheUnavailable, Seen
 from app.caching.errors import Outside
-from app.caching.record import VOID
-from app.caching.trust import UNCHECKED
-from app.coherence.claim import Claim
+from app.coherence.candidacy import Candidacy
 from app.coherence.epochs import Epoch, Epochs, Look
-from app.coherence.histories import goes_on, is_ours
+from app.coherence.histories import goes_on
+from app.coherence.joined import Joined
+from app.coherence.membership import ANOTHER, NEWS, Membership, Superseded, is_behind, is_over, owner_of
+from app.coherence.places import Heard, Places
 from app.database import Database
 from app.errors import StandbyMet
 
 logger = logging.getLogger(__name__)
 
-REFUTED, LONGEST = timedelta(seconds=1), timedelta(seconds=5)
-"""The first and the longest pause after a refuted claim. It doubles each time: each claim costs the members work."""
-DEAD = 3 * SETTLED
-"""The age at which a claim that has become no epoch is a dead instance's, and may be replaced."""
-
 
 class Succession:
-    """One instance's knowledge of the epochs. Sets in the identity of `cache` its epoch, or why it is in none."""
+    """One instance's knowledge of the epochs. Sets in the identity of each cache its epoch, or why it is in none."""
 
-    def __init__(self, epochs: Epochs, record: Record, cache: Cache, database: Database) -> None:
+    def __init__(self, epochs: Epochs, places: Places, database: Database) -> None:
         """`database` is the one that serves requests. Each epoch makes its connections anew."""
-        self._epochs, self._record, self._redis, self._database = epochs, record, cache.redis, database
-        self._trust, self._breaker, self._identity = cache.trust, cache.breaker, cache.identity
+        self._epochs, self._places, self._database = epochs, places, database
         self.epoch: Epoch | None = None
         """The epoch that this instance was last a member of."""
         self._position = 0
@@ -61,32 +56,37 @@ class Succession:
         """Whether Postgres has ever answered."""
         self._over: str | None = None
         """The token of the epoch that ended because a store went back in time."""
-        self._in_postgres, self._in_redis = Claim(), Claim()
-        self._not_before, self._patience = 0.0, REFUTED
-        self._identity.refused, self._identity.ours = UNCHECKED, None
+        self._candidacy = Candidacy(epochs)
+        self._memberships: Sequence[Membership] = ()
+        """Those that answered last."""
+
+    @property
+    def caches(self) -> Sequence[Cache]:
+        """All caches, whether they answer or not."""
+        return self._places.caches
 
     @property
     def claims(self) -> bool:
         """Whether this instance waits for a claim that nobody has refuted yet."""
-        return self._in_postgres.token is not None or self._in_redis.token is not None
+        waits = [self._candidacy.claim, *(membership.claim for membership in self._memberships)]
+        return self._places.claims or any(claim.token is not None for claim in waits)
 
-    async def probe(self) -> Seen:
-        """Reads the record in Redis and leaves a beat. Raises CacheUnavailable when Redis does not answer."""
+    async def probe(self) -> Heard:
+        """Reads the record in each Redis and leaves a beat. Raises CacheUnavailable when none answers."""
         token = None if self.epoch is None else self.epoch.token
-        seen = await self._breaker.probe(self._redis, lambda: self._record.beat(token, self._position))
-        if token is not None and (seen.went_back or seen.epoch == VOID + token):
-            # At once, not after the query of Postgres that follows, which may take as long as trust lasts.
+        heard = await self._places.probe(token, self._position)
+        if token is not None and any(is_over(seen, token) for seen in heard.values()):
             self._over = token
-            self._trust.lose("it went back to what it was before")
-        return seen
+        self._memberships = list(heard)
+        return heard
 
-    def holds(self, seen: Seen) -> bool:
+    def holds(self, membership: Membership, seen: Seen) -> bool:
         """Returns whether Redis gives no reason to leave the epoch. Without Postgres, nothing more can be known."""
         if self.epoch is None:
             if not self._looked:
                 # Take the record's word for the epoch, but only to accept views: they are flushed when Postgres is
                 # back. An instance that Postgres has answered, and that is no member, knows why it is not.
-                self._identity.epoch, self._identity.refused = seen.epoch, None
+                membership.cache.identity.epoch, membership.cache.identity.refused = seen.epoch, None
             return False
         return seen.epoch == self.epoch.token != self._over and seen.claim is None
 
@@ -96,59 +96,89 @@ class Succession:
         self._looked = True
         if look.standby:
             raise StandbyMet("Postgres is a standby, and not the primary.")
-        if look.epoch is None and self._identity.run is not None:
-            await self._epochs.first(secrets.token_hex(8), self._identity.run, look.history)
+        if look.epoch is None and (run := self._places.run(None)) is not None:
+            await self._epochs.first(secrets.token_hex(8), run, look.history)
             look = await self._epochs.look()
         return look
 
-    async def join(self, look: Look, seen: Seen) -> tuple[Epoch, Look]:
-        """Returns the epoch that this instance is a member of, and the poll of Postgres that shows it. `seen` must be
-        older than `look`. Raises what the stores raise, and Outside when this instance is a member of no epoch, after
-        it has refuted or claimed what it can."""
-        if self._in_doubt(look, seen) and time.monotonic() >= self._not_before:
+    async def join(self, look: Look, heard: Heard) -> Joined:
+        """Returns the epoch that this instance is a member of. `heard` must be older than `look`. Raises what the
+        stores raise, and Outside when this instance is a member of no epoch, after it has refuted or claimed what it
+        can."""
+        if self._in_doubt(look, heard) and not self._candidacy.pauses:
             # Perhaps a name leads elsewhere by now, and only the old connections still lead to the old place:
             #
             #   A and B are on the old primary      the name leads to the new one; B reconnects, and claims
             #   A would refute the claim forever, on its old connections
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            await self._places.reconnect()
             self._epochs.reconnect()
-            seen = await self.probe()
+            heard = await self.probe()
             look = await self.look()
-        run, epoch = self._identity.run, look.epoch
+        epoch = look.epoch
+        run = None if epoch is None else self._places.run(epoch.run)
         if epoch is None or run is None:
             raise self._outside("no epoch has begun")
         self._database.refused = None
-        self._identity.ours = is_ours(seen.owner, look)
-        if self._identity.ours is False:
-            raise self._outside(
-                "it belongs to another deployment: set FOURWAYS_PREFIX, or name another Redis in REDIS_URL"
-            )
-        if seen.owner is not None and goes_on(seen.owner.history, look.history):
-            raise self._superseded("it was told of a later timeline of Postgres")
-        behind = seen.owner is not None and look.position < seen.owner.position
-        if seen.epoch == VOID + epoch.token or (seen.epoch == epoch.token and behind):
-            self._over = epoch.token
-        owner = Owner(look.deployment, look.history, look.position)
+        heard = self._judged(epoch, look, heard)
         why = self._mismatch(epoch, look, run)
-        while why is None and seen.epoch is None:
-            await self._record.tell(epoch.token, owner, None)
-            # Another instance may have written the record in between, or Redis may have been emptied again.
-            seen = await self.probe()
-        if why is None and seen.epoch != epoch.token:
-            why = "it was told of another epoch"
-        if why is None and await self._unchallenged(epoch, look, seen, run):
-            self._enter(epoch, look)
-            return epoch, look
-        outside = self._outside(why or "an instance has found it, or Postgres, to be another one than before")
-        await self._claim(epoch, look, seen, owner, run)
-        raise outside
+        if why is None and epoch.claim is not None and epoch.claimed_run == run:
+            why = NEWS
+        if why is not None:
+            outside = self._outside(why)
+            await self._claim(epoch, look, heard, run)
+            raise outside
+        joined = await self._joined(epoch, look, heard)
+        look = await self._unchallenged(epoch, look)
+        look = await self._places.settle(self._epochs, look)
+        if look.epoch is None or look.epoch.token != epoch.token:
+            raise self._outside(ANOTHER)
+        return Joined(look.epoch, look, self._enter(look.epoch, look, joined))
 
-    def _in_doubt(self, look: Look, seen: Seen) -> bool:
+    def _in_doubt(self, look: Look, heard: Heard) -> bool:
         """Returns whether the stores disagree, or a claim says that they do."""
-        if look.epoch is None or self._identity.run is None:
+        if look.epoch is None or (run := self._places.run(look.epoch.run)) is None:
             return False
-        fits = self._mismatch(look.epoch, look, self._identity.run) is None and seen.epoch in (None, look.epoch.token)
-        return not fits or look.epoch.claim is not None or seen.claim is not None
+        fits = all(seen.epoch in (None, look.epoch.token) and seen.claim is None for seen in heard.values())
+        return not fits or self._mismatch(look.epoch, look, run) is not None or look.epoch.claim is not None
+
+    def _judged(self, epoch: Epoch, look: Look, heard: Heard) -> Heard:
+        """Returns those that may be ours. Raises Outside if none is, or if this database is an old primary."""
+        ours: dict[Membership, Seen] = {}
+        foreign: str | None = None
+        for membership, seen in heard.items():
+            fault = membership.judge(seen, look)
+            if fault is not None:
+                membership.refuse(fault)
+                foreign = fault
+                continue
+            if seen.owner is not None and goes_on(seen.owner.history, look.history):
+                raise self._superseded("it was told of a later timeline of Postgres")
+            if is_over(seen, epoch.token) or (seen.epoch == epoch.token and is_behind(seen, look)):
+                self._over = epoch.token
+            ours[membership] = seen
+        if foreign is not None and not ours:
+            raise self._outside(foreign)
+        return ours
+
+    async def _joined(self, epoch: Epoch, look: Look, heard: Heard) -> Sequence[Membership]:
+        """Returns those that belong to the epoch. Raises Outside or CacheUnavailable if none does."""
+        joined: list[Membership] = []
+        failed: CacheUnavailable | None = None
+        for membership, seen in heard.items():
+            try:
+                why = await membership.join(epoch, look, seen, self._candidacy)
+            except Superseded as error:
+                raise self._superseded(str(error)) from None
+            except CacheUnavailable as error:
+                failed = error
+            else:
+                if why is None:
+                    joined.append(membership)
+                elif len(heard) == 1:
+                    raise self._outside(why)
+        if failed is not None and not joined:
+            raise failed
+        return joined
 
     def _mismatch(self, epoch: Epoch, look: Look, run: str) -> str | None:
         """Returns why this instance is not a member of `epoch`, or None if it is."""
@@ -160,91 +190,70 @@ class Succession:
             return "it, or Postgres, went back to what it was before"
         return None
 
-    def _enter(self, epoch: Epoch, look: Look) -> None:
+    async def _unchallenged(self, epoch: Epoch, look: Look) -> Look:
+        """Refutes a claim to the next epoch that is for others than our Redises. Returns a poll of Postgres in which no
+        such claim stands. Raises Outside."""
+        if epoch.claim is None or not self._places.refutes(epoch):
+            return look
+        await self._epochs.refute(epoch)
+        # Another member may have refuted the claim first, or the next epoch may have begun.
+        look = await self.look()
+        if look.epoch is None or look.epoch.token != epoch.token:
+            raise self._outside(ANOTHER)
+        if look.epoch.claim is not None and self._places.refutes(look.epoch):
+            raise self._outside(NEWS)
+        return look
+
+    async def _claim(self, epoch: Epoch, look: Look, heard: Heard, run: str) -> None:
+        """Claims the next epoch in each store where others may have trust, and begins it when the claims have stood
+        long enough."""
+        candidacy, owner = self._candidacy, owner_of(look)
+        candidacy.sees(candidacy.claim, epoch.claim)
+        for membership, seen in heard.items():
+            candidacy.sees(membership.claim, seen.claim)
+        if candidacy.pauses:
+            return
+        stood = await candidacy.claimed(epoch, run)
+        for membership, seen in heard.items():
+            if seen.epoch is not None:
+                stood = await membership.claimed(seen, owner) and stood
+        if not stood:
+            return
+        token = secrets.token_hex(8)
+        if await self._epochs.begin(epoch, epoch.claim or "", token, run, look.history):
+            for membership in heard:
+                await membership.record.tell(token, owner, membership.claim.token)
+
+    def _enter(self, epoch: Epoch, look: Look, joined: Sequence[Membership]) -> Sequence[Cache]:
+        """Becomes a member of `epoch`. Returns the caches to trust."""
         if self.epoch is None or self.epoch.token != epoch.token:
-            logger.info("Epoch %d: run %s of Redis is believed.", epoch.n, epoch.run)
-            if self.epoch is not None and not self._trust.lost:
+            logger.info("Epoch %d: %s of Redis is believed.", epoch.n, self._places)
+            if self.epoch is not None:
                 # Others began it between two polls of this instance. Operations in flight belong to the one before.
-                self._trust.lose("another epoch has begun")
+                self._lose(ANOTHER)
             timeline = int(look.history.split("/")[1])
             self._database.believe(timeline, epoch.token)
             self._epochs.believe(timeline)
-        self.epoch, self._position, self._patience = epoch, look.position, REFUTED
-        self._identity.epoch, self._identity.refused, self._identity.ours = epoch.token, None, True
+        self.epoch, self._position = epoch, look.position
         self._database.epoch = epoch.token
-        self._in_postgres.stands(None)
-        self._in_redis.stands(None)
+        for membership in joined:
+            membership.enter(epoch.token)
+        self._candidacy.end()
+        return self._places.enter(epoch, joined)
+
+    def _lose(self, why: str) -> None:
+        for cache in self.caches:
+            if not cache.trust.lost:
+                cache.trust.lose(why)
 
     def _outside(self, why: str) -> Outside:
-        self._trust.lose(why)
-        self._identity.refused = why
+        self._places.leave(why)
         self._database.epoch = None
         return Outside(f"Redis is not believed: {why}.")
 
     def _superseded(self, why: str) -> Outside:
         """Refuses all use of this database, which is an old primary. Returns the error to raise."""
         self._database.refused = "DATABASE_URL leads to an old primary: a later timeline of Postgres is believed."
-        self._identity.ours = None
+        for cache in self.caches:
+            cache.identity.ours = None
         return self._outside(f"{why}, and DATABASE_URL leads to an old primary")
-
-    async def _unchallenged(self, epoch: Epoch, look: Look, seen: Seen, run: str) -> bool:
-        """Refutes claims to the next epoch, unless they report news. Returns whether none stands. Raises Outside."""
-        if seen.claim is not None:
-            if seen.claims_for == look.history:
-                return False
-            if goes_on(seen.claims_for, look.history):
-                raise self._superseded("a later timeline of Postgres claims it")
-            await self._record.refute(epoch.token, seen.claim)
-        if epoch.claim is not None:
-            if epoch.claimed_run == run:
-                return False
-            await self._epochs.refute(epoch)
-        if seen.claim is None and epoch.claim is None:
-            return True
-        # Another member may have refuted the claim first, or the next epoch may have begun.
-        again, now = await self.probe(), (await self.look()).epoch
-        if now is None or not now.token == again.epoch == epoch.token:
-            raise self._outside("another epoch has begun")
-        return again.claim is None and now.claim is None
-
-    async def _claim(self, epoch: Epoch, look: Look, seen: Seen, owner: Owner, run: str) -> None:
-        """Claims the next epoch in each store where others may have trust, and begins it when the claims have stood
-        long enough."""
-        if self._in_postgres.vanished(epoch.claim) or self._in_redis.vanished(seen.claim):
-            self._not_before = time.monotonic() + self._patience.total_seconds() * (0.5 + random.random())
-            self._patience = min(2 * self._patience, LONGEST)
-        self._in_postgres.stands(epoch.claim)
-        self._in_redis.stands(seen.claim)
-        if time.monotonic() < self._not_before:
-            return
-        # If only the record in Redis is wrong, the epoch has already begun in Postgres.
-        begun = self._mismatch(epoch, look, run) is None and epoch.claimed_run != run
-        waits = not begun and not await self._claimed_in_postgres(epoch, run)
-        if seen.epoch is not None:
-            waits = not await self._claimed_in_redis(seen, owner) or waits
-        if waits:
-            return
-        token = epoch.token
-        if not begun:
-            token = secrets.token_hex(8)
-            if not await self._epochs.begin(epoch, epoch.claim or "", token, run, look.history):
-                return
-        await self._record.tell(token, owner, self._in_redis.token)
-
-    async def _claimed_in_postgres(self, epoch: Epoch, run: str) -> bool:
-        """Claims for this instance's Redis. Returns whether such a claim has stood in Postgres for long enough."""
-        if epoch.claim is not None and epoch.claimed_run == run:
-            return self._in_postgres.stood(SETTLED)
-        if epoch.claim is None or self._in_postgres.stood(DEAD):
-            claim = secrets.token_hex(8)
-            if await self._epochs.claim(epoch, claim, run):
-                self._in_postgres.stands(claim)
-        return False
-
-    async def _claimed_in_redis(self, seen: Seen, owner: Owner) -> bool:
-        """Claims for this instance's database. Returns whether such a claim has stood in Redis for long enough."""
-        if seen.claim is not None and seen.claims_for == owner.history:
-            return self._in_redis.stood(SETTLED)
-        if seen.claim is None or self._in_redis.stood(DEAD):
-            self._in_redis.stands(await self._record.claim(secrets.token_hex(8), owner, seen.claim))
-        return False

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from app.advice import Traffic
-from app.caching import CacheUnavailable, Fsync, Outcome, fsync
+from app.caching import CacheUnavailable, Fsync, Outcome, weakest_fsync
 from app.errors import DatabaseUnavailable
 from app.readiness import readiness
 from app.routers.cache_control import UNKEPT, UnkeptJSON
@@ -194,7 +194,7 @@ class WriteBehindStatus(BaseModel):
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """Reports the page views that were accepted and are not in Postgres yet."""
-    policy = await fsync(resources.cache.redis)
+    policy = await weakest_fsync([cache.redis for cache in resources.cache.caches])
     backlog = await resources.page_views.backlog(policy.window)
     dead_letters = parked = None
     # The backlog is reported without Postgres, too: then it matters most.
@@ -228,7 +228,8 @@ async def metrics(resources: AllResources) -> Response:
     values: dict[str, tuple[str, float]] = {}
     # If one store is down, the other's values and the counters are still reported.
     with suppress(CacheUnavailable):
-        backlog = await resources.page_views.backlog((await fsync(resources.cache.redis)).window)
+        policy = await weakest_fsync([cache.redis for cache in resources.cache.caches])
+        backlog = await resources.page_views.backlog(policy.window)
         oldest = timedelta(0) if backlog.oldest is None else backlog.oldest
         values = {
             "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.amount),

@@ -104,7 +104,7 @@ async def library(stage: Stage) -> AsyncIterator[Resources]:
         async with open_resources(settings(stage.endpoints), Metrics()) as resources:
 
             async def believed() -> bool:
-                return resources.cache.trust.held
+                return resources.cache.caches[0].trust.held
 
             await eventually(believed)
             yield resources

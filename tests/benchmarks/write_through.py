@@ -98,7 +98,7 @@ async def _steps(stage: Stage, resources: Resources, connection: asyncpg.Connect
 
     store, cache = StockStore(resources.database), resources.cache
     async with Region[str, Stock](
-        Cache(cache.redis, RedisClock(), cache.trust, cache.breaker, cache.identity),
+        Cache(cache.caches[0].redis, RedisClock(), cache.caches[0].trust, cache.caches[0].breaker, cache.identity),
         "steps",
         Stock,
         lifetimes=Lifetimes(fresh=HOUR, stale=HOUR, absent=HOUR),

@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 
 from app.caching import Cache, CacheUnavailable, Identity, Outcome, Record, Trust
+from app.coherence.delivery import Forget
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import LAST, Outbox
-from app.coherence.relay import Forget, Relay
+from app.coherence.places import OneRedis
+from app.coherence.relay import Relay
 from app.coherence.succession import Succession
 from app.database import Database
 from app.embedded import Endpoints
@@ -44,7 +46,7 @@ TAKES = "^UPDATE outbox"
 
 def succession(database: Database, poller: Poller, cache: Cache) -> Succession:
     """Returns what one more instance knows of the epochs."""
-    return Succession(Epochs(database, poller), Record(cache.redis, "epoch", cache.clock), cache, database)
+    return Succession(Epochs(database, poller), OneRedis(cache, Record(cache.redis, "epoch", cache.clock)), database)
 
 
 async def joined(relay: Relay) -> None:
@@ -72,7 +74,6 @@ def new_relay(opened: Cache, database: Database, poller: Poller) -> NewRelay:
             Outbox(database),
             {"products": forget},
             succession=succession(database, poller, opened),
-            cache=opened,
             counted=lambda changes, failures: None,
         )
         await joined(relay)
@@ -99,7 +100,7 @@ class Instance:
 
     @property
     def trust(self) -> Trust:
-        return self.resources.cache.trust
+        return self.resources.cache.caches[0].trust
 
     @property
     def identity(self) -> Identity:

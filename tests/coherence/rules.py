@@ -17,7 +17,7 @@ class Rule:
 
 
 SUCCESSION, REGION, DATABASE = "app/coherence/succession.py", "app/caching/region.py", "app/database.py"
-HISTORIES = "app/coherence/histories.py"
+HISTORIES, MEMBERSHIP = "app/coherence/histories.py", "app/coherence/membership.py"
 BEAT = "app/caching/scripts/beat.lua"
 SENTINEL = "../caching/test_sentinel.py"
 
@@ -53,15 +53,15 @@ RULES = {
         "test_histories.py::test_rows_that_a_promoted_standby_lacks_are_no_longer_read",
     ),
     "a claim waits": Rule(
-        SUCCESSION,
-        "return self._in_postgres.stood(SETTLED)",
+        "app/coherence/candidacy.py",
+        "return self.claim.stood(SETTLED)",
         "return True",
         "test_succession.py::test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins",
     ),
     "a member refutes, or gets no trust": Rule(
         SUCCESSION,
         "await self._epochs.refute(epoch)\n",
-        "return True\n",
+        "return look\n",
         "test_succession.py::test_only_one_of_two_redises_is_believed_and_instances_on_the_other_bypass_it",
     ),
     "to refute and to begin change the same row": Rule(
@@ -90,7 +90,7 @@ RULES = {
     ),
     "rows are marked only in the newest epoch": Rule(
         "app/coherence/outbox.py",
-        "outbox.c.id.in_(undone), EPOCH.element == epoch",
+        "outbox.c.id.in_(undone), EPOCH.element == epoch.token, newest == epoch.n",
         "outbox.c.id.in_(undone)",
         "test_succession.py::test_a_change_told_only_to_a_redis_no_longer_believed_stays_undone",
     ),
@@ -101,8 +101,8 @@ RULES = {
         "test_histories.py::test_a_write_into_a_restored_database_is_refused_before_a_poll_notices_it",
     ),
     "who carries many changes looks again": Rule(
-        "app/coherence/relay.py",
-        "if carried:",
+        "app/coherence/delivery.py",
+        "if carried or after:",
         "if False:",
         "test_succession.py::test_a_relay_with_many_changes_polls_again_before_each_batch",
     ),
@@ -131,15 +131,15 @@ RULES = {
         "test_succession.py::test_a_new_instance_does_not_believe_a_redis_whose_record_another_one_has_voided",
     ),
     "who misses its beat believes no more at once": Rule(
-        SUCCESSION,
-        'self._trust.lose("it went back to what it was before")',
+        MEMBERSHIP,
+        'cache.trust.lose("it went back to what it was before")',
         "pass",
         "test_succession.py::test_a_redis_that_went_back_is_not_believed_even_before_postgres_answers",
     ),
     "a position below the one told is another history": Rule(
-        SUCCESSION,
-        "behind = seen.owner is not None and look.position < seen.owner.position",
-        "behind = False",
+        MEMBERSHIP,
+        "return seen.owner is not None and look.position < seen.owner.position",
+        "return False",
         "test_histories.py::test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read",
     ),
     "what another deployment has put there is not believed": Rule(

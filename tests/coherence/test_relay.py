@@ -196,7 +196,6 @@ async def test_a_running_relay_survives_failures_and_stops_when_told(
         Outbox(database),
         {"products": told.forget},
         succession=succession(database, poller, opened),
-        cache=opened,
         counted=counted,
     )
     assert not relay.alive
@@ -237,7 +236,6 @@ async def test_a_running_relay_survives_a_read_only_database(
             Outbox(database),
             {"products": told.forget},
             succession=succession(database, poller, opened),
-            cache=opened,
             counted=counted,
         )
         async with relay.running():

@@ -89,7 +89,7 @@ async def test_a_connection_to_the_former_redis_is_not_used_again(
         @asynccontextmanager
         async def one_in_use() -> AsyncIterator[None]:
             """Holds the connection that was returned last, and returns it at the end."""
-            waits = asyncio.ensure_future(a.resources.cache.redis.blpop(["nothing"], timeout=0))
+            waits = asyncio.ensure_future(a.resources.cache.caches[0].redis.blpop(["nothing"], timeout=0))
 
             async def is_blocked() -> bool:
                 return any([(await redis.info("clients"))["blocked_clients"] for redis in (old, new)])
@@ -252,7 +252,7 @@ async def test_trust_in_one_redis_has_ended_when_the_epoch_of_another_begins(
     B, on Y, claims: if it began the next epoch at its next poll, both Redises would be believed
     """
     monkeypatch.setattr("app.caching.trust.TRUST", timedelta(seconds=3))
-    monkeypatch.setattr("app.coherence.succession.SETTLED", timedelta(seconds=3.5))
+    monkeypatch.setattr("app.coherence.candidacy.SETTLED", timedelta(seconds=3.5))
     monkeypatch.setattr("app.coherence.relay.PATIENCE", AGES)
     a, b = await new_instance(endpoints=first), await new_instance(endpoints=first)
     await a.hits(ada)

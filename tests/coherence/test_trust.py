@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching import SETTLED, Outcome, Trust
-from app.coherence import relay as relays
+from app.coherence import delivery as deliveries
 from app.embedded import Endpoints
 from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, NewRelay
 from tests.eventually import PATIENCE, eventually
@@ -193,7 +193,7 @@ async def test_after_an_outage_redis_is_believed_only_once_the_changes_are_deliv
         b.redis.heal()
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         assert b.redis.count("^BEAT") > beats
-        assert b.resources.cache.breaker.reachable
+        assert b.resources.cache.caches[0].breaker.reachable
         assert b.trust.lost
         reading = await b.users.get(ada)
         assert reading.outcome is Outcome.BYPASSED
@@ -410,7 +410,7 @@ async def test_hits_are_not_verified_while_the_relay_works_through_thousands_of_
                                         B has not come to that row yet: R on B hits the old value, and is told so
     """
     monkeypatch.setattr("app.coherence.outbox.BATCH", 1)
-    monkeypatch.setattr(relays, "BATCH", 1)
+    monkeypatch.setattr(deliveries, "BATCH", 1)
     a, b = await new_instance(), await new_instance()
     await b.hits(ada)
     a.redis.refuse()

@@ -126,7 +126,7 @@ async def test_views_that_only_a_dead_primary_had_are_accepted_again_and_counted
             database_timeout=timedelta(seconds=10),
         )
         async with open_resources(settings, metrics) as resources:
-            await eventually(lambda: _is(resources.cache.trust.held))
+            await eventually(lambda: _is(resources.cache.caches[0].trust.held))
             async with postgres.holding("INSERT INTO applied"):
                 await watched.primary.cut_off("replica")
                 await asyncio.gather(*(resources.page_views.add(f"{number % 7}", 1) for number in range(100)))

@@ -172,7 +172,7 @@ async def test_an_instance_with_a_primary_that_was_cut_off_reads_nothing_stale_a
             await watched.switched()
             await eventually(lambda: leads_to(b, watched.replica))
             await crowd.reads(READS)
-            assert not (a.cache.trust.held and b.cache.trust.held)
+            assert not (a.cache.caches[0].trust.held and b.cache.caches[0].trust.held)
     assert crowd.ledger.stale == []
 
 
@@ -196,7 +196,7 @@ async def test_an_instance_that_is_cut_off_with_the_old_primary_gives_way_to_tho
             await eventually(lambda: leads_to(b, watched.replica))
 
             async def gives_way() -> bool:
-                return b.cache.trust.held and a.cache.trust.lost
+                return b.cache.caches[0].trust.held and a.cache.caches[0].trust.lost
 
             await eventually(gives_way)
             await crowd.reads(READS)
@@ -237,6 +237,6 @@ async def test_stale_reads_are_found_where_postgres_does_not_say_which_redis_is_
 async def leads_to(instance: Resources, server: RedisProcess) -> bool:
     """Whether the instance reaches this Redis."""
     try:
-        return bool((await instance.cache.redis.info("server"))["tcp_port"] == server.port)
+        return bool((await instance.cache.caches[0].redis.info("server"))["tcp_port"] == server.port)
     except (RedisError, OSError):
         return False

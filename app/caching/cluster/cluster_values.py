@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..background import Background
+from ..cache import Cache
 from ..errors import CacheError, CacheUnavailable, NotInvalidated
 from ..identity import Identity
 from ..lease import LEASE, Fill, K, Lease, Loaded
@@ -58,12 +59,12 @@ class ClusterValues(Generic[K, V]):
         report: Callable[[Event], None],
         background: Background,
     ) -> None:
-        self.trust, self.identity = EachNode(), Identity(Trust())  # Of no epoch: no relay runs for a cluster.
-        self._cluster, self._topology = cluster, cluster.topology
+        self.trust, self.identity = EachNode(), cluster.identity
+        self._cluster, self._topology, self._holds = cluster, cluster.topology, cluster.holds
         self._sending = cluster.sending(name, lambda: report(Event.UNAVAILABLE))
         self._name, self._prefix, self._type, self._lifetimes = name, prefix, type_, lifetimes
         self._report, self._background = report, background
-        self._nowhere = Stamp(type_, self.identity)
+        self._nowhere = Stamp(type_, Identity(Trust()))
         self._stamps: WeakKeyDictionary[Node, Stamp[V]] = WeakKeyDictionary()
 
     def names(self, key: K) -> tuple[str, str, str]:
@@ -85,8 +86,13 @@ class ClusterValues(Generic[K, V]):
 
     def losses(self, key: K) -> object:
         """Returns a mark that changes when the trust in the node of this key is lost, or it has another node."""
-        node = self._owner(key)
-        return object() if node is None else (node, node.cache.trust.losses)
+        slot = self._slot(key)
+        node, held = self._at(slot), 0 if self._holds is None else self._holds.mark(slot)
+        return object() if node is None else (node, node.cache.trust.losses, held)
+
+    def place(self, key: K) -> Cache | None:
+        """Returns the cache of the node that has this key, None if none is known to hold its slot."""
+        return self._cluster.place(self.names(key)[0])
 
     async def get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | CacheError | None]:
         """Returns the fresh values under some keys."""
@@ -144,7 +150,7 @@ class ClusterValues(Generic[K, V]):
         """Removes a value, and takes over its lease."""
         name, lease, _floor = self.names(key)
         try:
-            await self._one(Call.run(REVOKE, [name, lease], [token, ms(LEASE)]))
+            await self._one(Call.run(REVOKE, [name, lease], [token, ms(LEASE)]), persistent=True)
         except CacheUnavailable as error:
             if not is_half_moved(error):
                 raise
@@ -189,9 +195,10 @@ class ClusterValues(Generic[K, V]):
     async def tell(self, key: K, call: Callable[[], Awaitable[None]]) -> None:
         """Makes a call about `key`, which counts only if the same node is believed before and after it, as `asking.py`
         shows for one Redis. It is made again if the slot has another node meanwhile."""
+        slot = self._slot(key)
         for _attempt in range(REDIRECTIONS):
-            node = self._owner(key)
-            if node is None:
+            node, mark = self._at(slot), 0 if self._holds is None else self._holds.mark(slot)
+            if node is None or (self._holds is not None and self._holds.holder(slot) is not node):
                 break
             trust, identity = node.cache.trust, node.cache.identity
             losses, life = trust.losses, identity.life
@@ -201,7 +208,7 @@ class ClusterValues(Generic[K, V]):
             await trust.believed()
             if losses != trust.losses or life != identity.life:
                 raise CacheUnavailable(f"The node that has {self._name} {key} is not believed: {trust.why}.")
-            if self._owner(key) is node:
+            if self._at(slot) is node and (self._holds is None or self._holds.mark(slot) == mark):
                 return
         raise CacheUnavailable(f"It is not known which node of the cluster has {self._name} {key}.")
 
@@ -221,8 +228,8 @@ class ClusterValues(Generic[K, V]):
             self._report(Event.FOREIGN)
         return None if reading is None or reading.ttl_ms <= 0 else reading
 
-    async def _one(self, call: Call, *, believed: bool = True) -> object:
-        (answer,) = await self._sending.send([call], believed=believed)
+    async def _one(self, call: Call, *, believed: bool = True, persistent: bool = False) -> object:
+        (answer,) = await self._sending.send([call], believed=believed, persistent=persistent)
         if isinstance(answer, CacheUnavailable):
             raise answer
         return answer.reply
@@ -244,5 +251,11 @@ class ClusterValues(Generic[K, V]):
 
     def _owner(self, key: K) -> Node | None:
         """Returns the node that is known to own a key, None if it is not known or not open."""
-        address = self._topology.map.owner(slot_of(self.names(key)[0]))
+        return self._at(self._slot(key))
+
+    def _at(self, slot: int) -> Node | None:
+        address = self._topology.map.owner(slot)
         return None if address is None else self._cluster.nodes.get(address)
+
+    def _slot(self, key: K) -> int:
+        return slot_of(self.names(key)[0])

@@ -29,6 +29,7 @@ from .address import Address
 from .answer import Answer
 from .call import Call, packed
 from .exchange import exchange
+from .holds import Holds
 from .node import Node
 from .nodes import Nodes
 from .topology import Topology
@@ -40,10 +41,10 @@ PATIENCE, PAUSE = timedelta(seconds=1), timedelta(milliseconds=20)
 
 
 class Route(NamedTuple):
-    """Where calls go. With `asking`, they may use a slot that is moving there."""
+    """Where calls go. With `asked`, they may use a slot that is moving there: that node has said so."""
 
     address: Address
-    asking: bool = False
+    asked: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,15 @@ class Sending:
     """The calls of one region, `name`. `failed` is called when a node has not answered, and for each answer that is an
     error."""
 
-    def __init__(self, topology: Topology, nodes: Nodes, name: str, failed: Callable[[], None]) -> None:
-        self._topology, self._nodes = topology, nodes
+    def __init__(
+        self,
+        topology: Topology,
+        nodes: Nodes,
+        name: str,
+        failed: Callable[[], None],
+        holds: Holds | None = None,
+    ) -> None:
+        self._topology, self._nodes, self._holds = topology, nodes, holds
         self._name, self._failed = name, failed
 
     async def send(
@@ -75,7 +83,8 @@ class Sending:
         """Returns the answer to each call, or why there is none. They may be executed in any order.
 
         With `believed`, a node is asked only while it may be believed, and its answer counts only if it still is then.
-        With `persistent`, calls are repeated for up to a second while their slot is moving or has no owner.
+        With `persistent`, calls are repeated for up to a second while their slot is moving or has no owner, or no
+        holder that is believed.
         """
         now, calls = asyncio.get_running_loop().time(), list(calls)
         until = now + PATIENCE.total_seconds() if persistent else now
@@ -107,48 +116,77 @@ class Sending:
 
     async def _again(self, sent: Sent, places: Sequence[int]) -> None:
         await asyncio.sleep(PAUSE.total_seconds())
+        for place in places:
+            sent.redirections[place] = 0  # Each attempt may be redirected anew, until there is no more time.
         await self._to_owners(sent, places)
 
     async def _to_one(self, sent: Sent, route: Route, places: list[int]) -> None:
         """Sends some of the calls to one node, and whatever it refuses to where it belongs."""
+        later: list[int] = []
+        changes = 0 if self._holds is None else self._holds.changes
         try:
             node = await self._nodes.at(route.address)
+            if sent.believed and self._holds is not None:
+                places = self._held(sent, route.asked or node, places, later)
             with node.using():
-                replies = await self._ask(node, sent, route, places)
+                replies = await self._ask(node, sent, route, places) if places else []
         except CacheUnavailable as error:
             self._topology.failed()
             for place in places:
                 sent.answers[place] = error
+            if later:
+                await self._again(sent, later)
             return
         onward: dict[Route, list[int]] = defaultdict(list)
-        later: list[int] = []
         for place, reply in zip(places, replies, strict=True):
             if not isinstance(reply, ResponseError):
                 sent.answers[place] = Answer(reply, node)
-            elif (next_route := self._next(sent, place, route, reply)) is not None:
+            elif (next_route := self._next(sent, place, node, route, reply)) is not None:
                 onward[next_route].append(place)
             else:
                 self._postpone(sent, place, self._said(sent, place, reply), later if _passes(reply) else None)
+        if sent.believed and self._holds is not None:
+            lost = self._holds.lost_since(changes, (sent.calls[place].slot for place in places))
+            for place in places if lost else ():
+                if sent.calls[place].slot in lost:
+                    sent.answers[place] = self._unheld(sent, place)
         if onward or later:
             await self._all(sent, onward, later)
+
+    def _held(self, sent: Sent, holder: Node, places: Sequence[int], later: list[int]) -> list[int]:
+        """Returns the calls whose slot is held by the node that answers for it. The others are not sent: the answer of
+        a node that was cut off may be old."""
+        assert self._holds is not None
+        held = []
+        for place in places:
+            if self._holds.holder(sent.calls[place].slot) is holder:
+                held.append(place)
+            else:
+                self._topology.failed()  # Perhaps another node owns the slot by now.
+                self._postpone(sent, place, self._unheld(sent, place), later)
+        return held
+
+    def _unheld(self, sent: Sent, place: int) -> CacheUnavailable:
+        slot = sent.calls[place].slot
+        return CacheUnavailable(f"Redis is not asked for {self._name}: no node is known to hold slot {slot}.")
 
     async def _ask(self, node: Node, sent: Sent, route: Route, places: list[int]) -> Sequence[Any]:
         trust, commands = node.cache.trust, [sent.calls[place].packed for place in places]
         if sent.believed and not (trust.held or trust.lost):
             await trust.believed()
-        if route.asking:
+        if route.asked is not None:
             # In one write, and so on one connection:
             #     ASKING on connection 1      its command on connection 2: MOVED to the old owner, which answers ASK
             commands = [command for each in commands for command in (ASKING, each)]
         asking = Asking(node.cache, self._name, self._failed)
         replies = await asking.ask(lambda: exchange(node.cache.redis, commands), believed=sent.believed)
-        if not route.asking:
+        if route.asked is None:
             return replies
         # A refused ASKING is why its command was refused.
         pairs = zip(replies[::2], replies[1::2], strict=True)
         return [asked if _is_error(asked) and _is_error(reply) else reply for asked, reply in pairs]
 
-    def _next(self, sent: Sent, place: int, route: Route, error: ResponseError) -> Route | None:
+    def _next(self, sent: Sent, place: int, node: Node, route: Route, error: ResponseError) -> Route | None:
         """Returns where a call goes that was refused, None if nowhere."""
         call = sent.calls[place]
         if isinstance(error, NoScriptError) and call.source is not None:
@@ -161,7 +199,7 @@ class Sending:
         if isinstance(error, MovedError):  # It is a kind of AskError.
             self._topology.moved(call.slot, there)
             return Route(there)
-        return Route(there, asking=True)
+        return Route(there, asked=node)
 
     def _said(self, sent: Sent, place: int, error: ResponseError) -> CacheUnavailable:
         if isinstance(error, AskError):

@@ -19,6 +19,7 @@ from app.caching import Identity, Record, open_redis
 from app.caching.errors import REDIS_DOWN
 from app.coherence.epochs import Epochs
 from app.coherence.outbox import Outbox
+from app.coherence.places import OneRedis
 from app.coherence.relay import Relay
 from app.coherence.settling import Settling
 from app.coherence.succession import Succession
@@ -112,8 +113,7 @@ async def _relay(run: str, stores: Stores, regions: Regions, costs: Costs) -> Re
     return Relay(
         Outbox(database),
         {RESOURCE: regions.forget},
-        succession=Succession(Epochs(database, poller), record, cache, database),
-        cache=cache,
+        succession=Succession(Epochs(database, poller), OneRedis(cache, record), database),
         counted=lambda carried, failed: None,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -60,8 +61,8 @@ async def opening_through_wires(redis_cluster: RedisCluster) -> AsyncIterator[tu
         }
         urls = {f"redis://{HOST}:{node.port}": wire.url for node, wire in wires.items()}
 
-        def opened(url: str, *, timeout: timedelta, connections: int) -> AbstractAsyncContextManager[Cache]:
-            return open_cache(urls[url], timeout=timeout, connections=connections)
+        def opened(url: str, **arguments: Any) -> AbstractAsyncContextManager[Cache]:
+            return open_cache(urls[url], **arguments)
 
         cluster = open_cluster(redis_cluster.url, timeout=TIMEOUT, opened=opened)
         yield await stack.enter_async_context(cluster), wires
