@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # It has no annotations; the tests below check what it reads.
 
-from app.caching.write_behind.flusher import DRAIN
+from app.caching.write_behind.flushing import DRAIN
 from app.room import BACKGROUND_IN_POSTGRES
 from app.routers import operations
 from app.serve import GRACE

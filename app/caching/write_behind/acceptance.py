@@ -20,12 +20,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from ..cache import Cache
 from ..errors import BacklogFull, CacheError, CacheUnavailable, KeysFull, KeyUnreadable, KeyWorn, TotalOverflow
 from .batch import Batch, Keyed
 from .batch_clock import BatchClock
 from .batch_id import ulid
 from .group_commit import Addition, Answer, Refusals
+from .life import Life
+from .place import Place
 from .receipts import Receipts
 from .scripts import run_all, script
 from .shard import COUNT, Shard
@@ -56,12 +57,13 @@ CAP = Cap()
 class Acceptance:
     """The calls that accept batches. `receipts` receives each accepted batch, and each batch whose answer was lost."""
 
-    def __init__(self, cache: Cache, cap: Cap, clock: BatchClock, receipts: Receipts) -> None:
-        self.cap, self._cache, self._clock, self._receipts = cap, cache, clock, receipts
-        self._script = script(cache.redis, "accept")
+    def __init__(self, places: Sequence[Place], cap: Cap, clock: BatchClock, receipts: Receipts) -> None:
+        self._places = {shard: place for place in places for shard in place.shards}
+        self.cap, self._clock, self._receipts = cap, clock, receipts
+        self._script = script(places[0].redis, "accept")
 
     async def accept(self, additions: Mapping[Shard, Sequence[Addition]]) -> Mapping[Shard, Answer]:
-        """Accepts additions, as one new batch for each shard."""
+        """Accepts additions, as one new batch for each shard. These shards are in one place."""
         batches = [(shard, batch_of(ulid(self._clock.now()), some)) for shard, some in additions.items()]
         return dict(zip(additions, await self._call(batches, again=False), strict=True))
 
@@ -74,20 +76,21 @@ class Acceptance:
     async def _call(self, batches: Sequence[tuple[Shard, Batch]], *, again: bool) -> Sequence[Answer]:
         asked: set[str] = set()
 
-        def question(shard: Shard, batch: Batch, life: str | None) -> tuple[list[str], list[str | int | bytes]]:
+        def question(shard: Shard, batch: Batch, life: Life) -> tuple[list[str], list[str | int | bytes]]:
             # After the first time, the batch may already have been counted and forgotten by Redis.
             generation = secrets.token_hex(8) if again or batch.id in asked else ""
             asked.add(batch.id)
             most = max(1, self.cap.entries // COUNT), max(1, self.cap.bytes // COUNT)
             records = max(1, self.cap.records // COUNT), ulid(max(0.0, self._clock.now() - _ms(KEY)))[:10]
             names = [shard.stream, shard.backlog, shard.bytes, shard.guard(batch.id), shard.generation, shard.keyed]
-            names += [shard.total(key, life) for key in batch.amounts]
+            names += [shard.total(key, life.name) for key in batch.amounts]
             args: list[str | int | bytes]
-            args = [batch.id, *LIFETIMES, *most, generation, *records, MOST_BATCHES, _json(list(batch.amounts))]
+            args = [batch.id, *LIFETIMES, *most, generation, *records, MOST_BATCHES, life.tag]
+            args += [_json(list(batch.amounts))]
             return _with_keyed(shard, batch, names, args)
 
         questions = [partial(question, shard, batch) for shard, batch in batches]
-        answers = await run_all(self._script, questions, self._cache)
+        answers = await run_all(self._script, questions, self._places[batches[0][0]])
         return [
             self._answer(shard, batch, answer, batch.id in asked)
             for (shard, batch), answer in zip(batches, answers, strict=True)

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
-from ..cache import Cache
 from ..errors import CacheUnavailable
 from .acceptance import CAP, Cap
+from .life import Life
+from .place import Place
 from .scripts import run, script
 from .shard import COUNT, GROUP, Shard
 
@@ -39,16 +41,15 @@ class Backlog:
 class Waiting:
     """Asks Redis what is pending in some shards."""
 
-    def __init__(self, cache: Cache, shards: Sequence[Shard]) -> None:
-        self._cache, self._clock, self._shards = cache, cache.clock, shards
-        self._script = script(cache.redis, "waiting")
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = [(place, shard) for place in places for shard in place.shards]
+        self._clock, self._script = places[0].clock, script(places[0].redis, "waiting")
 
     async def look(self, cap: Cap, young: timedelta | None) -> Backlog:
-        """Returns what is pending, compared with its cap. Raises CacheUnavailable."""
+        """Returns what is pending, compared with its cap. Raises CacheUnavailable if one shard does not say."""
         now = self._clock.now()
         since = "-" if young is None else max(0, int(now - young / timedelta(milliseconds=1))) if young else "+"
-        questions = (partial(_question, shard, since) for shard in self._shards)
-        answers = await asyncio.gather(*(run(self._script, question, self._cache) for question in questions))
+        answers = await asyncio.gather(*(self._ask(place, shard, since) for place, shard in self._places))
         amounts, size, oldest, recent, names, entries, records = zip(*answers, strict=True)
         times = [int(first.split(b"-")[0]) for first in oldest if first]
         return Backlog(
@@ -63,6 +64,15 @@ class Waiting:
             record_bytes=sum(map(int, records)),
             record_fill=max(map(int, records)) / max(1, cap.records // COUNT),
         )
+
+    async def _ask(self, place: Place, shard: Shard, since: str | int) -> Any:
+        try:
+            return await run(self._script, partial(_question, shard, since), place)
+        except CacheUnavailable as error:
+            if len(self._places) == len(place.shards):
+                raise
+            # A sum without this part would look as if less, or nothing, were pending.
+            raise CacheUnavailable(f"What is pending in {shard.stream} is unknown. {error}") from error
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -84,10 +94,10 @@ class Waiting:
                     return
                 # Before the first entry, a flusher has nothing to read, and is not known in Redis.
                 if backlog.oldest is not None:
-                    name = self._shards[0].name
+                    name = self._places[0][1].name
                     logger.warning("Nobody flushes %s, so what is accepted stays in Redis. Is a Flusher running?", name)
                     return
 
 
-def _question(shard: Shard, since: str | int, life: str | None) -> tuple[list[str], list[str | int]]:
+def _question(shard: Shard, since: str | int, life: Life) -> tuple[list[str], list[str | int]]:
     return [shard.stream, shard.backlog, shard.bytes, shard.keyed], [GROUP, since]

@@ -1,4 +1,5 @@
 """The clock for the ids of new batches: this process's copy of Redis' clock, but no time that the ledger drops soon.
+In a cluster it is the middle one of the nodes' clocks.
 
     A's copy of Redis' clock is a day behind                  the ledger has dropped that day
     A makes an id of yesterday: whether it was counted is unknown, so its amounts become dead letters
@@ -8,17 +9,24 @@ The time that the ledger keeps is learned with each read from the database, at l
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from ..clock import RedisClock
 from .target import Load, Standing
 
 LEARNED = timedelta(minutes=10)
 
 
+class Clock(Protocol):
+    """Redis' clock, or that of a cluster (`cluster_clock.py`)."""
+
+    def now(self) -> float:
+        """Returns milliseconds since the epoch."""
+
+
 class BatchClock:
     """A clock for ids. Until it has learned something, it is Redis' clock alone."""
 
-    def __init__(self, clock: RedisClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._least = 0.0
 

@@ -1,58 +1,43 @@
-"""Flush: the other half of write-behind. It writes accepted batches to the database, each one once.
-
-    gather   some entries of the stream (`gathering.py`)
-    flush    one transaction: the ledger, and the counters of the batches that are new to it
-    forget   acknowledge and delete the entries, and begin a new generation (`forgetting.py`)
+"""Flush: the other half of write-behind. It writes accepted batches to the database, each one once (`flushing.py`).
 
 Any number of flushers share the work. If one dies, the others claim its entries. If it dies after COMMIT, the ledger
-already knows them. While the database is down, a flusher holds its entries and retries them.
+already knows them.
 
-Entries that the database refuses for their content (`Refused`) or has not written (`NotDone`) must not block the rest.
-The flusher tries half as many entries, then half of those, until an entry is alone. An entry refused alone is salvaged
-(`dead_letters.py`). An entry that was not done alone is set aside and retried on its own (`set_aside.py`).
+On one Redis, one task flushes all shards together. In a cluster each shard has its own: a node that is silent, and a
+slot that moves, delay the other shards in nothing.
 
 What can go wrong: Redis or the database is down. The flusher waits, and continues by itself.
 """
 
 import asyncio
-import logging
-import time
-from collections.abc import Sequence
+import os
+import secrets
+import socket
 from datetime import timedelta
 from typing import Self
 
 from redis.asyncio import Redis
 
 from ..cache import Cache
-from ..errors import CacheUnavailable, NotDone, Refused
-from ..observing import Flow, ObserveFlow, unobserved
-from ..repeating import Repeating
-from .dead_letters import DeadLetters
-from .forgetting import Forgetting
-from .gathering import MOST_AT_ONCE, Gathering
-from .pending import Pending
-from .set_aside import Aside, SetAside
+from ..cluster import Cluster
+from ..observing import ObserveFlow, unobserved
+from .flushing import Flushing
+from .places import places
 from .shard import shards
-from .target import Target, only
-
-logger = logging.getLogger(__name__)
+from .target import Target
 
 INTERVAL = timedelta(milliseconds=200)
-NEWS = timedelta(milliseconds=100)
-"""How long it waits before it asks again whose the entries are."""
-DRAIN = timedelta(seconds=3)
-"""How long a stopping flusher continues to flush while there are entries."""
-MOST_ROWS = 10_000
-"""The most rows that one transaction writes: far fewer than a database writes within a statement timeout."""
 
 
 class Flusher:
-    """One task that flushes within its `async with`: when `amount` has gathered, or when the first entry is `interval`
-    old. A read that waits for entries holds a connection, so under load the flusher needs its own `redis`."""
+    """Flushes within its `async with`: when `amount` has gathered, or when the first entry is `interval` old, at each
+    place. A read that waits for entries holds a connection, so under load the flusher of one Redis needs its own
+    `redis`. In a cluster it takes the connections of the nodes: one for each shard. There, the target's functions are
+    called for several shards at the same time."""
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Cache | Cluster,
         name: str,
         target: Target,
         *,
@@ -61,177 +46,38 @@ class Flusher:
         interval: timedelta = INTERVAL,
         observe: ObserveFlow = unobserved,
     ) -> None:
-        self._flush, self._identity, self._observe = only(target.flush, Refused), cache.identity, observe
-        self._repeating = Repeating("flusher", self._repeat, lambda: observe(Flow.FAILURES, 1))
-        some, redis = shards(cache.claim(name, "counters")), redis or cache.redis
-        self._gathering = Gathering(
-            redis, some, amount=amount, interval=interval, stopping=lambda: self._repeating.stopping, observe=observe
-        )
-        self._forgetting = Forgetting(cache, redis, some)
-        self._dead_letters = DeadLetters(only(target.salvage), self._gathering, observe)
-        self._held: list[Pending] = []
-        self._aside = SetAside()
-        self._counted = self._dead = 0
-        self._most, self._careful = MOST_AT_ONCE, False
+        where = places(cache, shards(cache.claim(name, "counters")), redis)
+        consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._flushings = [
+            Flushing(place, target, consumer, amount=amount, interval=interval, observe=observe) for place in where
+        ]
 
     async def __aenter__(self) -> Self:
-        self._repeating.start()
+        for each in self._flushings:
+            await each.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         """Flushes the remaining entries for at most `DRAIN`. The rest stays in Redis, for other flushers or the next
         start."""
-        await self._repeating.stop()
-        deadline = time.monotonic() + DRAIN.total_seconds()
-        try:
-            while time.monotonic() < deadline and await self.round():
-                continue
-            await self._gathering.retire(own=True)
-        except Exception as error:  # noqa: BLE001  # Nothing is lost, and other parts still have to stop.
-            logger.warning("The flusher stops and leaves the pending entries in Redis: %r", error)
+        await asyncio.gather(*(each.__aexit__(*error) for each in self._flushings))
 
     @property
     def alive(self) -> bool:
-        """Whether the task runs and its rounds end."""
-        return self._repeating.alive
+        """Whether all tasks run and their rounds end."""
+        return all(each.alive for each in self._flushings)
 
     @property
     def trouble(self) -> Exception | None:
         """Why it repeatedly flushes nothing or not everything, None if all is well."""
-        return self._repeating.trouble or self._gathering.trouble or self._aside.trouble
-
-    async def _repeat(self) -> timedelta:
-        await self.round()
-        return timedelta(0)
+        return next((each.trouble for each in self._flushings if each.trouble is not None), None)
 
     async def round(self) -> int:
-        """Gathers, flushes and forgets once, and returns how many entries it had. It also flushes a Redis that was
-        replaced by another one, but not a Redis of another deployment: those entries are not ours. Raises
-        CacheUnavailable."""
-        if self._identity.ours is False:
-            self._held.clear()  # Their owner claims them.
-            self._aside.clear()
-            raise CacheUnavailable(f"Nothing is flushed from this Redis: {self._identity.refused}.")
-        if self._identity.ours is None and not self._held:
-            # An entry that is gathered is kept from its owner for a while.
-            if await self._gathering.waits():
-                self._life()  # It raises.
-            await asyncio.sleep(NEWS.total_seconds())
-            return 0
-        if self._aside.full:
-            await self._try_again()
-        if not self._held:
-            await self._gathering.gather(self._held, self._aside.entries)
-        count = len(self._held)
-        while self._held:
-            # Failed entries are held and retried: nothing is read meanwhile.
-            if not self._counted:
-                life = self._life()
-                counted = await self._count(_some(self._held, self._most))
-                # The flush is on its way to the old primary    another one is promoted, and the next epoch begins
-                # the old one commits it: if Redis forgot the entries now, no believed database would have them
-                if life != self._identity.life:
-                    continue
-                self._counted = counted
-            # If this fails, the entries are already counted and only have to be forgotten.
-            await self._forget(self._held[: self._counted], self._dead)
-            del self._held[: self._counted]
-            self._counted = self._dead = 0
-        await self._try_again()
-        self._observe(Flow.FLUSHES, 1 if count else 0)
-        return count
-
-    def _life(self) -> str | None:
-        """Returns the life of Redis in which entries are counted now."""
-        if self._identity.ours is None:
-            raise CacheUnavailable("It is not known yet whether the entries in this Redis are ours to flush.")
-        return self._identity.life
-
-    async def _count(self, entries: Sequence[Pending]) -> int:
-        """Counts some of the first entries, at least one, and returns how many."""
-        # After Redis was restored from a copy, a batch may be in two entries: it counts once.
-        batches = {entry.batch.id: entry.batch for entry in entries if entry.batch is not None}
-        if not batches:
-            return await self._salvaged(entries[0], "It is no batch.")
-        try:
-            rows = await self._flush(list(batches.values()))
-        except Refused as error:
-            if len(entries) == 1:
-                return await self._salvaged(entries[0], str(error))
-            self._most = len(entries) // 2
-            return await self._count(entries[: self._most])
-        except NotDone as error:
-            self._hurry_less(entries, error)
-            raise
-        self._note(rows)
-        # Double once a refused entry is gone. Grow by one after `NotDone`: another one would cost a wait again.
-        self._most = min(self._most + 1 if self._careful else self._most * 2, MOST_AT_ONCE)
-        self._careful = self._careful and self._most < MOST_AT_ONCE
-        return len(entries)
-
-    async def _salvaged(self, entry: Pending, reason: str) -> int:
-        """Salvages the first entry, and returns 1: the number of entries done."""
-        try:
-            self._dead = await self._rescue(entry, reason)
-        except NotDone as error:
-            self._hurry_less([entry], error)
-            raise
-        return 1
-
-    def _hurry_less(self, entries: Sequence[Pending], error: NotDone) -> None:
-        """Halves the next flush. Sets an entry aside if it was alone."""
-        self._careful, self._most = True, max(1, len(entries) // 2)
-        if len(entries) == 1 and not self._aside.full:
-            self._aside.put(entries[0], error)
-            self._held.remove(entries[0])
-
-    async def _try_again(self) -> None:
-        """Retries the entries that are due, each on its own, until one fails again."""
-        for aside in self._aside.due:
-            life = self._life()
-            try:
-                aside.dead += await self._count_alone(aside)
-            except NotDone as error:
-                logger.warning("Entry %s failed again: %s", aside.entry.place, error)
-                self._observe(Flow.FAILURES, 1)
-                self._aside.failed(aside, error)
-                return
-            if life == self._identity.life:
-                await self._forget([aside.entry], aside.dead)
-                self._aside.remove(aside)
-
-    async def _count_alone(self, aside: Aside) -> int:
-        """Counts an entry that was set aside, and returns how much of it became dead letters."""
-        batch = aside.entry.batch
-        if batch is None:
-            return await self._rescue(aside.entry, str(aside.error))
-        try:
-            self._note(await self._flush([batch]))
-        except Refused as error:
-            return await self._rescue(aside.entry, str(error))
-        return 0
-
-    async def _rescue(self, entry: Pending, reason: str) -> int:
-        rows, dead = await self._dead_letters.keep(entry, reason)
-        await self._forgetting.forget_totals(entry)
-        self._note(rows)
-        return dead
-
-    def _note(self, rows: int) -> None:
-        self._observe(Flow.ROWS, rows)
-        if rows:
-            self._aside.counted()
-
-    async def _forget(self, entries: Sequence[Pending], dead: int) -> None:
-        for amount in await self._forgetting.forget(entries):
-            self._observe(Flow.FLUSHED, max(0, amount - dead))  # An entry with dead letters is alone here.
-
-
-def _some(entries: Sequence[Pending], most: int) -> Sequence[Pending]:
-    """Returns as many of the first entries as fit one transaction, at least one. An entry without a batch is alone."""
-    rows = 0
-    for place, entry in enumerate(entries[:most]):
-        rows += len(entry.batch.amounts) if entry.batch else MOST_ROWS + 1
-        if place and (rows > MOST_ROWS or entries[0].batch is None):
-            return entries[:place]
-    return entries[:most]
+        """Gathers, flushes and forgets once at each place, and returns how many entries there were. It also flushes a
+        Redis that was replaced by another one, but not a Redis of another deployment: those entries are not ours.
+        Raises CacheUnavailable, when all other places are done."""
+        counts = await asyncio.gather(*(each.round() for each in self._flushings), return_exceptions=True)
+        for failed in counts:
+            if isinstance(failed, BaseException):
+                raise failed
+        return sum(count for count in counts if isinstance(count, int))

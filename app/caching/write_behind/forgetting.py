@@ -9,28 +9,27 @@ What can go wrong: Redis is down. Then the entries stay, and are forgotten later
 import secrets
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
-
-from ..cache import Cache
 from ..errors import CacheUnavailable
+from .life import Life
 from .pending import Pending
+from .place import Place
 from .scripts import run, script
 from .shard import GROUP, Shard
 from .streams import is_no_stream
 
 
 class Forgetting:
-    """Forgets entries of some shards, also in a Redis that is no longer believed: its entries are flushed, too."""
+    """Forgets entries of one place, also in a Redis that is no longer believed: its entries are flushed, too."""
 
-    def __init__(self, cache: Cache, redis: Redis, shards: Sequence[Shard]) -> None:
-        self._cache, self._shards = cache, shards
-        self._acknowledge, self._forget_totals = script(redis, "acknowledge"), script(redis, "forget")
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._acknowledge, self._forget_totals = script(place.redis, "acknowledge"), script(place.redis, "forget")
 
     async def forget(self, entries: Sequence[Pending]) -> list[int]:
         """Forgets entries. Returns the amount of those that were still there, for each shard that has some. Each entry
         leaves the stream once, whichever flusher flushed it. Raises CacheUnavailable."""
         amounts = []
-        for shard in self._shards:
+        for shard in self._place.shards:
             of_shard = [entry for entry in entries if entry.shard == shard]
             if of_shard:
                 try:
@@ -46,10 +45,10 @@ class Forgetting:
         shard, keys = entry.shard, list(entry.batch.amounts) if entry.batch else []
         args = [secrets.token_hex(8)]
 
-        def question(life: str | None) -> tuple[list[str | bytes], list[str]]:
+        def question(life: Life) -> tuple[list[str | bytes], list[str]]:
             return [shard.generation, *(_total(shard, key, life) for key in keys)], args
 
-        await run(self._forget_totals, question, self._cache, drains=True)
+        await run(self._forget_totals, question, self._place, drains=True)
 
     async def _forget(self, shard: Shard, entries: Sequence[Pending]) -> int:
         args: list[str | int] = [GROUP, secrets.token_hex(8)]
@@ -58,12 +57,12 @@ class Forgetting:
         keys = dict.fromkeys(key for entry in entries if entry.batch for key in entry.batch.amounts)
         names = [shard.stream, shard.generation, shard.backlog, shard.bytes]
 
-        def question(life: str | None) -> tuple[list[str | bytes], list[str | int]]:
+        def question(life: Life) -> tuple[list[str | bytes], list[str | int]]:
             return [*names, *(_total(shard, key, life) for key in keys)], args
 
-        return int(await run(self._acknowledge, question, self._cache, drains=True))
+        return int(await run(self._acknowledge, question, self._place, drains=True))
 
 
-def _total(shard: Shard, key: str, life: str | None) -> bytes:
+def _total(shard: Shard, key: str, life: Life) -> bytes:
     # A key that is not valid text has become a dead letter and has no total. Its entry is still forgotten.
-    return shard.total(key, life).encode(errors="surrogatepass")
+    return shard.total(key, life.name).encode(errors="surrogatepass")

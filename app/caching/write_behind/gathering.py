@@ -10,9 +10,7 @@ What can go wrong: Redis is down or was replaced: its error passes through. A gr
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
@@ -41,13 +39,14 @@ MOST_AT_ONCE = 200
 
 
 class Gathering:
-    """One consumer of the streams of `shards`. It stops gathering when it holds `amount`, or when the first entry is
+    """The `consumer` of the streams of `shards`. It stops gathering when it holds `amount`, or when the first entry is
     `interval` old. `stopping` says whether it must stop."""
 
     def __init__(
         self,
         redis: Redis,
         shards: Sequence[Shard],
+        consumer: str,
         *,
         amount: int,
         interval: timedelta,
@@ -56,8 +55,7 @@ class Gathering:
     ) -> None:
         self._redis, self._amount, self._interval = redis, amount, interval
         self._stopping, self._observe = stopping, observe
-        self._streams = Streams(redis, shards)
-        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._streams, self.consumer = Streams(redis, shards), consumer
         self._begin, self._retire = script(redis, "begin"), script(redis, "retire")
         self._claimed = self._kept = 0.0
 

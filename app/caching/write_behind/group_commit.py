@@ -15,6 +15,7 @@ from itertools import islice
 from ..background import Background
 from ..errors import CacheError, CacheUnavailable, TotalOverflow
 from .countable import check
+from .place import Place
 from .shard import Shard, number
 
 MOST_KEYS = 500
@@ -51,13 +52,18 @@ Accept = Callable[[Mapping[Shard, Sequence[Addition]]], Awaitable[Mapping[Shard,
 
 
 class GroupCommit:
-    """The waiting additions, by shard. The calls run in `background`, so a caller that goes away does not stop them."""
+    """The waiting additions, by shard. Each place has one call at a time: one that is silent delays no other. The calls
+    run in `background`, so a caller that goes away does not stop them."""
 
-    def __init__(self, shards: Sequence[Shard], accept: Accept, background: Background) -> None:
+    def __init__(self, places: Sequence[Place], accept: Accept, background: Background) -> None:
         self._accept, self._background = accept, background
-        self._waiting: dict[Shard, list[Addition]] = {shard: [] for shard in shards}
-        self._shards = list(shards)
-        self._under_way = False
+        self._together: dict[Shard, Sequence[Shard]] = {
+            shard: place.shards for place in places for shard in place.shards
+        }
+        """The shards of each shard's place."""
+        self._shards = list(self._together)
+        self._waiting: dict[Shard, list[Addition]] = {shard: [] for shard in self._shards}
+        self._under_way: set[Shard] = set()
 
     def ask(
         self, key: str, amount: int, idempotency_key: str | None, *, many: bool = False
@@ -70,10 +76,11 @@ class GroupCommit:
         if not self._background.is_open:
             raise CacheUnavailable("Nothing is accepted outside of the `async with` of these counters.")
         total: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting[self._shards[number(key)]].append(Addition(key, amount, idempotency_key, total, many))
-        if not self._under_way:
-            self._under_way = True
-            self._background.start(self._drain())
+        shard = self._shards[number(key)]
+        self._waiting[shard].append(Addition(key, amount, idempotency_key, total, many))
+        if shard not in self._under_way:
+            self._under_way.update(self._together[shard])
+            self._background.start(self._drain(self._together[shard]))
         return total
 
     async def ask_many(self, amounts: Mapping[str, int], idempotency_key: str | None) -> None:
@@ -104,17 +111,17 @@ class GroupCommit:
             for total in asked:
                 total.cancel() or total.cancelled() or total.exception()  # Marks its exception as retrieved.
 
-    async def _drain(self) -> None:
+    async def _drain(self, shards: Sequence[Shard]) -> None:
         try:
-            while any(self._waiting.values()):
+            while any(self._waiting[shard] for shard in shards):
                 # A caller that has just got its answer may add more at once: that joins this call.
                 await asyncio.sleep(0)
-                batches = {shard: _first(waiting) for shard, waiting in self._waiting.items() if waiting}
+                batches = {shard: _first(waiting) for shard in shards if (waiting := self._waiting[shard])}
                 for shard, batch in batches.items():
                     del self._waiting[shard][: len(batch)]
                 await self._commit(batches)
         finally:
-            self._under_way = False
+            self._under_way.difference_update(shards)
 
     async def _commit(self, batches: Mapping[Shard, Sequence[Addition]]) -> None:
         answers: Mapping[Shard, Answer]

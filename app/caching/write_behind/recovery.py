@@ -16,6 +16,7 @@ What can go wrong: Redis loses a batch, and this process cannot reach the databa
 ledger of that time is gone, so the batch is not accepted again but reported as lost.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -24,13 +25,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from ..cache import Cache
 from ..errors import BacklogFull, CacheError, CacheUnavailable, TotalOverflow
 from ..observing import Flow, ObserveFlow
 from ..repeating import Repeating
 from .acceptance import Acceptance
 from .batch_clock import LEARNED
 from .batch_id import ulid_time
+from .place import Place
 from .receipt import Receipt
 from .receipts import Receipts
 from .scripts import run, script
@@ -56,15 +57,19 @@ class Recovery:
     """One task that checks `receipts`. `load` returns which of some batches the ledger has."""
 
     def __init__(
-        self, cache: Cache, receipts: Receipts, acceptance: Acceptance, load: Load, observe: ObserveFlow
+        self,
+        places: Sequence[Place],
+        receipts: Receipts,
+        acceptance: Acceptance,
+        load: Load,
+        observe: ObserveFlow,
     ) -> None:
         self._receipts, self._acceptance, self._load, self._observe = receipts, acceptance, load, observe
-        self._cache, self._identity = cache, cache.identity
-        self._present = script(cache.redis, "present")
+        self._places, self._present = places, script(places[0].redis, "present")
         self._applied: deque[tuple[float, Shard, Receipt]] = deque()
         """Those that the database has, each with the time since when that is known."""
-        self._life = self._identity.life
-        """The life of Redis, and so the epoch, in which the database had them."""
+        self._lives = [place.life for place in places]
+        """The life of each Redis, and so the epoch, in which the database had them."""
         self._asked_at = -math.inf
         self._repeating = Repeating("receipts", self._repeat, lambda: None)
 
@@ -93,12 +98,19 @@ class Recovery:
     async def check(self, young: timedelta = YOUNG) -> None:
         """Checks once for batches that Redis has lost. Raises CacheUnavailable, TargetUnavailable and BacklogFull."""
         await self._ask_again()
+        checks = (self._check(place, time.monotonic() - young.total_seconds()) for place in self._places)
+        for failed in await asyncio.gather(*checks, return_exceptions=True):
+            if failed is not None:
+                raise failed
+
+    async def _check(self, place: Place, moment: float) -> None:
+        """Checks the receipts of one place: another one that is silent does not delay that."""
         failed: CacheError | None = None
-        for shard in self._receipts.shards:
-            due = self._receipts.older(shard, time.monotonic() - young.total_seconds())
+        for shard in place.shards:
+            due = self._receipts.older(shard, moment)
             try:
                 for start in range(0, len(due), CHUNK):
-                    if not await self._look_for(shard, due[start : start + CHUNK]):
+                    if not await self._look_for(place, shard, due[start : start + CHUNK]):
                         break  # These are all pending, and so are those that came after them.
             except (BacklogFull, CacheUnavailable) as error:
                 if isinstance(error, CacheUnavailable) and not is_no_stream(error.__cause__):
@@ -107,12 +119,12 @@ class Recovery:
         if failed is not None:
             raise failed
 
-    async def _look_for(self, shard: Shard, some: Sequence[Receipt]) -> bool:
+    async def _look_for(self, place: Place, shard: Shard, some: Sequence[Receipt]) -> bool:
         """Checks some receipts, and returns whether any of their entries has left the stream."""
         # First the stream, then the ledger: an entry leaves the stream only once its batch is in the ledger.
         # This also asks a Redis that is no longer believed: what was accepted there is flushed from there.
         question = ([shard.stream], [word for receipt in some for word in (receipt.entry, receipt.id)])
-        present = await run(self._present, lambda life: question, self._cache, drains=True)
+        present = await run(self._present, lambda life: question, place, drains=True)
         gone = [receipt for receipt, there in zip(some, present, strict=True) if not there]
         if not gone:
             return False
@@ -122,7 +134,7 @@ class Recovery:
             if receipt.id in standing.applied:
                 self._receipts.remove(shard, receipt)
                 self._applied.append((time.monotonic(), shard, receipt))
-            elif self._cache.writable:  # If not writable, the entry may be pending in the previous Redis.
+            elif place.writable:  # If not writable, the entry may be pending in the previous Redis.
                 if ulid_time(receipt.id) < floor:
                     self._receipts.drop(
                         receipt
@@ -134,10 +146,12 @@ class Recovery:
         """In a new epoch, checks whether the database still has the batches that it had."""
         while self._applied and time.monotonic() - self._applied[0][0] > AGAIN.total_seconds():
             self._receipts.drop(self._applied.popleft()[2])
-        life = self._identity.life
-        if life == self._life:
-            return
-        applied = list(self._applied)
+        lives = [place.life for place in self._places]
+        changed = [
+            place for place, life, before in zip(self._places, lives, self._lives, strict=True) if life != before
+        ]
+        shards = {shard for place in changed for shard in place.shards}
+        applied = [found for found in self._applied if found[1] in shards]
         for start in range(0, len(applied), CHUNK):
             some = applied[start : start + CHUNK]
             still = (await self._ask([receipt.id for _since, _shard, receipt in some])).applied
@@ -146,7 +160,7 @@ class Recovery:
                 if receipt.id not in still:
                     self._applied.remove(found)
                     self._receipts.put_back(shard, receipt)
-        self._life = life
+        self._lives = lives
 
     async def _ask(self, batches: Sequence[str]) -> Standing:
         standing = await self._load((), batches)

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from ..background import Background
 from ..batching import Batching
-from ..cache import Cache
-from ..errors import REDIS_DOWN, Behind, CacheUnavailable
-from ..words import unavailable
+from ..errors import Behind
 from .countable import LARGEST
-from .scripts import ASKED, run, script
+from .life import Life
+from .place import Place
+from .scripts import run, script
 from .shard import GROUP, Shard, number
 from .target import Load
 
@@ -47,39 +46,37 @@ class Total:
 
 
 class Totals:
-    """The totals of all keys. Concurrent reads are combined into one call, which runs in `background`."""
+    """The totals of all keys. Concurrent reads at one place are combined into one call, which runs in `background`."""
 
-    def __init__(self, cache: Cache, shards: Sequence[Shard], load: Load, background: Background) -> None:
-        self._cache, self._redis, self._identity = cache, cache.redis, cache.identity
+    def __init__(self, places: Sequence[Place], load: Load, background: Background) -> None:
         self._load, self._background = load, background
-        self._look, self._seed, self._forget = (script(cache.redis, name) for name in ("look", "seed", "forget"))
-        self._shards = shards
-        self._hot = Batching(self._get_all, background.start)
-        self._cold = [Batching(partial(self._build_all, shard), background.start) for shard in shards]
+        self._look, self._seed, self._forget = (script(places[0].redis, name) for name in ("look", "seed", "forget"))
+        self._places = {shard: place for place in places for shard in place.shards}
+        self._shards = list(self._places)
+        self._hot: list[Batching[str, int | None]] = []
+        for place in places:
+            self._hot += [Batching(partial(self._get_all, place), background.start)] * len(place.shards)
+        self._cold = [Batching(partial(self._build_all, shard), background.start) for shard in self._shards]
 
     async def get(self, key: str) -> Total:
         """Returns a key's total, pending included. Raises CacheUnavailable, Behind, and whatever `load` raises."""
-        amount = await self._hot.ask_here(key)
+        shard = number(key)
+        amount = await self._hot[shard].ask_here(key)
         if amount is not None:
             return Total(amount, cached=True)
-        return Total(await self._cold[number(key)].ask(key), cached=False)
+        return Total(await self._cold[shard].ask(key), cached=False)
 
     async def forget(self, key: str) -> None:
         """Forgets a total, and voids what readers have seen in order to build it. Raises CacheUnavailable."""
-        shard, generation = self._shards[number(key)], secrets.token_hex(8)
-        await run(self._forget, lambda life: ([shard.generation, shard.total(key, life)], [generation]), self._cache)
+        shard, args = self._shards[number(key)], [secrets.token_hex(8)]
 
-    async def _get_all(self, keys: Sequence[str]) -> Sequence[int | None]:
-        if not self._cache.writable:
-            raise CacheUnavailable(f"Redis is not asked for {ASKED}: {self._cache.trust.why}.")
-        life = self._identity.life
-        try:
-            raw: list[Any] = await self._redis.mget([self._shards[number(key)].total(key, life) for key in keys])
-        except REDIS_DOWN as error:
-            raise unavailable(error, ASKED) from error
-        if life != self._identity.life:  # These totals are of a life that is over.
-            return [None] * len(keys)
-        return [_number(total) for total in raw]
+        def question(life: Life) -> tuple[list[str], list[str]]:
+            return [shard.generation, shard.total(key, life.name)], args
+
+        await run(self._forget, question, self._places[shard])
+
+    async def _get_all(self, place: Place, keys: Sequence[str]) -> Sequence[int | None]:
+        return [_number(total) for total in await place.totals([(self._shards[number(key)], key) for key in keys])]
 
     async def _build_all(self, shard: Shard, keys: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}
@@ -93,9 +90,9 @@ class Totals:
         raise Behind("The totals change faster than they can be read.")
 
     async def _build(self, shard: Shard, keys: Sequence[str]) -> dict[str, int]:
-        life = self._identity.life
-        args = [MOST_LOOKED_AT, secrets.token_hex(8), GROUP, *keys]
-        seen = await run(self._look, lambda life: (_names(shard, keys, life), args), self._cache)
+        place = self._places[shard]
+        life, args = place.life, [MOST_LOOKED_AT, secrets.token_hex(8), GROUP]
+        seen = await run(self._look, lambda life: (_names(shard, keys, life), [*args, life.tag, *keys]), place)
         if seen == b"behind":
             raise Behind(f"More than {MOST_LOOKED_AT} entries wait for the database, and this total is not cached.")
         generation, last, batches, found = seen
@@ -107,15 +104,15 @@ class Totals:
             if total is None:
                 pending = zip(waits[::2], waits[1::2], strict=True)
                 base = int(standing.amounts.get(key, 0))
-                base += sum(delta for place, delta in pending if batches[place - 1] not in standing.applied)
+                base += sum(delta for batch, delta in pending if batches[batch - 1] not in standing.applied)
                 # Named by the life in which it was seen: a Redis that restarted meanwhile may have lost some of it, or
                 # have it twice. Nobody reads the totals of the earlier life any more.
                 lives = (round(kept.total_seconds() * 1000) for kept in (TOTAL, NOTHING))
-                seed = (_names(shard, [key], life), [GROUP, generation, last, base, key, *lives])
-                total = await run(self._seed, lambda _life, seed=seed: seed, self._cache)  # type: ignore[misc]
+                seed = (_names(shard, [key], life), [GROUP, generation, last, base, key, *lives, life.tag])
+                total = await run(self._seed, lambda _life, seed=seed: seed, place)  # type: ignore[misc]
             if total != b"again":
                 totals[key] = int(total)
-        return totals if life == self._identity.life else {}
+        return totals if life == place.life else {}
 
 
 def _number(total: bytes | None) -> int | None:
@@ -126,5 +123,5 @@ def _number(total: bytes | None) -> int | None:
     return amount if (amount := int(total)) <= LARGEST else None
 
 
-def _names(shard: Shard, keys: Sequence[str], life: str | None) -> list[str]:
-    return [shard.stream, shard.generation, *(shard.total(key, life) for key in keys)]
+def _names(shard: Shard, keys: Sequence[str], life: Life) -> list[str]:
+    return [shard.stream, shard.generation, *(shard.total(key, life.name) for key in keys)]

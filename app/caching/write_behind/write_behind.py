@@ -17,12 +17,14 @@ from typing import Self
 
 from ..background import Background
 from ..cache import Cache
+from ..cluster import Cluster
 from ..observing import Flow, ObserveFlow, unobserved
 from .acceptance import CAP, Acceptance, Cap
 from .backlog import Backlog, Waiting
 from .batch_clock import BatchClock
 from .countable import check, check_key
 from .group_commit import GroupCommit
+from .places import places
 from .receipts import Receipts
 from .recovery import Recovery
 from .shard import shards
@@ -36,15 +38,16 @@ class WriteBehind:
     NAME = "write-behind"
 
     def __init__(
-        self, cache: Cache, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
+        self, cache: Cache | Cluster, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
     ) -> None:
-        some, clock, self._observe = shards(cache.claim(name, "counters")), BatchClock(cache.clock), observe
-        load, self._background, self._open = clock.learning(target.load), Background(), AsyncExitStack()
-        self.receipts, self._waiting = Receipts(some, observe), Waiting(cache, some)
-        self._acceptance = Acceptance(cache, cap, clock, self.receipts)
-        self.recovery = Recovery(cache, self.receipts, self._acceptance, load, observe)
-        self._additions = GroupCommit(some, self._acceptance.accept, self._background)
-        self._totals = Totals(cache, some, load, self._background)
+        some = shards(cache.claim(name, "counters"))
+        where, self._observe = places(cache, some), observe
+        clock, self._background, self._open = BatchClock(where[0].clock), Background(), AsyncExitStack()
+        self.receipts, self._waiting, load = Receipts(some, observe), Waiting(where), clock.learning(target.load)
+        self._acceptance = Acceptance(where, cap, clock, self.receipts)
+        self.recovery = Recovery(where, self.receipts, self._acceptance, load, observe)
+        self._additions = GroupCommit(where, self._acceptance.accept, self._background)
+        self._totals = Totals(where, load, self._background)
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self.recovery.running())

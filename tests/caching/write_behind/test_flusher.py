@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching import Cache, Flow, TargetUnavailable
-from app.caching.write_behind import flusher, gathering
+from app.caching.write_behind import flushing, gathering
 from app.caching.write_behind.shard import GROUP
 from app.database import open_database
 from app.embedded import Endpoints
@@ -99,7 +99,7 @@ async def wait(redis: Redis, *entries: Mapping[str, int] | bytes) -> list[str]:
     return batches
 
 
-async def hold(dead: flusher.Flusher) -> int:
+async def hold(dead: flushing.Flushing) -> int:
     """Makes a flusher read all that it gets, and die. Returns how many entries it holds."""
     count = 0
     while came := await dead._gathering.read(0.001):
@@ -107,7 +107,7 @@ async def hold(dead: flusher.Flusher) -> int:
     return count
 
 
-async def held(flusher: flusher.Flusher) -> bool:
+async def held(flusher: flushing.Flushing) -> bool:
     """Whether the flusher holds anything."""
     return bool(flusher._held)
 
@@ -285,7 +285,7 @@ async def test_a_stopping_flusher_drains_the_stream_within_its_time_limit(
     views: Views, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, drain: timedelta
 ) -> None:
     """It is told to stop in the middle of its first flush, which it finishes."""
-    monkeypatch.setattr(flusher, "DRAIN", drain)
+    monkeypatch.setattr(flushing, "DRAIN", drain)
     views.gathered.clear()
     views.commit.clear()
     await wait(redis, *({"home": 1} for _ in range(500)))
@@ -318,7 +318,7 @@ async def test_a_flusher_told_to_stop_flushes_at_once_what_it_has_gathered(
 async def test_without_the_database_a_flusher_stops_soon_and_leaves_its_entries_in_redis(
     wired: Views, wire: PostgresWire, redis: Redis, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flusher, "DRAIN", NEVER)
+    monkeypatch.setattr(flushing, "DRAIN", NEVER)
     wire.refuse()
     last = wired.new_flusher()
     async with asyncio.timeout(PATIENCE):

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from app.caching import Cache, NotDone, made_at
 from app.caching.write_behind import gathering, set_aside
-from app.caching.write_behind.flusher import Flusher
+from app.caching.write_behind.flushing import Flushing
 from app.caching.write_behind.shard import GROUP
 from app.embedded import Endpoints
 from app.page_views.models import Counted
@@ -53,7 +53,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(set_aside, name, NEVER)
 
 
-async def carry(flusher: Flusher, redis: Redis, left: int = 0) -> int:
+async def carry(flusher: Flushing, redis: Redis, left: int = 0) -> int:
     """Flushes until at most `left` entries are left. Returns how many rounds failed."""
     failures = 0
     async with asyncio.timeout(PATIENCE):
@@ -65,7 +65,7 @@ async def carry(flusher: Flusher, redis: Redis, left: int = 0) -> int:
     return failures
 
 
-async def try_once(flusher: Flusher, redis: Redis, page: str = "home") -> None:
+async def try_once(flusher: Flushing, redis: Redis, page: str = "home") -> None:
     """Flushes one more view, and so retries the entries that are set aside."""
     await wait(redis, {page: 1})
     await flusher.round()

@@ -25,7 +25,7 @@ from app.caching import (
     made_at,
     open_redis,
 )
-from app.caching.write_behind import flusher, gathering
+from app.caching.write_behind import flushing, gathering
 from app.caching.write_behind.shard import GROUP
 from tests.caching.write_behind.views import HOME, Views, batch_of, stored
 
@@ -144,7 +144,7 @@ async def test_a_large_backlog_is_flushed_in_several_transactions(
     views: Views, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the database was away, more was accepted than it can count within one statement's timeout."""
-    monkeypatch.setattr(flusher, "MOST_ROWS", 700)
+    monkeypatch.setattr(flushing, "MOST_ROWS", 700)
     for place in range(4):
         await views.counters.add_many({f"page {place} {number}": 1 for number in range(1000)})
     sizes: list[int] = []

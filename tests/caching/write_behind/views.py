@@ -25,6 +25,7 @@ from app.caching import (
     open_redis,
 )
 from app.caching.write_behind.batch_id import ulid
+from app.caching.write_behind.flushing import Flushing
 from app.caching.write_behind.shard import Shard, number
 from app.database import Database
 from app.embedded import Endpoints
@@ -78,11 +79,13 @@ class Views:
         other.counters._background.open()
         return other
 
-    def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flusher:
-        """Returns another flusher, which acts as another process."""
-        return Flusher(
+    def new_flusher(self, *, amount: int = 1, interval: timedelta = timedelta(milliseconds=1)) -> Flushing:
+        """Returns another flusher, which acts as another process. One Redis is one place, with one task."""
+        flusher = Flusher(
             self.cache, "views", self.target, redis=self.waiting, amount=amount, interval=interval, observe=self.observe
         )
+        (only,) = flusher._flushings
+        return only
 
     def open(self) -> None:
         """Opens all gates."""
@@ -134,7 +137,7 @@ class Views:
         """Checks for losses of Redis, however young the additions are."""
         await self.counters.recovery.check(young=timedelta(0))
 
-    async def carry(self, flusher: Flusher | None = None) -> None:
+    async def carry(self, flusher: Flushing | None = None) -> None:
         """Flushes all pending additions."""
         flusher, in_vain = flusher or self.flusher, 0
         while in_vain < 2:  # The first round may have had to create the groups.

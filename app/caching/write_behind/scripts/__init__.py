@@ -1,16 +1,19 @@
 """Write-behind's Lua scripts. Each may run again without harm, so a call whose answer was lost is repeated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from ...cache import Cache
 from ...errors import REDIS_DOWN, CacheUnavailable
-from ...scripts import Script
+from ...scripts import Script, source
 from ...scripts import script as script_of
 from ...words import unavailable
+from ..life import Life
+from ..place import Place
 
 ASKED = "counters"
 """What Redis is asked for, in messages about an answer that did not come."""
@@ -22,50 +25,61 @@ def script(redis: Redis, name: str) -> Script:
     return script_of(redis, name, __name__)
 
 
-Question = Callable[[str | None], tuple[Sequence[str | bytes], Sequence[Any]]]
+@cache
+def sources() -> Mapping[str, bytes]:
+    """Returns all scripts of this folder by their digests."""
+    names = [file.name for file in files(__name__).iterdir() if file.name.endswith(".lua")]
+    return dict(source(name.removesuffix(".lua"), __name__) for name in names)
+
+
+Question = Callable[[Life], tuple[Sequence[str | bytes], Sequence[Any]]]
 """Returns the keys and the args of a script for one life of Redis."""
 
 
-async def run(script: Script, question: Question, cache: Cache, *, drains: bool = False) -> Any:
+async def run(script: Script, question: Question, place: Place, *, drains: bool = False) -> Any:
     """Returns the answer of a script that may run again without harm. The call is repeated if its answer was lost, or
     if it was meant for a life of Redis that is over. With `drains`, it is also sent to a Redis that is no longer the
     one to believe.
 
     Raises CacheUnavailable after `ATTEMPTS`, or at once if Redis is known not to answer.
     """
-    (answer,) = await run_all(script, [question], cache, drains=drains)
+    (answer,) = await run_all(script, [question], place, drains=drains)
     if isinstance(answer, CacheUnavailable):
         raise answer
     return answer
 
 
 async def run_all(
-    script: Script, questions: Sequence[Question], cache: Cache, *, drains: bool = False
+    script: Script, questions: Sequence[Question], place: Place, *, drains: bool = False
 ) -> Sequence[Any]:
     """Does the same for many questions in one round trip. CacheUnavailable takes the place of a missing answer."""
     answers: list[Any] = [None] * len(questions)
     waiting = list(range(len(questions)))
-    why = f"Redis is not asked for {ASKED}: {cache.trust.why}"
+    why = ""
     for _attempt in range(ATTEMPTS):
-        if not waiting or not (cache.breaker.reachable if drains else cache.writable):
+        refused = place.refuses(drains=drains)
+        if not waiting or refused is not None:
+            why = why or refused or ""
             break
-        life = cache.identity.life
-        asked = [questions[place](life) for place in waiting]
+        life = place.life
+        asked = [questions[number](life) for number in waiting]
         again = []
-        for place, answer in zip(waiting, await _ask(script, asked), strict=True):
-            answers[place] = answer
+        for number, answer in zip(waiting, await _ask(script, asked), strict=True):
+            answers[number] = answer
             if isinstance(answer, REDIS_DOWN):
                 why = str(unavailable(answer, ASKED)).removesuffix(".")
-                again.append(place)
+                again.append(number)
+            elif isinstance(answer, CacheUnavailable):
+                continue  # Nothing was sent, or it was sent again for long enough.
             elif isinstance(answer, BaseException):
                 raise answer
-            elif life != cache.identity.life:
+            elif life != place.life:
                 why = "Redis has restarted, or another one is believed"
-                again.append(place)
+                again.append(number)
         waiting = again
-    for place in waiting:
-        error, answers[place] = answers[place], CacheUnavailable(f"{why}.")
-        answers[place].__cause__ = error if isinstance(error, BaseException) else None
+    for number in waiting:
+        error, answers[number] = answers[number], CacheUnavailable(f"{why}.")
+        answers[number].__cause__ = error if isinstance(error, BaseException) else None
     return answers
 
 
@@ -88,5 +102,5 @@ async def _ask(script: Script, asked: Sequence[tuple[Sequence[str | bytes], Sequ
 async def _answer(script: Script, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
     try:
         return await script(keys=keys, args=args)
-    except REDIS_DOWN as error:
+    except (*REDIS_DOWN, CacheUnavailable) as error:
         return error

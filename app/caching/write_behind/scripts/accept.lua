@@ -21,13 +21,14 @@
 -- KEYS    stream, backlog, bytes, guard, generation, keyed, then the total of each key, then for the additions with an
 --         idempotency key: the record of each key and idempotency key, and the record of each call
 -- ARGV    batch, guard ms, record ms, total ms, most entries, most bytes, a random generation or nothing, most bytes of
---         records, the first batch that still counts, most batches in the record of a call; in JSON the keys, the
---         amounts without an idempotency key by key, the additions with one [key (from 1), amount, record (from 1),
---         call (from 1), whether it belongs in the call's record (1)]; and for each key eight bytes that stand for it
+--         records, the first batch that still counts, most batches in the record of a call, what stands before each
+--         total; in JSON the keys, the amounts without an idempotency key by key, the additions with one [key (from
+--         1), amount, record (from 1), call (from 1), whether it belongs in the call's record (1)]; and for each key
+--         eight bytes that stand for it
 -- Returns 'full', {'refused', an addition, why, …}, or the place of the key whose total would grow too large, each with
 --         nothing changed; else {'<entry> <amount>' ('- 0': nothing was new), the total of each key (nil: not cached)}
 --         Why: 'record' or 'call' (it cannot be read), 'worn' (the call's record is full), 'room' (no room for records)
-local again, keys = ARGV[7] ~= '', cjson.decode(ARGV[11])
+local again, tag, keys = ARGV[7] ~= '', ARGV[11], cjson.decode(ARGV[12])
 -- Returns nil for a key of the wrong type: the other additions of this batch must not fail because of it.
 local function read(command, name)
   local answer = redis.pcall(command, name)
@@ -49,9 +50,13 @@ if entry and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then accepted = n
 -- Totals are read with one command for all, and written with one for each: that is most of a batch's cost in Redis.
 local totals, rotten = redis.call('MGET', unpack(KEYS, 7, 6 + #keys)), {}
 for place, total in pairs(totals) do
-  -- An invalid total counts as not cached: it must not fail the additions to other keys.
-  if total and not number(total) then
-    rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
+  -- An invalid total counts as not cached: it must not fail the additions to other keys. So does one of another life.
+  if total then
+    local of_life = string.sub(total, 1, #tag) == tag
+    totals[place] = of_life and string.sub(total, #tag + 1)
+    if not number(totals[place]) then
+      rotten[#rotten + 1], totals[place] = KEYS[6 + place], false
+    end
   end
 end
 if not accepted then
@@ -60,7 +65,7 @@ if not accepted then
   if length >= tonumber(ARGV[5]) then return 'full' end
   if length > 0 and (number(redis.call('MGET', KEYS[3])[1]) or 0) >= tonumber(ARGV[6]) then return 'full' end
   -- 3
-  local json, sums, amount, items = ARGV[12], cjson.decode(ARGV[12]), 0, cjson.decode(ARGV[13])
+  local json, sums, amount, items = ARGV[13], cjson.decode(ARGV[13]), 0, cjson.decode(ARGV[14])
   for _, sum in pairs(sums) do amount = amount + sum end
   local records, calls, fresh, needs, words, size = 6 + #keys, 6 + #keys, {}, {}, {}, 0
   for _, item in ipairs(items) do calls = math.max(calls, records + item[3]) end
@@ -80,7 +85,7 @@ if not accepted then
       end
       worn[call] = batches >= tonumber(ARGV[10]) -- Reading a larger one would block all other clients of Redis.
     end
-    local word = string.sub(ARGV[14], item[1] * 8 - 7, item[1] * 8)
+    local word = string.sub(ARGV[15], item[1] * 8 - 7, item[1] * 8)
     local one, many = read('GET', record), known[call][word]
     if one and not is_batch(one) then one = nil end
     -- A batch's own record does not keep it from being accepted again.
@@ -184,7 +189,7 @@ if not accepted then
       totals[place] = false
     elseif sum and totals[place] then
       totals[place] = string.format('%.0f', totals[place] + sum)
-      redis.call('SET', total, totals[place], 'PX', ARGV[4])
+      redis.call('SET', total, tag .. totals[place], 'PX', ARGV[4])
     end
   end
 end

@@ -6,7 +6,7 @@
 --   each key: its total, if it was cached meanwhile
 --
 -- KEYS    stream, generation, then the total of each key
--- ARGV    most entries, a random generation, the group, then the keys
+-- ARGV    most entries, a random generation, the group, what stands before each total, then the keys
 -- Returns 'behind' if too many entries are pending, else {generation, id of the last entry, the pending batches,
 --         for each key {total or nil, {place of a batch, delta, …}}}
 if redis.call('XLEN', KEYS[1]) > tonumber(ARGV[1]) then return 'behind' end
@@ -18,7 +18,7 @@ if created or not generation then
   redis.call('SET', KEYS[2], generation)
 end
 local last, batches, waits, seen = '0-0', {}, {}, {}
-for key = 4, #ARGV do waits[key] = {} end
+for key = 5, #ARGV do waits[key] = {} end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   last = entry[1]
   local known, deltas = pcall(cjson.decode, entry[2][4] or '')
@@ -28,7 +28,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
   local ulid = #batch == 26 and string.match(batch, '^[%dA-HJKMNP-TV-Z]+$') and string.sub(batch, 1, 10) <= '76EZ91ZPZZ'
   if known and type(deltas) == 'table' and ulid and not seen[batch] then
     batches[#batches + 1], seen[batch] = batch, true
-    for key = 4, #ARGV do
+    for key = 5, #ARGV do
       local delta = deltas[ARGV[key]]
       if type(delta) == 'number' and delta > 0 and delta == math.floor(delta) then
         table.insert(waits[key], #batches)
@@ -37,10 +37,11 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
     end
   end
 end
-local answers = {}
-for key = 4, #ARGV do
+local answers, tag = {}, ARGV[4]
+for key = 5, #ARGV do
   -- An invalid total is no error, either: it must not fail the other keys.
-  local total = string.match(redis.call('MGET', KEYS[key - 1])[1] or '', '^%d+$')
-  answers[key - 3] = {total and tonumber(total) < 2 ^ 53 and total or false, waits[key]}
+  local total = redis.call('MGET', KEYS[key - 2])[1] or ''
+  total = string.sub(total, 1, #tag) == tag and string.match(total, '^%d+$', #tag + 1)
+  answers[key - 4] = {total and tonumber(total) < 2 ^ 53 and total or false, waits[key]}
 end
 return {generation, last, batches, answers}

@@ -5,9 +5,11 @@
 --   the base, plus the entries after the last one seen ─► the total
 --
 -- KEYS    stream, generation, total
--- ARGV    group, generation, id of the last entry seen, base, key, total ms, ms of a total of 0
+-- ARGV    group, generation, id of the last entry seen, base, key, total ms, ms of a total of 0, what
+--         stands before each total
 -- Returns the total, or 'again' if what was seen is not enough to know it
-local total = string.match(redis.call('MGET', KEYS[3])[1] or '', '^%d+$')
+local total, tag = redis.call('MGET', KEYS[3])[1] or '', ARGV[8]
+total = string.sub(total, 1, #tag) == tag and string.match(total, '^%d+$', #tag + 1)
 if total and tonumber(total) < 2 ^ 53 then return total end
 -- An acknowledgement came in between: what was pending then may have been counted by the database, or not.
 if redis.call('MGET', KEYS[2])[1] ~= ARGV[2] then return 'again' end
@@ -24,5 +26,6 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+')) do
   local delta = known and type(deltas) == 'table' and deltas[ARGV[5]]
   if type(delta) == 'number' then total = total + delta end
 end
-redis.call('SET', KEYS[3], string.format('%.0f', total), 'PX', total > 0 and ARGV[6] or ARGV[7])
-return redis.call('GET', KEYS[3])
+local text = string.format('%.0f', total)
+redis.call('SET', KEYS[3], tag .. text, 'PX', total > 0 and ARGV[6] or ARGV[7])
+return text

@@ -1,0 +1,22 @@
+"""The places of all shards: one Redis is one place, and in a cluster each shard has its own."""
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from ..cache import Cache
+from ..cluster import Cluster
+from .cluster_clock import ClusterClock
+from .cluster_place import ClusterPlace
+from .cluster_redis import ClusterRedis
+from .place import Place
+from .redis_place import RedisPlace
+from .shard import Shard
+
+
+def places(cache: Cache | Cluster, shards: Sequence[Shard], redis: Redis | None = None) -> Sequence[Place]:
+    """Returns where the shards are. `redis` sends the commands to one Redis, if it is not the client of its cache."""
+    if not isinstance(cache, Cluster):
+        return [RedisPlace(cache, shards, redis or cache.redis)]
+    client, clock = ClusterRedis(cache), ClusterClock(cache.nodes)
+    return [ClusterPlace(cache, shard, client, clock) for shard in shards]
