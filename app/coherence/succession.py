@@ -35,7 +35,8 @@ from app.coherence.candidacy import Candidacy
 from app.coherence.epochs import Epoch, Epochs, Look
 from app.coherence.histories import goes_on
 from app.coherence.joined import Joined
-from app.coherence.membership import ANOTHER, NEWS, Membership, Superseded, is_behind, is_over, owner_of
+from app.coherence.membership import ANOTHER, NEWS, Membership, Superseded, is_behind, is_over
+from app.coherence.next_epoch import claim_next
 from app.coherence.places import Heard, Places
 from app.database import Database
 from app.errors import StandbyMet
@@ -125,7 +126,7 @@ class Succession:
             why = NEWS
         if why is not None:
             outside = self._outside(why)
-            await self._claim(epoch, look, heard, run)
+            await claim_next(self._epochs, self._candidacy, look, heard, run)
             raise outside
         joined = await self._joined(epoch, look, heard)
         look = await self._unchallenged(epoch, look)
@@ -203,26 +204,6 @@ class Succession:
         if look.epoch.claim is not None and self._places.refutes(look.epoch):
             raise self._outside(NEWS)
         return look
-
-    async def _claim(self, epoch: Epoch, look: Look, heard: Heard, run: str) -> None:
-        """Claims the next epoch in each store where others may have trust, and begins it when the claims have stood
-        long enough."""
-        candidacy, owner = self._candidacy, owner_of(look)
-        candidacy.sees(candidacy.claim, epoch.claim)
-        for membership, seen in heard.items():
-            candidacy.sees(membership.claim, seen.claim)
-        if candidacy.pauses:
-            return
-        stood = await candidacy.claimed(epoch, run)
-        for membership, seen in heard.items():
-            if seen.epoch is not None:
-                stood = await membership.claimed(seen, owner) and stood
-        if not stood:
-            return
-        token = secrets.token_hex(8)
-        if await self._epochs.begin(epoch, epoch.claim or "", token, run, look.history):
-            for membership in heard:
-                await membership.record.tell(token, owner, membership.claim.token)
 
     def _enter(self, epoch: Epoch, look: Look, joined: Sequence[Membership]) -> Sequence[Cache]:
         """Becomes a member of `epoch`. Returns the caches to trust."""
