@@ -39,9 +39,12 @@ class View:
         for id_, term, slots in NODE.findall(text):
             terms[id_] = int(term)
             for span in filter(None, slots.split(",")):
-                first, _, last = span.partition("-")
-                holders[int(first) : int(last or first) + 1] = [id_] * (int(last or first) + 1 - int(first))
-        return cls(holders, terms) if len(holders) == SLOTS else None
+                begin, _, end = span.partition("-")
+                first, last = int(begin), int(end or begin)
+                if not first <= last < SLOTS:
+                    return None
+                holders[first : last + 1] = [id_] * (last + 1 - first)
+        return cls(holders, terms)
 
     def __str__(self) -> str:
         spans: dict[str, list[str]] = {id_: [] for id_ in self.terms}
