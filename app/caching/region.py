@@ -20,7 +20,7 @@ from typing import Generic, cast
 from .background import Background
 from .batching import Batching
 from .cache import Cache
-from .cluster import Cluster, NodeBatching
+from .cluster import Cluster
 from .cluster.cluster_values import ClusterValues
 from .errors import CacheUnavailable
 from .lease import Fill, K, Lease, Loaded, whole
@@ -30,7 +30,6 @@ from .reading import Outcome, Reading, V
 from .values import Values
 
 NO_TIME = timedelta(0)
-Lookups = Batching[K, Reading[V] | Lease[V]] | NodeBatching[K, Reading[V] | Lease[V]]
 
 
 class Region(Background, Generic[K, V]):
@@ -62,12 +61,12 @@ class Region(Background, Generic[K, V]):
             values = Values(cache, prefix, name, type_, lifetimes, self.report, self)
         self._values = values
         self._trust, self._identity = values.trust, values.identity
-        self._gets = values.batching(values.get_all, _itself, self._count_hits)
+        self._gets = values.batching(values.get_all, self._count_hits)
         # One future for each list: one for each of its keys would cost more than finding them.
-        self._lists = Batching(values.get_lists, self.start)
-        self._lookups: Lookups[K, V] = values.batching(values.look_up, _itself)
-        self._fills = values.batching(values.fill_all, lambda fill: fill.key)
-        self._invalidations = values.batching(values.invalidate_all, lambda change: change[0])
+        self._lists = values.batching(values.get_lists)
+        self._lookups: Batching[K, Reading[V] | Lease[V]] = values.batching(values.look_up)
+        self._fills = values.batching(values.fill_all)
+        self._invalidations = values.batching(values.invalidate_all)
 
     def find(self, key: K) -> Awaitable[Reading[V] | None]:
         """Returns the fresh value under `key`, None if there is none: one GET."""
@@ -189,7 +188,3 @@ class Region(Background, Generic[K, V]):
         hits = sum(times for reading, times in zip(found, readers, strict=True) if type(reading) is Reading)
         if hits:
             self._observe(self._name, Event.HIT, NO_TIME, hits)
-
-
-def _itself(key: K) -> K:
-    return key
