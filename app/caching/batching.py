@@ -86,7 +86,7 @@ class Batching(Generic[K, R]):
     async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
         try:
             try:
-                answers = await self._call(keys)
+                answers = await self._ask(keys, waiting)
             except ValueError:
                 if len(keys) == 1:
                     raise
@@ -106,10 +106,18 @@ class Batching(Generic[K, R]):
             if not isinstance(error, Exception):
                 raise
         else:
-            for futures, result in zip(callers, answers, strict=True):
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(result) if isinstance(result, CacheError) else future.set_result(result)
+            settle(callers, answers)
+
+    async def _ask(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> Sequence[R | CacheError]:
+        return await self._call(keys)
+
+
+def settle(callers: Iterable[Iterable[asyncio.Future[R]]], results: Iterable[R | CacheError]) -> None:
+    """Gives each result to its callers, and raises an error there."""
+    for futures, result in zip(callers, results, strict=True):
+        for future in futures:
+            if not future.done():
+                future.set_exception(result) if isinstance(result, CacheError) else future.set_result(result)
 
 
 async def each(calls: Iterable[Awaitable[R]]) -> list[R | Unreadable]:

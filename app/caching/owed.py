@@ -17,21 +17,22 @@ class Owed:
     """Failed invalidations, by region and key."""
 
     def __init__(self) -> None:
-        self._owed: dict[tuple[str, Hashable], tuple[int, Callable[[], Awaitable[None]]]] = {}
+        self._owed: dict[tuple[str, str], tuple[int, Callable[[], Awaitable[None]]]] = {}
 
     def __len__(self) -> int:
         return len(self._owed)
 
     def includes(self, region: str, key: Hashable) -> bool:
         """Returns whether an invalidation of this key is owed."""
-        return (region, key) in self._owed
+        return (region, f"{key}") in self._owed
 
     def add(
         self, region: str, key: Hashable, version: int, invalidate: Callable[[], Awaitable[None]]
     ) -> NotInvalidated:
         """Records a failed invalidation. Returns the exception to raise."""
-        if version >= self._owed.get((region, key), (version,))[0]:
-            self._owed[region, key] = version, invalidate
+        name = region, f"{key}"  # As in Redis, where 1 and "1" are one entry.
+        if version >= self._owed.get(name, (version,))[0]:
+            self._owed[name] = version, invalidate
         return NotInvalidated(
             f"The write of {region} {key} is committed, so do not repeat it. Its invalidation failed, and is retried."
         )

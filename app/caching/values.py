@@ -72,10 +72,9 @@ class Values(Generic[K, V]):
     def batching(
         self,
         call: Callable[[Sequence[A]], Awaitable[Sequence[R | CacheError]]],
-        key: Callable[[A], K],
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> Batching[A, R]:
-        """Combines the calls made in one tick of the event loop. `key` returns the key that a call is about."""
+        """Combines the calls made in one tick of the event loop."""
         return Batching(call, self._background.start, told)
 
     def losses(self, key: K) -> object:

@@ -35,7 +35,7 @@ QUESTIONS = (
     "views_accepted",
     "views_drained",
     "shards",
-    "cluster_gets",
+    "cluster_hits",
     "write_through",
     "poolers",
     "growth",

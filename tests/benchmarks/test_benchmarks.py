@@ -16,7 +16,7 @@ SMALLEST = Size(rounds=1, turn=timedelta(milliseconds=200), keys=100, batch=10)
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close")  # cashews closes its client in a deprecated way.
 @pytest.mark.parametrize(
-    "question", [pytest.param("cluster_gets", marks=pytest.mark.prove), "hit_in_library", "many_keys"]
+    "question", [pytest.param("cluster_hits", marks=pytest.mark.prove), "hit_in_library", "many_keys"]
 )
 async def test_a_question_gets_its_figures(question: str, endpoints: Endpoints) -> None:
     """Each goal has a figure for each round, and there is something to draw."""

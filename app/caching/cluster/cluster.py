@@ -143,8 +143,8 @@ async def open_cluster(
         return open_redis(node_url(url, address), timeout=timeout, connections=1)
 
     async with Nodes(cache) as nodes:
-        topology = Topology([Address(*seed) for seed in seeds], nodes, client)
         holds = Holds() if relayed else None
+        topology = Topology([Address(*seed) for seed in seeds], nodes, client, holds)
         cluster = Cluster(topology, nodes, holds, prefix, observe, Bulkhead(bypassing))
 
         async def retry() -> timedelta:

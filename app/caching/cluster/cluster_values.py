@@ -9,11 +9,11 @@ refused, and an invalidation or a revocation goes key by key (`half_moved.py`).
 What can go wrong: `CacheUnavailable`, for the keys of a node that does not answer or may not be believed.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..background import Background
@@ -29,13 +29,15 @@ from ..scripts import source
 from ..stamp import Stamp
 from ..trust import Trust
 from ..values import FLOOR, entry, names_of
-from .answer import Answer
 from .call import Call, Word
 from .cluster import Cluster
+from .cluster_leases import ClusterLeases
 from .each_node import EachNode
-from .half_moved import invalidate_by_key, is_half_moved, revoke_by_key
+from .half_moved import invalidate_by_key, is_half_moved
+from .judged import NotYet, judged
+from .lists import lists
 from .node import Node
-from .node_batching import NodeBatching
+from .node_batching import NodeBatching, Tell, unheard
 from .sending import REDIRECTIONS
 from .slot_map import slot_of
 
@@ -43,7 +45,6 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 LOOKUP, FILL, INVALIDATE = source("lookup"), source("fill"), source("invalidate")
-REVOKE, RELEASE = source("revoke"), source("release")
 
 
 class ClusterValues(Generic[K, V]):
@@ -65,6 +66,9 @@ class ClusterValues(Generic[K, V]):
         self._name, self._prefix, self._type, self._lifetimes = name, prefix, type_, lifetimes
         self._report, self._background = report, background
         self._nowhere = Stamp(type_, Identity(Trust()))
+        leases = ClusterLeases(self._sending, self.names, background)
+        self.claim, self.revoke = leases.claim, leases.revoke
+        self.release, self.give_back = leases.release, leases.give_back
         self._stamps: WeakKeyDictionary[Node, Stamp[V]] = WeakKeyDictionary()
 
     def names(self, key: K) -> tuple[str, str, str]:
@@ -75,14 +79,11 @@ class ClusterValues(Generic[K, V]):
 
     def batching(
         self,
-        call: Callable[[Sequence[A]], Awaitable[Sequence[R | CacheError]]],
-        key: Callable[[A], K],
+        call: Callable[..., Awaitable[Sequence[R | CacheError]]],
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> NodeBatching[A, R]:
-        """Combines the calls made in one tick of the event loop, for each node."""
-        return NodeBatching(
-            self._topology, lambda about: slot_of(self.names(key(about))[0]), call, self._background.start, told
-        )
+        """Combines the calls made in one tick of the event loop. A silent node delays those for its own slots."""
+        return NodeBatching(call, self._background.start, told)
 
     def losses(self, key: K) -> object:
         """Returns a mark that changes when the trust in the node of this key is lost, or it has another node."""
@@ -94,103 +95,93 @@ class ClusterValues(Generic[K, V]):
         """Returns the cache of the node that has this key, None if none is known to hold its slot."""
         return self._cluster.place(self.names(key)[0])
 
-    async def get_all(self, keys: Sequence[K]) -> Sequence[Reading[V] | CacheError | None]:
+    async def get_all(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | CacheError | None]:
         """Returns the fresh values under some keys."""
-        owed = [self._owed(key) for key in keys]  # Before the GET: a retry may succeed while its answer is on its way.
-        answers = await self._sending.send([Call.get(self.names(key)[0]) for key in keys])
-        return [debt or self._read(answer) for debt, answer in zip(owed, answers, strict=True)]
+        # Before the GET: a retry may succeed while its answer is on its way.
+        owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else [None] * len(keys)
+        found: list[Reading[V] | CacheError | None] = list(owed)
 
-    async def get_lists(self, lists: Sequence[Sequence[K]]) -> Sequence[Sequence[Reading[V] | None]]:
-        """Returns the fresh values under each list of keys. What a node does not answer counts as missing. Raises
-        CacheUnavailable if none answers."""
-        keys = list(dict.fromkeys(key for some in lists for key in some))
-        answers = await self.get_all(keys)
-        failed = [answer for answer in answers if isinstance(answer, CacheError)]
-        if failed and len(failed) == len(keys):
-            raise failed[0]
-        found = {key: None if isinstance(one, CacheError) else one for key, one in zip(keys, answers, strict=True)}
-        return [[found[key] for key in some] for some in lists]
+        def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
+            for place, reading in zip(places, self._read(node, replies), strict=True):
+                found[place] = owed[place] or reading
+            tell(places, [found[place] for place in places])
 
-    async def look_up(self, keys: Sequence[K]) -> Sequence[Reading[V] | Lease[V] | CacheError]:
+        await self._sending.tell([Call.get(self.names(key)[0]) for key in keys], told)
+        return found
+
+    async def get_lists(
+        self, lists_: Sequence[Sequence[K]], tell: Tell = unheard
+    ) -> Sequence[Sequence[Reading[V] | None] | CacheError]:
+        """Returns the fresh values under each list of keys. What a node does not answer counts as missing. An error
+        stands in the place of a list of which nothing is answered."""
+        return await lists(self.get_all, lists_, tell)
+
+    async def look_up(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | Lease[V] | CacheError]:
         """Returns the value of each key, or the lease of its load."""
         token = secrets.token_hex(8)
         calls = [
             Call.run(LOOKUP, self.names(key)[:2], [token, self._stamp(self._owner(key)).word, ms(LEASE)])
             for key in keys
         ]
-        found: list[Reading[V] | Lease[V] | CacheError | None] = []
         owed = [self._owed(key) for key in keys]
-        for key, debt, answer in zip(keys, owed, await self._sending.send(calls), strict=True):
-            failed = answer if isinstance(answer, CacheUnavailable) else debt
-            if failed is not None or isinstance(answer, CacheUnavailable):
-                self.give_back([key], token)  # Perhaps only the answer was lost, and nobody knows of the lease.
-                found.append(failed)
-            else:
-                (now, said), node = answer
-                node.cache.clock.set(now)
-                found.append(answered(self._stamp(node), node.cache.clock, node.cache.trust.verified, *said))
-        rotten = [key for key, reading in zip(keys, found, strict=True) if reading is None]
-        if not rotten:
-            return [reading for reading in found if reading is not None]
-        # Damaged, or of another node's life. Once deleted, it is an ordinary miss.
-        await self._sending.send([Call.of(name, "DEL", name) for name in (self.names(key)[0] for key in rotten)])
-        again = iter(await self.look_up(rotten))
-        return [next(again) if reading is None else reading for reading in found]
 
-    async def claim(self, key: K, token: str) -> bool:
-        """Takes the lease of a key, if it is free, and returns whether it was."""
-        lease = self.names(key)[1]
-        try:
-            return bool(await self._one(Call.of(lease, "SET", lease, token, "NX", "PX", ms(LEASE))))
-        except CacheUnavailable:
-            self.give_back([key], token)
-            raise
+        def judge(place: int, node: Node | None, reply: Any) -> Reading[V] | Lease[V] | CacheError:
+            failed: CacheUnavailable | None = reply if isinstance(reply, CacheUnavailable) else owed[place]
+            if node is None or failed is not None:
+                self.give_back([keys[place]], token)  # Perhaps only the answer was lost: nobody knows of the lease.
+                return failed or reply
+            now, said = reply
+            node.cache.clock.set(now)
+            found = answered(self._stamp(node), node.cache.clock, node.cache.trust.verified, *said)
+            if found is None:  # Damaged, or of another node's life.
+                raise NotYet
+            return found
 
-    async def revoke(self, key: K, token: str) -> None:
-        """Removes a value, and takes over its lease."""
-        name, lease, _floor = self.names(key)
-        try:
-            await self._one(Call.run(REVOKE, [name, lease], [token, ms(LEASE)]), persistent=True)
-        except CacheUnavailable as error:
-            if not is_half_moved(error):
-                raise
-            await revoke_by_key(self._one, name, lease, token)
+        found, rotten = await judged(self._sending, calls, judge, tell)
+        if rotten:  # Once deleted, it is an ordinary miss.
+            names = [self.names(keys[place])[0] for place in rotten]
+            await self._sending.send([Call.of(name, "DEL", name) for name in names])
+            found.update(zip(rotten, await self.look_up([keys[place] for place in rotten]), strict=True))
+        return [found[place] for place in range(len(keys))]
 
-    def give_back(self, keys: Sequence[K], token: str) -> None:
-        """Releases leases in the background."""
-        self._background.start(self.release(keys, token))
-
-    async def release(self, keys: Sequence[K], token: str) -> None:
-        """Releases the leases that have this token. Never raises: leases end by themselves."""
-        with suppress(CacheUnavailable):  # The failure was counted.
-            await self._sending.send([Call.run(RELEASE, [self.names(key)[1]], [token]) for key in keys], believed=False)
-
-    async def fill_all(self, fills: Sequence[Loaded[K]]) -> Sequence[Fill | CacheError]:
+    async def fill_all(self, fills: Sequence[Loaded[K]], tell: Tell = unheard) -> Sequence[Fill | CacheError]:
         """Caches loaded rows, each under its lease."""
         calls, owners = [], [self._owner(fill.key) for fill in fills]
         for fill, owner in zip(fills, owners, strict=True):
             stamp = self._stamp(owner)
             args = [stamp.word, stamp.life_word, *entry(fill, self._lifetimes)]
             calls.append(Call.run(FILL, self.names(fill.key), args))
-        filled: list[Fill | CacheError] = []
-        for answer, owner in zip(await self._sending.send(calls), owners, strict=True):
-            if isinstance(answer, CacheUnavailable):
-                filled.append(answer)
-            else:  # Stamped for another node than the one that has it, nobody believes it.
-                filled.append(Fill(answer.reply[0].decode()) if answer.node is owner else Fill.LOST)
-        return filled
 
-    async def invalidate_all(self, changes: Sequence[tuple[K, int]]) -> Sequence[CacheError | None]:
+        def judge(place: int, node: Node | None, reply: Any) -> Fill | CacheError:
+            if isinstance(reply, CacheUnavailable):
+                return reply
+            # Stamped for another node than the one that has it, nobody believes it.
+            return Fill(reply[0].decode()) if node is owners[place] else Fill.LOST
+
+        filled, _ = await judged(self._sending, calls, judge, tell)
+        return [filled[place] for place in range(len(fills))]
+
+    async def invalidate_all(
+        self, changes: Sequence[tuple[K, int]], tell: Tell = unheard
+    ) -> Sequence[CacheError | None]:
         """Removes each value that is not of its committed version, also at a node that is not believed."""
         lives = [self._stamp(self._owner(key)).life_word for key, _version in changes]
         args: list[list[Word]] = [[ms(FLOOR), life, change[1]] for life, change in zip(lives, changes, strict=True)]
         calls = [Call.run(INVALIDATE, self.names(change[0]), some) for change, some in zip(changes, args, strict=True)]
-        ask = partial(self._one, believed=False)
-        done: list[CacheError | None] = []
-        for (key, _version), answer in zip(changes, await self._sending.send(calls, believed=False), strict=True):
-            failed = answer if isinstance(answer, CacheUnavailable) else None
-            done.append(await invalidate_by_key(ask, *self.names(key)[:2]) if is_half_moved(failed) else failed)
-        return done
+        ask = partial(self._sending.one, believed=False)
+
+        def judge(place: int, node: Node | None, reply: Any) -> CacheError | None:
+            if is_half_moved(reply):
+                raise NotYet
+            return reply if isinstance(reply, CacheUnavailable) else None
+
+        async def by_key(place: int) -> None:
+            failed[place] = error = await invalidate_by_key(ask, *self.names(changes[place][0])[:2])
+            tell([place], [error])
+
+        failed, half_moved = await judged(self._sending, calls, judge, tell, believed=False)
+        await asyncio.gather(*map(by_key, half_moved))
+        return [failed[place] for place in range(len(changes))]
 
     async def tell(self, key: K, call: Callable[[], Awaitable[None]]) -> None:
         """Makes a call about `key`, which counts only if the same node is believed before and after it, as `asking.py`
@@ -216,23 +207,22 @@ class ClusterValues(Generic[K, V]):
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
         return self._cluster.owed.add(self._name, key, version, invalidate)
 
-    def _read(self, answer: Answer | CacheUnavailable) -> Reading[V] | CacheError | None:
-        if isinstance(answer, CacheUnavailable):
-            return answer
-        raw, node = answer
-        if raw is None:
-            return None
-        cache, stamp = node.cache, self._stamp(node)
-        reading = stamp.read(raw, Outcome.HIT, cache.trust.verified, stamp.word, cache.clock.now())
-        if reading is None:
-            self._report(Event.FOREIGN)
-        return None if reading is None or reading.ttl_ms <= 0 else reading
-
-    async def _one(self, call: Call, *, believed: bool = True, persistent: bool = False) -> object:
-        (answer,) = await self._sending.send([call], believed=believed, persistent=persistent)
-        if isinstance(answer, CacheUnavailable):
-            raise answer
-        return answer.reply
+    def _read(self, node: Node | None, replies: Sequence[Any]) -> Sequence[Reading[V] | CacheError | None]:
+        """Returns what a node has answered to GETs."""
+        if node is None:
+            return replies
+        stamp, verified = self._stamp(node), node.cache.trust.verified
+        word, now = stamp.word, node.cache.clock.now()
+        readings: list[Reading[V] | CacheError | None] = []
+        for raw in replies:
+            if raw is None or isinstance(raw, CacheUnavailable):
+                readings.append(raw)
+                continue
+            reading = stamp.read(raw, Outcome.HIT, verified, word, now)
+            if reading is None:
+                self._report(Event.FOREIGN)
+            readings.append(None if reading is None or reading.ttl_ms <= 0 else reading)
+        return readings
 
     def _owed(self, key: K) -> CacheUnavailable | None:
         """Returns why a key is not read here: this process owes it an invalidation, and reads its own writes."""
@@ -254,7 +244,7 @@ class ClusterValues(Generic[K, V]):
         return self._at(self._slot(key))
 
     def _at(self, slot: int) -> Node | None:
-        address = self._topology.map.owner(slot)
+        address = self._topology.owner(slot)
         return None if address is None else self._cluster.nodes.get(address)
 
     def _slot(self, key: K) -> int:

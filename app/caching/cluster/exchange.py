@@ -1,7 +1,7 @@
 """Many commands in one write on one connection, and all answers to them.
 
 redis-py's pipelines do this, too, at several times the cost of each command: they pack words one by one, and start a
-timer for each answer.
+timer for each answer. And each of its writes is a task, with a timer of its own.
 
 What can go wrong: the connection is lost, or its node is silent. Then nobody knows which of the commands were executed.
 None is sent again.
@@ -11,7 +11,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 
@@ -22,13 +24,26 @@ async def exchange(redis: Redis, commands: Sequence[bytes]) -> list[Any | Respon
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
         async with asyncio.timeout(connection.socket_timeout):
-            await connection.send_packed_command(b"".join(commands))
-            # Not the connection's own method, which raises errors and bounds each answer by a timer of its own.
-            read = connection._get_parser().read_response
-            return [await read() for _ in commands]
+            connection._writer.write(b"".join(commands))
+            await connection._writer.drain()
+            return await _answers(connection._get_parser(), len(commands))
     except BaseException:
         # Answers that come later would be taken for those of the next caller.
         await connection.disconnect(nowait=True)
         raise
     finally:
         await pool.release(connection)
+
+
+async def _answers(parser: Any, many: int) -> list[Any | ResponseError]:
+    """Reads some answers. The parser's own method is awaited only where it may have to wait."""
+    answers = [await parser.read_response()]
+    parsed = parser._reader.gets
+    while len(answers) < many:
+        answer = parsed()
+        if answer is NOT_ENOUGH_DATA:
+            answer = await parser.read_response()
+        elif isinstance(answer, RedisConnectionError):  # As that method does: LOADING is no answer to a command.
+            raise answer
+        answers.append(answer)
+    return answers

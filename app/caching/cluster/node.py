@@ -17,7 +17,7 @@ class Node:
     def __init__(self, address: Address, cache: Cache, stack: AsyncExitStack) -> None:
         self.address, self.cache = address, cache
         self.asked = True
-        """Whether it was asked since this was last set to False."""
+        """Whether a call went there since this was last set to False. Questions about the slot map are none."""
         self._stack = stack
         self._uses = 0
         self._idle = asyncio.Event()
@@ -26,7 +26,6 @@ class Node:
     @contextmanager
     def using(self) -> Iterator[None]:
         """Keeps the node open while the block lasts."""
-        self.asked = True
         self._uses += 1
         self._idle.clear()
         try:

@@ -1,43 +1,46 @@
-"""Combines the calls made in one tick of the event loop into one call per node.
+"""Combines the calls made in one tick of the event loop into one call, whose parts are answered one by one.
 
-Each node has its batches: one that is silent delays only the calls for its own slots.
+    tick      a, b, c are asked for: a and c belong to one node, b belongs to another one, which is silent
+    node 1    has answered: the callers of a and c get their results at once
+    node 2    does not answer: the callers of b get an error after its timeout
 
-What can go wrong: a slot moves between the question and the call. Then the call is redirected.
+What can go wrong: `told` of `batching.py` is called when the last part is there: a silent node delays what is counted.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
-from ..batching import Batching, Start
+from ..batching import Batching, Start, settle
 from ..errors import CacheError
-from .address import Address
-from .topology import Topology
 
 K = TypeVar("K")
 R = TypeVar("R")
 
+Tell = Callable[[Sequence[int], Sequence[Any]], None]
+"""Hears the places of some questions, and their results."""
 
-class NodeBatching(Generic[K, R]):
-    """`batching.py` for a cluster. `send` receives the questions of a tick that belong to one node, each once. `slot`
-    returns the slot of a question."""
+
+def unheard(places: Sequence[int], results: Sequence[Any]) -> None:
+    """Waits for all results."""
+
+
+class NodeBatching(Batching[K, R]):
+    """`batching.py` for a cluster. `call` receives the distinct questions of a tick, and tells their results as soon as
+    it has them. It returns all of them, in their order."""
 
     def __init__(
         self,
-        topology: Topology,
-        slot: Callable[[K], int],
-        send: Callable[[Sequence[K]], Awaitable[Sequence[R | CacheError]]],
+        call: Callable[[Sequence[K], Tell], Awaitable[Sequence[R | CacheError]]],
         start: Start,
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> None:
-        self._topology, self._slot, self._send, self._start, self._told = topology, slot, send, start, told
-        self._batches: dict[Address | None, Batching[K, R]] = {}
+        super().__init__(lambda questions: call(questions, unheard), start, told)
+        self._call_in_parts = call
 
-    def ask(self, question: K) -> Awaitable[R]:
-        """Returns a future of the result."""
-        owner = self._topology.map.owner(self._slot(question))
-        batch = self._batches.get(owner)
-        if batch is None:
-            batch = self._batches[owner] = Batching(self._send, self._start, self._told)
-        return batch.ask(question)
+    async def _ask(self, questions: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> Sequence[R | CacheError]:
+        def tell(places: Sequence[int], results: Sequence[Any]) -> None:
+            if len(places) < len(questions):  # Otherwise they are returned next.
+                settle([waiting[questions[place]] for place in places], results)
 
-    ask_here = ask
+        return await self._call_in_parts(questions, tell)

@@ -1,4 +1,5 @@
-"""Sends calls to the nodes that own their slots: one write per node, and the answers in the order of the calls.
+"""Sends calls to the nodes that own their slots: one write per node, and whoever asks hears of each node's answers at
+once.
 
     MOVED         the slot has another owner: the call goes there, and the slot map is read again
     ASK           the slot is half moved, and the key is there by now, or is new: this one call goes there
@@ -9,13 +10,13 @@
 A node that answers so has not executed the call, so it is not executed twice. A call whose connection was lost may have
 been executed: it is not sent again, and its caller decides.
 
-What can go wrong: a node is silent. The other calls of the same `send` have to wait for it, until the timeout of its
-client. So send calls to different nodes separately (`node_batching.py`).
+What can go wrong: a node is silent. Its calls fail after the timeout of its client, and so do those that are redirected
+to it. `send` waits for them; `tell` tells the other answers before.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -47,12 +48,17 @@ class Route(NamedTuple):
     asked: Node | None = None
 
 
+Told = Callable[[Sequence[int], Node | None, Sequence[Any]], None]
+"""Hears the places of some calls, the node that has answered them, and its answers. In place of an answer stands a
+CacheUnavailable, if there is none. Each place is told once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The calls of one `send`, their answers so far, and how often each was redirected."""
+    """The calls of one `tell`, who hears of the answers, and how often each call was redirected."""
 
-    calls: list[Call]
-    answers: list[Answer | CacheUnavailable]
+    calls: MutableSequence[Call]
+    told: Told
     redirections: list[int]
     believed: bool
     until: float
@@ -80,30 +86,49 @@ class Sending:
     async def send(
         self, calls: Iterable[Call], *, believed: bool = True, persistent: bool = False
     ) -> Sequence[Answer | CacheUnavailable]:
-        """Returns the answer to each call, or why there is none. They may be executed in any order.
+        """Returns the answer to each call, or why there is none, in the order of the calls. Otherwise it is `tell`."""
+        calls = list(calls)
+        answers: list[Answer | CacheUnavailable] = [UNANSWERED] * len(calls)
+
+        def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
+            for place, reply in zip(places, replies, strict=True):
+                answers[place] = reply if node is None or isinstance(reply, CacheUnavailable) else Answer(reply, node)
+
+        await self.tell(calls, told, believed=believed, persistent=persistent)
+        return answers
+
+    async def one(self, call: Call, *, believed: bool = True, persistent: bool = False) -> Any:
+        """Returns the reply to one call. Raises CacheUnavailable."""
+        (answer,) = await self.send([call], believed=believed, persistent=persistent)
+        if isinstance(answer, CacheUnavailable):
+            raise answer
+        return answer.reply
+
+    async def tell(
+        self, calls: MutableSequence[Call], told: Told, *, believed: bool = True, persistent: bool = False
+    ) -> None:
+        """Calls `told` with the answers of each node when they are there, and returns when all are. The calls may be
+        executed in any order.
 
         With `believed`, a node is asked only while it may be believed, and its answer counts only if it still is then.
         With `persistent`, calls are repeated for up to a second while their slot is moving or has no owner, or no
         holder that is believed.
         """
-        now, calls = asyncio.get_running_loop().time(), list(calls)
+        now = asyncio.get_running_loop().time()
         until = now + PATIENCE.total_seconds() if persistent else now
-        sent = Sent(calls, [UNANSWERED] * len(calls), [0] * len(calls), believed, until)
+        sent = Sent(calls, told, [0] * len(calls), believed, until)
         await self._to_owners(sent, range(len(calls)))
-        return sent.answers
 
     async def _to_owners(self, sent: Sent, places: Iterable[int]) -> None:
-        routes: dict[Route, list[int]] = defaultdict(list)
+        owned: dict[Address | None, list[int]] = defaultdict(list)
         later: list[int] = []
-        owner_of = self._topology.map.owner
+        calls, owner_of = sent.calls, self._topology.owner
         for place in places:
-            slot = sent.calls[place].slot
-            if (owner := owner_of(slot)) is not None:
-                routes[Route(owner)].append(place)
-            else:
-                self._topology.failed()
-                self._postpone(sent, place, CacheUnavailable(f"No node is known to own slot {slot}."), later)
-        await self._all(sent, routes, later)
+            owned[owner_of(calls[place].slot)].append(place)
+        for place in owned.pop(None, ()):
+            self._topology.failed()
+            self._postpone(sent, place, CacheUnavailable(f"No node is known to own slot {calls[place].slot}."), later)
+        await self._all(sent, {Route(owner): its for owner, its in owned.items() if owner is not None}, later)
 
     async def _all(self, sent: Sent, routes: Mapping[Route, list[int]], later: Sequence[int]) -> None:
         steps = [self._to_one(sent, route, places) for route, places in routes.items()]
@@ -123,43 +148,48 @@ class Sending:
     async def _to_one(self, sent: Sent, route: Route, places: list[int]) -> None:
         """Sends some of the calls to one node, and whatever it refuses to where it belongs."""
         later: list[int] = []
-        changes = 0 if self._holds is None else self._holds.changes
+        held = self._holds if sent.believed else None
+        changes = 0 if held is None else held.changes
         try:
-            node = await self._nodes.at(route.address)
-            if sent.believed and self._holds is not None:
-                places = self._held(sent, route.asked or node, places, later)
+            node = self._nodes.get(route.address) or await self._nodes.at(route.address)
+            node.asked = True
+            if held is not None:
+                places = self._held(held, sent, route.asked or node, places, later)
             with node.using():
                 replies = await self._ask(node, sent, route, places) if places else []
         except CacheUnavailable as error:
             self._topology.failed()
-            for place in places:
-                sent.answers[place] = error
+            sent.told(places, None, [error] * len(places))
             if later:
                 await self._again(sent, later)
             return
+        if held is not None and (lost := held.lost_since(changes, (sent.calls[place].slot for place in places))):
+            pairs = zip(places, replies, strict=True)
+            replies = [self._unheld(sent, each) if sent.calls[each].slot in lost else reply for each, reply in pairs]
+        if not later and not any(issubclass(kind, ResponseError) for kind in set(map(type, replies))):
+            sent.told(places, node, replies)
+            return
+        # Whoever was answered does not wait for what is sent onward: the next node may be silent.
+        answered = [(place, reply) for place, reply in zip(places, replies, strict=True) if not _is_error(reply)]
+        if answered:
+            sent.told([place for place, _ in answered], node, [reply for _, reply in answered])
         onward: dict[Route, list[int]] = defaultdict(list)
         for place, reply in zip(places, replies, strict=True):
-            if not isinstance(reply, ResponseError):
-                sent.answers[place] = Answer(reply, node)
-            elif (next_route := self._next(sent, place, node, route, reply)) is not None:
+            if not _is_error(reply):
+                continue
+            if (next_route := self._next(sent, place, node, route, reply)) is not None:
                 onward[next_route].append(place)
             else:
                 self._postpone(sent, place, self._said(sent, place, reply), later if _passes(reply) else None)
-        if sent.believed and self._holds is not None:
-            lost = self._holds.lost_since(changes, (sent.calls[place].slot for place in places))
-            for place in places if lost else ():
-                if sent.calls[place].slot in lost:
-                    sent.answers[place] = self._unheld(sent, place)
         if onward or later:
             await self._all(sent, onward, later)
 
-    def _held(self, sent: Sent, holder: Node, places: Sequence[int], later: list[int]) -> list[int]:
+    def _held(self, holds: Holds, sent: Sent, holder: Node, places: Sequence[int], later: list[int]) -> list[int]:
         """Returns the calls whose slot is held by the node that answers for it. The others are not sent: the answer of
         a node that was cut off may be old."""
-        assert self._holds is not None
         held = []
         for place in places:
-            if self._holds.holder(sent.calls[place].slot) is holder:
+            if holds.holder(sent.calls[place].slot) is holder:
                 held.append(place)
             else:
                 self._topology.failed()  # Perhaps another node owns the slot by now.
@@ -217,7 +247,7 @@ class Sending:
             later.append(place)
             return
         self._failed()
-        sent.answers[place] = error
+        sent.told([place], None, [error])
 
 
 def _is_error(reply: Any) -> bool:

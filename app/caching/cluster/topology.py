@@ -30,6 +30,7 @@ from ..words import unavailable
 from .address import Address
 from .call import packed
 from .exchange import exchange
+from .holds import Holds
 from .nodes import Nodes
 from .slot_map import SlotMap
 
@@ -49,8 +50,10 @@ class Topology(Background):
         seeds: Sequence[Address],
         nodes: Nodes,
         client: Callable[[Address], AbstractAsyncContextManager[Redis]],
+        holds: Holds | None = None,
     ) -> None:
         super().__init__()
+        self._holds = holds
         self.map = SlotMap()
         self._seeds, self._nodes, self._client = seeds, nodes, client
         self._reading: asyncio.Task[None] | None = None
@@ -67,6 +70,16 @@ class Topology(Background):
                 logger.warning("%s Calls fail until a node of the cluster answers.", error)
             async with self._repeating.running():
                 yield
+
+    def owner(self, slot: int) -> Address | None:
+        """Returns where calls about a slot go: to its holder, if one is known, else to its owner. None if that is not
+        known, either.
+
+            X holds the slot, and was cut off       Y, its replica, has taken its place in the slot map
+            R reads on X, which R believes          W must invalidate on X, not on Y
+        """
+        holder = None if self._holds is None else self._holds.holder(slot)
+        return self.map.owner(slot) if holder is None else holder.address
 
     def moved(self, slot: int, owner: Address) -> None:
         """Records that a slot has moved, and reads the map again: others may have moved with it. If the map has this

@@ -63,5 +63,5 @@ class ClusterPlace:
 
     @property
     def _node(self) -> Node | None:
-        owner = self._cluster.topology.map.owner(self._slot)
+        owner = self._cluster.topology.owner(self._slot)
         return None if owner is None else self._cluster.nodes.get(owner)

@@ -28,11 +28,12 @@ class Changes:
     claims: dict[str, View]
 
     @classmethod
-    def between(cls, view: View, words: Mapping[str, Word]) -> "Changes":
-        """Compares what Postgres says with what the nodes say, each under its id."""
+    def between(cls, view: View, words: Mapping[str, Word], late: Mapping[str, Word]) -> "Changes":
+        """Compares what Postgres says with what the nodes say, each under its id. Of those whose answer is `late`, what
+        they said before: it changes nothing, as they are trusted only for what is left of their time."""
         owners = owners_of(words)
-        owned = {id_: [False] * SLOTS for id_ in words}
-        for id_, word in words.items():
+        owned = {id_: [False] * SLOTS for id_ in (*words, *late)}
+        for id_, word in (*words.items(), *late.items()):
             if word.counts:
                 for first, last in word.owned():
                     owned[id_][first : last + 1] = [True] * (last + 1 - first)
@@ -41,7 +42,7 @@ class Changes:
         for slot, holder in enumerate(view.holders):
             if holder is not None and holder in owned and owned[holder][slot]:
                 believed[slot] = holder
-            elif (owner := owners[slot]) is None:
+            elif holder in late or (owner := owners[slot]) is None:
                 continue
             elif holder is None or (holder in words and words[holder].counts):
                 handed[slot] = owner

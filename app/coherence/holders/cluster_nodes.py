@@ -25,8 +25,9 @@ from app.coherence.holders.word import Word
 from app.coherence.membership import Membership
 from app.coherence.places import Heard
 
-PATIENCE = timedelta(milliseconds=100)
-"""How long a poll waits for a node that answered before. The others are not trusted before."""
+PATIENCE = timedelta(milliseconds=200)
+"""How long a poll waits for a node that it asks. The others are not trusted before. Together with the pause between two
+polls, less than trust lasts. A node that is late is soon not trusted, and is silent once its question has failed."""
 AT_ONCE = 5
 """How many changes one poll makes."""
 
@@ -40,6 +41,8 @@ class ClusterNodes:
         self._members: dict[Node, Member] = {}
         self._words: dict[str, Word] = {}
         """What each node that answered the last probe has said, by its id."""
+        self._late: dict[str, Word] = {}
+        """What each node whose answer is late has said before, by its id."""
         self._heard_any = False
         self._holders: set[str | None] = set()
         self._candidacy: Candidacy | None = None
@@ -81,10 +84,15 @@ class ClusterNodes:
             # Before the first answer, there is no trust that could end.
             await asyncio.wait(asked, timeout=PATIENCE.total_seconds() if self._heard_any else None)
         heard: dict[Membership, Seen] = {}
-        self._words = {}
+        self._words, self._late = {}, {}
         for member in self._members.values():
-            if member.asking in asked and member.asking.done() and member.word is not None:
-                self._words[member.word.id] = member.word
+            word = member.word
+            if word is None or member.asking is None:
+                continue
+            if not member.asking.done():
+                self._late[word.id] = word
+            elif member.asking in asked:
+                self._words[word.id] = word
                 if member.seen is not None:
                     heard[member.membership] = member.seen
         self._heard_any = self._heard_any or bool(self._words)
@@ -103,8 +111,9 @@ class ClusterNodes:
         view, claimed = View.read(epoch.run), View.read(epoch.claimed_run or "")
         if view is None or epoch.claim is None:
             return False
-        believed = self._changes(epoch.run).believed
-        return any(believed[slot] for slot in (range(len(believed)) if claimed is None else takes_from(view, claimed)))
+        changes = self._changes(epoch.run)
+        heard = [id_ if id_ in self._words else None for id_ in changes.believed]
+        return any(heard[slot] for slot in (range(len(heard)) if claimed is None else takes_from(view, claimed)))
 
     async def settle(self, epochs: Epochs, look: Look) -> Look:
         """Hands slots over, claims those of silent nodes, and gives them away when a claim has stood. Returns the
@@ -151,9 +160,14 @@ class ClusterNodes:
         assert view is not None
         self._cluster.identity.epoch, self._cluster.identity.refused = epoch.token, None
         self._holders = set(view.holders)
-        entered: dict[str, Node] = {}
+        entered, late = dict[str, Node](), dict[str, Node]()
         for member in self._members.values():
-            if member.word is None or self._words.get(member.word.id) is not member.word:
+            if member.word is None:
+                continue
+            if member.word.id in self._late:
+                late[member.word.id] = member.node
+                continue
+            if self._words.get(member.word.id) is not member.word:
                 continue
             if member.seen is None and member.word.counts and not member.word.slots:
                 member.membership.enter(epoch.token)
@@ -162,7 +176,8 @@ class ClusterNodes:
             member.node.cache.identity.term = view.terms.get(member.word.id, 0)
             entered[member.word.id] = member.node
         believed = self._changes(epoch.run).believed
-        self._holds.become([None if id_ is None else entered.get(id_) for id_ in believed])
+        holders = entered | {id_: node for id_, node in late.items() if node.cache.identity.refused is None}
+        self._holds.become([None if id_ is None else holders.get(id_) for id_ in believed])
         return [node.cache for node in entered.values()]
 
     def leave(self, why: str) -> None:
@@ -174,11 +189,11 @@ class ClusterNodes:
 
     def _changes(self, run: str) -> Changes:
         """Compares what Postgres says with what the nodes say. It is compared again only if one of both has changed."""
-        compared = run, frozenset(self._words.values())
+        compared = run, frozenset(self._words.values()), frozenset(self._late.values())
         if self._compared is None or self._compared[0] != compared:
             view = View.read(run)
             assert view is not None
-            self._compared = compared, Changes.between(view, self._words)
+            self._compared = compared, Changes.between(view, self._words, self._late)
         return self._compared[1]
 
     async def _open(self) -> None:

@@ -29,7 +29,7 @@ class Member:
         self.node, self._prefix = node, prefix
         self.membership = Membership(node.cache, self._record("epoch"))
         self.word: Word | None = None
-        """What it said last."""
+        """What it said last, None if its last question has failed."""
         self.seen: Seen | None = None
         """What it was told, None if it has no record."""
         self.asking: asyncio.Task[None] | None = None
@@ -38,8 +38,15 @@ class Member:
 
     async def ask(self, token: str | None, position: int) -> None:
         """Asks the node. Raises CacheUnavailable."""
-        cache, told = self.node.cache, self.word
-        self.word = self.seen = None
+        try:
+            await self._ask(token, position)
+        except CacheUnavailable:
+            self.word = self.seen = None
+            raise
+
+    async def _ask(self, token: str | None, position: int) -> None:
+        cache, told, seen = self.node.cache, self.word, None
+        self.node.asked = True
         with self.node.using():
             word = await cache.breaker.probe(cache.redis, self._said)
             run = cache.identity.run or ""
@@ -49,10 +56,10 @@ class Member:
                 cache.trust.lose("it was a replica, and is a primary again")
                 raise CacheUnavailable("A node of the cluster is another one than before.")
             if word.counts and self._find_record(word, told):
-                self.seen = await self.membership.probe(token, position)
+                seen = await self.membership.probe(token, position)
             elif not word.counts and not cache.trust.lost:
                 cache.trust.lose("it is a replica" if not word.is_primary else "it is cut off from its cluster")
-        self.word = word
+        self.word, self.seen = word, seen
 
     async def _said(self) -> Word:
         return Word.read(await exchange(self.node.cache.redis, QUESTIONS))

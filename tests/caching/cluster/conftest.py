@@ -1,7 +1,8 @@
 """A cluster of three primaries for all tests that leave it as it was, and what the library opens of it."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -46,6 +47,16 @@ async def cluster(redis_cluster: RedisCluster) -> AsyncIterator[Cluster]:
     """The cluster, opened."""
     async with opening(redis_cluster) as cluster:
         yield cluster
+
+
+@contextmanager
+def silent(node: RedisNode) -> Iterator[None]:
+    """The node answers nothing while the block lasts, and keeps its connections."""
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        node.process.send_signal(signal.SIGCONT)
 
 
 Wires = Mapping[RedisNode, RedisWire]

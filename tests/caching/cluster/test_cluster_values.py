@@ -2,17 +2,18 @@
 reads it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
-from app.caching import CacheAside, NotInvalidated, Outcome, ReadThrough, Region, WriteThrough
-from app.caching.cluster import Cluster
+from app.caching import CacheAside, CacheUnavailable, NotInvalidated, Outcome, ReadThrough, Region, WriteThrough
+from app.caching.cluster import Cluster, open_cluster
 from app.caching.cluster.slot_map import slot_of as slot_of_name
 from app.caching.write_through import Revoke
-from tests.caching.cluster.conftest import opening, opening_through_wires
+from tests.caching.cluster.conftest import opening, opening_through_wires, silent
 from tests.caching.conftest import Source, Thing
 from tests.eventually import PATIENCE, eventually
 from tests.faults.redis_cluster import HASTY, RedisCluster
@@ -210,6 +211,89 @@ async def test_a_dead_node_costs_a_list_only_its_own_keys(source: Source) -> Non
         readings = await one.through.get_many(keys)
         outcomes = [reading.outcome for reading in readings if not isinstance(reading, Exception)]
         assert outcomes == [Outcome.BYPASSED] * 3 + [Outcome.HIT] * 3
+
+
+Ask = Callable[[Region[int, Thing], Sequence[int]], Awaitable[object]]
+
+ASKED: Mapping[str, Ask] = {
+    "a list": lambda region, keys: region.find_all(keys),
+    "lookups": lambda region, keys: asyncio.gather(*map(region.lookup, keys)),
+    "fills": lambda region, keys: asyncio.gather(*(region.fill(key, "token", OLD) for key in keys)),
+    "invalidations": lambda region, keys: asyncio.gather(*(region.try_invalidate(key, 2) for key in keys)),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_silent_node_delays_only_those_who_need_it(
+    redis_cluster: RedisCluster, reader: Process, asked: str
+) -> None:
+    """One caller needs the silent node X and Y. In the same tick, another one needs Y and Z."""
+    ask = ASKED[asked]
+    x, y, z = await redis_cluster.primaries()
+    (key,), (first, other), (last,) = [
+        await keys_at(redis_cluster, node, many) for node, many in ((x, 1), (y, 2), (z, 1))
+    ]
+    with silent(x):
+        waits = asyncio.ensure_future(ask(reader.region, [key, first]))
+        await ask(reader.region, [other, last])
+        assert not waits.done()
+    await waits
+    await redis_cluster.agreed()
+
+
+@pytest.mark.parametrize("paused", ["before the lookup", "before the fill"])
+async def test_a_reader_gets_the_row_although_its_primary_takes_no_writes(
+    redis_cluster: RedisCluster, source: Source, monkeypatch: pytest.MonkeyPatch, paused: str
+) -> None:
+    """R misses, and reads the row      X makes all scripts wait: a replica has asked to take over, and gets no votes
+    R's fill would wait until X gives up, which takes longer than R waits for a load."""
+    monkeypatch.setattr("app.caching.region.LEASE", timedelta(milliseconds=300))
+    monkeypatch.setattr("app.caching.cluster.cluster_values.LEASE", timedelta(hours=1))  # It has to be given back.
+    x, *_ = await redis_cluster.primaries()
+    (key,) = await keys_at(redis_cluster, x)
+    source.rows[key] = OLD
+
+    async def load(key: int) -> Thing | None:
+        await x.ask("CLIENT", "PAUSE", 60_000, "WRITE")
+        return await source.get(key)
+
+    async with (
+        open_cluster(redis_cluster.url, timeout=timedelta(hours=1)) as cluster,
+        process(cluster, source) as one,
+    ):
+        try:
+            if paused == "before the lookup":
+                await x.ask("CLIENT", "PAUSE", 60_000, "WRITE")
+            reading = await one.aside.get(key, load)
+        finally:
+            await x.ask("CLIENT", "UNPAUSE")
+        assert reading.value == OLD
+        assert not reading.stored
+        if paused == "before the lookup":
+            assert reading.outcome is Outcome.BYPASSED
+
+        async def is_free() -> bool:
+            return not await x.ask("EXISTS", f"things:{{{key}}}:lease")
+
+        await eventually(is_free)
+    assert source.asked == {key: 1}
+
+
+async def test_only_a_list_of_which_nothing_is_answered_fails(redis_cluster: RedisCluster, source: Source) -> None:
+    """Two lists of one tick: X refuses connections, and Y has what the second one asks for besides."""
+    async with opening_through_wires(redis_cluster) as (cluster, wires), process(cluster, source) as one:
+        x, y, _ = await redis_cluster.primaries()
+        (lost, other), (key,) = await keys_at(redis_cluster, x, 2), await keys_at(redis_cluster, y)
+        source.rows[key] = OLD
+        await one.get(key)
+        wires[x].refuse()
+        fails = asyncio.create_task(one.region.find_all([lost, other]))
+        missing, found = await one.region.find_all([lost, key])
+        assert missing is None
+        assert found is not None
+        assert found.value == OLD
+        with pytest.raises(CacheUnavailable):
+            await fails
 
 
 async def test_a_process_that_owes_an_invalidation_reads_its_own_write(

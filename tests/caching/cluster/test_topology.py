@@ -8,9 +8,10 @@ import pytest
 
 from app.caching import CacheUnavailable
 from app.caching.cluster import Address, Answer, Call, open_cluster
-from tests.caching.cluster.conftest import TIMEOUT, opening_through_wires
+from tests.caching.cluster.conftest import TIMEOUT, opening, opening_through_wires
 from tests.eventually import eventually
 from tests.faults.redis_cluster import RedisCluster, url_of
+from tests.faults.redis_node import HOST
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.slot_names import named, spread
 from tests.service import free_port
@@ -77,6 +78,20 @@ async def test_redirected_calls_share_one_reading_and_do_not_wait_for_it(
         gets = count("^GET ")
         await asyncio.gather(*(sending.send([Call.get(name)]) for name in spread(SLOTS)))
         assert count("^GET ") - gets == 64, "Each of them goes to the new owner."
+
+
+async def test_a_node_without_slots_is_closed_although_it_is_asked_for_the_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slot was about to move to it. From then on no call goes there, but each reading asks it first."""
+    monkeypatch.setattr("app.caching.cluster.topology.EVERY", timedelta(hours=1))
+    async with RedisCluster.started(1) as redis_cluster, opening(redis_cluster) as cluster:
+        added = Address(HOST, (await redis_cluster.add()).port)
+        monkeypatch.setattr("app.caching.cluster.topology.random.shuffle", lambda nodes: nodes.sort(key=added.__ne__))
+        await cluster.nodes.at(added)
+        for known in (True, False):
+            await cluster.topology.read()
+            assert (cluster.nodes.get(added) is not None) == known
 
 
 async def test_a_reading_tells_of_slots_that_nobody_has_asked_for(redis_cluster: RedisCluster) -> None:

@@ -17,7 +17,7 @@ def word(id_: str, slots: str, *, epoch: int = 1, is_primary: bool = True, works
 
 def between(words: Mapping[str, Word], terms: Mapping[str, int] | None = None) -> Changes:
     """X holds the first half, Y the second."""
-    return Changes.between(View([X] * 8192 + [Y] * 8192, terms or {}), words)
+    return Changes.between(View([X] * 8192 + [Y] * 8192, terms or {}), words, {})
 
 
 def test_a_holder_that_says_that_it_owns_its_slots_is_believed_about_them() -> None:
@@ -71,8 +71,17 @@ def test_the_holder_is_believed_although_another_node_with_a_newer_configuration
     assert not changes.claims
 
 
+def test_a_holder_whose_answer_is_late_is_neither_given_up_nor_asked_for_its_slots() -> None:
+    view = View([X] * 8192 + [Y] * 8192, {})
+    words = {Y: word(Y, f"8192-{LAST}"), Z: word(Z, "0-8191", epoch=9)}
+    changes = Changes.between(view, words, {X: word(X, "1-8191")})
+    assert changes.believed == [None] + [X] * 8191 + [Y] * 8192
+    assert changes.handed is None
+    assert not changes.claims
+
+
 def test_a_slot_without_a_holder_goes_to_its_owner_at_once() -> None:
-    changes = Changes.between(View([None] * SLOTS, {}), {Y: word(Y, f"0-{LAST}")})
+    changes = Changes.between(View([None] * SLOTS, {}), {Y: word(Y, f"0-{LAST}")}, {})
     assert changes.handed is not None
     assert set(changes.handed.holders) == {Y}
 

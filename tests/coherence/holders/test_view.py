@@ -28,7 +28,15 @@ def test_a_node_without_slots_keeps_its_term() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1f2e3d4c-5b6a7988", "", "cluster", "cluster ", f"cluster {X} 0-5", f"cluster {X}/0 0-{SLOTS}", f"cluster {X}/0 5-1"],
+    [
+        "1f2e3d4c-5b6a7988",
+        "",
+        "cluster",
+        "cluster ",
+        f"cluster {X} 0-5",
+        f"cluster {X}/0 0-{SLOTS}",
+        f"cluster {X}/0 5-1",
+    ],
 )
 def test_what_is_no_view_is_not_read_as_one(text: str) -> None:
     assert View.read(text) is None
