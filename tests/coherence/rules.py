@@ -46,6 +46,13 @@ RULES = {
         "self.why = why",
         f"{SENTINEL}::test_connections_stay_in_use_while_no_sentinel_answers",
     ),
+    "a node is believed only about the slots that it holds": Rule(
+        "app/caching/cluster/sending.py",
+        "if holds.holder(sent.calls[place].slot) is holder:",
+        "if True:",
+        "holders/test_cluster_nodes.py::"
+        "test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_believed",
+    ),
     "values belong to an epoch": Rule(
         "app/caching/stamp.py",
         "whole.update(str(life).encode())",

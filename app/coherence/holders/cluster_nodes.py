@@ -82,7 +82,10 @@ class ClusterNodes:
                 asked.append(member.asking)
         if asked:
             # Before the first answer, there is no trust that could end.
-            await asyncio.wait(asked, timeout=PATIENCE.total_seconds() if self._heard_any else None)
+            done, late = await asyncio.wait(asked, timeout=PATIENCE.total_seconds() if self._heard_any else None)
+            # If all are late, it is not they who are slow, but this process, or its network.
+            while late and all(task.exception() for task in done):
+                done, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
         heard: dict[Membership, Seen] = {}
         self._words, self._late = {}, {}
         for member in self._members.values():

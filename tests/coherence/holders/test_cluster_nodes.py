@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from app.caching import Cache, Outcome, open_cache
-from app.caching.cluster import open_cluster
+from app.caching.cluster import Address, Cluster, open_cluster
 from app.caching.cluster.slot_map import slot_of
 from app.coherence.holders.view import View
 from app.embedded import Endpoints
@@ -26,6 +26,8 @@ from tests.faults.redis_wire import RedisWire
 
 USERS = 30
 TIMEOUT = timedelta(seconds=5)
+AGES = 120_000
+"""A node timeout, in milliseconds: no node finds out by itself that it was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Instance:
 @pytest.fixture
 async def redis_cluster() -> AsyncIterator[RedisCluster]:
     """Three primaries with a replica each, which do not fail over by themselves."""
-    async with RedisCluster.started(3, replicas=1, partitions=True) as redis_cluster:
+    async with RedisCluster.started(3, replicas=1, node_timeout=AGES, partitions=True) as redis_cluster:
         yield redis_cluster
 
 
@@ -176,6 +178,8 @@ async def test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_
     await b.rename(user, "Newer")
     a.wires[x].heal()
     await a.polls()
+    assert isinstance(a.resources.cache, Cluster)
+    a.resources.cache.topology.map.move(slot_of(f"users:{{{user}}}"), Address(HOST, x.port))  # As X would tell it.
     assert b"cluster_state:ok" in await x.ask("CLUSTER", "INFO"), "X would answer."
     assert await a.name(user) == "Newer"
     await a.hits(users[1], users[2])
