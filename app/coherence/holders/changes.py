@@ -18,7 +18,7 @@ from app.coherence.holders.view import View
 from app.coherence.holders.word import Word
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Changes:
     """`believed`: for each slot, the id of its holder if it says that it owns it, else None. `handed`: the view after
     slots were handed over, None if none is to be. `claims`: by the holder that is silent, the view to claim."""

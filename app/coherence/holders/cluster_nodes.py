@@ -49,6 +49,7 @@ class ClusterNodes:
         self._n = 0
         """The number of the epoch when slots were settled last."""
         self._compared: tuple[object, Changes] | None = None
+        self._entered: tuple[Changes, dict[str, Node]] | None = None
 
     def __str__(self) -> str:
         return f"{len(self._words)} nodes"
@@ -162,7 +163,6 @@ class ClusterNodes:
         view = View.read(epoch.run)
         assert view is not None
         self._cluster.identity.epoch, self._cluster.identity.refused = epoch.token, None
-        self._holders = set(view.holders)
         entered, late = dict[str, Node](), dict[str, Node]()
         for member in self._members.values():
             if member.word is None:
@@ -178,9 +178,12 @@ class ClusterNodes:
                 continue
             member.node.cache.identity.term = view.terms.get(member.word.id, 0)
             entered[member.word.id] = member.node
-        believed = self._changes(epoch.run).believed
         holders = entered | {id_: node for id_, node in late.items() if node.cache.identity.refused is None}
-        self._holds.become([None if id_ is None else holders.get(id_) for id_ in believed])
+        changes = self._changes(epoch.run)
+        if self._entered != (changes, holders):
+            self._entered = changes, holders
+            self._holders = set(view.holders)
+            self._holds.become([None if id_ is None else holders.get(id_) for id_ in changes.believed])
         return [node.cache for node in entered.values()]
 
     def leave(self, why: str) -> None:

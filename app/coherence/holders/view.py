@@ -14,6 +14,7 @@ epoch, as another Redis would.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from app.caching.cluster.slot_map import SLOTS
@@ -29,9 +30,10 @@ class View:
     holders: Sequence[str | None]
     terms: Mapping[str, int]
 
-    @classmethod
-    def read(cls, text: str) -> "View | None":
-        """Reads a view, None if the text is not one."""
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def read(text: str) -> "View | None":
+        """Reads a view, None if the text is not one. Each poll reads the one of the poll before."""
         if TEXT.fullmatch(text) is None:
             return None
         holders: list[str | None] = [None] * SLOTS
@@ -44,7 +46,7 @@ class View:
                 if not first <= last < SLOTS:
                     return None
                 holders[first : last + 1] = [id_] * (last + 1 - first)
-        return cls(holders, terms)
+        return View(holders, terms)
 
     def __str__(self) -> str:
         spans: dict[str, list[str]] = {id_: [] for id_ in self.terms}
