@@ -158,7 +158,7 @@ async def test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_
     A reaches X, and not Y                          B reaches Y, and not X: it claims, and A refutes
     R on A hits on X                                R on B queries Postgres; W on B waits for A's relay, which tells X
     A loses X, and its trust ends                   B's claim stands: Y holds the slots, and gets another change
-    A reaches X again, and nobody else: R on A would read and fill there, and hit what it has filled after the next W on B
+    A reaches X again, and nobody else: R on A would read and fill there, and hit that after the next W on B
     """
     a, b = await new_instance(), await new_instance()
     x, (y,), user = redis_cluster.nodes[0], redis_cluster.replicas_of(redis_cluster.nodes[0]), users[0]
