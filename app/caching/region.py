@@ -12,6 +12,7 @@ What can go wrong: nearly every method raises `CacheUnavailable` if Redis does n
 (`trust.py`). A fill then counts as refused, and an invalidation waits until nobody believes the old value.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -23,7 +24,7 @@ from .cache import Cache
 from .cluster import Cluster
 from .cluster.cluster_values import ClusterValues
 from .errors import CacheUnavailable
-from .lease import Fill, K, Lease, Loaded, whole
+from .lease import LEASE, Fill, K, Lease, Loaded, whole
 from .lifetimes import DEFAULT, Lifetimes
 from .observing import Event, Observe
 from .reading import Outcome, Reading, V
@@ -84,8 +85,16 @@ class Region(Background, Generic[K, V]):
     async def lookup(self, key: K) -> Reading[V] | Lease[V]:
         """Returns the value, or the lease of its load. All calls in one tick share one answer, and a granted lease. It
         does not ask for trust again: `find` did after the read began, which must see only what was answered before.
+
+        It raises CacheUnavailable, too, if Redis takes longer to answer than a lease lasts: a primary makes scripts
+        wait while it hands over to a replica.
         """
-        return await self._lookups.ask(key)
+        asked = self._lookups.ask(key)
+        await asyncio.wait({asked}, timeout=LEASE.total_seconds())
+        if asked.done():
+            return asked.result()
+        asked.add_done_callback(lambda asked: self._answered_late(key, asked))
+        raise CacheUnavailable(f"Redis has not answered for {self._name} within {LEASE.total_seconds():g} s.")
 
     async def claim(self, key: K) -> str | None:
         """Returns a lease for reloading a value that is still cached, None if the lease is taken.
@@ -104,10 +113,21 @@ class Region(Background, Generic[K, V]):
         return self._values.losses(key)
 
     async def fill(
-        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: object = None
+        self,
+        key: K,
+        token: str,
+        value: V | None,
+        cost: timedelta = NO_TIME,
+        losses: object = None,
+        within: timedelta = LEASE,
     ) -> tuple[Reading[V], Fill]:
-        """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. The row
-        is not cached if trust was lost since `losses` was read:
+        """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. If Redis
+        has not answered `within` this time, the reading is returned all the same:
+
+            R loads the row                     X begins a failover: all scripts wait until it succeeds or is given up
+            R's fill waits for 5 s, so that R would give up, too, although it has the row
+
+        The row is not cached if trust was lost since `losses` was read:
 
             R loads a row, and stalls           the database is restored to an earlier time: another epoch begins
             R would cache the lost row in the new epoch
@@ -123,8 +143,9 @@ class Region(Background, Generic[K, V]):
                 raise CacheUnavailable(f"Trust was lost during a load of {self._name}.")
             if value is not None and self._identity.epoch is not None and self._epoch_of(value) != self._identity.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
-            fill = await self._fills.ask(Loaded(key, token, reading.version, reading.payload or b"", cost))
-        except CacheUnavailable:
+            loaded = Loaded(key, token, reading.version, reading.payload or b"", cost)
+            fill = await asyncio.wait_for(self._fills.ask(loaded), max(0.0, within.total_seconds()))
+        except (CacheUnavailable, TimeoutError):
             fill = Fill.UNKNOWN
             # Perhaps the fill never arrived. Then the next reader would wait until the lease ends.
             self._values.give_back([key], token)
@@ -176,6 +197,13 @@ class Region(Background, Generic[K, V]):
     def report(self, event: Event, took: timedelta = NO_TIME) -> None:
         """Reports an event to the region's `observe` callback."""
         self._observe(self._name, event, took, 1)
+
+    def _answered_late(self, key: K, asked: "asyncio.Future[Reading[V] | Lease[V]]") -> None:
+        """Gives back what a lookup was granted that nobody waits for any more."""
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        if isinstance(lease := asked.result(), Lease) and lease.granted:
+            self._values.give_back([key], lease.token)
 
     def _epoch_of(self, value: V) -> str | None:
         return cast("str | None", getattr(value, "epoch", self._identity.epoch))

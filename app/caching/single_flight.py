@@ -115,12 +115,14 @@ class SingleFlight(Generic[K, V]):
     async def _get(self, key: K, load: Load[K, V]) -> Reading[V]:
         # A reader that asks from here on may have started after a write that this lookup does not see: it gets its own.
         del self._asked[key]
-        deadline = time.monotonic() + PATIENCE.total_seconds()
         outcome = Outcome.HIT
         try:
             answer = await self._region.lookup(key)
+            deadline = time.monotonic() + PATIENCE.total_seconds()  # How long Redis took to answer is no load.
             while isinstance(answer, Lease):
                 lease = answer
+                if lease.granted:
+                    deadline = time.monotonic() + PATIENCE.total_seconds()  # Nor is this load another one's.
                 if lease.writers:
                     # The writer has removed the value and may commit at any moment: there is no load to wait for.
                     return await self._bypass(key, load, Outcome.LOCKED)
@@ -188,7 +190,8 @@ class SingleFlight(Generic[K, V]):
                 await self._region.release(key, token)
                 return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
             cost = timedelta(seconds=time.monotonic() - began)
-            reading, fill = await self._region.fill(key, token, value, cost, losses)
+            # When the lease has ended, nothing is filled any more.
+            reading, fill = await self._region.fill(key, token, value, cost, losses, within=LEASE - cost)
         except BaseException as error:
             self._region.report(Event.LOAD_FAILED)
             logger.warning("A load of %r failed: %r", key, error)

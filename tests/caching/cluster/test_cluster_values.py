@@ -5,11 +5,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
 from app.caching import CacheAside, CacheUnavailable, NotInvalidated, Outcome, ReadThrough, Region, WriteThrough
-from app.caching.cluster import Cluster
+from app.caching.cluster import Cluster, open_cluster
 from app.caching.cluster.slot_map import slot_of as slot_of_name
 from app.caching.write_through import Revoke
 from tests.caching.cluster.conftest import opening, opening_through_wires, silent
@@ -238,6 +239,46 @@ async def test_a_silent_node_delays_only_those_who_need_it(
         assert not waits.done()
     await waits
     await redis_cluster.agreed()
+
+
+@pytest.mark.parametrize("paused", ["before the lookup", "before the fill"])
+async def test_a_reader_gets_the_row_although_its_primary_takes_no_writes(
+    redis_cluster: RedisCluster, source: Source, monkeypatch: pytest.MonkeyPatch, paused: str
+) -> None:
+    """R misses, and reads the row      X makes all scripts wait: a replica has asked to take over, and gets no votes
+    R's fill would wait until X gives up, which takes longer than R waits for a load."""
+    monkeypatch.setattr("app.caching.cluster.cluster_values.LEASE", timedelta(hours=1))  # It has to be given back.
+    x, *_ = await redis_cluster.primaries()
+    (key,) = await keys_at(redis_cluster, x)
+    source.rows[key] = OLD
+
+    async def pause(module: str) -> None:
+        await x.ask("CLIENT", "PAUSE", 60_000, "WRITE")
+        monkeypatch.setattr(f"app.caching.{module}.LEASE", timedelta(milliseconds=300))
+
+    async def load(key: int) -> Thing | None:
+        if paused == "before the fill":
+            await pause("single_flight")
+        return await source.get(key)
+
+    async with (
+        open_cluster(redis_cluster.url, timeout=timedelta(hours=1)) as cluster,
+        process(cluster, source) as one,
+    ):
+        try:
+            if paused == "before the lookup":
+                await pause("region")
+            reading = await one.aside.get(key, load)
+        finally:
+            await x.ask("CLIENT", "UNPAUSE")
+        assert (reading.value, reading.stored) == (OLD, False)
+        assert reading.outcome is (Outcome.BYPASSED if paused == "before the lookup" else Outcome.MISS)
+
+        async def is_free() -> bool:
+            return not await x.ask("EXISTS", f"things:{{{key}}}:lease")
+
+        await eventually(is_free)
+    assert source.asked == {key: 1}
 
 
 async def test_only_a_list_of_which_nothing_is_answered_fails(redis_cluster: RedisCluster, source: Source) -> None:
