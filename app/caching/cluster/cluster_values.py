@@ -27,7 +27,7 @@ from ..reading import Outcome, Reading, V
 from ..scripts import source
 from ..stamp import Stamp
 from ..trust import Trust
-from ..values import FLOOR, entry, names_of
+from ..values import FLOOR, entry
 from .call import Call, Word
 from .cluster import Cluster
 from .cluster_leases import ClusterLeases
@@ -70,11 +70,17 @@ class ClusterValues(Generic[K, V]):
         self._nowhere = Stamp(type_, self.identity)
         self._stamps: WeakKeyDictionary[Node, Stamp[V]] = WeakKeyDictionary()
 
+    def name(self, key: K) -> str:
+        """Returns the name of a value."""
+        # Redis takes no hash tag from {}: it would put the three names of such a key in three slots.
+        if isinstance(key, str) and key[:1] in ("", "}"):
+            return f"{self._prefix}:{{+}}:{{{key}}}"
+        return f"{self._prefix}:{{{key}}}"
+
     def names(self, key: K) -> tuple[str, str, str]:
         """Returns the names of a value, of its lease and of its floor, which share a slot."""
-        # Redis takes no hash tag from {}: it would put the three names of such a key in three slots.
-        tagged = not isinstance(key, str) or key[:1] not in ("", "}")
-        return names_of(self._prefix if tagged else f"{self._prefix}:{{+}}", key)
+        name = self.name(key)
+        return name, name + ":lease", name + ":floor"
 
     def batching(
         self,
@@ -92,16 +98,18 @@ class ClusterValues(Generic[K, V]):
     async def get_all(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | CacheError | None]:
         """Returns the fresh values under some keys."""
         # Before the GET: a retry may succeed while its answer is on its way.
-        owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else [None] * len(keys)
-        found: list[Reading[V] | CacheError | None] = list(owed)
+        owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else None
+        found: dict[int, Reading[V] | CacheError | None] = {}
 
         def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
-            for place, reading in zip(places, self._read(node, replies), strict=True):
-                found[place] = owed[place] or reading
-            tell(places, [found[place] for place in places])
+            readings = self._read(node, replies)
+            if owed is not None:
+                readings = [owed[place] or reading for place, reading in zip(places, readings, strict=True)]
+            found.update(zip(places, readings, strict=True))
+            tell(places, readings)
 
-        await self._sending.tell([Call.get(self.names(key)[0]) for key in keys], told)
-        return found
+        await self._sending.tell(Call.gets(map(self.name, keys)), told)
+        return [found[place] for place in range(len(keys))]
 
     async def get_lists(
         self, lists_: Sequence[Sequence[K]], tell: Tell = unheard
@@ -133,9 +141,11 @@ class ClusterValues(Generic[K, V]):
 
         found, rotten = await judged(self._sending, calls, judge, tell)
         if rotten:  # Once deleted, it is an ordinary miss.
-            names = [self.names(keys[place])[0] for place in rotten]
+            names = [self.name(keys[place]) for place in rotten]
             await self._sending.send([Call.of(name, "DEL", name) for name in names])
-            found.update(zip(rotten, await self.look_up([keys[place] for place in rotten]), strict=True))
+            again = await self.look_up([keys[place] for place in rotten])
+            tell(rotten, again)
+            found.update(zip(rotten, again, strict=True))
         return [found[place] for place in range(len(keys))]
 
     async def fill_all(self, fills: Sequence[Loaded[K]], tell: Tell = unheard) -> Sequence[Fill | CacheError]:
@@ -234,5 +244,5 @@ class ClusterValues(Generic[K, V]):
 
     def _owner(self, key: K) -> Node | None:
         """Returns the node that is known to own a key, None if it is not known or not open."""
-        address = self._topology.map.owner(slot_of(self.names(key)[0]))
+        address = self._topology.map.owner(slot_of(self.name(key)))
         return None if address is None else self._cluster.nodes.get(address)

@@ -125,10 +125,19 @@ class Sending:
         steps = [self._to_one(sent, route, places) for route, places in routes.items()]
         if later:
             steps.append(self._again(sent, later))
+        if not steps:
+            return
         if len(steps) == 1:
             await steps[0]  # A task of its own would cost as much as ten GETs.
         else:
-            await asyncio.gather(*steps)
+            # The first one needs no task, either.
+            others = asyncio.gather(*steps[1:])
+            try:
+                await steps[0]
+            except BaseException:
+                others.cancel()
+                raise
+            await others
 
     async def _again(self, sent: Sent, places: Sequence[int]) -> None:
         await asyncio.sleep(PAUSE.total_seconds())
@@ -139,7 +148,7 @@ class Sending:
         try:
             node = self._nodes.get(route.address) or await self._nodes.at(route.address)
             node.asked = True
-            with node.using():
+            with node:
                 replies = await self._ask(node, sent, route, places)
         except CacheUnavailable as error:
             self._topology.failed()
