@@ -22,6 +22,8 @@ R = TypeVar("R")
 Start = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 """Starts a task, and keeps a reference to it: otherwise it could be garbage-collected while it runs."""
 
+Waiting = dict[K, list[asyncio.Future[R]]]
+"""The callers that wait for each key."""
 LARGEST = 500
 """The most keys of one call. A longer MGET would block all other clients of Redis."""
 
@@ -40,7 +42,7 @@ class Batching(Generic[K, R]):
         told: Callable[[Sequence[R], Sequence[int]], None] = lambda results, callers: None,
     ) -> None:
         self._call, self._start, self._told = call, start, told
-        self._waiting: dict[K, list[asyncio.Future[R]]] = {}
+        self._waiting: Waiting[K, R] = {}
         self._alone = False
 
     def ask(self, key: K) -> asyncio.Future[R]:
@@ -83,7 +85,7 @@ class Batching(Generic[K, R]):
             self._start(self._answer(keys[start : start + LARGEST], waiting))
         await self._answer(keys[:LARGEST], waiting)
 
-    async def _answer(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> None:
+    async def _answer(self, keys: Sequence[K], waiting: Waiting[K, R]) -> None:
         try:
             try:
                 answers = await self._ask(keys, waiting)
@@ -94,10 +96,7 @@ class Batching(Generic[K, R]):
                 for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
                     await self._answer(half, waiting)
                 return
-            if len(answers) != len(keys):
-                raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
-            callers = [waiting[key] for key in keys]
-            self._told(cast("Sequence[R]", answers), list(map(len, callers)))
+            self._finish(keys, waiting, answers)
         except BaseException as error:
             for key in keys:
                 for future in waiting[key]:
@@ -105,19 +104,19 @@ class Batching(Generic[K, R]):
                         future.set_exception(error) if isinstance(error, Exception) else future.cancel()
             if not isinstance(error, Exception):
                 raise
-        else:
-            settle(callers, answers)
 
-    async def _ask(self, keys: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> Sequence[R | CacheError]:
+    async def _ask(self, keys: Sequence[K], waiting: Waiting[K, R]) -> Sequence[R | CacheError]:
         return await self._call(keys)
 
-
-def settle(callers: Iterable[Iterable[asyncio.Future[R]]], results: Iterable[R | CacheError]) -> None:
-    """Gives each result to its callers, and raises an error there."""
-    for futures, result in zip(callers, results, strict=True):
-        for future in futures:
-            if not future.done():
-                future.set_exception(result) if isinstance(result, CacheError) else future.set_result(result)
+    def _finish(self, keys: Sequence[K], waiting: Waiting[K, R], answers: Sequence[R | CacheError]) -> None:
+        if len(answers) != len(keys):
+            raise ValueError(f"{len(keys)} questions got {len(answers)} answers.")
+        callers = [waiting[key] for key in keys]
+        self._told(cast("Sequence[R]", answers), list(map(len, callers)))
+        for futures, result in zip(callers, answers, strict=True):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(result) if isinstance(result, CacheError) else future.set_result(result)
 
 
 async def each(calls: Iterable[Awaitable[R]]) -> list[R | Unreadable]:

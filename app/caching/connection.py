@@ -91,6 +91,15 @@ class Pool(BlockingConnectionPool):
             raise
         return connection
 
+    async def release(self, connection: AbstractConnection) -> None:
+        """Takes a connection back, without a lock if nobody waits for one. It would cost as much as to send a GET."""
+        is_wanted = self._condition.locked() or self._condition._waiters
+        if is_wanted or connection.should_reconnect():  # type: ignore[no-untyped-call]
+            await super().release(connection)
+            return
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connects a connection that is not connected, and reconnects one that leads elsewhere."""
         is_another_run = self.identity is not None and getattr(connection, "run", None) != self.identity.run

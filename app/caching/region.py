@@ -118,10 +118,16 @@ class Region(Background, Generic[K, V]):
         return self._values.place(key)
 
     async def fill(
-        self, key: K, token: str, value: V | None, cost: timedelta = timedelta(0), losses: object = None
+        self,
+        key: K,
+        token: str,
+        value: V | None,
+        cost: timedelta = NO_TIME,
+        losses: object = None,
+        within: timedelta = LEASE,
     ) -> tuple[Reading[V], Fill]:
         """Caches a row under the lease `token`, and returns it as a reading. `cost` is how long its load took. If Redis
-        has not answered when the lease has ended, whoever waits for the row gets it all the same:
+        has not answered `within` this time, the reading is returned all the same:
 
             R loads the row                     X begins a failover: all scripts wait until it succeeds or is given up
             R's fill waits for 5 s, so that R would give up, too, although it has the row
@@ -143,7 +149,7 @@ class Region(Background, Generic[K, V]):
             if value is not None and self._identity.epoch is not None and self._epoch_of(value) != self._identity.epoch:
                 raise CacheUnavailable(f"A row of {self._name} was read in another epoch.")
             loaded = Loaded(key, token, reading.version, reading.payload or b"", cost)
-            fill = await asyncio.wait_for(self._fills.ask(loaded), max(0.0, (LEASE - cost).total_seconds()))
+            fill = await asyncio.wait_for(self._fills.ask(loaded), max(0.0, within.total_seconds()))
         except (CacheUnavailable, TimeoutError):
             fill = Fill.UNKNOWN
             # Perhaps the fill never arrived. Then the next reader would wait until the lease ends.

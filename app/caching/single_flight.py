@@ -190,7 +190,8 @@ class SingleFlight(Generic[K, V]):
                 await self._region.release(key, token)
                 return Landing(self._region.unkept(value.value, Outcome.LOCKED), shared=False)
             cost = timedelta(seconds=time.monotonic() - began)
-            reading, fill = await self._region.fill(key, token, value, cost, losses)
+            # When the lease has ended, nothing is filled any more.
+            reading, fill = await self._region.fill(key, token, value, cost, losses, within=LEASE - cost)
         except BaseException as error:
             self._region.report(Event.LOAD_FAILED)
             logger.warning("A load of %r failed: %r", key, error)

@@ -62,12 +62,13 @@ class Values(Generic[K, V]):
         self.look_up = self._lookup.look_up
 
     def name(self, key: K) -> str:
-        """Returns the name of a value."""
+        """Returns the name of a value. The braces are a hash tag, as a cluster needs it for the names of one key."""
         return f"{self._prefix}:{{{key}}}"
 
     def names(self, key: K) -> tuple[str, str, str]:
         """Returns the names of a value, of its lease and of its floor."""
-        return names_of(self._prefix, key)
+        name = self.name(key)
+        return name, name + ":lease", name + ":floor"
 
     def batching(
         self,
@@ -154,13 +155,6 @@ class Values(Generic[K, V]):
         """Records a failed invalidation, which is retried where no relay is. Returns the exception to raise."""
         assert self._renewal is not None  # As the region checks when it is made.
         return self._renewal.owe(self._name, key, version, invalidate)
-
-
-def names_of(prefix: str, key: object) -> tuple[str, str, str]:
-    """Returns the names of a value, of its lease and of its floor. The braces are a hash tag: in a cluster, the three
-    share a slot, so one script can use them."""
-    name = f"{prefix}:{{{key}}}"
-    return name, name + ":lease", name + ":floor"
 
 
 def entry(fill: Loaded[K], lifetimes: Lifetimes) -> list[bytes | str | int]:

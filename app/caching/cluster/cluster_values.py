@@ -14,21 +14,17 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from ..background import Background
 from ..cache import Cache
 from ..errors import CacheError, CacheUnavailable, NotInvalidated
-from ..identity import Identity
 from ..lease import LEASE, Fill, K, Lease, Loaded
 from ..lifetimes import Lifetimes, ms
 from ..lookup import answered
 from ..observing import Event
 from ..reading import Outcome, Reading, V
 from ..scripts import source
-from ..stamp import Stamp
-from ..trust import Trust
-from ..values import FLOOR, entry, names_of
+from ..values import FLOOR, entry
 from .call import Call, Word
 from .cluster import Cluster
 from .cluster_leases import ClusterLeases
@@ -38,6 +34,7 @@ from .judged import NotYet, judged
 from .lists import lists
 from .node import Node
 from .node_batching import NodeBatching, Tell, unheard
+from .node_stamps import NodeStamps
 from .sending import REDIRECTIONS
 from .slot_map import slot_of
 
@@ -65,17 +62,22 @@ class ClusterValues(Generic[K, V]):
         self._sending = cluster.sending(name, lambda: report(Event.UNAVAILABLE))
         self._name, self._prefix, self._type, self._lifetimes = name, prefix, type_, lifetimes
         self._report, self._background = report, background
-        self._nowhere = Stamp(type_, Identity(Trust()))
+        self._stamp = NodeStamps(type_).of
         leases = ClusterLeases(self._sending, self.names, background)
         self.claim, self.revoke = leases.claim, leases.revoke
         self.release, self.give_back = leases.release, leases.give_back
-        self._stamps: WeakKeyDictionary[Node, Stamp[V]] = WeakKeyDictionary()
+
+    def name(self, key: K) -> str:
+        """Returns the name of a value."""
+        # Redis takes no hash tag from {}: it would put the three names of such a key in three slots.
+        if isinstance(key, str) and key[:1] in ("", "}"):
+            return f"{self._prefix}:{{+}}:{{{key}}}"
+        return f"{self._prefix}:{{{key}}}"
 
     def names(self, key: K) -> tuple[str, str, str]:
         """Returns the names of a value, of its lease and of its floor, which share a slot."""
-        # Redis takes no hash tag from {}: it would put the three names of such a key in three slots.
-        tagged = not isinstance(key, str) or key[:1] not in ("", "}")
-        return names_of(self._prefix if tagged else f"{self._prefix}:{{+}}", key)
+        name = self.name(key)
+        return name, name + ":lease", name + ":floor"
 
     def batching(
         self,
@@ -93,21 +95,23 @@ class ClusterValues(Generic[K, V]):
 
     def place(self, key: K) -> Cache | None:
         """Returns the cache of the node that has this key, None if none is known to hold its slot."""
-        return self._cluster.place(self.names(key)[0])
+        return self._cluster.place(self.name(key))
 
     async def get_all(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | CacheError | None]:
         """Returns the fresh values under some keys."""
         # Before the GET: a retry may succeed while its answer is on its way.
-        owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else [None] * len(keys)
-        found: list[Reading[V] | CacheError | None] = list(owed)
+        owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else None
+        found: dict[int, Reading[V] | CacheError | None] = {}
 
         def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
-            for place, reading in zip(places, self._read(node, replies), strict=True):
-                found[place] = owed[place] or reading
-            tell(places, [found[place] for place in places])
+            readings = self._read(node, replies)
+            if owed is not None:
+                readings = [owed[place] or reading for place, reading in zip(places, readings, strict=True)]
+            found.update(zip(places, readings, strict=True))
+            tell(places, readings)
 
-        await self._sending.tell([Call.get(self.names(key)[0]) for key in keys], told)
-        return found
+        await self._sending.tell(Call.gets(map(self.name, keys)), told)
+        return [found[place] for place in range(len(keys))]
 
     async def get_lists(
         self, lists_: Sequence[Sequence[K]], tell: Tell = unheard
@@ -139,9 +143,11 @@ class ClusterValues(Generic[K, V]):
 
         found, rotten = await judged(self._sending, calls, judge, tell)
         if rotten:  # Once deleted, it is an ordinary miss.
-            names = [self.names(keys[place])[0] for place in rotten]
+            names = [self.name(keys[place]) for place in rotten]
             await self._sending.send([Call.of(name, "DEL", name) for name in names])
-            found.update(zip(rotten, await self.look_up([keys[place] for place in rotten]), strict=True))
+            again = await self.look_up([keys[place] for place in rotten])
+            tell(rotten, again)
+            found.update(zip(rotten, again, strict=True))
         return [found[place] for place in range(len(keys))]
 
     async def fill_all(self, fills: Sequence[Loaded[K]], tell: Tell = unheard) -> Sequence[Fill | CacheError]:
@@ -230,15 +236,6 @@ class ClusterValues(Generic[K, V]):
             return None
         return CacheUnavailable(f"An invalidation of {self._name} {key} failed, and is retried.")
 
-    def _stamp(self, node: Node | None) -> Stamp[V]:
-        """Returns the stamp of a node. Nobody believes what is stamped while the node is not known."""
-        if node is None:
-            return self._nowhere
-        stamp = self._stamps.get(node)
-        if stamp is None:
-            stamp = self._stamps[node] = Stamp(self._type, node.cache.identity)
-        return stamp
-
     def _owner(self, key: K) -> Node | None:
         """Returns the node that is known to own a key, None if it is not known or not open."""
         return self._at(self._slot(key))
@@ -248,4 +245,4 @@ class ClusterValues(Generic[K, V]):
         return None if address is None else self._cluster.nodes.get(address)
 
     def _slot(self, key: K) -> int:
-        return slot_of(self.names(key)[0])
+        return slot_of(self.name(key))

@@ -36,14 +36,12 @@ async def exchange(redis: Redis, commands: Sequence[bytes]) -> list[Any | Respon
 
 
 async def _answers(parser: Any, many: int) -> list[Any | ResponseError]:
-    """Reads some answers. The parser's own method is awaited only where it may have to wait."""
-    answers = [await parser.read_response()]
-    parsed = parser._reader.gets
+    """Reads some answers: as many as have arrived, without a coroutine for each."""
+    answers: list[Any] = []
     while len(answers) < many:
-        answer = parsed()
-        if answer is NOT_ENOUGH_DATA:
-            answer = await parser.read_response()
-        elif isinstance(answer, RedisConnectionError):  # As that method does: LOADING is no answer to a command.
-            raise answer
-        answers.append(answer)
+        answers.append(await parser.read_response())
+        answers += iter(parser._reader.gets, NOT_ENOUGH_DATA)
+    if any(issubclass(kind, RedisConnectionError) for kind in set(map(type, answers))):
+        # As `read_response` does: LOADING is no answer to a command.
+        raise next(answer for answer in answers if isinstance(answer, RedisConnectionError))
     return answers

@@ -43,7 +43,8 @@ async def judged(
                 later.append(place)
             else:
                 done.append(place)
-        tell(done, [results[place] for place in done])
+        if done:
+            tell(done, [results[place] for place in done])
 
     await sending.tell(calls, told, believed=believed)
     return results, later

@@ -33,7 +33,10 @@ async def lists(
         tell(done, [_listed(lists[place], found) for place in done])
 
     await get_all(keys, told)
-    return [_listed(some, found) for some in lists]
+    answers = [_listed(some, found) for some in lists]
+    if not keys:
+        tell(range(len(lists)), answers)
+    return answers
 
 
 def _listed(keys: Sequence[K], found: Mapping[K, Found[V]]) -> list[Reading[V] | None] | CacheError:

@@ -4,15 +4,14 @@ What one node has stamped is never judged by what another one says: each has its
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 
 from ..cache import Cache
 from .address import Address
 
 
 class Node:
-    """An open node. `stack` closes it."""
+    """An open node. `stack` closes it, but not within a `with` of the node."""
 
     def __init__(self, address: Address, cache: Cache, stack: AsyncExitStack) -> None:
         self.address, self.cache = address, cache
@@ -23,17 +22,15 @@ class Node:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def using(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Keeps the node open while the block lasts."""
         self._uses += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._uses -= 1
-            if not self._uses:
-                self._idle.set()
+
+    def __exit__(self, *error: object) -> None:
+        self._uses -= 1
+        if not self._uses:
+            self._idle.set()
 
     async def close(self) -> None:
         """Closes the node as soon as nobody uses it."""

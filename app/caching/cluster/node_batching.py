@@ -4,14 +4,17 @@
     node 1    has answered: the callers of a and c get their results at once
     node 2    does not answer: the callers of b get an error after its timeout
 
-What can go wrong: `told` of `batching.py` is called when the last part is there: a silent node delays what is counted.
+A tick is a little longer here. Nodes answer one after another, and those who were answered by the first ask the next
+question at once: alone, with a few keys for each node. So before a call is sent, the other answers are let in.
+
+What can go wrong: a call fails. Then it fails for the callers who have not been answered.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from ..batching import Batching, Start, settle
+from ..batching import Batching, Start, Waiting
 from ..errors import CacheError
 
 K = TypeVar("K")
@@ -19,6 +22,9 @@ R = TypeVar("R")
 
 Tell = Callable[[Sequence[int], Sequence[Any]], None]
 """Hears the places of some questions, and their results."""
+LET_IN = 3
+"""How often the event loop looks for answers before a call is sent: once more than an answer takes to reach its
+callers, and they to ask again. At 64 tasks and three nodes, a write has 20 keys. Without it, it has 8 to 14."""
 
 
 def unheard(places: Sequence[int], results: Sequence[Any]) -> None:
@@ -26,8 +32,8 @@ def unheard(places: Sequence[int], results: Sequence[Any]) -> None:
 
 
 class NodeBatching(Batching[K, R]):
-    """`batching.py` for a cluster. `call` receives the distinct questions of a tick, and tells their results as soon as
-    it has them. It returns all of them, in their order."""
+    """`batching.py` for a cluster. `call` receives the distinct questions of a tick, tells the result of each as soon
+    as it has it, and returns all of them, in their order."""
 
     def __init__(
         self,
@@ -38,9 +44,23 @@ class NodeBatching(Batching[K, R]):
         super().__init__(lambda questions: call(questions, unheard), start, told)
         self._call_in_parts = call
 
-    async def _ask(self, questions: Sequence[K], waiting: dict[K, list[asyncio.Future[R]]]) -> Sequence[R | CacheError]:
-        def tell(places: Sequence[int], results: Sequence[Any]) -> None:
-            if len(places) < len(questions):  # Otherwise they are returned next.
-                settle([waiting[questions[place]] for place in places], results)
+    async def _send(self) -> None:
+        for _ in range(LET_IN):
+            await asyncio.sleep(0)
+        await super()._send()
 
-        return await self._call_in_parts(questions, tell)
+    async def _ask(self, questions: Sequence[K], waiting: Waiting[K, R]) -> Sequence[R | CacheError]:
+        answered = 0
+
+        def tell(places: Sequence[int], results: Sequence[Any]) -> None:
+            nonlocal answered
+            answered += len(places)
+            super(NodeBatching, self)._finish([questions[place] for place in places], waiting, results)
+
+        results = await self._call_in_parts(questions, tell)
+        if answered != len(questions):  # No ValueError, which would repeat the call.
+            raise RuntimeError(f"{len(questions)} questions got {answered} answers.")
+        return results
+
+    def _finish(self, questions: Sequence[K], waiting: Waiting[K, R], answers: Sequence[R | CacheError]) -> None:
+        """Everything has been told."""

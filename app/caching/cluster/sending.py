@@ -17,9 +17,8 @@ to it. `send` waits for them; `tell` tells the other answers before.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ResponseError, TryAgainError
 
@@ -33,38 +32,13 @@ from .exchange import exchange
 from .holds import Holds
 from .node import Node
 from .nodes import Nodes
+from .sent import Route, Sent, Told
 from .topology import Topology
 
 ASKING = packed(("ASKING",))
 REDIRECTIONS = 5
 """How often a call is redirected. Two suffice, unless nodes disagree."""
 PATIENCE, PAUSE = timedelta(seconds=1), timedelta(milliseconds=20)
-
-
-class Route(NamedTuple):
-    """Where calls go. With `asked`, they may use a slot that is moving there: that node has said so."""
-
-    address: Address
-    asked: Node | None = None
-
-
-Told = Callable[[Sequence[int], Node | None, Sequence[Any]], None]
-"""Hears the places of some calls, the node that has answered them, and its answers. In place of an answer stands a
-CacheUnavailable, if there is none. Each place is told once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The calls of one `tell`, who hears of the answers, and how often each call was redirected."""
-
-    calls: MutableSequence[Call]
-    told: Told
-    redirections: list[int]
-    believed: bool
-    until: float
-    """Until when calls are repeated, by the clock of the event loop."""
-
-
 UNANSWERED = CacheUnavailable("It was not sent.")
 
 
@@ -134,10 +108,19 @@ class Sending:
         steps = [self._to_one(sent, route, places) for route, places in routes.items()]
         if later:
             steps.append(self._again(sent, later))
+        if not steps:
+            return
         if len(steps) == 1:
             await steps[0]  # A task of its own would cost as much as ten GETs.
         else:
-            await asyncio.gather(*steps)
+            # The first one needs no task, either.
+            others = asyncio.gather(*steps[1:])
+            try:
+                await steps[0]
+            except BaseException:
+                others.cancel()
+                raise
+            await others
 
     async def _again(self, sent: Sent, places: Sequence[int]) -> None:
         await asyncio.sleep(PAUSE.total_seconds())
@@ -155,7 +138,7 @@ class Sending:
             node.asked = True
             if held is not None:
                 places = self._held(held, sent, route.asked or node, places, later)
-            with node.using():
+            with node:
                 replies = await self._ask(node, sent, route, places) if places else []
         except CacheUnavailable as error:
             self._topology.failed()

@@ -4,23 +4,28 @@ A key belongs to one of 16,384 slots, by its hash tag if it has one, and a slot 
 `CLUSTER SLOTS` with what it knows. Replicas are in that answer, too, and are not read here: during a move of a slot
 they answer that a key does not exist.
 
-What can go wrong: what the node knows is old. Then the old owner redirects the call (`redirection.py`).
+What can go wrong: what the node knows is old. Then the old owner redirects the call (`sending.py`).
 """
 
+from binascii import crc_hqx
 from collections.abc import Sequence
 from typing import Any
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.utils import str_if_bytes
 
 from .address import Address
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
+LAST = SLOTS - 1
 
 
 def slot_of(name: str | bytes) -> int:
-    """Returns the slot of a name in Redis."""
-    return key_slot(name.encode() if isinstance(name, str) else name)
+    """Returns the slot of a name in Redis: of what is between its first brace and the next closing one, or of all."""
+    tag = name.encode() if isinstance(name, str) else name
+    if (start := tag.find(b"{") + 1) and (end := tag.find(b"}", start)) > start:
+        tag = tag[start:end]
+    return crc_hqx(tag, 0) & LAST  # CRC-16/XMODEM, as in Redis.
 
 
 class SlotMap:

@@ -140,7 +140,7 @@ class Topology(Background):
     async def _read_from(self, address: Address) -> SlotMap:
         node = self._nodes.get(address)
         if node is not None:
-            with node.using():
+            with node:
                 answer = await self._ask(node.cache.redis)
         else:
             async with self._client(address) as redis:

@@ -47,7 +47,7 @@ class Member:
     async def _ask(self, token: str | None, position: int) -> None:
         cache, told, seen = self.node.cache, self.word, None
         self.node.asked = True
-        with self.node.using():
+        with self.node:
             word = await cache.breaker.probe(cache.redis, self._said)
             run = cache.identity.run or ""
             if not run.endswith(word.replication[:8]):

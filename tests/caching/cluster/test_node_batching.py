@@ -50,6 +50,21 @@ async def test_all_keys_of_a_tick_are_asked_for_together_and_once(cluster: Clust
     assert reader.read == [names]
 
 
+async def test_a_call_that_forgets_a_question_fails() -> None:
+    """Its caller would wait forever. Whoever was answered is."""
+
+    async def forgetful(questions: Sequence[str], tell: Tell) -> list[int]:
+        tell([1], [2])
+        return [1, 2]
+
+    async with Background() as background:
+        batching: NodeBatching[str, int] = NodeBatching(forgetful, background.start)
+        forgotten, answered = batching.ask("a"), batching.ask("b")
+        assert await answered == 2
+        with pytest.raises(RuntimeError, match="2 questions got 1 answers"):
+            await forgotten
+
+
 async def test_a_silent_node_delays_no_call_to_another_one(redis_cluster: RedisCluster, reader: Reader) -> None:
     with silent(redis_cluster.nodes[0]):
         waits = asyncio.ensure_future(reader.batching.ask(named(0)))

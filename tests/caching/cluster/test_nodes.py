@@ -57,7 +57,7 @@ async def test_a_node_that_has_gone_is_closed_when_its_last_call_has_ended(opene
     async with Nodes(opened.at) as nodes:
         await nodes.keep([HERE, THERE])
         node = await nodes.at(HERE)
-        with node.using():
+        with node:
             await nodes.keep([THERE])  # It was asked since the last time: a slot may be on its way there.
             assert nodes.get(HERE) is node
             await nodes.keep([THERE])
