@@ -40,8 +40,10 @@ lock: $(VENV)/dev ## Choose the newest versions of all dependencies, and write d
 	    $$([ $$extra = runtime ] || echo "--extra $$extra --constraint locks/runtime.txt") \
 	    pyproject.toml - --output-file locks/$$extra.txt || exit 1; \
 	done
-	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --no-header \
-	  --no-annotate --group pyproject.toml:sbom --output-file locks/sbom.txt
+	@for group in sbom kubernetes; do \
+	  $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --no-header \
+	    --no-annotate --group pyproject.toml:$$group --output-file locks/$$group.txt || exit 1; \
+	done
 
 sbom: $(VENV)-sbom/made ## Write sbom.json: the packages that the service runs with, in CycloneDX's format
 	@# A list of packages says nothing of what needs what. The tool warns of that.
@@ -60,7 +62,7 @@ clean: ## Remove the environment, the data and the caches
 	@for link in .fourways/postgres .fourways/postgres/sockets .fourways/redis/sockets; do \
 	  [ ! -L $$link ] || rm -rf "$$(readlink -f $$link)"; \
 	done
-	@rm -rf $(VENV) $(VENV)-sbom sbom.json .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-sbom $(VENV)-kubernetes sbom.json .fourways .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment is made once for each lock: what is installed is what is locked, and nothing is resolved.
@@ -76,11 +78,11 @@ $(VENV)/bench: locks/bench.txt pyproject.toml
 	$(call install,locks/bench.txt)
 	@touch $@ $(VENV)/dev $(VENV)/run
 
-# Apart from the others, so that what lists the packages is not among them.
-$(VENV)-sbom/made: locks/sbom.txt
-	@echo "Installing what $< names into $(VENV)-sbom"
-	@$(PYTHON) -m venv $(VENV)-sbom
-	@$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+# Tools apart from the others: what lists the packages is not among them, and only CI compares schemas.
+$(VENV)-sbom/made $(VENV)-kubernetes/made: $(VENV)-%/made: locks/%.txt
+	@echo "Installing what $< names into $(@D)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
 define install

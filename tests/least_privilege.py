@@ -1,6 +1,5 @@
 """Stores in which the service may do what `fourways grants` lists, and nothing else."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,8 +11,7 @@ from redis.asyncio import Redis
 
 from app.grants import postgres_grants, redis_grants
 from app.grants import quoted as quoted
-from app.schema import migrate
-from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ async def a_role(url: str, name: str = 'Fourways\'s "app"') -> AsyncIterator[str
 @asynccontextmanager
 async def granted_role(url: str) -> AsyncIterator[Role]:
     """Yields a role that may do what the service needs, in a new and migrated database on the server of `url`."""
-    async with a_role(url) as name, fresh_database(url) as owner_url:
-        await asyncio.to_thread(migrate, owner_url)
+    async with a_role(url) as name, migrated_database(url) as owner_url:
         sql = await asyncpg.connect(owner_url)
         await sql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
         await sql.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")

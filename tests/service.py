@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import httpx
 from tests.eventually import PATIENCE, eventually
 from tests.fork_server import REPOSITORY as REPOSITORY
 from tests.fork_server import Started, start
+from tests.free_port import free_port as free_port
 
 QUIETLY = ("app.main:app", "--no-access-log", "--log-level", "warning")
 UVICORN = ("-m", "uvicorn", *QUIETLY)
@@ -37,13 +37,6 @@ class Service:
     async def ended(self) -> int:
         """Returns when the process has ended, with its exit code."""
         return await asyncio.to_thread(self.process.wait, PATIENCE)
-
-
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

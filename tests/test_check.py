@@ -17,13 +17,12 @@ from redis.asyncio import Redis
 from app.database import open_database
 from app.embedded import Endpoints
 from app.room import lack_in_postgres
-from app.schema import migrate
 from app.settings import Settings
 from tests.faults.another_redis import another_redis
 from tests.faults.standby import Standby
-from tests.fresh_database import fresh_database
 from tests.in_process import application
 from tests.least_privilege import as_role, granted_role, granted_user, quoted
+from tests.migrated_database import migrated_database
 from tests.terminal import terminal
 
 WELL = (
@@ -43,8 +42,7 @@ async def checked(directory: Path, environment: Environment, *options: str) -> t
 
 @asynccontextmanager
 async def well(servers: Endpoints) -> AsyncIterator[Environment]:
-    async with another_redis() as redis, fresh_database(servers.database_url) as database:
-        await asyncio.to_thread(migrate, database)
+    async with another_redis() as redis, migrated_database(servers.database_url) as database:
         yield {"REDIS_URL": redis, "DATABASE_URL": database}
 
 

@@ -20,11 +20,13 @@ def test_each_lock_has_only_versions_and_hashes(lock: Path) -> None:
     assert PINNED.sub("", text).strip() == ""
 
 
-def test_make_writes_each_lock_and_the_list_of_packages_has_one_of_its_own() -> None:
+def test_make_writes_each_lock_and_each_tool_has_one_of_its_own() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
-    extras = re.search(r"for extra in ([a-z ]+);", makefile)
+    extras, groups = (re.search(rf"for {name} in ([a-z ]+);", makefile) for name in ("extra", "group"))
     assert extras is not None
-    assert {f"{name}.txt" for name in [*extras[1].split(), "sbom"]} == {lock.name for lock in LOCKS}
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    assert project["dependency-groups"]["sbom"] == ["cyclonedx-bom"]
-    assert re.search(r"^cyclonedx-bom==", (REPOSITORY / "locks/sbom.txt").read_text(), re.MULTILINE)
+    assert groups is not None
+    assert {f"{name}.txt" for name in [*extras[1].split(), *groups[1].split()]} == {lock.name for lock in LOCKS}
+    tools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]
+    assert set(tools) == set(groups[1].split())
+    for name, (tool,) in tools.items():
+        assert re.search(rf"^{tool}==", (REPOSITORY / f"locks/{name}.txt").read_text(), re.MULTILINE)

@@ -1,6 +1,7 @@
 """A poller asks one statement a question, and gets over whatever happens to its connection between two questions."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
@@ -110,9 +111,16 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_q
     the next question goes out on the same connection, and would get it
     """
     async with open_poller(wire.url, resources=1, timeout=timedelta(seconds=1), counted=lambda resource: None) as hasty:
-        assert (await hasty.ask("outbox", text("SELECT 'first'")))[0][0] == "first"
+
+        async def answer(question: str) -> str:
+            # On a busy machine, any question may time out.
+            while True:
+                with suppress(DatabaseUnavailable):
+                    return str((await hasty.ask("outbox", text(f"SELECT '{question}'")))[0][0])
+
+        assert await answer("first") == "first"
         async with wire.holding_replies("late") as held:
-            with pytest.raises(DatabaseUnavailable):
-                await hasty.ask("outbox", text("SELECT 'late'"))
-            assert held.arrived.is_set()
-        assert (await hasty.ask("outbox", text("SELECT 'next'")))[0][0] == "next"
+            while not held.arrived.is_set():
+                with pytest.raises(DatabaseUnavailable):
+                    await hasty.ask("outbox", text("SELECT 'late'"))
+        assert await answer("next") == "next"

@@ -1,6 +1,5 @@
 """The epoch that a statement reports, and the tags that it compares."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -12,10 +11,9 @@ from app.embedded import Endpoints
 from app.errors import PreconditionFailed
 from app.poller import open_poller
 from app.row_tag import Expected, row_tag
-from app.schema import migrate
 from app.users.models import NewUser
 from app.users.store import UserStore
-from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 
 ADA = NewUser(name="Ada", email="ada@example.com")
 TOKEN, ANOTHER = "3f9c2a10b4d5e6f7", "00000000000000ff"
@@ -24,8 +22,7 @@ TOKEN, ANOTHER = "3f9c2a10b4d5e6f7", "00000000000000ff"
 @pytest.fixture
 async def fresh_url(endpoints: Endpoints) -> AsyncIterator[str]:
     """The address of a database in which no epoch has begun."""
-    async with fresh_database(endpoints.database_url) as url:
-        await asyncio.to_thread(migrate, url)
+    async with migrated_database(endpoints.database_url) as url:
         yield url
 
 

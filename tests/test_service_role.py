@@ -22,6 +22,7 @@ from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
 from tests.in_process import application
 from tests.least_privilege import as_role
+from tests.migrated_database import migrated_database
 
 ATTRIBUTES = "rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
 OWNED = "SELECT count(*) FROM pg_shdepend WHERE refobjid = $1::regrole AND deptype = 'o'"
@@ -50,8 +51,7 @@ async def role(servers: Endpoints) -> AsyncIterator[str]:
 @pytest.fixture
 async def owner_url(servers: Endpoints, role: str) -> AsyncIterator[str]:
     """A migrated database, as its owner. It is dropped before the role is, which has rights there."""
-    async with fresh_database(servers.database_url) as url:
-        await asyncio.to_thread(migrate, url)
+    async with migrated_database(servers.database_url) as url:
         yield url
 
 

@@ -80,7 +80,7 @@ async def test_a_command_that_failed_at_the_former_primary_succeeds_at_the_new_o
             except RedisError:
                 return False
 
-        await eventually(is_written)
+        await asyncio.gather(watched.switched(), eventually(is_written))
         assert await watched.replica.ask("GET", "key") == b"1"
 
 

@@ -10,12 +10,12 @@ from redis.asyncio import Redis
 from app.caching import CacheUnavailable
 from app.embedded import Endpoints
 from app.readiness import readiness
-from app.schema import migrate
 from tests.coherence.conftest import Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, restored_into
 from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 
 VIEWS = 20
 
@@ -23,8 +23,7 @@ VIEWS = 20
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
     """A Redis and a database that belong to the test alone."""
-    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         yield Endpoints(redis_url, database_url)
 
 

@@ -13,14 +13,13 @@ from app.caching import CacheError, Outcome
 from app.embedded import Endpoints
 from app.errors import DatabaseUnavailable, OtherHistory
 from app.inventory.models import Setting
-from app.schema import migrate
 from tests.coherence.conftest import ADA, LOOKS, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.standby import Standby
 from tests.faults.stores import Stores
-from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 
 SESSIONS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 LOOKING = f"{SESSIONS} AND query LIKE '%max(id) FROM outbox%'"
@@ -35,8 +34,7 @@ WHERE query LIKE '%max(id) FROM outbox%' OR query LIKE 'SELECT EXISTS (SELECT FR
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
     """A Redis and a database that belong to the test alone."""
-    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         yield Endpoints(redis_url, database_url)
 
 

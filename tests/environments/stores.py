@@ -27,6 +27,7 @@ from tests.faults.certificates import Certificates
 from tests.faults.pgbouncer import pgbouncer
 from tests.fresh_database import fresh_database
 from tests.least_privilege import granted_role, granted_user
+from tests.migrated_database import migrated_database
 from tests.open_directory import open_directory
 from tests.service import free_port
 
@@ -97,8 +98,7 @@ async def _answering(url: str) -> str:
 
 @asynccontextmanager
 async def embedded_postgres(parts: Parts) -> AsyncIterator[str]:
-    async with fresh_database(parts.servers.database_url) as url:
-        await asyncio.to_thread(migrate, url)
+    async with migrated_database(parts.servers.database_url) as url:
         yield url
 
 

@@ -1,6 +1,6 @@
 """A real Redis Cluster on this machine, whose slots move, whose primaries die, and whose nodes come and go.
 
-A short node timeout makes a busy machine look like a dead node: only tests that wait for a replica choose one.
+A short node timeout makes a busy machine look like a dead node: it is short only while a replica is to take over.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tests.faults.redis_node import HOST, RedisNode
 from tests.open_directory import open_directory
 
 PATIENT, HASTY = 15_000, 2_000
-"""Node timeouts: of a cluster in which no node is to fail, and of one whose replicas are to take over soon."""
+"""Node timeouts, in milliseconds: while no node is to fail, and while a replica is to take over."""
 ELECTION = 6
 """Seconds after which a manual failover has ended, or has been given up."""
 
@@ -124,9 +124,17 @@ class RedisCluster:
         await eventually(all_have_it)
 
     async def promoted(self, replica: RedisNode) -> None:
-        """Returns when a replica has become a primary, and all nodes agree."""
-        await eventually(partial(_is_primary, replica))
-        await self.agreed()
+        """Returns when a replica has become a primary instead of a dead one, and all nodes agree."""
+        async with self.hasty():
+            await eventually(partial(_is_primary, replica))
+            await self.agreed()
+
+    @asynccontextmanager
+    async def hasty(self) -> AsyncIterator[None]:
+        """Has the nodes notice soon that another one is silent, until the block ends."""
+        await self._set_node_timeout(HASTY)
+        yield
+        await self._set_node_timeout(self._node_timeout)
 
     async def add(self) -> RedisNode:
         """Adds a primary without slots."""
@@ -222,6 +230,10 @@ class RedisCluster:
             return all([ids <= await _known(node) for node in self._running()])
 
         await eventually(all_know_all)
+
+    async def _set_node_timeout(self, milliseconds: int) -> None:
+        for node in self._running():
+            await node.ask("CONFIG", "SET", "cluster-node-timeout", milliseconds)
 
     def _running(self) -> list[RedisNode]:
         return [node for node in self.nodes if node.is_running]

@@ -1,9 +1,7 @@
 """One node of a Redis Cluster: a process of the embedded Redis that keeps nothing on disk but its table of nodes."""
 
 import asyncio
-import random
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,12 +14,9 @@ from redis.exceptions import RedisError
 from app.embedded.binaries import redis_program
 from tests.eventually import PATIENCE, eventually
 from tests.faults.cluster_bus import ClusterBus
+from tests.free_port import BUS, free_port
 
 HOST = "127.0.0.1"
-BUS = 10_000
-"""The bus port is this much above the port of the clients."""
-PORTS = range(11_000, 22_000)
-"""Both ports are below those that a system gives to outgoing connections."""
 
 
 class RedisNode:
@@ -34,20 +29,16 @@ class RedisNode:
     async def start(self) -> None:
         """Starts it as a primary without slots, which knows no other node."""
         self._directory.mkdir()
-        while True:
-            self.port = _free_port()
-            named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            bus_port = self.port + BUS
-            self.bus_port = bus_port if self._bus is None else await self._bus.port_of(named, bus_port)
-            """Where the others find its bus."""
-            self.process = await asyncio.create_subprocess_exec(
-                redis_program("server"), *self._options(), cwd=self._directory, stdout=asyncio.subprocess.DEVNULL
-            )
-            self.redis = Redis(host=HOST, port=self.port, protocol=2, retry=Retry(NoBackoff(), 1))
-            await eventually(self._answers_or_ended)
-            if self.process.returncode is None:
-                break  # Otherwise another process has taken one of the ports meanwhile.
-            await self.redis.aclose()
+        self.port = free_port()
+        named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        bus_port = self.port + BUS
+        self.bus_port = bus_port if self._bus is None else await self._bus.port_of(named, bus_port)
+        """Where the others find its bus."""
+        self.process = await asyncio.create_subprocess_exec(
+            redis_program("server"), *self._options(), cwd=self._directory, stdout=asyncio.subprocess.DEVNULL
+        )
+        self.redis = Redis(host=HOST, port=self.port, protocol=2, retry=Retry(NoBackoff(), 1))
+        await eventually(self._answers)
         self.id = (await self.ask("CLUSTER", "MYID")).decode()
         named.set_result(self.id)
 
@@ -100,23 +91,9 @@ class RedisNode:
         }
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    async def _answers_or_ended(self) -> bool:
-        if not self.is_running:
-            return True
+    async def _answers(self) -> bool:
+        assert self.is_running, f"It could not listen on {self.port}, or on {self.port + BUS}."
         try:
             return bool(await self.redis.ping())
         except (RedisError, OSError):
             return False
-
-
-def _free_port() -> int:
-    """Returns a port on which nobody listened a moment ago, nor on its bus port."""
-    while True:
-        port = random.choice(PORTS)
-        try:
-            for each in (port, port + BUS):
-                with socket.socket() as probe:
-                    probe.bind((HOST, each))
-        except OSError:
-            continue
-        return port

@@ -3,7 +3,7 @@
 from redis.exceptions import ResponseError
 
 from tests.eventually import eventually
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_node import RedisNode
 from tests.faults.slot_names import named
 
@@ -32,10 +32,9 @@ async def test_a_cluster_is_restored() -> None:
 
 async def test_a_replica_takes_over_from_a_primary_that_is_cut_off() -> None:
     """Clients still reach the old primary, which then knows that it is alone, and follows when it is back."""
-    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY, partitions=True) as servers:
+    async with RedisCluster.started(3, replicas=1, partitions=True) as servers:
         primary = servers.nodes[0]
         (replica,) = servers.replicas_of(primary)
-        servers.cut_off(primary)
 
         async def is_alone() -> bool:
             return "ClusterDownError" in await said(primary, "GET", named(0))
@@ -43,9 +42,11 @@ async def test_a_replica_takes_over_from_a_primary_that_is_cut_off() -> None:
         async def is_promoted() -> bool:
             return bool((await replica.ask("ROLE"))[0] == b"master")
 
-        await eventually(is_promoted)
-        await eventually(is_alone)
-        servers.rejoin(primary)
-        await servers.agreed()
+        async with servers.hasty():
+            servers.cut_off(primary)
+            await eventually(is_promoted)
+            await eventually(is_alone)
+            servers.rejoin(primary)
+            await servers.agreed()
         assert await servers.owner(0) is replica
         assert "MovedError" in await said(primary, "GET", named(0))

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 
 import pytest
@@ -44,7 +44,13 @@ async def hasty(wire: RedisWire) -> AsyncIterator[Redis]:
     async with client_of(wire, PATIENCE) as patient:
         await patient.ping()
     async with client_of(wire, SOON, connections=1) as client:
-        await client.ping()
+
+        async def answers() -> bool:
+            with suppress(TimedOut):  # The machine may be busy.
+                return bool(await client.ping())
+            return False
+
+        await eventually(answers)
         yield client
 
 
@@ -171,7 +177,7 @@ async def test_a_held_command_arrives_after_its_client_timed_out(wire: RedisWire
         with pytest.raises(TimedOut):
             await hasty.set("late", "1")
         await stands(wire, 0)
-        assert held.arrived.is_set()
+        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         assert await redis.get("late") is None
     await has(redis, "late", b"1")
 
@@ -188,7 +194,7 @@ async def test_a_command_whose_answer_is_held_has_been_executed(wire: RedisWire,
 
 
 async def test_exactly_one_answer_is_dropped_together_with_all_after_it(
-    wire: RedisWire, hasty: Redis, redis: Redis
+    wire: RedisWire, hasty: Redis, client: Redis, redis: Redis
 ) -> None:
     lost = wire.drop_reply("^INCR")
     async with hasty.pipeline(transaction=False) as pipeline:
@@ -196,9 +202,9 @@ async def test_exactly_one_answer_is_dropped_together_with_all_after_it(
         pipeline.set("behind", 1)
         with pytest.raises(TimedOut):
             await pipeline.execute()
-    assert lost.dropped.is_set()
+    await asyncio.wait_for(lost.dropped.wait(), PATIENCE)
     assert await redis.mget("count", "behind") == [b"1", b"1"]
-    assert await hasty.incr("count") == 2
+    assert await client.incr("count") == 2
 
 
 async def test_a_connection_is_cut_after_exactly_one_command(wire: RedisWire, client: Redis, redis: Redis) -> None:
@@ -220,7 +226,9 @@ async def test_silence_delays_all_messages_until_healed(wire: RedisWire, client:
     assert sorted(await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)) == [1, 2, 3, 4, 5]
 
 
-async def test_silence_delivers_a_timed_out_command_late(wire: RedisWire, hasty: Redis, redis: Redis) -> None:
+async def test_silence_delivers_a_timed_out_command_late(
+    wire: RedisWire, hasty: Redis, client: Redis, redis: Redis
+) -> None:
     wire.silence()
     with pytest.raises(TimedOut):
         await hasty.set("late", "1")
@@ -228,7 +236,7 @@ async def test_silence_delivers_a_timed_out_command_late(wire: RedisWire, hasty:
     assert await redis.get("late") is None
     wire.heal()
     await has(redis, "late", b"1")
-    assert await hasty.get("late") == b"1"
+    assert await client.get("late") == b"1"
 
 
 async def test_a_cut_loses_what_is_in_flight(wire: RedisWire, client: Redis, redis: Redis) -> None:

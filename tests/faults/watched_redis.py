@@ -5,24 +5,24 @@ cut. To switch a user off, and to end its connections, is a partition: the serve
 (Redis wants a password of everybody. Else whoever may not log in would go on as the default user.)
 """
 
-import random
 import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
 from redis.exceptions import RedisError
 
 from tests.eventually import eventually
 from tests.faults.redis_process import PASSWORD, RedisProcess
+from tests.free_port import free_port
 from tests.open_directory import open_directory
 
 NAME = "primary"
 """The name under which the Sentinels monitor it."""
-DOWN_AFTER = 1000
-"""Milliseconds after which a Sentinel takes a silent server for down: a busy machine answers sooner."""
+PATIENT, HASTY = 60_000, 1_000
+"""Milliseconds after which a Sentinel takes a silent server for down: while none is to be down, and when one is. On a
+busy machine a server that is well may be silent for a second."""
 
 
 class WatchedRedis:
@@ -34,7 +34,7 @@ class WatchedRedis:
         """Runs them until the block ends. At its beginning, the Sentinels are ready to switch."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(open_directory())
-            ports = _free_ports(5)
+            ports = [free_port() for _ in range(5)]
             redises = []
             for port in ports[:2]:
                 follows = [f"replicaof 127.0.0.1 {ports[0]}"] if port != ports[0] else []
@@ -87,8 +87,10 @@ class WatchedRedis:
         await eventually(lambda: self.all_name(to or self.replica))
 
     async def switched(self) -> None:
-        """Returns when all Sentinels name the replica."""
+        """Returns when all Sentinels have noticed that the primary is down, and name the replica."""
+        await self._notice_after(HASTY)
         await eventually(lambda: self.all_name(self.replica))
+        await self._notice_after(PATIENT)
 
     async def part_from_primary(self) -> None:
         """Cuts the primary off from the Sentinels and from its replica. It lives on, and answers all others."""
@@ -99,6 +101,10 @@ class WatchedRedis:
         """Whether all Sentinels name this Redis."""
         places = [await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME) for sentinel in self.sentinels]
         return all(int(place[1]) == redis.port for place in places)
+
+    async def _notice_after(self, milliseconds: int) -> None:
+        for sentinel in self.sentinels:
+            await sentinel.ask("SENTINEL", "SET", NAME, "down-after-milliseconds", str(milliseconds))
 
     async def _switches(self) -> bool:
         try:
@@ -128,8 +134,7 @@ async def lone_sentinel(port: int, *more: str) -> AsyncIterator[RedisProcess]:
     Its configuration has some `more` lines."""
     with open_directory() as directory:
         lines = [*more, *(line.replace(PASSWORD, "wrong") for line in _monitors(port))]
-        (own,) = _free_ports(1)
-        async with RedisProcess.started(directory / "lone", own, lines, "--sentinel") as sentinel:
+        async with RedisProcess.started(directory / "lone", free_port(), lines, "--sentinel") as sentinel:
             yield sentinel
 
 
@@ -148,21 +153,10 @@ DATA = (
 )
 
 
-def _free_ports(number: int) -> list[int]:
-    """Returns free ports below those that Linux gives to clients: no client takes one before its server does."""
-    ports: set[int] = set()
-    while len(ports) < number:
-        port = random.randrange(10_000, 32_768)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            ports.add(port)
-    return list(ports)
-
-
 def _monitors(port: int) -> list[str]:
     return [
         f"sentinel monitor {NAME} 127.0.0.1 {port} 2",
-        f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}",
+        f"sentinel down-after-milliseconds {NAME} {PATIENT}",
         f"sentinel failover-timeout {NAME} 5000",
         f"sentinel auth-user {NAME} sentinel",
         f"sentinel auth-pass {NAME} {PASSWORD}",

@@ -16,6 +16,7 @@ from tests.faults.postgres_program import run_program
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.fresh_database import fresh_database
 from tests.maintenance.fleet import Fleet, Member
+from tests.migrated_database import migrated_database
 from tests.outages.instance import is_carried, running
 from tests.outages.rows import PIECES, made
 
@@ -26,8 +27,7 @@ async def test_nothing_is_stale_after_a_dump_took_the_place_of_the_database_and_
     endpoints: Endpoints, sql: asyncpg.Connection
 ) -> None:
     """The views that Postgres has lost were counted within the last 30 s, and the processes that accepted them live."""
-    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         async with Fleet.of(2, Endpoints(redis_url, database_url)) as fleet:
             one, other = fleet.members
             user, product, stock = (await made(one.connection, "row", 1)).one_of_each

@@ -6,10 +6,9 @@ import asyncpg
 from redis.asyncio import Redis
 
 from app.embedded import Endpoints
-from app.schema import migrate
 from tests.faults.another_redis import another_redis
-from tests.fresh_database import fresh_database
 from tests.maintenance.fleet import Fleet
+from tests.migrated_database import migrated_database
 
 READERS, OWN = 40, 1
 POSTGRES, REDIS = 8 + 3, 16 + 2
@@ -17,20 +16,22 @@ POSTGRES, REDIS = 8 + 3, 16 + 2
 
 
 async def test_a_process_opens_no_more_connections_than_the_page_says(servers: Endpoints) -> None:
-    async with another_redis() as redis_url, fresh_database(servers.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
-        async with Fleet.of(1, Endpoints(redis_url, database_url)) as fleet, Redis.from_url(redis_url) as redis:
-            async with fleet.members[0].service.client(READERS) as client:
-                paths = [f"/{resource}/{number}" for number in range(1, READERS) for resource in ("users", "inventory")]
-                await asyncio.gather(
-                    *(client.get(path) for path in paths),
-                    *(client.post(f"/page-views/{number}") for number in range(READERS)),
-                )
-            sql = await asyncpg.connect(database_url)
-            opened = await sql.fetchval(
-                "SELECT count(*) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name = 'fourways'"
+    async with (
+        another_redis() as redis_url,
+        migrated_database(servers.database_url) as database_url,
+        Fleet.of(1, Endpoints(redis_url, database_url)) as fleet,
+        Redis.from_url(redis_url) as redis,
+    ):
+        async with fleet.members[0].service.client(READERS) as client:
+            paths = [f"/{resource}/{number}" for number in range(1, READERS) for resource in ("users", "inventory")]
+            await asyncio.gather(
+                *(client.get(path) for path in paths),
+                *(client.post(f"/page-views/{number}") for number in range(READERS)),
             )
-            await sql.close()
-            assert 3 < opened <= POSTGRES
-            assert 3 < (await redis.info("clients"))["connected_clients"] - OWN <= REDIS
+        sql = await asyncpg.connect(database_url)
+        opened = await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'fourways'"
+        )
+        await sql.close()
+        assert 3 < opened <= POSTGRES
+        assert 3 < (await redis.info("clients"))["connected_clients"] - OWN <= REDIS

@@ -10,7 +10,6 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import Endpoints
-from app.schema import migrate
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
@@ -21,6 +20,7 @@ from tests.fresh_database import fresh_database
 from tests.in_process import application
 from tests.keyed import kill
 from tests.maintenance.fleet import Fleet
+from tests.migrated_database import migrated_database
 from tests.outages.instance import running
 from tests.outages.rows import PIECES, made
 
@@ -31,8 +31,7 @@ VIEWS = 40
 @pytest.fixture
 async def database_url(servers: Endpoints) -> AsyncIterator[str]:
     """A migrated database."""
-    async with fresh_database(servers.database_url) as url:
-        await asyncio.to_thread(migrate, url)
+    async with migrated_database(servers.database_url) as url:
         yield url
 
 

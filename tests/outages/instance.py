@@ -1,6 +1,5 @@
 """Instances of the application, each with its own wires: what one of them has lost, the other may still have."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,13 +8,12 @@ from typing import Any
 import asyncpg
 
 from app.embedded import Endpoints
-from app.schema import migrate
 from tests.conftest import empty
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
-from tests.fresh_database import fresh_database
 from tests.keyed import Keyed
+from tests.migrated_database import migrated_database
 from tests.outages.rows import is_relayed
 from tests.service import Service, serving
 
@@ -46,8 +44,7 @@ Pair = tuple[Instance, Instance]
 @asynccontextmanager
 async def fresh_stores(servers: Endpoints, number: int) -> AsyncIterator[Endpoints]:
     """Yields a new, migrated database, and the emptied database of Redis with this number."""
-    async with fresh_database(servers.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with migrated_database(servers.database_url) as database_url:
         stores = Endpoints(servers.redis_url.replace("?db=0", f"?db={number}"), database_url)
         await empty(stores)
         yield stores

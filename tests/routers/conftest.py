@@ -1,6 +1,5 @@
 """The application as a real service, once for all tests of this folder, and tables with some rows."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -10,10 +9,9 @@ from redis.asyncio import Redis
 
 from app.caching import open_redis
 from app.embedded import Endpoints
-from app.schema import migrate
 from tests.conftest import empty
 from tests.eventually import eventually
-from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 from tests.service import Service, serving
 
 Contents = dict[str, list[tuple[object, ...]]]
@@ -23,8 +21,7 @@ Contents = dict[str, list[tuple[object, ...]]]
 async def uvicorn_endpoints(servers: Endpoints) -> AsyncIterator[Endpoints]:
     """The service's own stores, on the same servers. The service runs until the session ends; on the stores of other
     tests, it would flush their page views."""
-    async with fresh_database(servers.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with migrated_database(servers.database_url) as database_url:
         yield Endpoints(servers.redis_url.replace("?db=0", "?db=1"), database_url)
 
 

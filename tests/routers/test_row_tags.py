@@ -11,14 +11,13 @@ import httpx
 import pytest
 
 from app.embedded import Endpoints
-from app.schema import migrate
 from app.settings import Settings
 from tests.eventually import eventually
 from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.postgres_wire import PostgresWire
-from tests.fresh_database import fresh_database
 from tests.in_process import application
+from tests.migrated_database import migrated_database
 from tests.routers.conftest import Contents, contents
 
 PATHS = ("/users/1001", "/products/CUP", "/inventory/CUP")
@@ -51,8 +50,7 @@ async def application_on(redis_url: str, database_url: str) -> AsyncIterator[htt
 @pytest.fixture
 async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
     """The test's own Redis, and its own migrated database."""
-    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         yield Endpoints(redis_url, database_url)
 
 

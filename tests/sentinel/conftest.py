@@ -1,15 +1,13 @@
 """A Redis with Sentinels and a database of the test's own: what one test does to them, no other test sees."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from app.embedded import Endpoints
-from app.schema import migrate
 from tests.faults.watched_redis import WatchedRedis
-from tests.fresh_database import fresh_database
+from tests.migrated_database import migrated_database
 
 
 @pytest.fixture
@@ -22,8 +20,7 @@ async def watched() -> AsyncIterator[WatchedRedis]:
 @pytest.fixture
 async def database_url(servers: Endpoints) -> AsyncIterator[str]:
     """A new, migrated database."""
-    async with fresh_database(servers.database_url) as database_url:
-        await asyncio.to_thread(migrate, database_url)
+    async with migrated_database(servers.database_url) as database_url:
         yield database_url
 
 

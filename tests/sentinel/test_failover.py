@@ -131,6 +131,7 @@ async def test_views_that_only_a_dead_primary_had_are_accepted_again_and_counted
                 await watched.primary.cut_off("replica")
                 await asyncio.gather(*(resources.page_views.add(f"{number % 7}", 1) for number in range(100)))
                 await watched.primary.kill()
+                await watched.switched()
                 await eventually(is_recovered)
             # The flush that was held arrives, too: the ledger has its batches only once.
             await eventually(are_counted)

@@ -16,7 +16,7 @@ from app.caching.write_through import Revoke
 from tests.caching.cluster.conftest import opening, opening_through_wires, silent
 from tests.caching.conftest import Source, Thing
 from tests.eventually import PATIENCE, eventually
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_node import RedisNode
 
 OLD, NEW = Thing(name="old", version=1), Thing(name="new", version=2)
@@ -176,7 +176,7 @@ async def test_a_promoted_replica_that_lacks_an_invalidation_serves_no_old_value
     """R caches the old row at X             its replica Z has it
     W commits, invalidates at X, answers     X dies before it has told Z, which is promoted with the old value
     R would hit it. (The test puts it back at Z: no one can hold what X has sent already.)"""
-    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY) as redis_cluster:
+    async with RedisCluster.started(3, replicas=1) as redis_cluster:
         x, y, _ = await redis_cluster.primaries()
         (z,) = redis_cluster.replicas_of(x)
         (key,), (other,) = await keys_at(redis_cluster, x), await keys_at(redis_cluster, y)

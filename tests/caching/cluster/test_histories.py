@@ -13,7 +13,7 @@ from app.caching import CacheAside, NotInvalidated, Outcome, Region
 from tests.caching.cluster.conftest import opening
 from tests.caching.cluster.test_cluster_values import slot_of
 from tests.caching.conftest import Thing
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 
 KEYS = range(60)
 PROCESSES, READERS, WRITERS = 3, 4, 2
@@ -102,7 +102,7 @@ async def test_no_read_is_stale_while_slots_move_there_and_back(redis_cluster: R
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", range(10))
 async def test_no_read_is_stale_while_primaries_fail_over(seed: int) -> None:
-    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY) as redis_cluster:
+    async with RedisCluster.started(3, replicas=1) as redis_cluster:
 
         async def change() -> None:
             first, second, _ = await redis_cluster.primaries()

@@ -16,7 +16,7 @@ from app.caching.moment import Moment
 from app.caching.scripts import Script
 from tests.caching.cluster.conftest import opening, opening_through_wires
 from tests.eventually import eventually
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_node import RedisNode
 from tests.faults.slot_names import named, spread
 
@@ -297,7 +297,7 @@ async def test_a_promoted_replica_answers_instead_of_its_primary() -> None:
     """The old primary lives on as a replica, and answers MOVED on old connections. New ones detect that it is not what
     it was: then the call is not sent, and fails. Another primary is killed.
     """
-    started = RedisCluster.started(3, replicas=1, node_timeout=HASTY)
+    started = RedisCluster.started(3, replicas=1)
     async with started as redis_cluster, opening(redis_cluster) as cluster:
         names = spread(range(0, 16_384, 500))
         assert await ask(cluster, [Call.run(COUNT, [name], [1]) for name in names]) == [1] * len(names)

@@ -14,7 +14,7 @@ from app.database import Database
 from tests.caching.cluster.conftest import opening
 from tests.caching.cluster.counting import PAGES, SHARDS, counted, counting, part, succeeds
 from tests.eventually import eventually
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 
 SHARD, PAGE = SHARDS[3], PAGES[3]
 """A shard of the first primary, and a page of it."""
@@ -30,8 +30,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def replicated() -> AsyncIterator[RedisCluster]:
-    """Three primaries with a replica each, which take over soon."""
-    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY) as redis_cluster:
+    """Three primaries with a replica each."""
+    async with RedisCluster.started(3, replicas=1) as redis_cluster:
         yield redis_cluster
 
 

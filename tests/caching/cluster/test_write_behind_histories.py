@@ -18,7 +18,7 @@ from app.database import Database
 from tests.caching.cluster.conftest import opening
 from tests.caching.cluster.counting import SHARDS, Counting, part, shards_of, slot
 from tests.eventually import eventually
-from tests.faults.redis_cluster import HASTY, RedisCluster
+from tests.faults.redis_cluster import RedisCluster
 
 PROCESSES = 2
 PAGES = [f"page {place}" for place in range(24)]
@@ -156,7 +156,7 @@ async def test_additions_are_counted_once_while_primaries_fail_over(
     database: Database, sql: asyncpg.Connection, seed: int
 ) -> None:
     """By hand, there and back · killed · killed when its replica lacks a part of what was accepted"""
-    async with RedisCluster.started(3, replicas=1, node_timeout=HASTY) as redis_cluster:
+    async with RedisCluster.started(3, replicas=1) as redis_cluster:
 
         async def change(load: Load) -> None:
             first, second, third = await redis_cluster.primaries()
