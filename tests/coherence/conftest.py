@@ -1,4 +1,4 @@
-"""Instances of the service, each behind its own wires to the same stores."""
+"""Instances of the service, each behind its own wires to the same stores, in each topology."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -29,6 +29,10 @@ from app.wiring import Resources, open_resources
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
+from tests.topologies.suite import pytest_generate_tests as pytest_generate_tests
+from tests.topologies.suite import topology as topology
+from tests.topologies.suite import ways as ways
+from tests.topologies.ways import Ways
 
 ADA = NewUser(name="Ada Lovelace", email="ada@example.com")
 CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
@@ -169,19 +173,19 @@ class NewInstance(Protocol):
         *,
         redis_timeout: float = 10,
         database_timeout: float = 20,
-        endpoints: Endpoints | None = None,
+        endpoints: Endpoints = ...,
         prefix: str = "",
     ) -> Awaitable[Instance]: ...
 
 
 @pytest.fixture
-def named(endpoints: Endpoints) -> Endpoints:
-    """The stores that the settings of an instance name."""
-    return endpoints
+async def named(endpoints: Endpoints, ways: Ways) -> Endpoints:
+    """What leads an instance without wires of its own to the stores."""
+    return await ways.named(endpoints)
 
 
 @pytest.fixture
-async def new_instance(named: Endpoints) -> AsyncIterator[NewInstance]:
+async def new_instance(endpoints: Endpoints, ways: Ways) -> AsyncIterator[NewInstance]:
     """Opens instances, and closes them at the end, after healing their wires."""
     async with AsyncExitStack() as stack:
 
@@ -189,12 +193,11 @@ async def new_instance(named: Endpoints) -> AsyncIterator[NewInstance]:
             *,
             redis_timeout: float = 10,
             database_timeout: float = 20,
-            endpoints: Endpoints | None = None,
+            endpoints: Endpoints = endpoints,
             prefix: str = "",
         ) -> Instance:
-            stores = endpoints or named
-            redis = await stack.enter_async_context(RedisWire(stores.redis_url))
-            postgres = await stack.enter_async_context(PostgresWire(stores.database_url))
+            redis = await stack.enter_async_context(ways.redis(endpoints.redis_url))
+            postgres = await stack.enter_async_context(ways.postgres(endpoints.database_url))
             settings = Settings(
                 _env_file=None,
                 redis_url=redis.url,

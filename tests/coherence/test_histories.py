@@ -126,7 +126,7 @@ async def test_rows_that_a_promoted_standby_lacks_are_no_longer_read(new_instanc
             instance.postgres.refuse()
         address = await promote()
         for instance in (a, b):
-            instance.postgres.move_to(address)
+            await instance.postgres.move_to(address)
             instance.postgres.heal()
         for instance in (a, b):
             await answers(instance, ada, ADA.name, "CUP", 30)
@@ -156,7 +156,7 @@ async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_notices_it(
         address = await promote()
         async with a.postgres.holding(LOOKS) as held:
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            a.postgres.move_to(address)
+            await a.postgres.move_to(address)
             a.postgres.cut()
             with pytest.raises(OtherHistory, match="believes what it knew at timeline 1"):
                 await a.users.get(ada)
@@ -205,7 +205,7 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
         for instance in (a, b):
             await answers(instance, ada, ADA.name, "CUP", 30)
         address = await promote()
-        a.postgres.move_to(address)
+        await a.postgres.move_to(address)
         epoch = a.identity.epoch
         a.postgres.cut()
 
@@ -228,7 +228,7 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
 
         await eventually(is_told_why)
         await answers(a, ada, "Ada King", "CUP", 20)
-        b.postgres.move_to(address)
+        await b.postgres.move_to(address)
         b.postgres.cut()
         await answers(b, ada, "Ada King", "CUP", 20)
 
@@ -257,7 +257,7 @@ async def test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads
         epoch = b.identity.epoch
         address = await promote()
         for instance in (a, b):
-            instance.postgres.move_to(address)
+            await instance.postgres.move_to(address)
         a.postgres.cut()
         await eventually(are_in_the_next_epoch)
         await a.rename(ada, "Ada King")
@@ -293,7 +293,7 @@ async def test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_
             await beat.arrived.wait()
             address = await promote()
             for instance in (a, b):
-                instance.postgres.move_to(address)
+                await instance.postgres.move_to(address)
             a.postgres.cut()
             await eventually(lambda: is_in_the_next_epoch(a))
             await old.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM ({LOOKING}) AS looking")
@@ -391,7 +391,7 @@ async def test_a_flush_that_an_old_primary_commits_late_is_flushed_again(
                 receipts.clear()
             epoch, address = a.identity.epoch, await promote()
             for instance, held in ((a, by_a), (b, by_b)):
-                instance.postgres.move_to(address)
+                await instance.postgres.move_to(address)
                 if not held.arrived.is_set():
                     instance.postgres.cut()
 

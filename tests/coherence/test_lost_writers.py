@@ -16,9 +16,9 @@ from app.inventory.models import Setting
 from app.products.models import NewProduct
 from tests.coherence.conftest import ADA, TAKES, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed, kill
 from tests.service import serving
+from tests.topologies.ways import Ways
 
 ADAS = 1001
 """The first id."""
@@ -88,7 +88,12 @@ async def test_a_write_completes_although_its_caller_is_cancelled(
 
 
 async def test_a_process_killed_between_commit_and_invalidation_leaves_no_old_value(
-    endpoints: Endpoints, new_instance: NewInstance, ada: int, capsys: pytest.CaptureFixture[str]
+    endpoints: Endpoints,
+    named: Endpoints,
+    ways: Ways,
+    new_instance: NewInstance,
+    ada: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A is a separate process:
 
@@ -98,8 +103,8 @@ async def test_a_process_killed_between_commit_and_invalidation_leaves_no_old_va
     b = await new_instance()
     await b.hits(ada)
     async with (
-        RedisWire(endpoints.redis_url) as wire,
-        serving(wire.url, endpoints.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
+        ways.redis(endpoints.redis_url) as wire,
+        serving(wire.url, named.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
         keyed(service, 1) as (writer,),
         wire.holding("^INVALIDATE") as held,
         b.postgres.holding(TAKES) as relay,

@@ -19,10 +19,10 @@ from app.coherence import delivery as deliveries
 from app.embedded import Endpoints
 from tests.coherence.conftest import SOON, TAKES, UNDONE, Instance, NewInstance, NewRelay
 from tests.eventually import PATIENCE, eventually
-from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed
 from tests.readings import readings
 from tests.service import serving
+from tests.topologies.ways import Ways
 
 LOOKS = r"^\s*SELECT coalesce\(\(SELECT max\(id\) FROM outbox"
 """The statement by which a relay reads the outbox at the beginning of a poll."""
@@ -292,7 +292,7 @@ async def test_an_instance_whose_relay_stalls_does_not_believe_its_cache(
 
 
 async def test_a_stopped_process_does_not_believe_its_cache_when_it_resumes(
-    endpoints: Endpoints, new_instance: NewInstance, ada: int, redis: Redis
+    endpoints: Endpoints, named: Endpoints, ways: Ways, new_instance: NewInstance, ada: int, redis: Redis
 ) -> None:
     """B is a separate process:
 
@@ -303,8 +303,8 @@ async def test_a_stopped_process_does_not_believe_its_cache_when_it_resumes(
     """
     a = await new_instance()
     async with (
-        RedisWire(endpoints.redis_url) as wire,
-        serving(wire.url, endpoints.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
+        ways.redis(endpoints.redis_url) as wire,
+        serving(wire.url, named.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
         keyed(service, 1) as (reader,),
     ):
 

@@ -22,6 +22,7 @@ from tests.open_directory import open_directory
 from tests.outages.instance import Instance, Pair, fresh_stores, is_carried, running, two_running
 from tests.outages.load import LONGEST, Load
 from tests.outages.rows import Rows, made
+from tests.topologies.ways import Ways
 
 TIMES = 20
 OPERATIONS: Mapping[str, Callable[[Redis], Awaitable[object]]] = {
@@ -52,8 +53,8 @@ async def stores(servers: Endpoints, redis_url: str) -> AsyncIterator[Endpoints]
 
 
 @pytest.fixture(scope="module")
-async def instances(redis_url: str, stores: Endpoints) -> AsyncIterator[Pair]:
-    async with two_running(stores, wired=False) as pair:
+async def instances(redis_url: str, stores: Endpoints, ways: Ways) -> AsyncIterator[Pair]:
+    async with two_running(stores, ways, wired=False) as pair:
         yield pair
 
 
@@ -100,12 +101,14 @@ async def test_operations_under_load_fail_no_request_that_can_be_saved(
         print(load.report(f"{operation} {TIMES} times under load", load.heard))
 
 
-async def test_a_script_forgotten_again_while_it_is_reloaded_fails_no_write(stores: Endpoints, redis: Redis) -> None:
+async def test_a_script_forgotten_again_while_it_is_reloaded_fails_no_write(
+    stores: Endpoints, ways: Ways, redis: Redis
+) -> None:
     """W finds that Redis does not know a script, and sends it
                                         somebody makes Redis forget its scripts again
     W runs the script by its digest
     """
-    async with running(stores) as instance:
+    async with running(stores, ways) as instance:
         (path,) = (await made(instance.connection, "twice", 1)).stocks
         await redis.script_flush()
         async with instance.redis.holding_replies(r"(?s)^SCRIPT LOAD .*takes over its lease") as held:
@@ -142,12 +145,13 @@ async def test_views_are_counted_again_right_after_redis_was_flushed(
     ],
 )
 async def test_a_redis_that_may_lose_views_is_reported_from_the_start(
-    pair: Pair, stores: Endpoints, redis: Redis, setting: str, wrong: str, part: str, loss: str
+    pair: Pair, stores: Endpoints, ways: Ways, redis: Redis, setting: str, wrong: str, part: str, loss: str
 ) -> None:
     right = str((await redis.config_get(setting))[setting])
     await redis.config_set(setting, wrong)
     try:
-        settings = Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url)
+        named = await ways.named(stores)
+        settings = Settings(_env_file=None, redis_url=named.redis_url, database_url=named.database_url)
         async with application(settings) as client:
             started = await client.get("/health/ready")
         answers = [(started.status_code, started.json()), *[await instance.readiness() for instance in pair]]
