@@ -236,7 +236,8 @@ async def app(settings: Settings, patient_relay: None) -> AsyncIterator[FastAPI]
     async with app.router.lifespan_context(app):
 
         async def believes() -> bool:
-            return bool(app.state.resources.cache.trust.held)
+            caches = app.state.resources.cache.caches
+            return bool(caches) and all(cache.trust.held for cache in caches)
 
         await eventually(believes)
         yield app

@@ -1,6 +1,6 @@
 """Instances of the service, each behind its own wires to the same stores, in each topology."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from app.caching import Cache, CacheUnavailable, Identity, Outcome, Record, Trust
 from app.coherence.delivery import Forget
@@ -29,6 +30,7 @@ from app.wiring import Resources, open_resources
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
+from tests.topologies.by_hand import by_hand
 from tests.topologies.suite import pytest_generate_tests as pytest_generate_tests
 from tests.topologies.suite import topology as topology
 from tests.topologies.suite import ways as ways
@@ -104,7 +106,9 @@ class Instance:
 
     @property
     def trust(self) -> Trust:
-        return self.resources.cache.caches[0].trust
+        """The trust in its Redis. In a cluster, each node has its own."""
+        (cache,) = self.resources.cache.caches
+        return cache.trust
 
     @property
     def identity(self) -> Identity:
@@ -142,21 +146,25 @@ class Instance:
         await eventually(self._is_settled)
 
     async def believes(self) -> None:
-        """Returns when this instance believes Redis."""
-        await eventually(lambda: _is(self.trust.held))
+        """Returns when this instance believes Redis: in a cluster, all nodes."""
+        await eventually(lambda: _is(bool(self._caches) and all(cache.trust.held for cache in self._caches)))
 
     async def believes_no_more(self) -> None:
-        """Returns when this instance does not believe Redis."""
-        await eventually(lambda: _is(not self.trust.held))
+        """Returns when this instance does not believe Redis: in a cluster, no node."""
+        await eventually(lambda: _is(not any(cache.trust.held for cache in self._caches)))
 
     async def polls(self) -> None:
         """Returns when its relay has made a whole poll, from beginning to end."""
-        before = self.redis.count("^BEAT ")
+        before, enough = self.redis.count("^BEAT "), 3 * len(self._caches)
 
         async def has_polled() -> bool:
-            return self.redis.count("^BEAT ") >= before + 3
+            return self.redis.count("^BEAT ") >= before + enough
 
         await eventually(has_polled)
+
+    @property
+    def _caches(self) -> Sequence[Cache]:
+        return self.resources.cache.caches
 
     async def _is_settled(self) -> bool:
         return not await Outbox(self.resources.database).undone(LAST)
@@ -176,6 +184,19 @@ class NewInstance(Protocol):
         endpoints: Endpoints = ...,
         prefix: str = "",
     ) -> Awaitable[Instance]: ...
+
+
+@pytest.fixture
+async def endpoints(endpoints: Endpoints, ways: Ways) -> Endpoints:
+    """The servers of the session, emptied; or a cluster instead of their Redis."""
+    return await ways.stores(endpoints)
+
+
+@pytest.fixture
+async def hand(endpoints: Endpoints) -> AsyncIterator[Redis]:
+    """Somebody with redis-cli: a client past the application."""
+    async with by_hand(endpoints.redis_url) as redis:
+        yield redis
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from app.inventory.models import Setting
 from app.schema import migrate
 from tests.coherence.conftest import ADA, LOOKS, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.standby import Standby
 from tests.faults.stores import Stores
 from tests.fresh_database import fresh_database
+from tests.topologies.ways import Ways
 
 SESSIONS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 LOOKING = f"{SESSIONS} AND query LIKE '%max(id) FROM outbox%'"
@@ -33,9 +33,9 @@ WHERE query LIKE '%max(id) FROM outbox%' OR query LIKE 'SELECT EXISTS (SELECT FR
 
 
 @pytest.fixture
-async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+async def own(endpoints: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """A Redis and a database that belong to the test alone."""
-    async with another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
+    async with ways.another_redis() as redis_url, fresh_database(endpoints.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         yield Endpoints(redis_url, database_url)
 

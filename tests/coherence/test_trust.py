@@ -94,7 +94,7 @@ async def test_a_product_written_without_redis_is_answered_once_another_instance
 
 
 async def test_a_write_without_redis_is_answered_once_time_has_settled_it(
-    impatient: None, new_instance: NewInstance, ada: int, cup: str, redis: Redis
+    impatient: None, new_instance: NewInstance, ada: int, cup: str, hand: Redis
 ) -> None:
     """A cannot reach Redis, and B's relay cannot take a row:
 
@@ -118,8 +118,8 @@ async def test_a_write_without_redis_is_answered_once_time_has_settled_it(
         (product,) = readings(await b.products.get_many([cup]))
         assert product.value is not None
         assert product.value.price == await b.price(cup) == "7.00"
-        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
-        assert b"6.20" in (await redis.get("products:{CUP}") or b"")
+        assert b"Lovelace" in (await hand.get(f"users:{{{ada}}}") or b"")
+        assert b"6.20" in (await hand.get("products:{CUP}") or b"")
         assert held.arrived.is_set()
         held.release()
     await b.hits(ada)
@@ -174,7 +174,7 @@ async def test_a_change_that_another_relay_has_taken_is_delivered_anyway(
 
 
 async def test_after_an_outage_redis_is_believed_only_once_the_changes_are_delivered(
-    new_instance: NewInstance, ada: int, redis: Redis
+    new_instance: NewInstance, ada: int, hand: Redis
 ) -> None:
     """Nobody can reach Redis, for longer than SETTLED:
 
@@ -199,14 +199,14 @@ async def test_after_an_outage_redis_is_believed_only_once_the_changes_are_deliv
         assert reading.outcome is Outcome.BYPASSED
         assert reading.value is not None
         assert reading.value.name == "Ada King"
-        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        assert b"Lovelace" in (await hand.get(f"users:{{{ada}}}") or b"")
         held.release()
     await b.hits(ada)
     assert await b.name(ada) == "Ada King"
 
 
 async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_when_it_returns(
-    unbounded_trust: None, new_instance: NewInstance, ada: int, sql: asyncpg.Connection, redis: Redis
+    unbounded_trust: None, new_instance: NewInstance, ada: int, sql: asyncpg.Connection, hand: Redis
 ) -> None:
     """Nobody can reach Redis:
 
@@ -230,7 +230,7 @@ async def test_an_instance_that_slept_through_an_outage_does_not_believe_redis_w
         await asyncio.wait_for(held.arrived.wait(), PATIENCE)
         assert await b.name(ada) == "Ada King"
         assert not write.done()
-        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        assert b"Lovelace" in (await hand.get(f"users:{{{ada}}}") or b"")
         held.release()
         await asyncio.wait_for(write, SOON)
     await b.hits(ada)
@@ -271,7 +271,7 @@ async def test_a_change_whose_delivery_is_in_doubt_is_delivered_again(
 
 
 async def test_an_instance_whose_relay_stalls_does_not_believe_its_cache(
-    impatient: None, new_instance: NewInstance, ada: int, redis: Redis
+    impatient: None, new_instance: NewInstance, ada: int, hand: Redis
 ) -> None:
     """B's relay stalls before Redis
     A commits the new row, cannot reach Redis, and answers after SETTLED
@@ -288,11 +288,11 @@ async def test_an_instance_whose_relay_stalls_does_not_believe_its_cache(
         assert reading.outcome is Outcome.BYPASSED
         assert reading.value is not None
         assert reading.value.name == "Ada King"
-        assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+        assert b"Lovelace" in (await hand.get(f"users:{{{ada}}}") or b"")
 
 
 async def test_a_stopped_process_does_not_believe_its_cache_when_it_resumes(
-    endpoints: Endpoints, named: Endpoints, ways: Ways, new_instance: NewInstance, ada: int, redis: Redis
+    endpoints: Endpoints, named: Endpoints, ways: Ways, new_instance: NewInstance, ada: int, hand: Redis
 ) -> None:
     """B is a separate process:
 
@@ -318,7 +318,7 @@ async def test_a_stopped_process_does_not_believe_its_cache_when_it_resumes(
         try:
             a.redis.refuse()
             await a.rename(ada, "Ada King")
-            assert b"Lovelace" in (await redis.get(f"users:{{{ada}}}") or b"")
+            assert b"Lovelace" in (await hand.get(f"users:{{{ada}}}") or b"")
             await reader.send(f"/users/{ada}")
         finally:
             service.process.send_signal(signal.SIGCONT)

@@ -19,9 +19,9 @@ SHORT = {"FOURWAYS_USERS_TTL": "2", "FOURWAYS_PRODUCTS_TTL": "2"}
 
 
 @pytest.fixture(scope="package")
-async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+async def stores(servers: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """Their own stores on the session's servers: they run all the time, and would deliver what others write."""
-    async with fresh_stores(servers, 2) as stores:
+    async with fresh_stores(servers, 2, ways) as stores:
         yield stores
 
 

@@ -45,13 +45,13 @@ Pair = tuple[Instance, Instance]
 
 
 @asynccontextmanager
-async def fresh_stores(servers: Endpoints, number: int) -> AsyncIterator[Endpoints]:
-    """Yields a new, migrated database, and the emptied database of Redis with this number."""
+async def fresh_stores(servers: Endpoints, number: int, ways: Ways = STRAIGHT) -> AsyncIterator[Endpoints]:
+    """Yields a new, migrated database, and the emptied database of Redis with this number, or an emptied cluster."""
     async with fresh_database(servers.database_url) as database_url:
         await asyncio.to_thread(migrate, database_url)
         stores = Endpoints(servers.redis_url.replace("?db=0", f"?db={number}"), database_url)
         await empty(stores)
-        yield stores
+        yield await ways.stores(stores)
 
 
 async def is_carried(instance: Instance) -> bool:

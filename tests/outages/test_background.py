@@ -24,9 +24,9 @@ STUCK = timedelta(seconds=1)
 
 
 @pytest.fixture(scope="module")
-async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+async def stores(servers: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """Stores that no other instance uses."""
-    async with fresh_stores(servers, 5) as stores:
+    async with fresh_stores(servers, 5, ways) as stores:
         yield stores
 
 

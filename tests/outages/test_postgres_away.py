@@ -157,7 +157,7 @@ async def test_tables_altered_under_load_cause_only_expected_errors(
     servers: Endpoints, ways: Ways, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Its own instances and tables: a connection may keep an earlier statement for as long as nobody needs it.
-    async with fresh_stores(servers, 6) as stores, two_running(stores, ways, wired=False) as pair:
+    async with fresh_stores(servers, 6, ways) as stores, two_running(stores, ways, wired=False) as pair:
         rows = await made(pair[0].connection, "altered", 2)
         load = Load([instance.service for instance in pair], rows, rate=100)
         paged: Counter[str] = Counter()

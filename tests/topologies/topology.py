@@ -1,7 +1,13 @@
-"""The topologies in which the suites of faults run: what leads from the service to its Redis, and to its Postgres.
+"""The topologies in which the suites of faults run.
 
-redis       the URL names one Redis                     direct     the URL names Postgres
-sentinel    the URL names a Sentinel, which names it    pooled     the URL names PgBouncer in transaction mode
+    redis       the URL names one Redis
+    sentinel    the URL names a Sentinel, which names it
+    cluster     the URL names the nodes of a cluster
+
+    direct      the URL names Postgres
+    pooled      the URL names PgBouncer in transaction mode
+
+A topology is one of the first three, and one of the other two.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +17,7 @@ from typing import Literal, get_args
 import pytest
 from _pytest.mark import ParameterSet
 
-RedisKind = Literal["redis", "sentinel"]
+RedisKind = Literal["redis", "sentinel", "cluster"]
 DatabaseKind = Literal["direct", "pooled"]
 
 

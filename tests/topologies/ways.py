@@ -1,19 +1,29 @@
 """What leads from the service to its stores, in one topology."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from app.embedded import Endpoints
+from tests.faults.another_redis import another_redis
+from tests.faults.cluster_wire import ClusterWire
 from tests.faults.pgbouncer import PgBouncer, pgbouncer
 from tests.faults.postgres_wire import PostgresWire
+from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_wire import RedisWire
 from tests.faults.sentinel_wire import SentinelWire
 from tests.topologies.pooled_wire import PooledWire
-from tests.topologies.topology import TOPOLOGIES, Topology
+from tests.topologies.topology import TOPOLOGIES, RedisKind, Topology
 
+WIRES: Mapping[RedisKind, Callable[[str], RedisWire]] = {
+    "redis": RedisWire,
+    "sentinel": SentinelWire,
+    "cluster": ClusterWire,
+}
+NODES = 3
+"""Primaries of a cluster. They have no replicas: Redis is away when all of them are."""
 SESSIONS = 8
 """Sessions of a pooler for each database: fewer than the connections of two instances."""
 
@@ -31,11 +41,31 @@ class Ways:
     def __init__(self, topology: Topology, stack: AsyncExitStack) -> None:
         self.topology, self._stack = topology, stack
         self._poolers: dict[str, PgBouncer] = {}
+        self._cluster: RedisCluster | None = None
         self._starting = asyncio.Lock()
+
+    async def stores(self, servers: Endpoints) -> Endpoints:
+        """Returns the stores of a test that may use those of the session: these, or its emptied cluster."""
+        if self.topology.redis != "cluster":
+            return servers
+        if self._cluster is None:
+            self._cluster = await self._stack.enter_async_context(RedisCluster.started(NODES))
+        await self._cluster.restore()
+        return Endpoints(self._cluster.url, servers.database_url)
+
+    @asynccontextmanager
+    async def another_redis(self) -> AsyncIterator[str]:
+        """Yields the URL of a Redis, or of a cluster, that belongs to one test. It ends with the block."""
+        if self.topology.redis != "cluster":
+            async with another_redis() as redis_url:
+                yield redis_url
+            return
+        async with RedisCluster.started(NODES) as cluster:
+            yield cluster.url
 
     def redis(self, redis_url: str) -> RedisWire:
         """Returns a wire to this Redis, for one instance."""
-        return RedisWire(redis_url) if self.topology.redis == "redis" else SentinelWire(redis_url)
+        return WIRES[self.topology.redis](redis_url)
 
     def postgres(self, database_url: str) -> PostgresWire:
         """Returns a wire to this Postgres, for one instance. Behind their wires, instances share a pooler."""

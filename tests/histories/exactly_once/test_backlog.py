@@ -18,6 +18,8 @@ from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import SHARDS, carried, stored
 from tests.histories.exactly_once.pace import paced
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 USUAL = 40.0
 """Calls per second."""
 TIMES = 5

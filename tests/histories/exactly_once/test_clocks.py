@@ -13,6 +13,8 @@ from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import dead_letters, stored, waiting
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 VIEWS = 100
 
 

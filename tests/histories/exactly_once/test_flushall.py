@@ -21,6 +21,8 @@ from tests.histories.exactly_once.books import Books
 from tests.histories.exactly_once.crowd import enough, settled, visiting
 from tests.histories.exactly_once.ends import SHARDS, carried, stored
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 HURRIED = "tests.histories.exactly_once.hurried:app"
 FORGETFUL = "tests.histories.exactly_once.forgetful:app"
 SLOW = {"FOURWAYS_FLUSH_INTERVAL": "1", "FOURWAYS_FLUSH_VIEWS": "1000000"}

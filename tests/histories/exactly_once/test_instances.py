@@ -14,6 +14,8 @@ from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import carried, psql, stored
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 CALLS = [200, pytest.param(6_000, marks=pytest.mark.prove)]
 CLIENTS = 12
 PAGES = 200

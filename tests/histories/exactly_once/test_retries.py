@@ -16,6 +16,8 @@ from tests.histories.exactly_once.ends import carried, stored
 from tests.histories.exactly_once.storm import fsync
 from tests.histories.exactly_once.visitor import Client
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 CLIENTS = 24
 KEYS = 5
 PAGES = 20

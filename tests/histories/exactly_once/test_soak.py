@@ -20,6 +20,8 @@ from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import SHARDS, carried, psql, stored
 from tests.histories.exactly_once.pace import paced
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 SECONDS = 600
 MEASURED = 10
 """Seconds for which the machine's capacity is measured."""
