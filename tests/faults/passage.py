@@ -1,6 +1,7 @@
 """A client's connection through a wire, to the server and back."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.faults.conversation import Conversation
@@ -38,7 +39,8 @@ class Passage:
         else:
             # Not closed: over TCP, an answer that arrives at a closed socket would discard what the server has not read
             # yet. The server closes its side when it has read everything.
-            end.transport.write_eof()
+            with suppress(OSError):  # It has hung up, too, and the loop has not noticed yet.
+                end.transport.write_eof()
 
     def end(self) -> None:
         """Marks the connection as over: both ends are lost."""
