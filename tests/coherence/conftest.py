@@ -111,6 +111,16 @@ class Instance:
         return cache.trust
 
     @property
+    def held(self) -> bool:
+        """Whether it believes Redis: in a cluster, all nodes."""
+        return bool(self._caches) and all(cache.trust.held for cache in self._caches)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has lost the trust in Redis: in a cluster, in any node."""
+        return any(cache.trust.lost for cache in self._caches)
+
+    @property
     def identity(self) -> Identity:
         return self.resources.cache.identity
 
@@ -147,7 +157,7 @@ class Instance:
 
     async def believes(self) -> None:
         """Returns when this instance believes Redis: in a cluster, all nodes."""
-        await eventually(lambda: _is(bool(self._caches) and all(cache.trust.held for cache in self._caches)))
+        await eventually(lambda: _is(self.held))
 
     async def believes_no_more(self) -> None:
         """Returns when this instance does not believe Redis: in a cluster, no node."""

@@ -127,4 +127,4 @@ async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_rec
             return await stored(copied.database_url) == VIEWS
 
         await eventually(is_stored)
-        assert not late.trust.held
+        assert not late.held

@@ -210,7 +210,7 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
         a.postgres.cut()
 
         async def next_epoch() -> bool:
-            return a.identity.epoch != epoch and a.trust.held
+            return a.identity.epoch != epoch and a.held
 
         await eventually(next_epoch)
         await a.rename(ada, "Ada King")
@@ -246,7 +246,7 @@ async def test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads
     old = await asyncpg.connect(own.database_url)
 
     async def are_in_the_next_epoch() -> bool:
-        return all(instance.identity.epoch != epoch and instance.trust.held for instance in (a, b))
+        return all(instance.identity.epoch != epoch and instance.held for instance in (a, b))
 
     async def nobody_asks_the_old_primary() -> bool:
         return not await old.fetchval(ASKING)
@@ -280,7 +280,7 @@ async def test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_
     old = await asyncpg.connect(own.database_url)
 
     async def is_in_the_next_epoch(instance: Instance) -> bool:
-        return instance.identity.epoch != epoch and instance.trust.held
+        return instance.identity.epoch != epoch and instance.held
 
     async def nobody_asks_the_old_primary() -> bool:
         return not await old.fetchval(ASKING)
@@ -356,12 +356,12 @@ async def test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one
             await restored_over(own.database_url, dump)
 
             async def next_epoch() -> bool:
-                return b.identity.epoch != epoch and b.trust.held
+                return b.identity.epoch != epoch and b.held
 
             await eventually(next_epoch)
 
         async def has_joined() -> bool:
-            return a.identity.epoch == b.identity.epoch and a.trust.held
+            return a.identity.epoch == b.identity.epoch and a.held
 
         await eventually(has_joined)
     await asyncio.wait({reader})
@@ -396,7 +396,7 @@ async def test_a_flush_that_an_old_primary_commits_late_is_flushed_again(
                     instance.postgres.cut()
 
             async def next_epoch() -> bool:
-                return all(each.identity.epoch != epoch and each.trust.held for each in (a, b))
+                return all(each.identity.epoch != epoch and each.held for each in (a, b))
 
             await eventually(next_epoch)
         sql = await asyncpg.connect(address)
