@@ -120,6 +120,14 @@ class Instance:
         """Whether it has lost the trust in Redis: in a cluster, in any node."""
         return any(cache.trust.lost for cache in self._caches)
 
+    async def is_verified(self) -> bool:
+        """Whether it believes Redis, and its hits are verified."""
+        return self.held and all(cache.trust.verified for cache in self._caches)
+
+    async def is_unverified(self) -> bool:
+        """Whether it believes Redis, and its hits are not verified."""
+        return self.held and not any(cache.trust.verified for cache in self._caches)
+
     @property
     def identity(self) -> Identity:
         return self.resources.cache.identity

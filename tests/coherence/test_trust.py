@@ -367,6 +367,32 @@ async def test_news_of_trust_that_has_already_ended_does_not_restore_belief(
         assert reading.value.name == "Ada King" or not reading.verified
 
 
+@pytest.mark.sampled("cluster-direct")
+async def test_a_hit_that_was_asked_for_before_the_outbox_was_read_is_not_verified(
+    new_instance: NewInstance, ada: int
+) -> None:
+    """B's relay reads the outbox, and Postgres answers late: B believes Redis, and cannot verify its hits
+    R on B asks Redis                   Redis answers with the value of now, and the answer is slow
+                                        A commits the new row, invalidates, and answers
+    Postgres answers, and B verifies hits from now on
+    R gets its answer: it is older than that
+    """
+    a, b = await new_instance(), await new_instance()
+    await b.hits(ada)
+    async with b.redis.holding_replies("^M?GET users:") as answer:
+        async with b.postgres.holding(LOOKS) as look:
+            await asyncio.wait_for(look.arrived.wait(), PATIENCE)
+            await eventually(b.is_unverified)
+            reader = asyncio.create_task(b.users.get(ada))
+            await asyncio.wait_for(answer.arrived.wait(), PATIENCE)
+            await a.rename(ada, "Ada King")
+        await eventually(b.is_verified)
+        answer.release()
+        reading = await reader
+    assert reading.value is not None
+    assert reading.value.name == "Ada King" or not reading.verified
+
+
 async def test_hits_are_not_verified_while_the_query_of_the_outbox_is_slow(new_instance: NewInstance, ada: int) -> None:
     """B's relay reads the outbox, and Postgres answers late: it may be away for everybody
                                         meanwhile it beats Redis, and believes it

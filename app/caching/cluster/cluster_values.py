@@ -11,7 +11,7 @@ What can go wrong: `CacheUnavailable`, for the keys of a node that does not answ
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -100,9 +100,10 @@ class ClusterValues(Generic[K, V]):
         # Before the GET: a retry may succeed while its answer is on its way.
         owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else [None] * len(keys)
         found: list[Reading[V] | CacheError | None] = list(owed)
+        verified = self._cluster.nodes.verified
 
         def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
-            for place, reading in zip(places, self._read(node, replies), strict=True):
+            for place, reading in zip(places, self._read(node, replies, verified), strict=True):
                 found[place] = owed[place] or reading
             tell(places, [found[place] for place in places])
 
@@ -118,7 +119,7 @@ class ClusterValues(Generic[K, V]):
 
     async def look_up(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | Lease[V] | CacheError]:
         """Returns the value of each key, or the lease of its load."""
-        token = secrets.token_hex(8)
+        token, verified = secrets.token_hex(8), self._cluster.nodes.verified
         calls = [
             Call.run(LOOKUP, self.names(key)[:2], [token, self._stamp(self._owner(key)).word, ms(LEASE)])
             for key in keys
@@ -132,7 +133,7 @@ class ClusterValues(Generic[K, V]):
                 return failed or reply
             now, said = reply
             node.cache.clock.set(now)
-            found = answered(self._stamp(node), node.cache.clock, node.cache.trust.verified, *said)
+            found = answered(self._stamp(node), node.cache.clock, verified.get(node, False), *said)
             if found is None:  # Damaged, or of another node's life.
                 raise NotYet
             return found
@@ -207,18 +208,20 @@ class ClusterValues(Generic[K, V]):
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
         return self._cluster.owed.add(self._name, key, version, invalidate)
 
-    def _read(self, node: Node | None, replies: Sequence[Any]) -> Sequence[Reading[V] | CacheError | None]:
-        """Returns what a node has answered to GETs."""
+    def _read(
+        self, node: Node | None, replies: Sequence[Any], verified: Mapping[Node, bool]
+    ) -> Sequence[Reading[V] | CacheError | None]:
+        """Returns what a node has answered to GETs, if its hits were `verified` before."""
         if node is None:
             return replies
-        stamp, verified = self._stamp(node), node.cache.trust.verified
+        stamp, is_verified = self._stamp(node), verified.get(node, False)
         word, now = stamp.word, node.cache.clock.now()
         readings: list[Reading[V] | CacheError | None] = []
         for raw in replies:
             if raw is None or isinstance(raw, CacheUnavailable):
                 readings.append(raw)
                 continue
-            reading = stamp.read(raw, Outcome.HIT, verified, word, now)
+            reading = stamp.read(raw, Outcome.HIT, is_verified, word, now)
             if reading is None:
                 self._report(Event.FOREIGN)
             readings.append(None if reading is None or reading.ttl_ms <= 0 else reading)
