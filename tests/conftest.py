@@ -128,12 +128,18 @@ def certificates() -> Iterator[Certificates]:
 
 
 @pytest.fixture
-def settings(endpoints: Endpoints) -> Settings:
+def named(endpoints: Endpoints) -> Endpoints:
+    """What leads the application to them. Some suites put something in between."""
+    return endpoints
+
+
+@pytest.fixture
+def settings(named: Endpoints) -> Settings:
     """Settings that name the servers, with the patience that a busy machine needs, and nothing else."""
     return Settings(
         _env_file=None,
-        redis_url=endpoints.redis_url,
-        database_url=endpoints.database_url,
+        redis_url=named.redis_url,
+        database_url=named.database_url,
         database_timeout=timedelta(seconds=10),
     )
 
@@ -167,10 +173,10 @@ def identity(trust: Trust) -> Identity:
 
 
 @pytest.fixture
-async def redis(endpoints: Endpoints, clock: RedisClock, identity: Identity) -> AsyncIterator[Redis]:
+async def redis(named: Endpoints, clock: RedisClock, identity: Identity) -> AsyncIterator[Redis]:
     """A client, made as the application makes its own."""
     async with open_redis(
-        endpoints.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, identity=identity
+        named.redis_url, timeout=timedelta(seconds=5), connections=16, clock=clock, identity=identity
     ) as redis:
         await redis.ping()
         yield redis
@@ -183,19 +189,19 @@ def opened(redis: Redis, clock: RedisClock, trust: Trust, breaker: Breaker, iden
 
 
 @pytest.fixture
-async def database(endpoints: Endpoints) -> AsyncIterator[Database]:
+async def database(named: Endpoints) -> AsyncIterator[Database]:
     """A pool, made as the application makes its own, with the patience that a busy machine needs."""
     async with open_database(
-        endpoints.database_url, connections=8, timeout=timedelta(seconds=10), counted=lambda resource: None
+        named.database_url, connections=8, timeout=timedelta(seconds=10), counted=lambda resource: None
     ) as database:
         yield database
 
 
 @pytest.fixture
-async def poller(endpoints: Endpoints) -> AsyncIterator[Poller]:
+async def poller(named: Endpoints) -> AsyncIterator[Poller]:
     """A poller, made as the application makes its own, with the patience that a busy machine needs."""
     async with open_poller(
-        endpoints.database_url, resources=2, timeout=timedelta(seconds=10), counted=lambda resource: None
+        named.database_url, resources=2, timeout=timedelta(seconds=10), counted=lambda resource: None
     ) as poller:
         yield poller
 
@@ -230,7 +236,8 @@ async def app(settings: Settings, patient_relay: None) -> AsyncIterator[FastAPI]
     async with app.router.lifespan_context(app):
 
         async def believes() -> bool:
-            return bool(app.state.resources.cache.trust.held)
+            caches = app.state.resources.cache.caches
+            return bool(caches) and all(cache.trust.held for cache in caches)
 
         await eventually(believes)
         yield app

@@ -239,7 +239,7 @@ async def test_each_connection_finds_out_for_itself_whether_there_is_a_pooler(
     """
     async with PostgresWire(database_url) as wire, pool(wire.url) as database, somebody(narrow) as other:
         for url, shared in ((database_url, False), (narrow.url, True), (database_url, False)):
-            wire.move_to(url)
+            await wire.move_to(url)
             wire.cut()
             for _ in range(2):
                 async with database.reading("tests") as connection:

@@ -1,6 +1,6 @@
-"""Instances of the service, each behind its own wires to the same stores."""
+"""Instances of the service, each behind its own wires to the same stores, in each topology."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from app.caching import Cache, CacheUnavailable, Identity, Outcome, Record, Trust
 from app.coherence.delivery import Forget
@@ -29,6 +30,11 @@ from app.wiring import Resources, open_resources
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
+from tests.topologies.by_hand import by_hand
+from tests.topologies.suite import pytest_generate_tests as pytest_generate_tests
+from tests.topologies.suite import topology as topology
+from tests.topologies.suite import ways as ways
+from tests.topologies.ways import Ways
 
 ADA = NewUser(name="Ada Lovelace", email="ada@example.com")
 CUP = NewProduct(sku="CUP", name="Cup", price="6.20")
@@ -100,7 +106,27 @@ class Instance:
 
     @property
     def trust(self) -> Trust:
-        return self.resources.cache.caches[0].trust
+        """The trust in its Redis. In a cluster, each node has its own."""
+        (cache,) = self.resources.cache.caches
+        return cache.trust
+
+    @property
+    def held(self) -> bool:
+        """Whether it believes Redis: in a cluster, all nodes."""
+        return bool(self._caches) and all(cache.trust.held for cache in self._caches)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has lost the trust in Redis: in a cluster, in any node."""
+        return any(cache.trust.lost for cache in self._caches)
+
+    async def is_verified(self) -> bool:
+        """Whether it believes Redis, and its hits are verified."""
+        return self.held and all(cache.trust.verified for cache in self._caches)
+
+    async def is_unverified(self) -> bool:
+        """Whether it believes Redis, and its hits are not verified."""
+        return self.held and not any(cache.trust.verified for cache in self._caches)
 
     @property
     def identity(self) -> Identity:
@@ -138,21 +164,25 @@ class Instance:
         await eventually(self._is_settled)
 
     async def believes(self) -> None:
-        """Returns when this instance believes Redis."""
-        await eventually(lambda: _is(self.trust.held))
+        """Returns when this instance believes Redis: in a cluster, all nodes."""
+        await eventually(lambda: _is(self.held))
 
     async def believes_no_more(self) -> None:
-        """Returns when this instance does not believe Redis."""
-        await eventually(lambda: _is(not self.trust.held))
+        """Returns when this instance does not believe Redis: in a cluster, no node."""
+        await eventually(lambda: _is(not any(cache.trust.held for cache in self._caches)))
 
     async def polls(self) -> None:
         """Returns when its relay has made a whole poll, from beginning to end."""
-        before = self.redis.count("^BEAT ")
+        before, enough = self.redis.count("^BEAT "), 3 * len(self._caches)
 
         async def has_polled() -> bool:
-            return self.redis.count("^BEAT ") >= before + 3
+            return self.redis.count("^BEAT ") >= before + enough
 
         await eventually(has_polled)
+
+    @property
+    def _caches(self) -> Sequence[Cache]:
+        return self.resources.cache.caches
 
     async def _is_settled(self) -> bool:
         return not await Outbox(self.resources.database).undone(LAST)
@@ -169,19 +199,32 @@ class NewInstance(Protocol):
         *,
         redis_timeout: float = 10,
         database_timeout: float = 20,
-        endpoints: Endpoints | None = None,
+        endpoints: Endpoints = ...,
         prefix: str = "",
     ) -> Awaitable[Instance]: ...
 
 
 @pytest.fixture
-def named(endpoints: Endpoints) -> Endpoints:
-    """The stores that the settings of an instance name."""
-    return endpoints
+async def endpoints(endpoints: Endpoints, ways: Ways) -> Endpoints:
+    """The servers of the session, emptied; or a cluster instead of their Redis."""
+    return await ways.stores(endpoints)
 
 
 @pytest.fixture
-async def new_instance(named: Endpoints) -> AsyncIterator[NewInstance]:
+async def hand(endpoints: Endpoints) -> AsyncIterator[Redis]:
+    """Somebody with redis-cli: a client past the application."""
+    async with by_hand(endpoints.redis_url) as redis:
+        yield redis
+
+
+@pytest.fixture
+async def named(endpoints: Endpoints, ways: Ways) -> Endpoints:
+    """What leads an instance without wires of its own to the stores."""
+    return await ways.named(endpoints)
+
+
+@pytest.fixture
+async def new_instance(endpoints: Endpoints, ways: Ways) -> AsyncIterator[NewInstance]:
     """Opens instances, and closes them at the end, after healing their wires."""
     async with AsyncExitStack() as stack:
 
@@ -189,12 +232,11 @@ async def new_instance(named: Endpoints) -> AsyncIterator[NewInstance]:
             *,
             redis_timeout: float = 10,
             database_timeout: float = 20,
-            endpoints: Endpoints | None = None,
+            endpoints: Endpoints = endpoints,
             prefix: str = "",
         ) -> Instance:
-            stores = endpoints or named
-            redis = await stack.enter_async_context(RedisWire(stores.redis_url))
-            postgres = await stack.enter_async_context(PostgresWire(stores.database_url))
+            redis = await stack.enter_async_context(ways.redis(endpoints.redis_url))
+            postgres = await stack.enter_async_context(ways.postgres(endpoints.database_url))
             settings = Settings(
                 _env_file=None,
                 redis_url=redis.url,

@@ -13,8 +13,8 @@ from app.embedded import Endpoints
 from app.main import create_app
 from app.settings import Settings
 from tests.coherence.conftest import NewInstance
-from tests.faults.redis_wire import RedisWire
 from tests.in_process import client_of
+from tests.topologies.ways import Ways
 
 READERS = 40
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted"
@@ -30,15 +30,15 @@ async def users(sql: asyncpg.Connection) -> list[int]:
 
 
 async def test_reads_without_redis_leave_connections_to_writers_and_excess_reads_get_503(
-    endpoints: Endpoints, users: list[int], sql: asyncpg.Connection
+    endpoints: Endpoints, named: Endpoints, ways: Ways, users: list[int], sql: asyncpg.Connection
 ) -> None:
     """Redis refuses connections, and Postgres answers no query of users: somebody has locked the table."""
-    async with RedisWire(endpoints.redis_url) as wire:
+    async with ways.redis(endpoints.redis_url) as wire:
         wire.refuse()
         settings = Settings(
             _env_file=None,
             redis_url=wire.url,
-            database_url=endpoints.database_url,
+            database_url=named.database_url,
             database_connections=8,
             database_timeout=timedelta(seconds=60),
         )

@@ -12,18 +12,18 @@ from app.embedded import Endpoints
 from app.readiness import readiness
 from tests.coherence.conftest import Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, restored_into
 from tests.fresh_database import fresh_database
 from tests.migrated_database import migrated_database
+from tests.topologies.ways import Ways
 
 VIEWS = 20
 
 
 @pytest.fixture
-async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+async def own(endpoints: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """A Redis and a database that belong to the test alone."""
-    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
+    async with ways.another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         yield Endpoints(redis_url, database_url)
 
 
@@ -105,7 +105,7 @@ async def test_a_copy_that_takes_the_place_of_the_database_gets_the_pending_view
 
 @pytest.mark.prove
 async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_record_is_deleted(
-    new_instance: NewInstance, original: Instance, copied: Endpoints
+    new_instance: NewInstance, ways: Ways, original: Instance, copied: Endpoints
 ) -> None:
     """A accepts views in X, and is gone before they are flushed · the database is restored, and B serves it with Y
     C is started on X: B refutes its claim, so X may be of another database, until an operator says that it is not
@@ -114,7 +114,7 @@ async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_rec
     for _ in range(VIEWS):
         await original.resources.page_views.add("home", 1)
     original.redis.refuse()
-    async with another_redis() as redis_url, Redis.from_url(copied.redis_url) as old:
+    async with ways.another_redis() as redis_url, Redis.from_url(copied.redis_url) as old:
         await (await new_instance(endpoints=Endpoints(redis_url, copied.database_url))).believes()
         late = await new_instance(endpoints=copied)
         for _ in range(3):
@@ -126,4 +126,4 @@ async def test_views_left_in_an_old_redis_reach_a_restored_database_once_its_rec
             return await stored(copied.database_url) == VIEWS
 
         await eventually(is_stored)
-        assert not late.trust.held
+        assert not late.held

@@ -1,7 +1,6 @@
-"""What holds for every resource that has its own service, whatever its strategy, with a pooler and without."""
+"""What holds for every resource that has its own service, whatever its strategy."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -9,12 +8,12 @@ import httpx
 import pytest
 
 from app.caching import Outcome
-from app.embedded import Endpoints
 from tests.coherence.checked import Checked, all_of_them
 from tests.coherence.conftest import Instance, NewInstance
 from tests.eventually import eventually
 from tests.faults.held import Held
-from tests.faults.pgbouncer import pgbouncer
+
+pytestmark = pytest.mark.sampled("redis-pooled")
 
 
 @pytest.fixture(params=all_of_them(), ids=lambda checked: checked.name)
@@ -22,17 +21,6 @@ def checked(request: pytest.FixtureRequest) -> Checked:
     """Each of these resources."""
     found: Checked = request.param
     return found
-
-
-@pytest.fixture(params=["direct", "pooled"])
-async def named(endpoints: Endpoints, request: pytest.FixtureRequest) -> AsyncIterator[Endpoints]:
-    """The stores that the settings of an instance name: Postgres, or a pooler that gives each transaction any of a few
-    sessions."""
-    if request.param == "direct":
-        yield endpoints
-        return
-    async with pgbouncer(endpoints.database_url, "transaction", sessions=4) as pooler:
-        yield Endpoints(endpoints.redis_url, pooler.url)
 
 
 @pytest.fixture
@@ -82,6 +70,7 @@ async def test_a_row_that_was_read_becomes_a_hit_over_http(
     await eventually(is_hit)
 
 
+@pytest.mark.sampled("sentinel-pooled")
 async def test_a_write_is_seen_by_every_instance_when_it_is_answered(
     new_instance: NewInstance, checked: Checked, key: Any
 ) -> None:
@@ -92,6 +81,7 @@ async def test_a_write_is_seen_by_every_instance_when_it_is_answered(
     assert [await read(instance, checked, key) for instance in (a, b)] == ["new", "new"]
 
 
+@pytest.mark.sampled("sentinel-pooled")
 async def test_a_slow_reader_does_not_bring_an_old_row_back(
     new_instance: NewInstance, checked: Checked, key: Any
 ) -> None:

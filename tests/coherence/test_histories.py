@@ -15,11 +15,11 @@ from app.errors import DatabaseUnavailable, OtherHistory
 from app.inventory.models import Setting
 from tests.coherence.conftest import ADA, LOOKS, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.another_redis import another_redis
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.standby import Standby
 from tests.faults.stores import Stores
 from tests.migrated_database import migrated_database
+from tests.topologies.ways import Ways
 
 SESSIONS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 LOOKING = f"{SESSIONS} AND query LIKE '%max(id) FROM outbox%'"
@@ -32,9 +32,9 @@ WHERE query LIKE '%max(id) FROM outbox%' OR query LIKE 'SELECT EXISTS (SELECT FR
 
 
 @pytest.fixture
-async def own(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+async def own(endpoints: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """A Redis and a database that belong to the test alone."""
-    async with another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
+    async with ways.another_redis() as redis_url, migrated_database(endpoints.database_url) as database_url:
         yield Endpoints(redis_url, database_url)
 
 
@@ -124,7 +124,7 @@ async def test_rows_that_a_promoted_standby_lacks_are_no_longer_read(new_instanc
             instance.postgres.refuse()
         address = await promote()
         for instance in (a, b):
-            instance.postgres.move_to(address)
+            await instance.postgres.move_to(address)
             instance.postgres.heal()
         for instance in (a, b):
             await answers(instance, ada, ADA.name, "CUP", 30)
@@ -154,7 +154,7 @@ async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_notices_it(
         address = await promote()
         async with a.postgres.holding(LOOKS) as held:
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            a.postgres.move_to(address)
+            await a.postgres.move_to(address)
             a.postgres.cut()
             with pytest.raises(OtherHistory, match="believes what it knew at timeline 1"):
                 await a.users.get(ada)
@@ -203,12 +203,12 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
         for instance in (a, b):
             await answers(instance, ada, ADA.name, "CUP", 30)
         address = await promote()
-        a.postgres.move_to(address)
+        await a.postgres.move_to(address)
         epoch = a.identity.epoch
         a.postgres.cut()
 
         async def next_epoch() -> bool:
-            return a.identity.epoch != epoch and a.trust.held
+            return a.identity.epoch != epoch and a.held
 
         await eventually(next_epoch)
         await a.rename(ada, "Ada King")
@@ -226,7 +226,7 @@ async def test_an_instance_left_on_a_live_old_primary_answers_nothing_from_it(
 
         await eventually(is_told_why)
         await answers(a, ada, "Ada King", "CUP", 20)
-        b.postgres.move_to(address)
+        await b.postgres.move_to(address)
         b.postgres.cut()
         await answers(b, ada, "Ada King", "CUP", 20)
 
@@ -244,7 +244,7 @@ async def test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads
     old = await asyncpg.connect(own.database_url)
 
     async def are_in_the_next_epoch() -> bool:
-        return all(instance.identity.epoch != epoch and instance.trust.held for instance in (a, b))
+        return all(instance.identity.epoch != epoch and instance.held for instance in (a, b))
 
     async def nobody_asks_the_old_primary() -> bool:
         return not await old.fetchval(ASKING)
@@ -255,7 +255,7 @@ async def test_an_instance_asks_the_old_primary_nothing_more_once_its_name_leads
         epoch = b.identity.epoch
         address = await promote()
         for instance in (a, b):
-            instance.postgres.move_to(address)
+            await instance.postgres.move_to(address)
         a.postgres.cut()
         await eventually(are_in_the_next_epoch)
         await a.rename(ada, "Ada King")
@@ -278,7 +278,7 @@ async def test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_
     old = await asyncpg.connect(own.database_url)
 
     async def is_in_the_next_epoch(instance: Instance) -> bool:
-        return instance.identity.epoch != epoch and instance.trust.held
+        return instance.identity.epoch != epoch and instance.held
 
     async def nobody_asks_the_old_primary() -> bool:
         return not await old.fetchval(ASKING)
@@ -291,7 +291,7 @@ async def test_an_instance_that_finds_the_next_epoch_begun_asks_the_old_primary_
             await beat.arrived.wait()
             address = await promote()
             for instance in (a, b):
-                instance.postgres.move_to(address)
+                await instance.postgres.move_to(address)
             a.postgres.cut()
             await eventually(lambda: is_in_the_next_epoch(a))
             await old.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM ({LOOKING}) AS looking")
@@ -354,12 +354,12 @@ async def test_an_absence_read_in_the_previous_epoch_is_not_kept_in_the_next_one
             await restored_over(own.database_url, dump)
 
             async def next_epoch() -> bool:
-                return b.identity.epoch != epoch and b.trust.held
+                return b.identity.epoch != epoch and b.held
 
             await eventually(next_epoch)
 
         async def has_joined() -> bool:
-            return a.identity.epoch == b.identity.epoch and a.trust.held
+            return a.identity.epoch == b.identity.epoch and a.held
 
         await eventually(has_joined)
     await asyncio.wait({reader})
@@ -389,12 +389,12 @@ async def test_a_flush_that_an_old_primary_commits_late_is_flushed_again(
                 receipts.clear()
             epoch, address = a.identity.epoch, await promote()
             for instance, held in ((a, by_a), (b, by_b)):
-                instance.postgres.move_to(address)
+                await instance.postgres.move_to(address)
                 if not held.arrived.is_set():
                     instance.postgres.cut()
 
             async def next_epoch() -> bool:
-                return all(each.identity.epoch != epoch and each.trust.held for each in (a, b))
+                return all(each.identity.epoch != epoch and each.held for each in (a, b))
 
             await eventually(next_epoch)
         sql = await asyncpg.connect(address)

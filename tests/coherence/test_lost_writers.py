@@ -16,9 +16,9 @@ from app.inventory.models import Setting
 from app.products.models import NewProduct
 from tests.coherence.conftest import ADA, TAKES, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.redis_wire import RedisWire
 from tests.keyed import keyed, kill
 from tests.service import serving
+from tests.topologies.ways import Ways
 
 ADAS = 1001
 """The first id."""
@@ -45,7 +45,7 @@ WRITES: dict[str, tuple[str, Write]] = {
 @pytest.mark.parametrize("moment", ["its COMMIT is not answered yet", "Redis is not told yet"])
 @pytest.mark.parametrize("what", WRITES)
 async def test_a_write_completes_although_its_caller_is_cancelled(
-    new_instance: NewInstance, ada: int, cup: str, redis: Redis, sql: asyncpg.Connection, what: str, moment: str
+    new_instance: NewInstance, ada: int, cup: str, hand: Redis, sql: asyncpg.Connection, what: str, moment: str
 ) -> None:
     """W commits, and its caller goes away (the task is cancelled)
     W must invalidate, or fill: the relay cannot do it here
@@ -59,11 +59,11 @@ async def test_a_write_completes_although_its_caller_is_cancelled(
         await asyncio.gather(*(a.users.get(user_id) for user_id in (ada, ada + 1)))
         await a.products.get_many(["CUP", "POT"])
         await a.quantity("CUP")
-        return await redis.exists(*(key for key, _write in WRITES.values())) == len(WRITES)
+        return await hand.exists(*(key for key, _write in WRITES.values())) == len(WRITES)
 
     await eventually(all_are_cached)
     await a.settles()
-    before = await redis.get(key)
+    before = await hand.get(key)
     async with AsyncExitStack() as stack:
         relay = await stack.enter_async_context(a.postgres.holding(TAKES))
         await sql.execute("INSERT INTO stock (sku, quantity) VALUES ('POT', 1)")
@@ -80,7 +80,7 @@ async def test_a_write_completes_although_its_caller_is_cancelled(
         held.release()
 
         async def is_told() -> bool:
-            now = await redis.get(key)
+            now = await hand.get(key)
             return b'"quantity":29' in (now or b"") if key.startswith("stock") else now is None
 
         assert before is not None
@@ -88,7 +88,12 @@ async def test_a_write_completes_although_its_caller_is_cancelled(
 
 
 async def test_a_process_killed_between_commit_and_invalidation_leaves_no_old_value(
-    endpoints: Endpoints, new_instance: NewInstance, ada: int, capsys: pytest.CaptureFixture[str]
+    endpoints: Endpoints,
+    named: Endpoints,
+    ways: Ways,
+    new_instance: NewInstance,
+    ada: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A is a separate process:
 
@@ -98,8 +103,8 @@ async def test_a_process_killed_between_commit_and_invalidation_leaves_no_old_va
     b = await new_instance()
     await b.hits(ada)
     async with (
-        RedisWire(endpoints.redis_url) as wire,
-        serving(wire.url, endpoints.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
+        ways.redis(endpoints.redis_url) as wire,
+        serving(wire.url, named.database_url, FOURWAYS_REDIS_TIMEOUT="10") as service,
         keyed(service, 1) as (writer,),
         wire.holding("^INVALIDATE") as held,
         b.postgres.holding(TAKES) as relay,

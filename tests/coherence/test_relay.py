@@ -43,6 +43,9 @@ async def relay(new_relay: NewRelay, told: Told) -> Relay:
     return await new_relay(told.forget)
 
 
+pytestmark = pytest.mark.not_on("cluster", because="these relays have the cache of one Redis")
+
+
 async def add_product(sql: asyncpg.Connection, sku: str) -> int:
     """Adds a product in SQL, and returns its version."""
     return int(

@@ -40,6 +40,8 @@ from tests.open_directory import open_directory
 from tests.settled import settled
 from tests.users.conftest import LIFETIMES
 
+pytestmark = pytest.mark.not_on("cluster", because="its nodes keep nothing on disk")
+
 
 class Past:
     """A Redis, and a copy of its disk from an earlier time."""

@@ -15,8 +15,10 @@ from app.inventory.models import Setting
 from app.schema import migrate
 from tests.coherence.conftest import AGES, LOOKS, TAKES, UNDONE, Instance, NewInstance
 from tests.eventually import PATIENCE, eventually
-from tests.faults.another_redis import another_redis
 from tests.fresh_database import fresh_database
+from tests.topologies.ways import Ways
+
+pytestmark = pytest.mark.not_on("cluster", because="its nodes are believed one by one: holders/ has a model of that")
 
 EPOCH = "SELECT max(n) FROM epochs"
 BEGINS = "WITH claimed AS"
@@ -30,16 +32,16 @@ OTHERS = rf"(?s)^(?!.*{LOOKS}|{PARKED[1:]})"
 
 
 @pytest.fixture
-async def first(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+async def first(endpoints: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """A Redis that belongs to the test, with the Postgres of all tests."""
-    async with another_redis() as url:
+    async with ways.another_redis() as url:
         yield Endpoints(url, endpoints.database_url)
 
 
 @pytest.fixture
-async def second(endpoints: Endpoints) -> AsyncIterator[Endpoints]:
+async def second(endpoints: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """Another such Redis."""
-    async with another_redis() as url:
+    async with ways.another_redis() as url:
         yield Endpoints(url, endpoints.database_url)
 
 

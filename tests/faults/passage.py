@@ -1,20 +1,21 @@
 """A client's connection through a wire, to the server and back."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.faults.conversation import Conversation
 from tests.faults.end import End
 
 if TYPE_CHECKING:
-    from tests.faults.wire import Wire
+    from tests.faults.wire import Upstream, Wire
 
 
 class Passage:
     """The two ends of a connection. It lasts until both are lost."""
 
-    def __init__(self, wire: "Wire", conversation: Conversation) -> None:
-        self.wire = wire
+    def __init__(self, wire: "Wire", conversation: Conversation, to: "Upstream | None") -> None:
+        self.wire, self._to = wire, to
         self.client = End(self, conversation.asked, wire.halts_command)
         self.server = End(self, conversation.answered, wire.halts_answer)
         self.client.other, self.server.other = self.server, self.client
@@ -38,7 +39,8 @@ class Passage:
         else:
             # Not closed: over TCP, an answer that arrives at a closed socket would discard what the server has not read
             # yet. The server closes its side when it has read everything.
-            end.transport.write_eof()
+            with suppress(OSError):  # It has hung up, too, and the loop has not noticed yet.
+                end.transport.write_eof()
 
     def end(self) -> None:
         """Marks the connection as over: both ends are lost."""
@@ -48,7 +50,7 @@ class Passage:
     async def _connect(self) -> None:
         try:
             if not self.server.aborted:
-                await self.wire.connect(self.server)
+                await self.wire.connect(self.server, self._to)
         except OSError:
             pass  # As if the server had hung up.
         if self.server.transport is None:

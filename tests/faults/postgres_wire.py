@@ -33,7 +33,7 @@ class PostgresWire(Wire):
         self._query = {name: value for name, value in query.items() if name not in ("host", "port")}
         super().__init__(_upstream(database_url), SOCKET.format(PORT))
 
-    def move_to(self, database_url: str) -> None:
+    async def move_to(self, database_url: str) -> None:
         """Makes new connections lead to another Postgres. They still ask for their original database."""
         self.move(_upstream(database_url))
 

@@ -33,12 +33,15 @@ class RedisWire(Wire):
         self._names = {hashlib.sha1(source).hexdigest().encode(): name for name, source in self._sources.items()}
 
     async def __aenter__(self) -> Self:
-        # If Redis does not know a script, the first EVALSHA does nothing, and is sent again: a test that holds or loses
-        # that one would depend on which tests ran before.
-        async with Redis.from_url(self._redis_url, protocol=2) as redis:
+        await self._teach(self._redis_url)
+        return await super().__aenter__()
+
+    async def _teach(self, redis_url: str) -> None:
+        """Loads our scripts. If Redis does not know one, the first EVALSHA does nothing, and is sent again: a test that
+        holds or loses that one would depend on which tests ran before."""
+        async with Redis.from_url(redis_url, protocol=2) as redis:
             for source in self._sources.values():
                 await redis.script_load(source)
-        return await super().__aenter__()
 
     def move_to(self, redis_url: str) -> None:
         """Makes new connections lead to another Redis."""

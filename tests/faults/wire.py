@@ -27,6 +27,8 @@ from tests.faults.matching import Pattern, matching
 from tests.faults.message import Message
 from tests.faults.passage import Passage
 
+Upstream = str | tuple[str, int]
+"""A unix socket, or a host and port."""
 CROWD = 1000
 """How many clients may try to connect at the same time."""
 
@@ -39,7 +41,7 @@ class Wire(ABC):
 
     url: str
 
-    def __init__(self, upstream: str | tuple[str, int], name: str) -> None:
+    def __init__(self, upstream: Upstream, name: str) -> None:
         self.is_silent = False
         self.lateness = 0.0
         self._upstream = upstream
@@ -82,7 +84,7 @@ class Wire(ABC):
         """Number of connections that clients have open."""
         return sum(1 for passage in self._passages if not passage.client.lost)
 
-    def move(self, upstream: str | tuple[str, int]) -> None:
+    def move(self, upstream: Upstream) -> None:
         """Makes new connections lead to `upstream` from now on. Existing connections live on."""
         self._upstream = upstream
 
@@ -133,13 +135,13 @@ class Wire(ABC):
         """Cuts the connection on which a match is executed next, instead of answering."""
         return self._losing(Lost(pattern, cuts=True))
 
-    async def connect(self, end: End) -> None:
-        """Connects this end to the server."""
-        loop = asyncio.get_running_loop()
-        if isinstance(self._upstream, str):
-            await loop.create_unix_connection(lambda: end, self._upstream)
+    async def connect(self, end: End, to: Upstream | None) -> None:
+        """Connects this end to the server, or to another one."""
+        loop, upstream = asyncio.get_running_loop(), to or self._upstream
+        if isinstance(upstream, str):
+            await loop.create_unix_connection(lambda: end, upstream)
         else:
-            await loop.create_connection(lambda: end, *self._upstream)
+            await loop.create_connection(lambda: end, *upstream)
 
     def forget(self, passage: Passage) -> None:
         """Forgets a connection that is over."""
@@ -193,8 +195,8 @@ class Wire(ABC):
             passage.client.advance()
             passage.server.advance()
 
-    def _accepted(self) -> asyncio.Protocol:
-        passage = Passage(self, self._conversation())
+    def _accepted(self, to: Upstream | None = None) -> asyncio.Protocol:
+        passage = Passage(self, self._conversation(), to)
         self._passages.add(passage)
         if self._refuses:  # It connected before the refusal.
             passage.cut()

@@ -1,13 +1,17 @@
-"""The application as three processes, with its own servers that can be killed, and that only wires lead to."""
+"""Servers that can be killed, and what leads the application to them, in each topology."""
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.faults.pgbouncer import pgbouncer
+from app.embedded import Endpoints
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
 from tests.faults.stores import Stores
+from tests.topologies.suite import pytest_generate_tests as pytest_generate_tests
+from tests.topologies.suite import topology as topology
+from tests.topologies.suite import ways as ways
+from tests.topologies.ways import Ways
 
 
 @pytest.fixture(scope="module")
@@ -18,25 +22,20 @@ def stores() -> Iterator[Stores]:
 
 
 @pytest.fixture(scope="module")
-async def redis_wire(stores: Stores) -> AsyncIterator[RedisWire]:
+async def redis_wire(stores: Stores, ways: Ways) -> AsyncIterator[RedisWire]:
     """The wire to Redis."""
-    async with RedisWire(stores.endpoints.redis_url) as wire:
+    async with ways.redis(stores.endpoints.redis_url) as wire:
         yield wire
 
 
 @pytest.fixture(scope="module")
-async def database_url(stores: Stores, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Where the wire to Postgres leads: directly there, or to a pooler with fewer sessions than there are clients. A
-    test selects the pooler with the parameter "pooled"."""
-    if getattr(request, "param", "direct") == "direct":
-        yield stores.endpoints.database_url
-        return
-    async with pgbouncer(stores.endpoints.database_url, "transaction", sessions=8) as pooler:
-        yield pooler.url
-
-
-@pytest.fixture(scope="module")
-async def postgres_wire(database_url: str) -> AsyncIterator[PostgresWire]:
+async def postgres_wire(stores: Stores, ways: Ways) -> AsyncIterator[PostgresWire]:
     """The wire to Postgres."""
-    async with PostgresWire(database_url) as wire:
+    async with ways.postgres(stores.endpoints.database_url) as wire:
         yield wire
+
+
+@pytest.fixture(scope="module")
+async def way(stores: Stores, ways: Ways) -> Endpoints:
+    """What leads an application without wires to the servers."""
+    return await ways.named(stores.endpoints)

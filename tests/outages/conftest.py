@@ -1,4 +1,4 @@
-"""Two instances behind wires, shared by all tests of this folder. Each test makes its own rows."""
+"""Two instances behind wires, in each topology, shared by all tests of this folder. Each test makes its own rows."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,22 +9,26 @@ import pytest
 from app.embedded import Endpoints
 from tests.keyed import keyed
 from tests.outages.instance import Pair, fresh_stores, recovered, two_running
+from tests.topologies.suite import pytest_generate_tests as pytest_generate_tests
+from tests.topologies.suite import topology as topology
+from tests.topologies.suite import ways as ways
+from tests.topologies.ways import Ways
 
 SHORT = {"FOURWAYS_USERS_TTL": "2", "FOURWAYS_PRODUCTS_TTL": "2"}
 """Lifetimes so short that a test can wait until entries are stale."""
 
 
 @pytest.fixture(scope="package")
-async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+async def stores(servers: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """Their own stores on the session's servers: they run all the time, and would deliver what others write."""
-    async with fresh_stores(servers, 2) as stores:
+    async with fresh_stores(servers, 2, ways) as stores:
         yield stores
 
 
 @pytest.fixture(scope="package")
-async def instances(stores: Endpoints) -> AsyncIterator[Pair]:
+async def instances(stores: Endpoints, ways: Ways) -> AsyncIterator[Pair]:
     """The two instances, in whatever state the previous test left them."""
-    async with two_running(stores, wired=True, **SHORT) as pair:
+    async with two_running(stores, ways, wired=True, **SHORT) as pair:
         yield pair
 
 

@@ -16,6 +16,7 @@ from tests.keyed import Keyed
 from tests.migrated_database import migrated_database
 from tests.outages.rows import is_relayed
 from tests.service import Service, serving
+from tests.topologies.ways import STRAIGHT, Ways
 
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}
 """By default, Uvicorn closes a connection after 5 s of idleness; here some are idle for the length of an outage."""
@@ -42,12 +43,12 @@ Pair = tuple[Instance, Instance]
 
 
 @asynccontextmanager
-async def fresh_stores(servers: Endpoints, number: int) -> AsyncIterator[Endpoints]:
-    """Yields a new, migrated database, and the emptied database of Redis with this number."""
+async def fresh_stores(servers: Endpoints, number: int, ways: Ways = STRAIGHT) -> AsyncIterator[Endpoints]:
+    """Yields a new, migrated database, and the emptied database of Redis with this number, or an emptied cluster."""
     async with migrated_database(servers.database_url) as database_url:
         stores = Endpoints(servers.redis_url.replace("?db=0", f"?db={number}"), database_url)
         await empty(stores)
-        yield stores
+        yield await ways.stores(stores)
 
 
 async def is_carried(instance: Instance) -> bool:
@@ -57,34 +58,33 @@ async def is_carried(instance: Instance) -> bool:
 
 
 @asynccontextmanager
-async def running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Instance]:
+async def running(
+    stores: Endpoints, ways: Ways = STRAIGHT, *, wired: bool = True, **settings: str
+) -> AsyncIterator[Instance]:
     """Runs one instance on these stores until it is ready to serve; `settings` are environment variables.
 
-    If not `wired`, it reaches its stores directly: a wire reports a closed connection a little later.
+    If not `wired`, it reaches its stores as directly as it can: a wire reports a closed connection a little later.
     """
-    async with (
-        RedisWire(stores.redis_url) as redis,
-        PostgresWire(stores.database_url) as postgres,
-        serving(
-            redis.url if wired else stores.redis_url,
-            postgres.url if wired else stores.database_url,
-            workers=1,
-            **PATIENT,
-            **settings,
-        ) as service,
-    ):
-        connection = await Keyed.to(service.url)
-        yield Instance(service, redis, postgres, connection)
-        await connection.close()
-        # It stops sooner when it need not wait for anybody.
-        redis.heal()
-        postgres.heal()
+    async with ways.redis(stores.redis_url) as redis, ways.postgres(stores.database_url) as postgres:
+        named = Endpoints(redis.url, postgres.url) if wired else await ways.named(stores)
+        async with serving(named.redis_url, named.database_url, workers=1, **PATIENT, **settings) as service:
+            connection = await Keyed.to(service.url)
+            yield Instance(service, redis, postgres, connection)
+            await connection.close()
+            # It stops sooner when it need not wait for anybody.
+            redis.heal()
+            postgres.heal()
 
 
 @asynccontextmanager
-async def two_running(stores: Endpoints, *, wired: bool = True, **settings: str) -> AsyncIterator[Pair]:
+async def two_running(
+    stores: Endpoints, ways: Ways = STRAIGHT, *, wired: bool = True, **settings: str
+) -> AsyncIterator[Pair]:
     """Runs two instances on the same stores."""
-    async with running(stores, wired=wired, **settings) as one, running(stores, wired=wired, **settings) as other:
+    async with (
+        running(stores, ways, wired=wired, **settings) as one,
+        running(stores, ways, wired=wired, **settings) as other,
+    ):
         yield one, other
 
 

@@ -16,6 +16,7 @@ from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.in_process import application
 from tests.outages.instance import fresh_stores
+from tests.topologies.ways import Ways
 
 OUTBOX = r"\bFROM outbox\b"
 FLUSH = r"INSERT INTO applied"
@@ -23,22 +24,22 @@ STUCK = timedelta(seconds=1)
 
 
 @pytest.fixture(scope="module")
-async def stores(servers: Endpoints) -> AsyncIterator[Endpoints]:
+async def stores(servers: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
     """Stores that no other instance uses."""
-    async with fresh_stores(servers, 5) as stores:
+    async with fresh_stores(servers, 5, ways) as stores:
         yield stores
 
 
 @pytest.fixture
-async def wire(stores: Endpoints) -> AsyncIterator[PostgresWire]:
-    async with PostgresWire(stores.database_url) as wire:
+async def wire(stores: Endpoints, ways: Ways) -> AsyncIterator[PostgresWire]:
+    async with ways.postgres(stores.database_url) as wire:
         yield wire
 
 
 @pytest.fixture
-async def client(stores: Endpoints, wire: PostgresWire) -> AsyncIterator[httpx.AsyncClient]:
+async def client(stores: Endpoints, ways: Ways, wire: PostgresWire) -> AsyncIterator[httpx.AsyncClient]:
     """The application in this process. A statement may take a minute, so that a held statement is no error."""
-    async with _application(stores.redis_url, wire.url) as client:
+    async with _application((await ways.named(stores)).redis_url, wire.url) as client:
         yield client
 
 

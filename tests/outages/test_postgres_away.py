@@ -26,6 +26,7 @@ from tests.open_directory import open_directory
 from tests.outages.instance import Instance, Pair, all_told, fresh_stores, is_carried, recovered, running, two_running
 from tests.outages.load import LONGEST, Load
 from tests.outages.rows import Rows, is_relayed, made
+from tests.topologies.ways import Ways
 
 
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
@@ -153,10 +154,10 @@ async def test_without_both_stores_every_request_gets_503_with_retry_after(pair:
 
 
 async def test_tables_altered_under_load_cause_only_expected_errors(
-    servers: Endpoints, capsys: pytest.CaptureFixture[str]
+    servers: Endpoints, ways: Ways, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Its own instances and tables: a connection may keep an earlier statement for as long as nobody needs it.
-    async with fresh_stores(servers, 6) as stores, two_running(stores, wired=False) as pair:
+    async with fresh_stores(servers, 6, ways) as stores, two_running(stores, ways, wired=False) as pair:
         rows = await made(pair[0].connection, "altered", 2)
         load = Load([instance.service for instance in pair], rows, rate=100)
         paged: Counter[str] = Counter()
@@ -205,11 +206,11 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 async def test_a_postgres_that_crashes_under_load_causes_only_503s(
-    stores: Endpoints, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+    stores: Endpoints, ways: Ways, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await asyncio.to_thread(migrate, postgres.url)
     mortal = Endpoints(stores.redis_url.replace("?db=2", "?db=3"), postgres.url)
-    async with running(mortal) as instance:
+    async with running(mortal, ways) as instance:
         rows = await made(instance.connection, "mortal")
         load = Load([instance.service], rows, rate=100)
         async with load.running():

@@ -3,25 +3,22 @@ and set it to lose data."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from app.caching import open_redis
 from app.embedded import Endpoints
-from app.embedded.home import make_home
-from app.embedded.redis_server import SOCKET, RedisServer
 from app.settings import Settings
 from tests.eventually import PATIENCE, eventually
 from tests.in_process import application
-from tests.open_directory import open_directory
 from tests.outages.instance import Instance, Pair, fresh_stores, is_carried, running, two_running
 from tests.outages.load import LONGEST, Load
 from tests.outages.rows import Rows, made
+from tests.topologies.by_hand import each_by_hand
+from tests.topologies.ways import Ways
 
 TIMES = 20
 OPERATIONS: Mapping[str, Callable[[Redis], Awaitable[object]]] = {
@@ -32,43 +29,36 @@ OPERATIONS: Mapping[str, Callable[[Redis], Awaitable[object]]] = {
 
 
 @pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A separate Redis: these operations affect all that use it."""
-    with open_directory() as directory:
-        server = RedisServer(make_home(directory / "redis", SOCKET), directory / "log")
-        assert server.start()
-        try:
-            yield server.url
-        finally:
-            server.stop()
-            server.let_go()
-
-
-@pytest.fixture(scope="module")
-async def stores(servers: Endpoints, redis_url: str) -> AsyncIterator[Endpoints]:
-    """That Redis with its own database: instances on another Redis would take its changes."""
-    async with fresh_stores(servers, 4) as stores:
+async def stores(servers: Endpoints, ways: Ways) -> AsyncIterator[Endpoints]:
+    """A separate Redis with its own database: these operations affect all that use it."""
+    async with ways.another_redis() as redis_url, fresh_stores(servers, 4) as stores:
         yield Endpoints(redis_url, stores.database_url)
 
 
 @pytest.fixture(scope="module")
-async def instances(redis_url: str, stores: Endpoints) -> AsyncIterator[Pair]:
-    async with two_running(stores, wired=False) as pair:
+async def instances(stores: Endpoints, ways: Ways) -> AsyncIterator[Pair]:
+    async with two_running(stores, ways, wired=False) as pair:
         yield pair
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """An operator's connection, as with redis-cli."""
-    async with open_redis(redis_url, timeout=timedelta(seconds=10), connections=1) as redis:
-        yield redis
+async def redises(stores: Endpoints) -> AsyncIterator[list[Redis]]:
+    """An operator's connection to each Redis, as with redis-cli."""
+    async with each_by_hand(stores.redis_url) as redises:
+        yield redises
+
+
+async def operated(redises: list[Redis], operate: Callable[[Redis], Awaitable[object]]) -> None:
+    """Does this to each Redis."""
+    for redis in redises:
+        await operate(redis)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_no_request_between_two_operations_fails(pair: Pair, redis: Redis, operation: str) -> None:
+async def test_no_request_between_two_operations_fails(pair: Pair, redises: list[Redis], operation: str) -> None:
     rows = await made(pair[0].connection, f"between-{operation.replace(' ', '-')}", 1)
     for number in range(TIMES):
-        await OPERATIONS[operation](redis)
+        await operated(redises, OPERATIONS[operation])
         for method, path, body in _requests(rows):
             answer = await pair[number % 2].connection.ask(path, method=method, body=body)
             assert answer.status in (200, 202), (method, path, answer.body)
@@ -76,7 +66,7 @@ async def test_no_request_between_two_operations_fails(pair: Pair, redis: Redis,
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_operations_under_load_fail_no_request_that_can_be_saved(
-    pair: Pair, redis: Redis, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], operation: str
+    pair: Pair, redises: list[Redis], sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str], operation: str
 ) -> None:
     rows = await made(pair[0].connection, f"under-{operation.replace(' ', '-')}")
     # On a busy machine, more would be refused (503) while the breaker is open.
@@ -84,7 +74,7 @@ async def test_operations_under_load_fail_no_request_that_can_be_saved(
     async with load.running():
         for _ in range(TIMES):
             await load.hears(6)
-            await OPERATIONS[operation](redis)
+            await operated(redises, OPERATIONS[operation])
         await load.hears(6)
     for heard in load.heard:
         if operation == "CLIENT KILL" and heard.kind in ("write inventory", "view"):
@@ -100,31 +90,33 @@ async def test_operations_under_load_fail_no_request_that_can_be_saved(
         print(load.report(f"{operation} {TIMES} times under load", load.heard))
 
 
-async def test_a_script_forgotten_again_while_it_is_reloaded_fails_no_write(stores: Endpoints, redis: Redis) -> None:
+async def test_a_script_forgotten_again_while_it_is_reloaded_fails_no_write(
+    stores: Endpoints, ways: Ways, redises: list[Redis]
+) -> None:
     """W finds that Redis does not know a script, and sends it
                                         somebody makes Redis forget its scripts again
     W runs the script by its digest
     """
-    async with running(stores) as instance:
+    async with running(stores, ways) as instance:
         (path,) = (await made(instance.connection, "twice", 1)).stocks
-        await redis.script_flush()
+        await operated(redises, Redis.script_flush)
         async with instance.redis.holding_replies(r"(?s)^SCRIPT LOAD .*takes over its lease") as held:
             writing = asyncio.create_task(instance.connection.post(f"{path}/adjustments", {"delta": -1}))
             await asyncio.wait_for(held.arrived.wait(), PATIENCE)
-            await redis.script_flush()
+            await operated(redises, Redis.script_flush)
             held.release()
             answer = await asyncio.wait_for(writing, PATIENCE)
     assert answer.status == 200, answer.body
 
 
 async def test_views_are_counted_again_right_after_redis_was_flushed(
-    pair: Pair, redis: Redis, sql: asyncpg.Connection
+    pair: Pair, redises: list[Redis], sql: asyncpg.Connection
 ) -> None:
     rows = await made(pair[0].connection, "flushed", 1)
     for instance in pair:
         assert (await instance.connection.post(rows.page, {"count": 1})).status == 202
         await eventually(lambda: is_carried(pair[0]))
-        await redis.flushall()
+        await operated(redises, Redis.flushall)
     for instance in pair:
         answer = await instance.connection.post(rows.page, {"count": 5})
         assert answer.status == 202, answer
@@ -142,17 +134,18 @@ async def test_views_are_counted_again_right_after_redis_was_flushed(
     ],
 )
 async def test_a_redis_that_may_lose_views_is_reported_from_the_start(
-    pair: Pair, stores: Endpoints, redis: Redis, setting: str, wrong: str, part: str, loss: str
+    pair: Pair, stores: Endpoints, ways: Ways, redises: list[Redis], setting: str, wrong: str, part: str, loss: str
 ) -> None:
-    right = str((await redis.config_get(setting))[setting])
-    await redis.config_set(setting, wrong)
+    right = str((await redises[0].config_get(setting))[setting])
+    await operated(redises, lambda redis: redis.config_set(setting, wrong))
     try:
-        settings = Settings(_env_file=None, redis_url=stores.redis_url, database_url=stores.database_url)
+        named = await ways.named(stores)
+        settings = Settings(_env_file=None, redis_url=named.redis_url, database_url=named.database_url)
         async with application(settings) as client:
             started = await client.get("/health/ready")
         answers = [(started.status_code, started.json()), *[await instance.readiness() for instance in pair]]
     finally:
-        await redis.config_set(setting, right)
+        await operated(redises, lambda redis: redis.config_set(setting, right))
     for status, said in answers:
         assert (status, said["status"]) == (200, "degraded")
         assert said["parts"][part].startswith(f"{setting} is ")
@@ -160,22 +153,22 @@ async def test_a_redis_that_may_lose_views_is_reported_from_the_start(
 
 
 async def test_a_redis_with_full_memory_fails_only_what_must_be_stored_in_it(
-    pair: Pair, redis: Redis, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+    pair: Pair, redises: list[Redis], sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, others = await made(pair[0].connection, "full"), await made(pair[0].connection, "full-too", 1)
     load = Load([instance.service for instance in pair], rows, rate=100)
     async with load.running():
         await load.hears(50)
         # Redis already uses more than that. It evicts nothing, and refuses what needs more.
-        await redis.config_set("maxmemory", "1mb")
+        await operated(redises, lambda redis: redis.config_set("maxmemory", "1mb"))
         try:
             with pytest.raises(ResponseError, match="maxmemory"):
-                await redis.set("full", "1")
+                await redises[0].set("full", "1")
             began = time.monotonic()
             await load.hears(150)
             ended = time.monotonic()
         finally:
-            await redis.config_set("maxmemory", "0")
+            await operated(redises, lambda redis: redis.config_set("maxmemory", "0"))
         freed = time.monotonic()
         for instance in pair:
             await eventually(lambda: _takes_all(instance, others))  # noqa: B023  # It is awaited here.

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 
 import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from app.caching import open_redis
 from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.faults.held import Held
@@ -17,6 +15,7 @@ from tests.keep_alive import Answer
 from tests.keyed import Keyed
 from tests.outages.instance import Instance, Pair, all_told
 from tests.outages.rows import PIECES, is_relayed, made
+from tests.topologies.by_hand import by_hand
 
 RESOURCES = ["users", "products", "inventory"]
 REGIONS = {"users": "users", "products": "products", "inventory": "stock"}
@@ -28,7 +27,7 @@ CROWD = 500
 @pytest.fixture
 async def redis(stores: Endpoints) -> AsyncIterator[Redis]:
     """An operator's connection, as with redis-cli."""
-    async with open_redis(stores.redis_url, timeout=timedelta(seconds=5), connections=1) as redis:
+    async with by_hand(stores.redis_url) as redis:
         yield redis
 
 

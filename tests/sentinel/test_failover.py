@@ -20,6 +20,8 @@ from tests.outages.load import LONGEST, VIEW, Load
 from tests.outages.rows import Rows, made
 from tests.service import serving
 
+pytestmark = pytest.mark.not_on("redis", because="each test has a primary, a replica and three Sentinels")
+
 Fault = Callable[[WatchedRedis], Awaitable[None]]
 
 

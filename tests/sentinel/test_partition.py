@@ -30,6 +30,8 @@ from tests.faults.redis_process import RedisProcess
 from tests.faults.watched_redis import WatchedRedis
 from tests.histories.staleness.ledger import Ledger
 
+pytestmark = pytest.mark.not_on("redis", because="each test has a primary, a replica and three Sentinels")
+
 SEEDS = [pytest.param(seed, marks=[pytest.mark.prove] if seed else []) for seed in range(20)]
 KEYS = 4
 READS = 300

@@ -17,6 +17,8 @@ from tests.faults.watched_redis import NAME, WatchedRedis
 from tests.in_process import application
 from tests.service import free_port
 
+pytestmark = pytest.mark.not_on("redis", because="each test has a primary, a replica and three Sentinels")
+
 LOOK = "see whether they run, and are what REDIS_URL names"
 
 

@@ -11,7 +11,7 @@ What can go wrong: `CacheUnavailable`, for the keys of a node that does not answ
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -45,7 +45,7 @@ LOOKUP, FILL, INVALIDATE = source("lookup"), source("fill"), source("invalidate"
 
 
 class ClusterValues(Generic[K, V]):
-    """The values of one region in a cluster. `report` is called with its events. Calls run in `background`."""
+    """The values of one region in a cluster. `report` is told its events. Calls run in `background`."""
 
     def __init__(
         self,
@@ -102,9 +102,10 @@ class ClusterValues(Generic[K, V]):
         # Before the GET: a retry may succeed while its answer is on its way.
         owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else None
         found: dict[int, Reading[V] | CacheError | None] = {}
+        verified = self._cluster.nodes.verified
 
         def told(places: Sequence[int], node: Node | None, replies: Sequence[Any]) -> None:
-            readings = self._read(node, replies)
+            readings = self._read(node, replies, verified)
             if owed is not None:
                 readings = [owed[place] or reading for place, reading in zip(places, readings, strict=True)]
             found.update(zip(places, readings, strict=True))
@@ -122,7 +123,7 @@ class ClusterValues(Generic[K, V]):
 
     async def look_up(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | Lease[V] | CacheError]:
         """Returns the value of each key, or the lease of its load."""
-        token = secrets.token_hex(8)
+        token, verified = secrets.token_hex(8), self._cluster.nodes.verified
         calls = [
             Call.run(LOOKUP, self.names(key)[:2], [token, self._stamp(self._owner(key)).word, ms(LEASE)])
             for key in keys
@@ -136,7 +137,7 @@ class ClusterValues(Generic[K, V]):
                 return failed or reply
             now, said = reply
             node.cache.clock.set(now)
-            found = answered(self._stamp(node), node.cache.clock, node.cache.trust.verified, *said)
+            found = answered(self._stamp(node), node.cache.clock, verified.get(node, False), *said)
             if found is None:  # Damaged, or of another node's life.
                 raise NotYet
             return found
@@ -213,18 +214,20 @@ class ClusterValues(Generic[K, V]):
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
         return self._cluster.owed.add(self._name, key, version, invalidate)
 
-    def _read(self, node: Node | None, replies: Sequence[Any]) -> Sequence[Reading[V] | CacheError | None]:
-        """Returns what a node has answered to GETs."""
+    def _read(
+        self, node: Node | None, replies: Sequence[Any], verified: Mapping[Node, bool]
+    ) -> Sequence[Reading[V] | CacheError | None]:
+        """Returns what a node has answered to GETs, if its hits were `verified` before."""
         if node is None:
             return replies
-        stamp, verified = self._stamp(node), node.cache.trust.verified
+        stamp, is_verified = self._stamp(node), verified.get(node, False)
         word, now = stamp.word, node.cache.clock.now()
         readings: list[Reading[V] | CacheError | None] = []
         for raw in replies:
             if raw is None or isinstance(raw, CacheUnavailable):
                 readings.append(raw)
                 continue
-            reading = stamp.read(raw, Outcome.HIT, verified, word, now)
+            reading = stamp.read(raw, Outcome.HIT, is_verified, word, now)
             if reading is None:
                 self._report(Event.FOREIGN)
             readings.append(None if reading is None or reading.ttl_ms <= 0 else reading)

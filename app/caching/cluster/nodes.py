@@ -5,7 +5,7 @@ node.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ..background import Background
@@ -38,6 +38,15 @@ class Nodes(Background):
     def all(self) -> list[Node]:
         """The open nodes."""
         return list(self._open.values())
+
+    @property
+    def verified(self) -> Mapping[Node, bool]:
+        """Of each open node, whether hits are verified now. Read it before the question, and not with the answer:
+
+        a node is believed without news of Postgres      R asks it
+        Postgres answers: from now on hits are verified  R gets its answer, which may be older than that
+        """
+        return {node: node.cache.trust.verified for node in self._open.values()}
 
     async def at(self, address: Address) -> Node:
         """Returns the node at this address, which is opened if it is not open. Raises CacheUnavailable."""

@@ -5,8 +5,9 @@ kept: two states that differ only in absolute time are one. Random tokens are sm
 unused number, so that a state that recurs is recognized.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from tests.coherence.fast_records import replace_fast
 
 TIMELINES = ((1, 1), (1, 2), (2, 1))
 """System and timeline of each history: the first Postgres, a promoted standby of it, a restored dump."""
@@ -136,23 +137,7 @@ class World(NamedTuple):
     """For each instance since Redis silently went back: 1 has not polled, 2 has, 3 all have, 0 has polled again."""
 
 
-def _replacing(kind: type[tuple[Any, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[Any, ...]]:
-    """Returns a faster `_replace` for these records: Python's own checks each field, and an exploration replaces one or
-    two of thirty, millions of times."""
-    places = {field: place for place, field in enumerate(fields)}
-    new = tuple.__new__
-
-    def replace(record: tuple[Any, ...], /, **changes: Any) -> tuple[Any, ...]:
-        values = list(record)
-        for field, value in changes.items():
-            values[places[field]] = value
-        return new(kind, values)
-
-    return replace
-
-
-for record in (Redis, Postgres, Poll, Request, Instance, World):
-    record._replace = _replacing(record, record._fields)  # type: ignore[assignment, method-assign]
+replace_fast(Redis, Postgres, Poll, Request, Instance, World)
 
 
 def unused(world: World, kind: str) -> int:

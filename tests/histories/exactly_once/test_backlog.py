@@ -10,12 +10,15 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
+from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import SHARDS, carried, stored
 from tests.histories.exactly_once.pace import paced
+
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
 
 USUAL = 40.0
 """Calls per second."""
@@ -33,7 +36,12 @@ OUTAGES = [("entries", 3), *(pytest.param(cap, 30, marks=pytest.mark.prove) for 
 
 @pytest.mark.parametrize(("cap", "seconds"), OUTAGES)
 async def test_at_the_cap_views_are_refused_and_accepted_ones_are_flushed_exactly(
-    stores: Stores, postgres_wire: PostgresWire, capsys: pytest.CaptureFixture[str], cap: str, seconds: int
+    stores: Stores,
+    way: Endpoints,
+    postgres_wire: PostgresWire,
+    capsys: pytest.CaptureFixture[str],
+    cap: str,
+    seconds: int,
 ) -> None:
     endpoints, randomness = stores.endpoints, random.Random(seconds)
     counted, problems, longest, largest = Counter[str](), Counter[str](), 0, 0
@@ -60,7 +68,7 @@ async def test_at_the_cap_views_are_refused_and_accepted_ones_are_flushed_exactl
         return time.monotonic() - began >= seconds
 
     async with (
-        Application.running(endpoints.redis_url, postgres_wire.url, {**CAPS[cap], **PATIENT}) as application,
+        Application.running(way.redis_url, postgres_wire.url, {**CAPS[cap], **PATIENT}) as application,
         Redis.from_url(endpoints.redis_url) as redis,
     ):
 

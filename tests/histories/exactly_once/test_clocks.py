@@ -7,16 +7,21 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import dead_letters, stored, waiting
 
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
+
 VIEWS = 100
 
 
 @pytest.mark.parametrize("ahead", [2, 25, -2.5])
-async def test_two_instances_with_different_clocks_count_each_view_once(stores: Stores, ahead: float) -> None:
+async def test_two_instances_with_different_clocks_count_each_view_once(
+    stores: Stores, way: Endpoints, ahead: float
+) -> None:
     endpoints, page = stores.endpoints, f"clock/{ahead}"
     before = await dead_letters(endpoints.database_url)
 
@@ -27,10 +32,10 @@ async def test_two_instances_with_different_clocks_count_each_view_once(stores: 
         await connection.close()
 
     async with (
-        Application.running(endpoints.redis_url, endpoints.database_url, {}, workers=1) as right,
+        Application.running(way.redis_url, way.database_url, {}, workers=1) as right,
         Application.running(
-            endpoints.redis_url,
-            endpoints.database_url,
+            way.redis_url,
+            way.database_url,
             {"AHEAD": str(ahead)},
             app="tests.histories.exactly_once.ahead:app",
             workers=1,

@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching.write_behind.shard import GROUP, number
+from app.embedded import Endpoints
 from tests.eventually import PATIENCE, eventually
 from tests.faults.postgres_wire import PostgresWire
 from tests.faults.redis_wire import RedisWire
@@ -19,6 +20,8 @@ from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.books import Books
 from tests.histories.exactly_once.crowd import enough, settled, visiting
 from tests.histories.exactly_once.ends import SHARDS, carried, stored
+
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
 
 HURRIED = "tests.histories.exactly_once.hurried:app"
 FORGETFUL = "tests.histories.exactly_once.forgetful:app"
@@ -31,11 +34,11 @@ TIMES = [1, pytest.param(30, marks=pytest.mark.prove)]
 
 @pytest.mark.parametrize("times", TIMES)
 async def test_views_that_a_flushall_removes_are_counted_once(
-    stores: Stores, capsys: pytest.CaptureFixture[str], times: int
+    stores: Stores, way: Endpoints, capsys: pytest.CaptureFixture[str], times: int
 ) -> None:
     randomness, books = random.Random(times), Books()
     endpoints = stores.endpoints
-    async with Application.running(endpoints.redis_url, endpoints.database_url, SLOW, app=HURRIED) as application:
+    async with Application.running(way.redis_url, way.database_url, SLOW, app=HURRIED) as application:
         async with (
             visiting(f"flushed-{times}", application, endpoints, books, randomness),
             Redis.from_url(endpoints.redis_url) as redis,
@@ -60,10 +63,12 @@ async def test_views_that_a_flushall_removes_are_counted_once(
     assert said["lost"] == 0
 
 
-async def test_recovered_reports_how_much_a_flushall_has_removed(stores: Stores, postgres_wire: PostgresWire) -> None:
+async def test_recovered_reports_how_much_a_flushall_has_removed(
+    stores: Stores, way: Endpoints, postgres_wire: PostgresWire
+) -> None:
     endpoints = stores.endpoints
     async with (
-        _stopped_short(stores, postgres_wire, "recovered", HURRIED, workers=2) as (application, connection),
+        _stopped_short(stores, way, postgres_wire, "recovered", HURRIED, workers=2) as (application, connection),
         Redis.from_url(endpoints.redis_url) as redis,
     ):
         for each in range(100):
@@ -78,10 +83,12 @@ async def test_recovered_reports_how_much_a_flushall_has_removed(stores: Stores,
         assert said["lost"] == 0
 
 
-async def test_views_without_receipts_are_counted_as_lost(stores: Stores, postgres_wire: PostgresWire) -> None:
+async def test_views_without_receipts_are_counted_as_lost(
+    stores: Stores, way: Endpoints, postgres_wire: PostgresWire
+) -> None:
     endpoints = stores.endpoints
     async with (
-        _stopped_short(stores, postgres_wire, "lost", FORGETFUL, workers=1) as (application, connection),
+        _stopped_short(stores, way, postgres_wire, "lost", FORGETFUL, workers=1) as (application, connection),
         Redis.from_url(endpoints.redis_url) as redis,
     ):
         for each in range(100):
@@ -107,9 +114,9 @@ async def test_a_view_that_was_answered_only_when_repeated_is_counted(
 ) -> None:
     """The process that accepted it got no answer, and so has no receipt. The repeated call found its key."""
     *_, page, witness = _pages_of_one_shard("unanswered")
-    endpoints = stores.endpoints
+    endpoints, wired = stores.endpoints, Endpoints(redis_wire.url, postgres_wire.url)
     async with (
-        _stopped_short(stores, postgres_wire, "unanswered", HURRIED, workers=1, redis_url=redis_wire.url) as (_, one),
+        _stopped_short(stores, wired, postgres_wire, "unanswered", HURRIED, workers=1) as (_, one),
         Redis.from_url(endpoints.redis_url) as redis,
     ):
         losses = [redis_wire.cut_after(f"^ACCEPT .*{page}") for _ in range(3)]
@@ -124,12 +131,12 @@ async def test_a_view_that_was_answered_only_when_repeated_is_counted(
 
 @pytest.mark.prove
 async def test_views_with_keys_are_counted_although_their_entries_were_removed(
-    stores: Stores, postgres_wire: PostgresWire
+    stores: Stores, way: Endpoints, postgres_wire: PostgresWire
 ) -> None:
     """Entries that were removed from the stream by hand are accepted again: the keys found in Redis are their own."""
     *pages, witness = _pages_of_one_shard("removed")
     async with (
-        _stopped_short(stores, postgres_wire, "removed", HURRIED, workers=1) as (_, one),
+        _stopped_short(stores, way, postgres_wire, "removed", HURRIED, workers=1) as (_, one),
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
         for page in pages:
@@ -141,7 +148,7 @@ async def test_views_with_keys_are_counted_although_their_entries_were_removed(
 
 
 async def test_a_view_whose_answer_was_lost_before_a_flushall_is_in_the_total_once(
-    stores: Stores, redis_wire: RedisWire
+    stores: Stores, way: Endpoints, redis_wire: RedisWire
 ) -> None:
     """The view was accepted and flushed; Redis forgot that; a total was built; the repetition was accepted again."""
     endpoints, path = stores.endpoints, "/page-views/doubled"
@@ -151,7 +158,7 @@ async def test_a_view_whose_answer_was_lost_before_a_flushall_is_in_the_total_on
 
     async with (
         Application.running(
-            redis_wire.url, endpoints.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
+            redis_wire.url, way.database_url, {"FOURWAYS_REDIS_TIMEOUT": "5"}, app=HURRIED, workers=1
         ) as application,
         Redis.from_url(endpoints.redis_url) as redis,
     ):
@@ -172,13 +179,11 @@ async def test_a_view_whose_answer_was_lost_before_a_flushall_is_in_the_total_on
 
 @asynccontextmanager
 async def _stopped_short(
-    stores: Stores, postgres: PostgresWire, name: str, app: str, *, workers: int, redis_url: str | None = None
+    stores: Stores, way: Endpoints, postgres: PostgresWire, name: str, app: str, *, workers: int
 ) -> AsyncIterator[tuple[Application, Connection]]:
     """Runs an application without Postgres, each of whose flushers holds views, and so reads no others."""
     async with (
-        Application.running(
-            redis_url or stores.endpoints.redis_url, postgres.url, SINGLY, app=app, workers=workers
-        ) as application,
+        Application.running(way.redis_url, postgres.url, SINGLY, app=app, workers=workers) as application,
         Redis.from_url(stores.endpoints.redis_url) as redis,
     ):
         # A flusher that began ten seconds later would take over what another one holds, which reads no more.

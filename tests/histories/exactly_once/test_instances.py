@@ -8,10 +8,13 @@ from collections import Counter
 
 import pytest
 
+from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import carried, psql, stored
+
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
 
 CALLS = [200, pytest.param(6_000, marks=pytest.mark.prove)]
 CLIENTS = 12
@@ -29,7 +32,7 @@ FLUSHES = "SELECT count(*) FROM applied"
 
 @pytest.mark.parametrize("calls", CALLS)
 async def test_two_instances_count_the_same_hot_pages_without_a_deadlock(
-    stores: Stores, capsys: pytest.CaptureFixture[str], calls: int
+    stores: Stores, way: Endpoints, capsys: pytest.CaptureFixture[str], calls: int
 ) -> None:
     endpoints, randomness = stores.endpoints, random.Random(calls)
     counted, statuses = Counter[str](), Counter[int]()
@@ -50,8 +53,8 @@ async def test_two_instances_count_the_same_hot_pages_without_a_deadlock(
         before, log = await sql.fetchval(DEADLOCKS), stores.postgres_log.read_text().count("deadlock detected")
         batches = await sql.fetchval(FLUSHES)
     async with (
-        Application.running(endpoints.redis_url, endpoints.database_url, EAGER) as one,
-        Application.running(endpoints.redis_url, endpoints.database_url, EAGER) as other,
+        Application.running(way.redis_url, way.database_url, EAGER) as one,
+        Application.running(way.redis_url, way.database_url, EAGER) as other,
     ):
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):

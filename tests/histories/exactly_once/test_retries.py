@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application
@@ -14,6 +15,8 @@ from tests.histories.exactly_once.books import Books
 from tests.histories.exactly_once.ends import carried, stored
 from tests.histories.exactly_once.storm import fsync
 from tests.histories.exactly_once.visitor import Client
+
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
 
 CLIENTS = 24
 KEYS = 5
@@ -23,7 +26,7 @@ RETRIES = [500, pytest.param(10_000, marks=pytest.mark.prove)]
 
 @pytest.mark.parametrize("retries", RETRIES)
 async def test_a_call_that_is_repeated_thousands_of_times_is_counted_once(
-    stores: Stores, capsys: pytest.CaptureFixture[str], retries: int
+    stores: Stores, way: Endpoints, capsys: pytest.CaptureFixture[str], retries: int
 ) -> None:
     endpoints, books, randomness = stores.endpoints, Books(), random.Random(retries)
     pages = {key: [f"retried-{retries}/{key}/{number}" for number in range(PAGES if key else 1)] for key in range(KEYS)}
@@ -47,7 +50,7 @@ async def test_a_call_that_is_repeated_thousands_of_times_is_counted_once(
         return books.counts["answered"] >= answers
 
     async with Application.running(
-        endpoints.redis_url, endpoints.database_url, {}, app="tests.histories.exactly_once.hurried:app"
+        way.redis_url, way.database_url, {}, app="tests.histories.exactly_once.hurried:app"
     ) as application:
         await fsync(endpoints.redis_url, "always")
         async with asyncio.TaskGroup() as group:

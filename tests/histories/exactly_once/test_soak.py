@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import Redis
 
+from app.embedded import Endpoints
 from tests.eventually import eventually
 from tests.faults.stores import Stores
 from tests.histories.exactly_once.application import Application, Connection
 from tests.histories.exactly_once.ends import SHARDS, carried, psql, stored
 from tests.histories.exactly_once.pace import paced
+
+pytestmark = pytest.mark.not_on("cluster", because="its `stores` have one Redis")
 
 SECONDS = 600
 MEASURED = 10
@@ -47,8 +50,11 @@ class Sample:
 
 
 @pytest.mark.prove
+@pytest.mark.not_on("sentinel", "pooled", because="the figures are those of the service, and not of what is in between")
 @pytest.mark.timeout(SECONDS + 300)
-async def test_nothing_grows_in_ten_minutes_of_load(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_grows_in_ten_minutes_of_load(
+    stores: Stores, way: Endpoints, capsys: pytest.CaptureFixture[str]
+) -> None:
     endpoints, own = stores.endpoints, random.Random(1)
     counted, sent, statuses = Counter[str](), Counter[str](), Counter[str]()
     pages = [f"soak/{number}" for number in range(PAGES)]
@@ -93,7 +99,7 @@ async def test_nothing_grows_in_ten_minutes_of_load(stores: Stores, capsys: pyte
         return samples[-1].at >= SECONDS
 
     async with (
-        Application.running(endpoints.redis_url, endpoints.database_url, {}) as application,
+        Application.running(way.redis_url, way.database_url, {}) as application,
         Redis.from_url(endpoints.redis_url) as redis,
         psql(endpoints.database_url) as sql,
     ):

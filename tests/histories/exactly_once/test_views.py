@@ -31,16 +31,19 @@ from tests.histories.exactly_once.books import Books
 from tests.histories.exactly_once.crowd import enough, settled, visiting
 from tests.histories.exactly_once.ends import carried, stored
 from tests.histories.exactly_once.storm import Storm
+from tests.topologies.topology import seeded
 
-SAMPLE = (1, 8, 13)
-POOLED = range(99, 119)
-"""Seeds that are tried through a pooler in transaction mode. In the last one, Postgres crashes, and does not answer a
-COMMIT."""
-SEEDS = [
-    *(("direct", seed) for seed in range(36)),
-    *(("pooled", seed) for seed in POOLED),
-]
-CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED[-1]) else pytest.mark.prove) for case in SEEDS]
+SEEDS = {
+    "redis-direct": range(36),
+    "redis-pooled": range(99, 119),
+    "sentinel-direct": range(200, 210),
+    "sentinel-pooled": range(300, 310),
+}
+SAMPLE = {
+    "redis-direct": (1, 8, 13),
+    # Postgres crashes, and does not answer a COMMIT.
+    "redis-pooled": (118,),
+}
 HASTY = {"FOURWAYS_REDIS_TIMEOUT": "0.25", "FOURWAYS_DATABASE_TIMEOUT": "1"}
 """Shorter than the faults, so that timeouts expire in the middle of them."""
 ENOUGH, ANSWERED = 1000, 100
@@ -62,7 +65,7 @@ async def application(redis_wire: RedisWire, postgres_wire: PostgresWire) -> Asy
         yield application
 
 
-@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
+@pytest.mark.parametrize(("topology", "seed"), seeded(SEEDS, SAMPLE), indirect=["topology"], scope="package")
 async def test_each_view_is_counted_exactly_once_whatever_dies(
     stores: Stores,
     redis_wire: RedisWire,

@@ -17,11 +17,10 @@ from app.settings import Settings
 from app.wiring import open_resources
 from tests.coherence.conftest import Instance
 from tests.eventually import eventually
-from tests.faults.postgres_wire import PostgresWire
-from tests.faults.redis_wire import RedisWire
 from tests.faults.replicating_redis import ReplicatingRedis
 from tests.faults.standby import Standby
 from tests.faults.stores import Stores
+from tests.topologies.ways import Ways
 
 
 class SteppedClock(RedisClock):
@@ -39,7 +38,7 @@ class Deployment:
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, instances: int, *, standby: bool) -> AsyncIterator[Self]:
+    async def started(cls, ways: Ways, instances: int, *, standby: bool) -> AsyncIterator[Self]:
         """Starts new servers, and instances that lead to the first Redis. All of them end with the block."""
         async with AsyncExitStack() as stack:
             stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
@@ -48,17 +47,19 @@ class Deployment:
             if standby:
                 made = Standby.started(stores.endpoints.database_url, follows=True)
                 copy = await asyncio.to_thread(lambda: stack.enter_context(made))
-            deployment = cls(redises, stores.endpoints.database_url, copy)
+            deployment = cls(ways, redises, stores.endpoints.database_url, copy)
             try:
                 for name in "ABC"[:instances]:
                     clock = deployment.clocks[name] = SteppedClock()
-                    begun = instance(deployment.first_redis, deployment.database_url, clock)
+                    begun = deployment.instance(deployment.first_redis, deployment.database_url, clock)
                     deployment.instances[name] = await deployment._running.enter_async_context(begun)
                 yield deployment
             finally:
                 await deployment.stop()
 
-    def __init__(self, redises: Sequence[ReplicatingRedis], database_url: str, standby: Standby | None) -> None:
+    def __init__(
+        self, ways: Ways, redises: Sequence[ReplicatingRedis], database_url: str, standby: Standby | None
+    ) -> None:
         self.redises = redises
         self.first_redis, self.second_redis = (redis.url for redis in redises)
         self.database_url = database_url
@@ -68,6 +69,7 @@ class Deployment:
         self.clocks: dict[str, SteppedClock] = {}
         self._calls: Counter[str] = Counter()
         self._running = AsyncExitStack()
+        self._ways = ways
 
     @property
     def admin_url(self) -> str:
@@ -92,7 +94,7 @@ class Deployment:
     @asynccontextmanager
     async def with_another(self, name: str, redis_url: str) -> AsyncIterator[Instance]:
         """Runs one more instance, which clients call while the block lasts."""
-        async with instance(redis_url, self.database_url) as another:
+        async with self.instance(redis_url, self.database_url) as another:
             self.instances[name] = another
             try:
                 yield another
@@ -101,6 +103,30 @@ class Deployment:
                 await eventually(lambda: self._is_idle(name))
                 # It has to flush what it accepted itself: nobody else uses its Redis.
                 await eventually(lambda: _has_carried(another))
+
+    @asynccontextmanager
+    async def instance(
+        self, redis_url: str, database_url: str, clock: RedisClock | None = None
+    ) -> AsyncIterator[Instance]:
+        """Runs an instance behind wires to these stores."""
+        async with (
+            self._ways.redis(redis_url) as redis,
+            self._ways.postgres(database_url) as postgres,
+            AsyncExitStack() as stack,
+        ):
+            settings = Settings(
+                _env_file=None,
+                redis_url=redis.url,
+                database_url=postgres.url,
+                # Longer than a busy machine takes, and shorter than what a test waits for.
+                redis_timeout=timedelta(seconds=2),
+                database_timeout=timedelta(seconds=2),
+            )
+            with pytest.MonkeyPatch.context() as patch:
+                if clock is not None:
+                    patch.setattr("app.caching.cache.RedisClock", lambda: clock)
+                resources = await stack.enter_async_context(open_resources(settings, Metrics()))
+            yield Instance(resources, redis, postgres)
 
     async def stop(self) -> None:
         """Stops the instances. The stores keep running."""
@@ -112,26 +138,3 @@ class Deployment:
 
 async def _has_carried(instance: Instance) -> bool:
     return not instance.resources.page_views.receipts.amount
-
-
-@asynccontextmanager
-async def instance(redis_url: str, database_url: str, clock: RedisClock | None = None) -> AsyncIterator[Instance]:
-    """Runs an instance behind wires to these stores."""
-    async with (
-        RedisWire(redis_url) as redis,
-        PostgresWire(database_url) as postgres,
-        AsyncExitStack() as stack,
-    ):
-        settings = Settings(
-            _env_file=None,
-            redis_url=redis.url,
-            database_url=postgres.url,
-            # Longer than a busy machine takes, and shorter than what a test waits for.
-            redis_timeout=timedelta(seconds=2),
-            database_timeout=timedelta(seconds=2),
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            if clock is not None:
-                patch.setattr("app.caching.cache.RedisClock", lambda: clock)
-            resources = await stack.enter_async_context(open_resources(settings, Metrics()))
-        yield Instance(resources, redis, postgres)

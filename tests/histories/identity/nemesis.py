@@ -22,7 +22,7 @@ from tests.eventually import eventually
 from tests.faults.dump import dumped, recreated, restored_into, restored_over
 from tests.faults.nemesis import Strike
 from tests.histories.identity.crowd import Crowd
-from tests.histories.identity.deployment import Deployment, instance
+from tests.histories.identity.deployment import Deployment
 from tests.histories.identity.state import State
 
 UNNOTICED = (SETTLED + POLL).total_seconds()
@@ -242,13 +242,13 @@ class Nemesis:
         await sql.execute("SELECT pg_wal_replay_pause()")
         some = self._shuffled()[: self._randomness.randint(1, len(self._deployment.instances))]
         for each in some:
-            each.postgres.move_to(standby.url)
+            await each.postgres.move_to(standby.url)
             if self._randomness.random() < 0.7:
                 each.postgres.cut()
         await self._pause(0.3, 0.8)
         await sql.execute("SELECT pg_wal_replay_resume()")
         for each in some:
-            each.postgres.move_to(self._deployment.database_url)
+            await each.postgres.move_to(self._deployment.database_url)
         if self._randomness.random() < 0.5:
             await sql.execute(TERMINATED)
         await sql.close()
@@ -289,7 +289,7 @@ class Nemesis:
 
         Only then may it be said that the name leads there."""
         for each in self._shuffled():
-            each.postgres.move_to(database_url)
+            await each.postgres.move_to(database_url)
             if self._randomness.random() < 0.5:
                 each.postgres.cut()
             await self._pause(0.0, 0.4)
@@ -324,7 +324,7 @@ class Nemesis:
                 )
             else:
                 await sql.execute("INSERT INTO products (sku, name, price) VALUES ($1, 'Eve', '1')", row)
-        async with instance(self._deployment.first_redis, url) as eve:
+        async with self._deployment.instance(self._deployment.first_redis, url) as eve:
             until = time.monotonic() + self._randomness.uniform(0.3, 0.8)
             while time.monotonic() < until:
                 for key in keys:

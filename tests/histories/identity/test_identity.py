@@ -26,10 +26,19 @@ from tests.histories.identity.deployment import Deployment
 from tests.histories.identity.nemesis import NEEDS_STANDBY, Nemesis, drawn
 from tests.histories.identity.state import State
 from tests.histories.linearizability.checker import Verdict
+from tests.topologies.topology import seeded
+from tests.topologies.ways import Ways
 
-SAMPLE = (0, 16, 30, 32)
-"""A smallest set of seeds that covers every fault."""
-SEEDS = [pytest.param(seed, marks=() if seed in SAMPLE else pytest.mark.prove) for seed in range(200)]
+SEEDS = {
+    "redis-direct": range(200),
+    "redis-pooled": range(200, 220),
+    "sentinel-direct": range(220, 240),
+    "sentinel-pooled": range(240, 260),
+}
+SAMPLE = {
+    # A smallest set that covers every fault.
+    "redis-direct": (0, 16, 30, 32),
+}
 STRIKES = 3
 ENOUGH = 100
 """Number of hits. The clients continue until then, or longer, until all faults are healed."""
@@ -42,15 +51,15 @@ def verdicts() -> Counter[Verdict]:
     return Counter()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("topology", "seed"), seeded(SEEDS, SAMPLE), indirect=["topology"], scope="package")
 async def test_every_answer_is_true_whatever_happens_to_the_stores(
-    seed: int, verdicts: Counter[Verdict], capsys: pytest.CaptureFixture[str]
+    ways: Ways, seed: int, verdicts: Counter[Verdict], capsys: pytest.CaptureFixture[str]
 ) -> None:
     randomness = random.Random(seed)
     faults = drawn(randomness, STRIKES)
     began = time.monotonic()
     async with Deployment.started(
-        randomness.choice((2, 2, 3)), standby=bool(NEEDS_STANDBY & set(faults))
+        ways, randomness.choice((2, 2, 3)), standby=bool(NEEDS_STANDBY & set(faults))
     ) as deployment:
         crowd = Crowd(deployment, randomness)
         crowd.ledger.knows(await _furnished(deployment))

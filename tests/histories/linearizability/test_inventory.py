@@ -28,17 +28,20 @@ from tests.histories.linearizability.operation import Answer, Kind, Operation
 from tests.histories.linearizability.recorder import Recorder
 from tests.process_tree import ProcessTree
 from tests.service import Service, serving
+from tests.topologies.topology import seeded
 
-SAMPLE = (0, 2, 13, 14)
-"""A smallest set of seeds that covers every fault of the stores and of the workers."""
-POOLED = range(100, 120)
-"""Seeds that are tried through a pooler in transaction mode. In the last one, Postgres is silent, crashes, and does not
-answer a COMMIT."""
-SEEDS = [
-    *(("direct", seed) for seed in range(60)),
-    *(("pooled", seed) for seed in POOLED),
-]
-CASES = [pytest.param(*case, marks=() if case[1] in (*SAMPLE, POOLED[-1]) else pytest.mark.prove) for case in SEEDS]
+SEEDS = {
+    "redis-direct": range(60),
+    "redis-pooled": range(100, 120),
+    "sentinel-direct": range(200, 210),
+    "sentinel-pooled": range(300, 310),
+}
+SAMPLE = {
+    # A smallest set that covers every fault of the stores and of the workers.
+    "redis-direct": (0, 2, 13, 14),
+    # Postgres is silent, crashes, and does not answer a COMMIT.
+    "redis-pooled": (119,),
+}
 CLIENTS = 8
 WORKERS = 3
 SECONDS = 10.0
@@ -62,7 +65,7 @@ def verdicts() -> Counter[Verdict]:
     return Counter()
 
 
-@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
+@pytest.mark.parametrize(("topology", "seed"), seeded(SEEDS, SAMPLE), indirect=["topology"], scope="package")
 async def test_each_sku_is_linearizable_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,

@@ -23,16 +23,18 @@ from tests.histories.staleness.ledger import Ledger
 from tests.keep_alive import Answer, KeepAlive
 from tests.keyed import HUNG_UP
 from tests.service import Service, serving
+from tests.topologies.topology import seeded
 
-SAMPLE = (0, 2, 13, 14)
-"""A smallest set of seeds that covers every fault of the stores and of the workers."""
-POOLED = range(100, 120)
-"""Seeds that are tried through a pooler in transaction mode."""
-SEEDS = [
-    *(("direct", seed) for seed in range(40)),
-    *(("pooled", seed) for seed in POOLED),
-]
-CASES = [pytest.param(*case, marks=() if case[1] in SAMPLE else pytest.mark.prove) for case in SEEDS]
+SEEDS = {
+    "redis-direct": range(40),
+    "redis-pooled": range(100, 120),
+    "sentinel-direct": range(200, 210),
+    "sentinel-pooled": range(300, 310),
+}
+SAMPLE = {
+    # A smallest set that covers every fault of the stores and of the workers.
+    "redis-direct": (0, 2, 13, 14),
+}
 HASTY = {
     "FOURWAYS_REDIS_TIMEOUT": "0.25",
     "FOURWAYS_DATABASE_TIMEOUT": "1",
@@ -122,7 +124,7 @@ class Client:
             self._ledger.counts["written"] += 1
 
 
-@pytest.mark.parametrize(("database_url", "seed"), CASES, indirect=["database_url"])
+@pytest.mark.parametrize(("topology", "seed"), seeded(SEEDS, SAMPLE), indirect=["topology"], scope="package")
 async def test_no_read_is_older_than_a_write_answered_before_it_whatever_fails(
     stores: Stores,
     redis_wire: RedisWire,

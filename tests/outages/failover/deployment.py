@@ -16,6 +16,7 @@ from tests.histories.identity.state import State
 from tests.outages.failover.two_histories import Failover
 from tests.outages.instance import PATIENT
 from tests.service import FOURWAYS, Service, serving
+from tests.topologies.ways import Ways
 
 INSTANCES, ROWS = 3, 4
 
@@ -25,8 +26,8 @@ class Deployment:
 
     @classmethod
     @asynccontextmanager
-    async def started(cls) -> AsyncIterator["Deployment"]:
-        """Starts everything, with some rows. It ends with the block."""
+    async def started(cls, ways: Ways) -> AsyncIterator["Deployment"]:
+        """Starts everything, with some rows, and these ways to the stores. It ends with the block."""
         async with AsyncExitStack() as stack:
             stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
             url = stores.endpoints.database_url
@@ -38,11 +39,10 @@ class Deployment:
                 await sql.execute("INSERT INTO products (sku, name, price) VALUES ($1, $1, '1')", f"P{number}")
             beginning = await State.of(sql)
             await sql.close()
-            names = [await stack.enter_async_context(PostgresWire(url)) for _ in range(INSTANCES)]
+            names = [await stack.enter_async_context(ways.postgres(url)) for _ in range(INSTANCES)]
+            redis_url = (await ways.named(stores.endpoints)).redis_url
             running = await stack.enter_async_context(AsyncExitStack())
-            served = (
-                serving(stores.endpoints.redis_url, name.url, command=FOURWAYS, workers=1, **PATIENT) for name in names
-            )
+            served = (serving(redis_url, name.url, command=FOURWAYS, workers=1, **PATIENT) for name in names)
             services = await asyncio.gather(*map(running.enter_async_context, served))
             yield cls(stores, standby, names, services, beginning, running)
 
@@ -92,7 +92,7 @@ class Deployment:
         await sql.close()
         moved = time.monotonic()
         for name in randomness.sample(list(self._names), len(self._names)):
-            name.move_to(self._standby.url)
+            await name.move_to(self._standby.url)
             await asyncio.sleep(randomness.uniform(0, 0.3))
         return Failover(dead, moved, kept)
 

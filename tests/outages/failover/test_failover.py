@@ -28,22 +28,29 @@ from tests.histories.linearizability.operation import Kind
 from tests.outages.failover.clients import HOT, Clients
 from tests.outages.failover.deployment import Deployment
 from tests.outages.failover.two_histories import Failover
+from tests.topologies.topology import seeded
+from tests.topologies.ways import Ways
 
-SAMPLE = 0
-SEEDS = [pytest.param(seed, marks=() if seed == SAMPLE else pytest.mark.prove) for seed in range(20)]
+SEEDS = {
+    "redis-direct": range(20),
+    "redis-pooled": range(20, 25),
+    "sentinel-direct": range(25, 30),
+    "sentinel-pooled": range(30, 35),
+}
+SAMPLE = {"redis-direct": (0,)}
 HITS, WRITES = 100, 3
 AGAIN = 25.0
 """Seconds for which a process certainly still has the receipt of a view that Postgres had counted: see
 docs/promises.md."""
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("topology", "seed"), seeded(SEEDS, SAMPLE), indirect=["topology"], scope="package")
 async def test_nothing_lost_is_read_and_no_view_is_doubled_after_a_failover_with_loss(
-    seed: int, capsys: pytest.CaptureFixture[str]
+    ways: Ways, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     randomness = random.Random(seed)
     started = time.monotonic()
-    async with Deployment.started() as deployment:
+    async with Deployment.started(ways) as deployment:
         clients = Clients(deployment.services, sorted(deployment.beginning.rows), randomness)
         clients.rows.began_with(deployment.beginning)
         calling = time.monotonic()
