@@ -313,12 +313,13 @@ def test_the_replicas_on_a_cluster_know_its_nodes_and_the_pooler_and_no_password
         stores = {name: OF_CLUSTER[service]["environment"][name] for name in ("REDIS_URL", "DATABASE_URL")}
         nodes = read_redis_url(_by_default(stores["REDIS_URL"]), "REDIS_URL")["nodes"]
         assert {name for name, _port in nodes} <= NODES
-        address = "fourways_app:${POSTGRES_APP_PASSWORD:-fourways}@pgbouncer:6432/fourways"
+        place = "pgbouncer:6432" if service == "app" else "postgres:5432"
+        address = f"fourways_app:${{POSTGRES_APP_PASSWORD:-fourways}}@{place}/fourways"
         assert stores["DATABASE_URL"] == f"postgresql://{address}"
         assert "fourways_app:${REDIS_APP_PASSWORD:-fourways}@" in stores["REDIS_URL"]
     for secret in ("${POSTGRES_PASSWORD", "${REDIS_PASSWORD"):
         assert not [value for value in app["environment"].values() if value and secret in value]
-    assert set(app["depends_on"]) == {ONE_SHOT, "cluster"}
+    assert set(app["depends_on"]) == {ONE_SHOT, "cluster", "pgbouncer"}
 
 
 def test_each_node_of_the_cluster_keeps_its_own_data_and_says_its_own_name() -> None:
