@@ -1,4 +1,4 @@
-"""Checks of the Dockerfile and docker-compose.yml that need no Docker engine."""
+"""Checks of the Dockerfile, docker-compose.yml and docker-compose.cluster.yml that need no Docker engine."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # It has no annotations; the tests below check what it reads.
 
 from app.caching import open_redis
+from app.caching.redis_url import read_redis_url
 from app.database import Database
 from app.embedded.binaries import redis_program
 from app.grants import redis_grants
@@ -24,6 +25,9 @@ REPOSITORY = Path(__file__).parent.parent
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+ON_CLUSTER = (REPOSITORY / "docker-compose.cluster.yml").read_text()
+OF_CLUSTER: dict[str, dict[str, Any]] = yaml.safe_load(ON_CLUSTER)["services"]
+NODES = {name for name in OF_CLUSTER if name.startswith("redis-")}
 
 ONE_SHOT = "prepare"
 VARIABLES, OF_OWNER = (
@@ -142,11 +146,18 @@ def test_everything_that_is_copied_is_in_the_build_context() -> None:
 
 def test_no_package_index_is_named() -> None:
     """Whoever builds the image decides where packages come from. The only addresses are those of the services."""
-    for file in ("Dockerfile", "docker-compose.yml", ".dockerignore", "locks/runtime.txt"):
+    named = {"redis", "postgres", "pgbouncer", "localhost", *NODES}
+    for file in (
+        "Dockerfile",
+        "docker-compose.yml",
+        "docker-compose.cluster.yml",
+        ".dockerignore",
+        "locks/runtime.txt",
+    ):
         text = (REPOSITORY / file).read_text()
         assert not re.search(r"index-url|find-links|trusted-host|PIP_|UV_", text)
         hosts = set(re.findall(r"\w+://(?:[^@/\s]*@)?([\w.-]+)", text))
-        assert hosts <= {"redis", "postgres", "localhost"}
+        assert hosts <= named
 
 
 def test_every_variable_is_one_that_the_application_reads() -> None:
@@ -193,12 +204,13 @@ def test_redis_persists_its_data_and_evicts_nothing() -> None:
 
 
 def test_no_container_gains_rights_or_writes_to_its_image_or_takes_all_memory() -> None:
-    for name, service in SERVICES.items():
+    for name, service in (*SERVICES.items(), *OF_CLUSTER.items()):
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"], name
     assert not [name for name in ("app", ONE_SHOT) if "cap_add" in SERVICES[name]]
+    assert {name for name, service in OF_CLUSTER.items() if "cap_add" in service} == {"postgres", *NODES}
 
 
 def test_named_volumes_are_mounted_where_the_images_keep_their_data() -> None:
@@ -280,3 +292,50 @@ async def test_redis_starts_with_its_command_and_lets_the_user_do_what_the_servi
         finally:
             redis.terminate()
             await redis.wait()
+
+
+def test_what_a_cluster_does_not_change_is_the_same_in_both_files() -> None:
+    for name in ("postgres", ONE_SHOT, "app"):
+        one, on_cluster = ({**services[name]} for services in (SERVICES, OF_CLUSTER))
+        for service in (one, on_cluster):
+            for changed in ("depends_on", "ports", "scale"):
+                service.pop(changed, None)
+            service["environment"] = {**service["environment"], "REDIS_URL": None, "DATABASE_URL": None}
+        assert one == on_cluster, name
+
+
+def test_the_replicas_on_a_cluster_know_its_nodes_and_the_pooler_and_no_password_of_who_may_do_everything() -> None:
+    app = OF_CLUSTER["app"]
+    assert app["scale"] == 3
+    assert app["ports"] == ["${FOURWAYS_PORTS:-127.0.0.1:8000-8002}:8000"]
+    assert {name for name, service in OF_CLUSTER.items() if "ports" in service} == {"app"}
+    for service in ("app", ONE_SHOT):
+        stores = {name: OF_CLUSTER[service]["environment"][name] for name in ("REDIS_URL", "DATABASE_URL")}
+        nodes = read_redis_url(_by_default(stores["REDIS_URL"]), "REDIS_URL")["nodes"]
+        assert {name for name, _port in nodes} <= NODES
+        place = "pgbouncer:6432" if service == "app" else "postgres:5432"
+        address = f"fourways_app:${{POSTGRES_APP_PASSWORD:-fourways}}@{place}/fourways"
+        assert stores["DATABASE_URL"] == f"postgresql://{address}"
+        assert "fourways_app:${REDIS_APP_PASSWORD:-fourways}@" in stores["REDIS_URL"]
+    for secret in ("${POSTGRES_PASSWORD", "${REDIS_PASSWORD"):
+        assert not [value for value in app["environment"].values() if value and secret in value]
+    assert set(app["depends_on"]) == {ONE_SHOT, "cluster", "pgbouncer"}
+
+
+def test_each_node_of_the_cluster_keeps_its_own_data_and_says_its_own_name() -> None:
+    assert len(NODES) == 6
+    for name in NODES:
+        *own, configuration, user = OF_CLUSTER[name]["command"]
+        assert own == ["redis-server", "--cluster-announce-hostname", name]
+        assert OF_CLUSTER[name]["volumes"] == [f"{name}:/data"]
+        options = dict(line.split(" ", 1) for line in configuration.removeprefix("--").splitlines())
+        assert (options["cluster-enabled"], options["cluster-require-full-coverage"]) == ("yes", "no")
+        assert (options["appendonly"], options["maxmemory-policy"]) == ("yes", "noeviction")
+        assert options["requirepass"] == options["masterauth"] == OF_CLUSTER[name]["environment"]["REDISCLI_AUTH"]
+        words = user.removeprefix("--user ").split()
+        assert words.pop(2) == ">${REDIS_APP_PASSWORD:-fourways}"
+        assert ["ACL", "SETUSER", *words] == redis_grants("fourways_app", "${FOURWAYS_PREFIX:-}").split()
+    assert set(yaml.safe_load(ON_CLUSTER)["volumes"]) == {"postgres", *NODES}
+    assert set(OF_CLUSTER["cluster"]["depends_on"]) == NODES
+    for name in NODES:
+        assert name in OF_CLUSTER["cluster"]["command"][2]

@@ -206,7 +206,7 @@ def test_each_named_test_or_method_is_in_a_file_that_the_same_passage_links(page
 
 
 def test_pages_that_the_code_names_exist() -> None:
-    others = ("Makefile", "docker-compose.yml", ".env.example", "docs/alerts.yml")
+    others = ("Makefile", "docker-compose.yml", "docker-compose.cluster.yml", ".env.example", "docs/alerts.yml")
     for file in _sources("app", "migrations", "tests", *others):
         for name in re.findall(r"\b(?:docs/[\w/]+\.(?:md|yml)|[A-Z]{4,}\.md)\b", file.read_text()):
             assert (REPOSITORY / name).exists(), f"{file} speaks of {name}."

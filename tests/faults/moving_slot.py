@@ -26,22 +26,35 @@ class MovingSlot:
         the source has a newer epoch than the target has heard of      the target takes over, in an epoch that is older
         the source's last message: the slot is mine                    the target believes that, and drops all keys
         """
-        await eventually(self._target_is_up_to_date)
+        await self.target_knows()
         await self.target.ask("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.source.id)
         await self.source.ask("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.target.id)
+
+    async def target_knows(self) -> None:
+        """Returns when the target has heard of all epochs in which the others have taken over slots."""
+        await eventually(self._target_is_up_to_date)
 
     async def move(self, keys: Sequence[str | bytes]) -> None:
         """Moves these keys."""
         if keys:
             await self.source.ask("MIGRATE", HOST, self.target.port, "", 0, TIMEOUT, "KEYS", *keys)
 
+    async def move_all(self) -> None:
+        """Moves the rest of the keys. No key is made at the source any more."""
+        while keys := await self.keys():
+            await self.move(keys)
+
+    async def keys(self) -> list[bytes]:
+        """Returns some of the keys that have not moved yet."""
+        keys: list[bytes] = await self.source.ask("CLUSTER", "GETKEYSINSLOT", self.slot, 100)
+        return keys
+
     async def finish(self) -> None:
         """Moves the rest of the keys, and tells all primaries the new owner.
 
         They are told until all of them know it: a message of one that was not told yet may undo it.
         """
-        while keys := await self.source.ask("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
-            await self.move(keys)
+        await self.move_all()
         ignorant = [self.target, self.source, *self._others]
         while ignorant:
             for node in ignorant:

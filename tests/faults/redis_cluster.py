@@ -34,24 +34,33 @@ class RedisCluster:
     @classmethod
     @asynccontextmanager
     async def started(
-        cls, primaries: int = 3, *, replicas: int = 0, node_timeout: int = PATIENT, partitions: bool = False
+        cls,
+        primaries: int = 3,
+        *,
+        replicas: int = 0,
+        node_timeout: int = PATIENT,
+        partitions: bool = False,
+        persistent: bool = False,
     ) -> AsyncIterator[Self]:
         """Runs it until the block ends. A node that is silent for `node_timeout` milliseconds has failed. With
-        `partitions`, nodes can be cut off from the others: then this process carries their bus."""
+        `partitions`, nodes can be cut off from the others: then this process carries their bus. If it is `persistent`,
+        each node keeps its data in a file."""
         with open_directory() as directory:
             async with ClusterBus.opened() as bus:
-                cluster = cls(directory, node_timeout, bus if partitions else None)
+                cluster = cls(directory, node_timeout, bus if partitions else None, persistent=persistent)
                 try:
                     await cluster._start(primaries, replicas)
                     yield cluster
                 finally:
                     await asyncio.gather(*(node.stop() for node in cluster.nodes), return_exceptions=True)
 
-    def __init__(self, directory: Path, node_timeout: int, bus: ClusterBus | None) -> None:
+    def __init__(self, directory: Path, node_timeout: int, bus: ClusterBus | None, *, persistent: bool) -> None:
         self.nodes: list[RedisNode] = []
         """All nodes: first the primaries, then the replicas, then those that were added."""
-        self._directory, self._node_timeout, self._bus = directory, node_timeout, bus
+        self._directory, self._node_timeout, self._bus, self._persistent = directory, node_timeout, bus, persistent
         self._numbers = count()
+        self._apart: set[RedisNode] = set()
+        """The nodes that are cut off."""
         self._first_owners: dict[int, RedisNode] = {}
 
     @property
@@ -75,6 +84,14 @@ class RedisCluster:
         """Returns the replicas that were made for this primary."""
         return self._replicas[primary.id]
 
+    async def followers(self, primary: RedisNode) -> list[RedisNode]:
+        """Returns the running replicas that follow this primary now, and have all that it had at their last sync."""
+        return [
+            node
+            for node in self._running()
+            if (role := await node.ask("ROLE"))[0] == b"slave" and (role[2], role[3]) == (primary.port, b"connected")
+        ]
+
     async def moving(self, slot: int, target: RedisNode) -> MovingSlot:
         """Opens a slot for its move, which is finished by hand."""
         source = await self.owner(slot)
@@ -95,7 +112,7 @@ class RedisCluster:
                 await moving.finish()
 
     async def primaries(self) -> list[RedisNode]:
-        """Returns the running nodes that are primaries now."""
+        """Returns the running nodes that are primaries now, apart from those that are cut off."""
         return [node for node in self._running() if await _is_primary(node)]
 
     async def fail_over(self, replica: RedisNode) -> None:
@@ -154,15 +171,17 @@ class RedisCluster:
     def cut_off(self, node: RedisNode) -> None:
         """Cuts a node off from all other nodes. Clients, and its replicas' streams of changes, still reach it."""
         assert self._bus is not None, "Start it with `partitions`."
+        self._apart.add(node)
         self._bus.cut_off(node.id)
 
     def rejoin(self, node: RedisNode) -> None:
         """Ends that."""
         assert self._bus is not None, "Start it with `partitions`."
+        self._apart.discard(node)
         self._bus.rejoin(node.id)
 
     async def agreed(self) -> None:
-        """Returns when all running nodes answer, and name the same owner of each slot."""
+        """Returns when all running nodes that are not cut off answer, and name the same owner of each slot."""
 
         async def is_agreed() -> bool:
             maps = [await node.owners() for node in self._running()]
@@ -213,7 +232,8 @@ class RedisCluster:
         await self.agreed()
 
     async def _new(self) -> RedisNode:
-        node = RedisNode(self._directory / str(next(self._numbers)), self._node_timeout, self._bus)
+        directory = self._directory / str(next(self._numbers))
+        node = RedisNode(directory, self._node_timeout, self._bus, persistent=self._persistent)
         self.nodes.append(node)
         await node.start()
         return node
@@ -236,7 +256,8 @@ class RedisCluster:
             await node.ask("CONFIG", "SET", "cluster-node-timeout", milliseconds)
 
     def _running(self) -> list[RedisNode]:
-        return [node for node in self.nodes if node.is_running]
+        """The nodes that can agree."""
+        return [node for node in self.nodes if node.is_running and not node.is_paused and node not in self._apart]
 
 
 def url_of(seeds: Iterable[tuple[str, int]]) -> str:

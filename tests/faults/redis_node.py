@@ -1,7 +1,10 @@
-"""One node of a Redis Cluster: a process of the embedded Redis that keeps nothing on disk but its table of nodes."""
+"""One node of a Redis Cluster: a process of the embedded Redis. It keeps its table of nodes on disk, and its data if it
+is `persistent`."""
 
 import asyncio
 import re
+import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,9 +25,10 @@ HOST = "127.0.0.1"
 class RedisNode:
     """Runs between `start` and `stop`. Its ports are chosen at the start."""
 
-    def __init__(self, directory: Path, node_timeout: int, bus: ClusterBus | None) -> None:
+    def __init__(self, directory: Path, node_timeout: int, bus: ClusterBus | None, *, persistent: bool = False) -> None:
         self.id = ""
-        self._directory, self._node_timeout, self._bus = directory, node_timeout, bus
+        self.is_paused = False
+        self._directory, self._node_timeout, self._bus, self._persistent = directory, node_timeout, bus, persistent
 
     async def start(self) -> None:
         """Starts it as a primary without slots, which knows no other node."""
@@ -34,17 +38,25 @@ class RedisNode:
         bus_port = self.port + BUS
         self.bus_port = bus_port if self._bus is None else await self._bus.port_of(named, bus_port)
         """Where the others find its bus."""
-        self.process = await asyncio.create_subprocess_exec(
-            redis_program("server"), *self._options(), cwd=self._directory, stdout=asyncio.subprocess.DEVNULL
-        )
+        self.process = await self._spawned()
         self.redis = Redis(host=HOST, port=self.port, protocol=2, retry=Retry(NoBackoff(), 1))
         await eventually(self._answers)
         self.id = (await self.ask("CLUSTER", "MYID")).decode()
         named.set_result(self.id)
 
+    async def restart(self, *, empty: bool = False) -> None:
+        """Starts it again after its end, as what its table of nodes says: with the data that it keeps, or `empty`."""
+        if empty:
+            shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+            for file in self._directory.glob("*.aof"):
+                file.unlink()
+        self.process = await self._spawned()
+        await eventually(self._answers)
+
     async def stop(self) -> None:
         """Ends it, if it still runs."""
         await self.redis.aclose()
+        self.resume()
         if self.process.returncode is None:
             self.process.terminate()
         await asyncio.wait_for(self.process.wait(), PATIENCE)
@@ -53,6 +65,17 @@ class RedisNode:
         """Kills it (`kill -9`)."""
         self.process.kill()
         await self.process.wait()
+
+    def pause(self) -> None:
+        """Stops it (SIGSTOP): it accepts connections, and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Ends that."""
+        if self.is_paused:
+            self.process.send_signal(signal.SIGCONT)
+            self.is_paused = False
 
     @property
     def is_running(self) -> bool:
@@ -76,6 +99,11 @@ class RedisNode:
             owners.update(dict.fromkeys(range(first, last + 1), primary[2].decode()))
         return owners
 
+    async def _spawned(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            redis_program("server"), *self._options(), cwd=self._directory, stdout=asyncio.subprocess.DEVNULL
+        )
+
     def _options(self) -> list[str]:
         options = {
             "port": self.port,
@@ -87,6 +115,7 @@ class RedisNode:
             "repl-diskless-sync": "yes",
             "repl-diskless-sync-delay": 0,
             "save": "",
+            "appendonly": "yes" if self._persistent else "no",
             "hz": 100,
         }
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]

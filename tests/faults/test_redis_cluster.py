@@ -1,10 +1,12 @@
 """The cluster that tests run: its slots move, its nodes change."""
 
+import pytest
 from redis.exceptions import ResponseError
 
 from tests.eventually import eventually
 from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_node import RedisNode
+from tests.faults.resharding import reshard
 from tests.faults.slot_names import named
 
 
@@ -50,3 +52,19 @@ async def test_a_replica_takes_over_from_a_primary_that_is_cut_off() -> None:
             await servers.agreed()
         assert await servers.owner(0) is replica
         assert "MovedError" in await said(primary, "GET", named(0))
+
+
+@pytest.mark.prove
+async def test_many_slots_move_with_their_keys_and_a_node_comes_back_with_its_data_or_empty() -> None:
+    async with RedisCluster.started(2, persistent=True) as servers:
+        one, other = servers.nodes
+        for slot in range(100):
+            await one.ask("SET", named(slot), slot)
+        moved = await reshard(servers, range(100), other)
+        assert frozenset().union(*(each.slots for each in moved)) == set(range(100))
+        assert [await said(other, "GET", named(slot)) for slot in (0, 99)] == ["b'0'", "b'99'"]
+        for empty, found in ((False, "b'7'"), (True, "None")):
+            await other.kill()
+            await other.restart(empty=empty)
+            await servers.agreed()
+            assert await said(other, "GET", named(7)) == found
