@@ -13,7 +13,8 @@ is weaker. And a node that is cut off from the others, but still answers this pr
 the cluster's node timeout is over.
 
 What can go wrong: a primary is down. Then its keys are read from the database, writes of them raise `NotInvalidated`
-(write-through: `CacheUnavailable`), and all other keys are served as before. Write-behind does not take a cluster yet.
+(write-through: `CacheUnavailable`), and all other keys are served as before. Counters (`write_behind/place.py`) are in
+four shards: those of that primary accept nothing.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -36,6 +36,7 @@ class ClusterPlace:
         """Which Redis its node is. Raises CacheUnavailable if none is known."""
         node = self._node
         if node is None:
+            self._cluster.topology.failed()
             raise CacheUnavailable(f"No node is known to own slot {self._slot}.")
         return node.cache.identity
 

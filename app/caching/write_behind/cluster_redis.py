@@ -49,7 +49,7 @@ class ClusterRedis(Redis):
 
 def _key(args: tuple[Any, ...]) -> str | bytes:
     """Returns the first key of a command."""
-    place = 3 if args[0] == "EVALSHA" else args.index(b"STREAMS") + 1 if args[0] == "XREADGROUP" else 1
+    place = 3 if args[0] in ("EVALSHA", "EVAL") else args.index(b"STREAMS") + 1 if args[0] == "XREADGROUP" else 1
     key: str | bytes = args[place]
     return key
 
