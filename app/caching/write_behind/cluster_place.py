@@ -4,6 +4,7 @@ What can go wrong: no node is known to own the slot, or its node does not answer
 alone. While the slot is half moved, scripts wait for it, up to a second; totals that are cached can be read.
 """
 
+import secrets
 from collections.abc import Sequence
 
 from ..cluster import Call, Cluster
@@ -27,9 +28,9 @@ class ClusterPlace:
 
     @property
     def life(self) -> Life:
-        """The present life of its node. No total is of a life that is not known."""
-        node = self._node
-        return Life(ANY, f"{None if node is None else node.cache.identity.life} ")
+        """The present life of its node. One that is not known equals no other, and no total is of it."""
+        life = None if self._node is None else self._node.cache.identity.life
+        return Life(ANY, f"{life or secrets.token_hex(8)} ")
 
     @property
     def identity(self) -> Identity:
@@ -50,10 +51,11 @@ class ClusterPlace:
         """Returns None: it is decided where a command goes (`sending.py`), and that also looks for the new owner."""
         return None
 
-    async def totals(self, keys: Sequence[tuple[Shard, str]]) -> Sequence[bytes | None]:
+    async def totals(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Returns the cached totals of keys: a GET for each, in one write. Raises CacheUnavailable."""
         # Only while the node is believed: one that was a replica in between has the run of before until that is noted.
-        answers = await self._sending.send([Call.get(shard.total(key, ANY)) for shard, key in keys], persistent=True)
+        (shard,) = self.shards
+        answers = await self._sending.send([Call.get(shard.total(key, ANY)) for key in keys], persistent=True)
         totals, tag = [], self.life.tag.encode()
         for answer in answers:
             if isinstance(answer, CacheUnavailable):

@@ -45,5 +45,5 @@ class Place(Protocol):
     def refuses(self, *, drains: bool) -> str | None:
         """Returns why Redis is not asked, None if it is. With `drains`, one that is no longer believed is asked."""
 
-    async def totals(self, keys: Sequence[tuple[Shard, str]]) -> Sequence[bytes | None]:
-        """Returns the cached totals of keys. Raises CacheUnavailable."""
+    async def totals(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Returns the cached totals of keys of these shards. Raises CacheUnavailable."""
