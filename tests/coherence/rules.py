@@ -50,8 +50,7 @@ RULES = {
         "app/caching/cluster/sending.py",
         "if holds.holder(sent.calls[place].slot) is holder:",
         "if True:",
-        "holders/test_cluster_nodes.py::"
-        "test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_believed",
+        "holders/test_cluster_nodes.py::test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_believed",
     ),
     "values belong to an epoch": Rule(
         "app/caching/stamp.py",

@@ -90,9 +90,10 @@ class Cluster:
         to another kind."""
         return self.prefix + claimed(self.names, name, kind)
 
-    def sending(self, name: str, failed: Callable[[], None] = lambda: None) -> Sending:
-        """Returns what sends the calls of one region. `failed` is called for each call that is not answered."""
-        return Sending(self.topology, self.nodes, name, failed, self.holds)
+    def sending(self, name: str, failed: Callable[[], None] = lambda: None, *, drains: bool = False) -> Sending:
+        """Returns what sends the calls of one region. `failed` is called for each call that is not answered. With
+        `drains`, nodes are also asked that may not be written to."""
+        return Sending(self.topology, self.nodes, name, failed, self.holds, drains)
 
 
 @asynccontextmanager

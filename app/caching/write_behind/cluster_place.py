@@ -20,10 +20,12 @@ from .shard import Shard
 
 
 class ClusterPlace:
-    """The place of one shard. `redis` is the client for the whole cluster."""
+    """The place of one shard. `redis` and `draining` are clients for the whole cluster."""
 
-    def __init__(self, cluster: Cluster, shard: Shard, redis: ClusterRedis, clock: ClusterClock) -> None:
-        self.shards, self.redis, self.clock = [shard], redis, clock
+    def __init__(
+        self, cluster: Cluster, shard: Shard, redis: ClusterRedis, draining: ClusterRedis, clock: ClusterClock
+    ) -> None:
+        self.shards, self.redis, self.draining, self.clock = [shard], redis, draining, clock
         self._cluster, self._slot, self._sending = cluster, slot_of(shard.stream), cluster.sending(ASKED)
 
     @property

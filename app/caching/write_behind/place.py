@@ -27,6 +27,10 @@ class Place(Protocol):
         """The client for commands about these shards."""
 
     @property
+    def draining(self) -> Redis:
+        """The same for what is pending: it is also read and removed where nothing may be written any more."""
+
+    @property
     def clock(self) -> Clock:
         """The clock for ids, and for how old entries are."""
 

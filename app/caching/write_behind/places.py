@@ -20,5 +20,6 @@ def places(cache: Cache | Cluster, name: str, redis: Redis | None = None) -> Seq
     of_name = shards(cache.claim(name, "counters"))
     if not isinstance(cache, Cluster):
         return [RedisPlace(cache, of_name, redis or cache.redis)]
-    client, clock = ClusterRedis(cache), ClusterClock(cache.nodes)
-    return [ClusterPlace(cache, shard, client, clock) for shard in of_name]
+    client, draining = ClusterRedis(cache, drains=False), ClusterRedis(cache, drains=True)
+    clock = ClusterClock(cache.nodes)
+    return [ClusterPlace(cache, shard, client, draining, clock) for shard in of_name]

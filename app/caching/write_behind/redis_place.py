@@ -28,6 +28,11 @@ class RedisPlace:
     redis: Redis
 
     @property
+    def draining(self) -> Redis:
+        """The client for what is pending."""
+        return self.redis
+
+    @property
     def clock(self) -> RedisClock:
         """Its clock."""
         return self.cache.clock
