@@ -20,11 +20,13 @@ class Asking:
         self._cache, self._trust, self._breaker = cache, cache.trust, cache.breaker
         self._name, self._failed = name, failed
 
-    async def ask(self, call: Callable[[], Awaitable[T]], *, believed: bool = True) -> T:
+    async def ask(self, call: Callable[[], Awaitable[T]], *, believed: bool = True, drains: bool = False) -> T:
         """Returns what Redis answers. With `believed`, the answer counts only if Redis may be believed. Without it, any
-        answer counts: a relay must get through before it can grant trust."""
+        answer counts: a relay must get through before it can grant trust. Then, with `drains`, a Redis is also asked
+        that may not be written to."""
         losses = self._trust.losses
-        if self._trust.lost if believed else not self._cache.writable:
+        asked = self._cache.breaker.reachable if drains else self._cache.writable
+        if self._trust.lost if believed else not asked:
             raise CacheUnavailable(f"Redis is not asked for {self._name}: {self._trust.why}.")
         try:
             answer = await call()

@@ -6,6 +6,7 @@ What can go wrong: the keys of a script belong to several slots. Redis refuses i
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import NamedTuple, cast
 
 import hiredis
@@ -18,12 +19,14 @@ Text = str | bytes | memoryview
 
 
 class Call(NamedTuple):
-    """A command in Redis' protocol, and its slot. `source` is the script that it names by its digest."""
+    """A command in Redis' protocol, and its slot. `source` is the script that it names by its digest. A node may wait
+    for `waits` before it answers a call that is sent alone."""
 
     slot: int
     packed: bytes
     words: tuple[Word | Text, ...]
     source: Text | None = None
+    waits: timedelta = timedelta(0)
 
     @classmethod
     def of(cls, name: str, *words: Word) -> "Call":

@@ -13,7 +13,8 @@ is weaker. And a node that is cut off from the others, but still answers this pr
 the cluster's node timeout is over.
 
 What can go wrong: a primary is down. Then its keys are read from the database, writes of them raise `NotInvalidated`
-(write-through: `CacheUnavailable`), and all other keys are served as before. Write-behind does not take a cluster yet.
+(write-through: `CacheUnavailable`), and all other keys are served as before. Counters (`write_behind/place.py`) are in
+four shards: those of that primary accept nothing.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -89,9 +90,10 @@ class Cluster:
         to another kind."""
         return self.prefix + claimed(self.names, name, kind)
 
-    def sending(self, name: str, failed: Callable[[], None] = lambda: None) -> Sending:
-        """Returns what sends the calls of one region. `failed` is called for each call that is not answered."""
-        return Sending(self.topology, self.nodes, name, failed, self.holds)
+    def sending(self, name: str, failed: Callable[[], None] = lambda: None, *, drains: bool = False) -> Sending:
+        """Returns what sends the calls of one region. `failed` is called for each call that is not answered. With
+        `drains`, nodes are also asked that may not be written to."""
+        return Sending(self.topology, self.nodes, name, failed, self.holds, drains)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ None is sent again.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
@@ -17,13 +18,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 
-async def exchange(redis: Redis, commands: Sequence[bytes]) -> list[Any | ResponseError]:
+async def exchange(
+    redis: Redis, commands: Sequence[bytes], waits: timedelta = timedelta(0)
+) -> list[Any | ResponseError]:
     """Sends commands that are packed, and returns the answers in their order. An error that Redis answers to a command
-    stands in the place of its answer. They leave in one write, so no other client's connection is between them."""
+    stands in the place of its answer. They leave in one write, so no other client's connection is between them. Redis
+    may wait for `waits` before it answers."""
     pool = redis.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        async with asyncio.timeout(connection.socket_timeout):
+        async with asyncio.timeout(connection.socket_timeout + waits.total_seconds()):
             connection._writer.write(b"".join(commands))
             await connection._writer.drain()
             return await _answers(connection._get_parser(), len(commands))

@@ -18,6 +18,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ResponseError, TryAgainError
@@ -44,7 +45,7 @@ UNANSWERED = CacheUnavailable("It was not sent.")
 
 class Sending:
     """The calls of one region, `name`. `failed` is called when a node has not answered, and for each answer that is an
-    error."""
+    error. With `drains`, nodes are also asked that may not be written to."""
 
     def __init__(
         self,
@@ -53,9 +54,10 @@ class Sending:
         name: str,
         failed: Callable[[], None],
         holds: Holds | None = None,
+        drains: bool = False,
     ) -> None:
         self._topology, self._nodes, self._holds = topology, nodes, holds
-        self._name, self._failed = name, failed
+        self._name, self._failed, self._drains = name, failed, drains
 
     async def send(
         self, calls: Iterable[Call], *, believed: bool = True, persistent: bool = False
@@ -192,7 +194,8 @@ class Sending:
             #     ASKING on connection 1      its command on connection 2: MOVED to the old owner, which answers ASK
             commands = [command for each in commands for command in (ASKING, each)]
         asking = Asking(node.cache, self._name, self._failed)
-        replies = await asking.ask(lambda: exchange(node.cache.redis, commands), believed=sent.believed)
+        asked = partial(exchange, node.cache.redis, commands, sent.calls[places[0]].waits)
+        replies = await asking.ask(asked, believed=sent.believed, drains=self._drains)
         if route.asked is None:
             return replies
         # A refused ASKING is why its command was refused.

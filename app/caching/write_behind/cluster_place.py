@@ -4,6 +4,7 @@ What can go wrong: no node is known to own the slot, or its node does not answer
 alone. While the slot is half moved, scripts wait for it, up to a second; totals that are cached can be read.
 """
 
+import secrets
 from collections.abc import Sequence
 
 from ..cluster import Call, Cluster
@@ -19,23 +20,26 @@ from .shard import Shard
 
 
 class ClusterPlace:
-    """The place of one shard. `redis` is the client for the whole cluster."""
+    """The place of one shard. `redis` and `draining` are clients for the whole cluster."""
 
-    def __init__(self, cluster: Cluster, shard: Shard, redis: ClusterRedis, clock: ClusterClock) -> None:
-        self.shards, self.redis, self.clock = [shard], redis, clock
+    def __init__(
+        self, cluster: Cluster, shard: Shard, redis: ClusterRedis, draining: ClusterRedis, clock: ClusterClock
+    ) -> None:
+        self.shards, self.redis, self.draining, self.clock = [shard], redis, draining, clock
         self._cluster, self._slot, self._sending = cluster, slot_of(shard.stream), cluster.sending(ASKED)
 
     @property
     def life(self) -> Life:
-        """The present life of its node. No total is of a life that is not known."""
-        node = self._node
-        return Life(ANY, f"{None if node is None else node.cache.identity.life} ")
+        """The present life of its node. One that is not known equals no other, and no total is of it."""
+        life = None if self._node is None else self._node.cache.identity.life
+        return Life(ANY, f"{life or secrets.token_hex(8)} ")
 
     @property
     def identity(self) -> Identity:
         """Which Redis its node is. Raises CacheUnavailable if none is known."""
         node = self._node
         if node is None:
+            self._cluster.topology.failed()
             raise CacheUnavailable(f"No node is known to own slot {self._slot}.")
         return node.cache.identity
 
@@ -49,10 +53,11 @@ class ClusterPlace:
         """Returns None: it is decided where a command goes (`sending.py`), and that also looks for the new owner."""
         return None
 
-    async def totals(self, keys: Sequence[tuple[Shard, str]]) -> Sequence[bytes | None]:
+    async def totals(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Returns the cached totals of keys: a GET for each, in one write. Raises CacheUnavailable."""
         # Only while the node is believed: one that was a replica in between has the run of before until that is noted.
-        answers = await self._sending.send([Call.get(shard.total(key, ANY)) for shard, key in keys], persistent=True)
+        (shard,) = self.shards
+        answers = await self._sending.send([Call.get(shard.total(key, ANY)) for key in keys], persistent=True)
         totals, tag = [], self.life.tag.encode()
         for answer in answers:
             if isinstance(answer, CacheUnavailable):

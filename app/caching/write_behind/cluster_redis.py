@@ -4,6 +4,7 @@ What can go wrong: what a node answers as an error is raised as redis-py does, a
 `CacheUnavailable` is raised where nothing was sent, and where a repetition for a second did not help.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,17 +19,19 @@ from .scripts import ASKED, ATTEMPTS, sources
 
 
 class ClusterRedis(Redis):
-    """A client of all nodes, with a connection of each node's own pool for each command."""
+    """A client of all nodes, with a connection of each node's own pool for each command. With `drains`, nodes are also
+    asked that may not be written to."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, drains: bool) -> None:
         super().__init__()  # Its own connections are never made.
-        self._sending = cluster.sending(ASKED)
+        self._sending = cluster.sending(ASKED, drains=drains)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Sends a command, and returns its answer as redis-py does. The keys of a command share a slot."""
         # A node that has forgotten a script is sent it again at once.
         script = sources().get(args[1]) if args[0] == "EVALSHA" else None
-        call = Call(slot_of(_key(args)), packed(args), args, script)
+        waits = timedelta(milliseconds=int(args[args.index(b"BLOCK") + 1]) if b"BLOCK" in args else 0)
+        call = Call(slot_of(_key(args)), packed(args), args, script, waits)
         answer = await self._sent(call)
         if isinstance(answer, CacheUnavailable):
             error = answer.__cause__
@@ -49,7 +52,7 @@ class ClusterRedis(Redis):
 
 def _key(args: tuple[Any, ...]) -> str | bytes:
     """Returns the first key of a command."""
-    place = 3 if args[0] == "EVALSHA" else args.index(b"STREAMS") + 1 if args[0] == "XREADGROUP" else 1
+    place = 3 if args[0] in ("EVALSHA", "EVAL") else args.index(b"STREAMS") + 1 if args[0] == "XREADGROUP" else 1
     key: str | bytes = args[place]
     return key
 

@@ -23,7 +23,6 @@ from ..cluster import Cluster
 from ..observing import ObserveFlow, unobserved
 from .flushing import Flushing
 from .places import places
-from .shard import shards
 from .target import Target
 
 INTERVAL = timedelta(milliseconds=200)
@@ -46,10 +45,10 @@ class Flusher:
         interval: timedelta = INTERVAL,
         observe: ObserveFlow = unobserved,
     ) -> None:
-        where = places(cache, shards(cache.claim(name, "counters")), redis)
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._flushings = [
-            Flushing(place, target, consumer, amount=amount, interval=interval, observe=observe) for place in where
+            Flushing(place, target, consumer, amount=amount, interval=interval, observe=observe)
+            for place in places(cache, name, redis)
         ]
 
     async def __aenter__(self) -> Self:

@@ -53,7 +53,7 @@ class Flushing:
         name = "flusher" if len(place.shards) > 1 else f"flusher of {place.shards[0].stream}"
         self._repeating = Repeating(name, self._repeat, lambda: observe(Flow.FAILURES, 1))
         self._gathering = Gathering(
-            place.redis,
+            place.draining,
             place.shards,
             consumer,
             amount=amount,

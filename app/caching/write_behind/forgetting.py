@@ -23,7 +23,7 @@ class Forgetting:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._acknowledge, self._forget_totals = script(place.redis, "acknowledge"), script(place.redis, "forget")
+        self._acknowledge, self._forget_totals = script(place.draining, "acknowledge"), script(place.draining, "forget")
 
     async def forget(self, entries: Sequence[Pending]) -> list[int]:
         """Forgets entries. Returns the amount of those that were still there, for each shard that has some. Each entry

@@ -57,13 +57,12 @@ class GroupCommit:
 
     def __init__(self, places: Sequence[Place], accept: Accept, background: Background) -> None:
         self._accept, self._background = accept, background
-        self._together: dict[Shard, Sequence[Shard]] = {
-            shard: place.shards for place in places for shard in place.shards
-        }
-        """The shards of each shard's place."""
-        self._shards = list(self._together)
+        self._shards = [shard for place in places for shard in place.shards]
         self._waiting: dict[Shard, list[Addition]] = {shard: [] for shard in self._shards}
-        self._under_way: set[Shard] = set()
+        self._together = [place.shards for place in places for _shard in place.shards]
+        """For each shard, those of its place."""
+        self._under_way: set[int] = set()
+        """The numbers of the shards with a call."""
 
     def ask(
         self, key: str, amount: int, idempotency_key: str | None, *, many: bool = False
@@ -76,11 +75,11 @@ class GroupCommit:
         if not self._background.is_open:
             raise CacheUnavailable("Nothing is accepted outside of the `async with` of these counters.")
         total: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        shard = self._shards[number(key)]
-        self._waiting[shard].append(Addition(key, amount, idempotency_key, total, many))
-        if shard not in self._under_way:
-            self._under_way.update(self._together[shard])
-            self._background.start(self._drain(self._together[shard]))
+        place = number(key)
+        self._waiting[self._shards[place]].append(Addition(key, amount, idempotency_key, total, many))
+        if place not in self._under_way:
+            self._under_way.update(shard.number for shard in self._together[place])
+            self._background.start(self._drain(self._together[place]))
         return total
 
     async def ask_many(self, amounts: Mapping[str, int], idempotency_key: str | None) -> None:
@@ -121,7 +120,7 @@ class GroupCommit:
                     del self._waiting[shard][: len(batch)]
                 await self._commit(batches)
         finally:
-            self._under_way.difference_update(shards)
+            self._under_way.difference_update(shard.number for shard in shards)
 
     async def _commit(self, batches: Mapping[Shard, Sequence[Addition]]) -> None:
         answers: Mapping[Shard, Answer]

@@ -27,6 +27,10 @@ class Place(Protocol):
         """The client for commands about these shards."""
 
     @property
+    def draining(self) -> Redis:
+        """The same for what is pending: it is also read and removed where nothing may be written any more."""
+
+    @property
     def clock(self) -> Clock:
         """The clock for ids, and for how old entries are."""
 
@@ -45,5 +49,5 @@ class Place(Protocol):
     def refuses(self, *, drains: bool) -> str | None:
         """Returns why Redis is not asked, None if it is. With `drains`, one that is no longer believed is asked."""
 
-    async def totals(self, keys: Sequence[tuple[Shard, str]]) -> Sequence[bytes | None]:
-        """Returns the cached totals of keys. Raises CacheUnavailable."""
+    async def totals(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Returns the cached totals of keys of these shards. Raises CacheUnavailable."""

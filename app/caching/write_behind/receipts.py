@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ..observing import Flow, ObserveFlow
 from .batch import Batch
+from .place import Place
 from .receipt import NOWHERE, Receipt
 from .shard import Shard
 
@@ -24,17 +25,12 @@ KEPT = 16 * 1024 * 1024
 class Receipts:
     """The receipts of one process, of the batches that are not known to be in the database."""
 
-    def __init__(self, shards: Sequence[Shard], observe: ObserveFlow) -> None:
+    def __init__(self, places: Sequence[Place], observe: ObserveFlow) -> None:
         self._observe = observe
-        self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for shard in shards}
+        self._receipts: dict[Shard, dict[str, Receipt]] = {shard: {} for place in places for shard in place.shards}
         self._kept: deque[Receipt] = deque()
         """Those that still have their batch. These batches take `_bytes`."""
         self._bytes = 0
-
-    @property
-    def shards(self) -> Sequence[Shard]:
-        """The shards that they are of."""
-        return list(self._receipts)
 
     @property
     def amount(self) -> int:

@@ -65,7 +65,7 @@ class Recovery:
         observe: ObserveFlow,
     ) -> None:
         self._receipts, self._acceptance, self._load, self._observe = receipts, acceptance, load, observe
-        self._places, self._present = places, script(places[0].redis, "present")
+        self._places, self._present = places, script(places[0].draining, "present")
         self._applied: deque[tuple[float, Shard, Receipt]] = deque()
         """Those that the database has, each with the time since when that is known."""
         self._lives = [place.life for place in places]

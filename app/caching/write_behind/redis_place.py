@@ -16,7 +16,7 @@ from ..identity import Identity
 from ..words import unavailable
 from .life import Life
 from .scripts import ASKED
-from .shard import Shard
+from .shard import Shard, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class RedisPlace:
     cache: Cache
     shards: Sequence[Shard]
     redis: Redis
+
+    @property
+    def draining(self) -> Redis:
+        """The client for what is pending."""
+        return self.redis
 
     @property
     def clock(self) -> RedisClock:
@@ -52,13 +57,13 @@ class RedisPlace:
         asked = self.cache.breaker.reachable if drains else self.cache.writable
         return None if asked else f"Redis is not asked for {ASKED}: {self.cache.trust.why}"
 
-    async def totals(self, keys: Sequence[tuple[Shard, str]]) -> Sequence[bytes | None]:
+    async def totals(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Returns the cached totals of keys: one MGET. Raises CacheUnavailable."""
         if refused := self.refuses(drains=False):
             raise CacheUnavailable(f"{refused}.")
         life = self.cache.identity.life
         try:
-            totals: list[Any] = await self.redis.mget([shard.total(key, life) for shard, key in keys])
+            totals: list[Any] = await self.redis.mget([self.shards[number(key)].total(key, life) for key in keys])
         except REDIS_DOWN as error:
             raise unavailable(error, ASKED) from error
         if life != self.cache.identity.life:  # These totals are of a life that is over.

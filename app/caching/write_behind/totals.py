@@ -76,7 +76,7 @@ class Totals:
         await run(self._forget, question, self._places[shard])
 
     async def _get_all(self, place: Place, keys: Sequence[str]) -> Sequence[int | None]:
-        return [_number(total) for total in await place.totals([(self._shards[number(key)], key) for key in keys])]
+        return [_number(total) for total in await place.totals(keys)]
 
     async def _build_all(self, shard: Shard, keys: Sequence[str]) -> Sequence[int]:
         totals: dict[str, int] = {}

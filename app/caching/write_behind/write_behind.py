@@ -27,7 +27,6 @@ from .group_commit import GroupCommit
 from .places import places
 from .receipts import Receipts
 from .recovery import Recovery
-from .shard import shards
 from .target import Target
 from .totals import Total, Totals
 
@@ -40,19 +39,17 @@ class WriteBehind:
     def __init__(
         self, cache: Cache | Cluster, name: str, target: Target, *, cap: Cap = CAP, observe: ObserveFlow = unobserved
     ) -> None:
-        some = shards(cache.claim(name, "counters"))
-        where, self._observe = places(cache, some), observe
+        where, self._observe = places(cache, name), observe
         clock, self._background, self._open = BatchClock(where[0].clock), Background(), AsyncExitStack()
-        self.receipts, self._waiting, load = Receipts(some, observe), Waiting(where), clock.learning(target.load)
+        self.receipts, self._waiting, load = Receipts(where, observe), Waiting(where), clock.learning(target.load)
         self._acceptance = Acceptance(where, cap, clock, self.receipts)
         self.recovery = Recovery(where, self.receipts, self._acceptance, load, observe)
         self._additions = GroupCommit(where, self._acceptance.accept, self._background)
         self._totals = Totals(where, load, self._background)
 
     async def __aenter__(self) -> Self:
-        await self._open.enter_async_context(self.recovery.running())
-        await self._open.enter_async_context(self._background)
-        await self._open.enter_async_context(self._waiting.watched())
+        for part in (self.recovery.running(), self._background, self._waiting.watched()):
+            await self._open.enter_async_context(part)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -7,9 +7,10 @@ from functools import partial
 
 import asyncpg
 import pytest
+from redis.exceptions import RedisError
 
 from app.caching import CacheUnavailable, Flow
-from app.caching.cluster import Cluster
+from app.caching.cluster import Cluster, open_cluster
 from app.caching.write_behind import gathering
 from app.caching.write_behind.cluster_clock import ClusterClock
 from app.caching.write_behind.shard import GROUP
@@ -89,7 +90,7 @@ async def test_a_total_is_not_read_again_after_its_slot_has_gone_and_come_back(
     redis_cluster: RedisCluster, views: Counting, sql: asyncpg.Connection
 ) -> None:
     """Node A has cached a total       the slot moves to B, and the total with it
-    B accepts 5 more                   under a name with B's life, it would not touch the total of A
+    B accepts 5 more                   under a name with B's life, they would not touch the total of A
     the slot moves back to A           A's life never ended, and its total lacks the 5
     """
     first, second, _ = redis_cluster.nodes
@@ -97,12 +98,13 @@ async def test_a_total_is_not_read_again_after_its_slot_has_gone_and_come_back(
     assert await views.total(PAGE) == 1
     assert (await views.counters.get(PAGE)).cached
     await redis_cluster.move([slot(SHARD)], second)
+    await views.counters.add(PAGE, 2)  # A redirects this one. From then on, this process knows B.
     await views.counters.add(PAGE, 5)
     await redis_cluster.move([slot(SHARD)], first)
-    assert await views.total(PAGE) == 6
+    assert await views.total(PAGE) == 8
     await views.carry()
-    assert await counted(sql) == {PAGE: 6}
-    assert await views.total(PAGE) == 6
+    assert await counted(sql) == {PAGE: 8}
+    assert await views.total(PAGE) == 8
 
 
 async def test_an_addition_through_an_old_map_is_counted_once_and_in_every_total(
@@ -236,7 +238,7 @@ async def test_a_node_that_is_down_fails_only_its_own_shards(
                     await views.total(page)
             else:
                 assert await views.total(page) == 6
-        with pytest.raises(CacheUnavailable):
+        with pytest.raises((CacheUnavailable, RedisError)):
             await views.flusher.round()
         assert await counted(sql) == {page: 1 if number in its_own else 6 for number, page in PAGES.items()}
         with pytest.raises(CacheUnavailable, match=r"What is pending in views:\{[12]\} is unknown\. Redis"):
@@ -286,6 +288,39 @@ async def test_a_silent_node_delays_nothing_at_the_others(
         await asyncio.gather(*waiting)
         await views.carry()
         assert await counted(sql) == {PAGES[0]: 6, PAGES[1]: 6, PAGES[2]: 1, PAGE: 8}
+
+
+async def test_a_node_that_may_not_be_written_to_is_drained_unless_another_deployment_owns_it(
+    redis_cluster: RedisCluster, cluster: Cluster, views: Counting, sql: asyncpg.Connection
+) -> None:
+    await views.carry()
+    await add_to_all(views, 1)
+    (identity,) = {
+        node.cache.identity for node in cluster.nodes.all if node.address.port == redis_cluster.nodes[0].port
+    }
+    identity.refused, identity.ours = "another deployment owns it", False
+    with pytest.raises(CacheUnavailable, match="Nothing is flushed from this Redis: another deployment owns it"):
+        await views.flusher.round()
+    assert await counted(sql) == {page: 1 for page in PAGES.values() if page != PAGE}
+    identity.refused, identity.ours = "it was told of another epoch", True
+    for page in PAGES.values():
+        assert await succeeds(partial(views.counters.add, page, 5)) is (page != PAGE)
+    await views.carry()
+    assert await counted(sql) == {page: 1 if page == PAGE else 6 for page in PAGES.values()}
+
+
+@pytest.mark.prove
+async def test_a_flusher_may_wait_for_entries_for_longer_than_a_node_may_be_silent(
+    redis_cluster: RedisCluster, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "BLOCK", timedelta(seconds=3))
+    async with (
+        open_cluster(redis_cluster.url, timeout=timedelta(seconds=2)) as cluster,
+        counting(cluster, database) as views,
+    ):
+        await views.flusher.round()
+        await views.flusher.round()
+        assert not any(node.cache.trust.losses for node in cluster.nodes.all)
 
 
 async def test_what_one_node_has_lost_is_accepted_again_and_counted_once(
