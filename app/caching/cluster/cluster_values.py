@@ -98,8 +98,7 @@ class ClusterValues(Generic[K, V]):
         return self._cluster.place(self.name(key))
 
     async def get_all(self, keys: Sequence[K], tell: Tell = unheard) -> Sequence[Reading[V] | CacheError | None]:
-        """Returns the fresh values under some keys."""
-        # Before the GET: a retry may succeed while its answer is on its way.
+        """Returns the fresh values under some keys."""  # Debts are read before: a retry may succeed meanwhile.
         owed = [self._owed(key) for key in keys] if len(self._cluster.owed) else None
         found: dict[int, Reading[V] | CacheError | None] = {}
         verified = self._cluster.nodes.verified
