@@ -130,14 +130,14 @@ class Connections:
 
 
 def _most(settings: Settings) -> int:
-    stores = settings.redis_connections + settings.database_connections
+    stores = settings.store_connections
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(settings.connections, descriptors - SPARE - LINGERING - stores))
 
 
 def allow_descriptors(settings: Settings) -> None:
     """Raises this process's limit on file descriptors to what its connections need, as far as permitted."""
-    needed = settings.connections + SPARE + LINGERING + settings.redis_connections + settings.database_connections
+    needed = settings.connections + SPARE + LINGERING + settings.store_connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(

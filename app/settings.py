@@ -176,6 +176,12 @@ class Settings(DatabaseSettings):
             raise ValueError(f"{missing} is missing: set REDIS_URL and DATABASE_URL, or neither of them.")
         return self
 
+    @property
+    def store_connections(self) -> int:
+        """How many connections the stores may take. Of a cluster, the nodes in the URL are counted."""
+        nodes = read_redis_url(self.redis_url).get("nodes", [None]) if self.redis_url else [None]
+        return self.redis_connections * len(nodes) + self.database_connections
+
 
 S = TypeVar("S", bound=DatabaseSettings)
 
