@@ -46,11 +46,7 @@ FUNCTIONS = (
 """The functions that statements call."""
 
 COMMANDS = (
-    "asking",  # Where REDIS_URL names a cluster.
     "client|setname",  # Where REDIS_URL has a client_name.
-    "cluster|info",
-    "cluster|nodes",
-    "cluster|slots",
     "decrby",
     "del",
     "eval",
@@ -87,8 +83,11 @@ COMMANDS = (
 """The commands of the service and of its scripts. CONFIG GET is not among them: it shows passwords. Without it, it is
 unknown how often Redis syncs its file, and each pending view counts as at risk."""
 
-KEYS = ("epoch", "epoch:{*", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "views:{*")
+KEYS = ("epoch", "products:{*", "run", "stock:{*", "users:{*", "views:trial", "views:{*")
 """The names in Redis, as patterns, without the prefix."""
+
+IN_A_CLUSTER = ("asking", "cluster|info", "cluster|nodes", "cluster|slots"), ("epoch:{*",)
+"""The commands and the names that are needed besides, where REDIS_URL names a cluster."""
 
 
 def postgres_grants(role: str) -> str:
@@ -119,8 +118,9 @@ def postgres_statements(role: str) -> str:
 def redis_grants(user: str, prefix: str) -> str:
     """Returns the command that permits `user` what the service needs under `prefix`, and takes away all else. A
     password stays as it is, and a new user has none: nobody can log in as this user."""
-    patterns, commands = (f"~{prefix}{key}" for key in KEYS), (f"+{command}" for command in COMMANDS)
-    return " ".join(["ACL SETUSER", user, "on resetkeys resetchannels -@all", *patterns, *commands])
+    commands, keys = (*COMMANDS, *IN_A_CLUSTER[0]), (*KEYS, *IN_A_CLUSTER[1])
+    patterns, permitted = (f"~{prefix}{key}" for key in keys), (f"+{command}" for command in commands)
+    return " ".join(["ACL SETUSER", user, "on resetkeys resetchannels -@all", *patterns, *permitted])
 
 
 def quoted(role: str) -> str:

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 from redis.utils import str_if_bytes
 
+from .cache import Cache
 from .errors import REDIS_DOWN, CacheUnavailable
 from .scripts import script
 from .sentinel import Sentinels
@@ -119,9 +120,9 @@ async def fsync(redis: Redis) -> Fsync:
     return Fsync(str_if_bytes(policy or b"unknown"))
 
 
-async def weakest_fsync(all_redis: Sequence[Redis]) -> Fsync:
+async def weakest_fsync(caches: Sequence[Cache]) -> Fsync:
     """Returns when the one syncs that promises least. Raises CacheUnavailable if none answers."""
-    told = await asyncio.gather(*map(fsync, all_redis), return_exceptions=True)
+    told = await asyncio.gather(*(fsync(cache.redis) for cache in caches), return_exceptions=True)
     policies = [policy for policy in told if isinstance(policy, Fsync)]
     for error in told:
         if isinstance(error, BaseException) and not (policies and isinstance(error, CacheUnavailable)):

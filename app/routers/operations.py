@@ -194,7 +194,7 @@ class WriteBehindStatus(BaseModel):
 @router.get("/write-behind", summary="What waits for the database", responses=documented(503))
 async def write_behind(resources: AllResources) -> WriteBehindStatus:
     """Reports the page views that were accepted and are not in Postgres yet."""
-    policy = await weakest_fsync([cache.redis for cache in resources.cache.caches])
+    policy = await weakest_fsync(resources.cache.caches)
     backlog = await resources.page_views.backlog(policy.window)
     dead_letters = parked = None
     # The backlog is reported without Postgres, too: then it matters most.
@@ -228,8 +228,7 @@ async def metrics(resources: AllResources) -> Response:
     values: dict[str, tuple[str, float]] = {}
     # If one store is down, the other's values and the counters are still reported.
     with suppress(CacheUnavailable):
-        policy = await weakest_fsync([cache.redis for cache in resources.cache.caches])
-        backlog = await resources.page_views.backlog(policy.window)
+        backlog = await resources.page_views.backlog((await weakest_fsync(resources.cache.caches)).window)
         oldest = timedelta(0) if backlog.oldest is None else backlog.oldest
         values = {
             "views_backlog": ("Page views that were accepted and are not in Postgres yet.", backlog.amount),
