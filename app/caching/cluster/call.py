@@ -40,13 +40,12 @@ class Call(NamedTuple):
 
     @classmethod
     def gets(cls, names: Iterable[str]) -> list["Call"]:
-        """Reads the values under many names. One call is made for each hit: by `get`, it would take three times as
-        long."""
+        """Reads the values under many names. One call is made for each hit: by `get`, it would take twice as long."""
         calls: list[Call] = []
         for name in names:
             raw = name.encode()
             command = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(raw), raw)
-            calls.append(tuple.__new__(cls, (slot_of(raw), command, ("GET", name), None)))
+            calls.append(cls(slot_of(raw), command, ("GET", name)))
         return calls
 
     @classmethod
