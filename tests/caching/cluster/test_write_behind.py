@@ -73,6 +73,7 @@ async def test_additions_at_all_nodes_are_accepted_read_and_counted(
     assert (total.amount, total.cached) == (8, False)
 
 
+@pytest.mark.prove
 async def test_a_node_that_has_forgotten_the_scripts_is_sent_them_again(
     redis_cluster: RedisCluster, views: Counting, sql: asyncpg.Connection
 ) -> None:
@@ -107,6 +108,7 @@ async def test_a_total_is_not_read_again_after_its_slot_has_gone_and_come_back(
     assert await views.total(PAGE) == 8
 
 
+@pytest.mark.prove
 async def test_an_addition_through_an_old_map_is_counted_once_and_in_every_total(
     redis_cluster: RedisCluster, cluster: Cluster, views: Counting, database: Database, sql: asyncpg.Connection
 ) -> None:
@@ -148,6 +150,7 @@ async def test_an_addition_waits_for_a_half_moved_slot_and_those_to_other_shards
     assert await counted(sql) == dict.fromkeys(PAGES.values(), 6)
 
 
+@pytest.mark.prove
 async def test_a_half_moved_slot_refuses_only_its_own_additions_if_its_move_takes_long(
     redis_cluster: RedisCluster, views: Counting, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +340,7 @@ async def test_what_one_node_has_lost_is_accepted_again_and_counted_once(
     assert views.counters.receipts.amount == 0
 
 
+@pytest.mark.prove
 async def test_an_addition_whose_answer_was_lost_counts_once(
     redis_cluster: RedisCluster, database: Database, sql: asyncpg.Connection
 ) -> None:
