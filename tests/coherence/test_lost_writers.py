@@ -45,10 +45,17 @@ WRITES: dict[str, tuple[str, Write]] = {
 @pytest.mark.parametrize("moment", ["its COMMIT is not answered yet", "Redis is not told yet"])
 @pytest.mark.parametrize("what", WRITES)
 async def test_a_write_completes_although_its_caller_is_cancelled(
-    new_instance: NewInstance, ada: int, cup: str, hand: Redis, sql: asyncpg.Connection, what: str, moment: str
+    unbounded_trust: None,
+    new_instance: NewInstance,
+    ada: int,
+    cup: str,
+    hand: Redis,
+    sql: asyncpg.Connection,
+    what: str,
+    moment: str,
 ) -> None:
     """W commits, and its caller goes away (the task is cancelled)
-    W must invalidate, or fill: the relay cannot do it here
+    W must invalidate, or fill: the relay cannot do it here, nor renew trust
     """
     key, write = WRITES[what]
     assert ada == ADAS
