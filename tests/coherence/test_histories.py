@@ -162,14 +162,17 @@ async def test_a_read_on_a_promoted_standby_is_refused_before_a_poll_notices_it(
         await eventually(is_read)
 
 
-async def test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read(new_instance: NewInstance) -> None:
+async def test_rows_that_a_restored_data_directory_has_lost_are_no_longer_read(
+    new_instance: NewInstance, ways: Ways
+) -> None:
     """Postgres is stopped, and its directory copied · A commits a new row, and answers; R hits it
     Postgres is stopped, and its directory put back: its identifier, timeline and oids are the same as before
     R on A would hit the lost row
     """
     async with AsyncExitStack() as stack:
         stores = await asyncio.to_thread(lambda: stack.enter_context(Stores.started()))
-        a = await new_instance(endpoints=stores.endpoints)
+        redis_url = await stack.enter_async_context(ways.another_redis())
+        a = await new_instance(endpoints=Endpoints(redis_url, stores.endpoints.database_url))
         ada = (await a.users.create(ADA)).id
         await a_minute_passes(a, stores.endpoints)
         async with stores.putting_postgres_back():

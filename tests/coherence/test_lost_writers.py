@@ -45,14 +45,22 @@ WRITES: dict[str, tuple[str, Write]] = {
 @pytest.mark.parametrize("moment", ["its COMMIT is not answered yet", "Redis is not told yet"])
 @pytest.mark.parametrize("what", WRITES)
 async def test_a_write_completes_although_its_caller_is_cancelled(
-    new_instance: NewInstance, ada: int, cup: str, hand: Redis, sql: asyncpg.Connection, what: str, moment: str
+    unbounded_trust: None,
+    new_instance: NewInstance,
+    ada: int,
+    cup: str,
+    hand: Redis,
+    sql: asyncpg.Connection,
+    what: str,
+    moment: str,
 ) -> None:
     """W commits, and its caller goes away (the task is cancelled)
-    W must invalidate, or fill: the relay cannot do it here
+    W must invalidate, or fill: the relay cannot do it here, nor renew trust
     """
     key, write = WRITES[what]
     assert ada == ADAS
     a = await new_instance()
+    await a.believes()
     await a.resources.inventory.put("CUP", Setting(30))
 
     async def all_are_cached() -> bool:
@@ -73,7 +81,9 @@ async def test_a_write_completes_although_its_caller_is_cancelled(
         else:
             held = await stack.enter_async_context(a.postgres.holding_replies("^COMMIT"))
         client = asyncio.create_task(write(a))
-        await asyncio.wait_for(held.arrived.wait(), PATIENCE)
+        arrival = asyncio.create_task(held.arrived.wait())
+        await asyncio.wait({client, arrival}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        assert arrival.done(), client
         client.cancel()
         with pytest.raises(asyncio.CancelledError):
             await client

@@ -16,6 +16,7 @@ from .slot_map import slot_of
 
 Word = str | bytes | int | float
 Text = str | bytes | memoryview
+AT_ONCE = timedelta(0)
 
 
 class Call(NamedTuple):
@@ -26,7 +27,7 @@ class Call(NamedTuple):
     packed: bytes
     words: tuple[Word | Text, ...]
     source: Text | None = None
-    waits: timedelta = timedelta(0)
+    waits: timedelta = AT_ONCE
 
     @classmethod
     def of(cls, name: str, *words: Word) -> "Call":

@@ -69,7 +69,7 @@ class Deployment:
         self.clocks: dict[str, SteppedClock] = {}
         self._calls: Counter[str] = Counter()
         self._running = AsyncExitStack()
-        self._ways = ways
+        self.ways = ways
 
     @property
     def admin_url(self) -> str:
@@ -110,8 +110,8 @@ class Deployment:
     ) -> AsyncIterator[Instance]:
         """Runs an instance behind wires to these stores."""
         async with (
-            self._ways.redis(redis_url) as redis,
-            self._ways.postgres(database_url) as postgres,
+            self.ways.redis(redis_url) as redis,
+            self.ways.postgres(database_url) as postgres,
             AsyncExitStack() as stack,
         ):
             settings = Settings(

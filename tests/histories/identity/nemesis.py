@@ -96,6 +96,14 @@ class Nemesis:
     async def _pause(self, least: float, most: float) -> None:
         await asyncio.sleep(self._randomness.uniform(least, most))
 
+    async def _end_sessions(self, sql: asyncpg.Connection) -> None:
+        """Ends all sessions of the service on this server, and its connections: a pooler would keep those, and open
+        other sessions there."""
+        await sql.execute(TERMINATED)
+        if self._deployment.ways.topology.database == "pooled":
+            for each in self._deployment.instances.values():
+                each.postgres.cut()
+
     def _shuffled(self) -> list[Instance]:
         instances = list(self._deployment.instances.values())
         self._randomness.shuffle(instances)
@@ -250,7 +258,7 @@ class Nemesis:
         for each in some:
             await each.postgres.move_to(self._deployment.database_url)
         if self._randomness.random() < 0.5:
-            await sql.execute(TERMINATED)
+            await self._end_sessions(sql)
         await sql.close()
 
     async def _promote(self) -> None:
@@ -260,11 +268,11 @@ class Nemesis:
         sql = await asyncpg.connect(old)
         await sql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await sql.execute("SELECT pg_reload_conf()")
-        await sql.execute(TERMINATED)
+        await self._end_sessions(sql)
         await standby.catch_up(await sql.fetchval("SELECT pg_switch_wal()::text"))
         await standby.promote()
         await self._lead_to(standby.url)
-        await sql.execute(TERMINATED)
+        await self._end_sessions(sql)
         await sql.close()
 
     async def _promote_with_loss(self) -> None:
@@ -280,7 +288,7 @@ class Nemesis:
         async with self._losing(kept):
             await standby.promote()
             await self._lead_to(standby.url)
-            await sql.execute(TERMINATED)
+            await self._end_sessions(sql)
         self._crowd.views.lost(kept, await State.of(sql))
         await sql.close()
 
@@ -300,7 +308,7 @@ class Nemesis:
         name = self._deployment.database
         sql = await asyncpg.connect(self._deployment.database_url)
         await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        await sql.execute(TERMINATED)
+        await self._end_sessions(sql)
         await self._pause(0.2, 0.6)
         await sql.execute("SET default_transaction_read_only = off")
         await sql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
