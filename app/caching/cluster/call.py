@@ -16,6 +16,7 @@ from .slot_map import slot_of
 
 Word = str | bytes | int | float
 Text = str | bytes | memoryview
+AT_ONCE = timedelta(0)
 
 
 class Call(NamedTuple):
@@ -26,7 +27,7 @@ class Call(NamedTuple):
     packed: bytes
     words: tuple[Word | Text, ...]
     source: Text | None = None
-    waits: timedelta = timedelta(0)
+    waits: timedelta = AT_ONCE
 
     @classmethod
     def of(cls, name: str, *words: Word) -> "Call":
@@ -46,7 +47,7 @@ class Call(NamedTuple):
         for name in names:
             raw = name.encode()
             command = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(raw), raw)
-            calls.append(tuple.__new__(cls, (slot_of(raw), command, ("GET", name), None)))
+            calls.append(tuple.__new__(cls, (slot_of(raw), command, ("GET", name), None, AT_ONCE)))
         return calls
 
     @classmethod
