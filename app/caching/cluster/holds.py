@@ -1,8 +1,8 @@
 """Which node holds each slot, as a relay has found it: a node's answers about a slot are believed while it holds it.
 
 Two nodes may both own a slot by their own word: one that was cut off from the others, and the replica that has taken
-its place. The slot map says where calls go. Holds say whose answer counts: Postgres names the holder, and all instances
-know the same one.
+its place. The slot map says where calls go. Holds say whose answer counts: the database names the holder, and all
+instances know the same one.
 
 What can go wrong: nobody holds a slot, for up to a second after its node has died. Then its keys are read from the
 database, and all others as before.

@@ -43,8 +43,8 @@ class Nodes(Background):
     def verified(self) -> Mapping[Node, bool]:
         """Of each open node, whether hits are verified now. Read it before the question, and not with the answer:
 
-        a node is believed without news of Postgres      R asks it
-        Postgres answers: from now on hits are verified  R gets its answer, which may be older than that
+        a node is believed without news of the database      R asks it
+        The database answers: from now on hits are verified  R gets its answer, which may be older than that
         """
         return {node: node.cache.trust.verified for node in self._open.values()}
 
