@@ -212,7 +212,7 @@ class ClusterNodes:
         holders = [
             member.node
             for member in self._members.values()
-            if member.word is not None and member.word.id in self._holders and member.node in self._cluster.nodes.all
+            if member.id is not None and member.id in self._holders and member.node in self._cluster.nodes.all
         ]
         self._members = {
             node: self._members.get(node) or Member(node, self._prefix) for node in dict.fromkeys([*nodes, *holders])

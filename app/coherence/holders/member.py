@@ -28,6 +28,8 @@ class Member:
     def __init__(self, node: Node, prefix: str) -> None:
         self.node, self._prefix = node, prefix
         self.membership = Membership(node.cache, self._record("epoch"))
+        self.id: str | None = None
+        """The id of the node, once it has said it."""
         self.word: Word | None = None
         """What it said last, None if its last question has failed."""
         self.seen: Seen | None = None
@@ -59,7 +61,7 @@ class Member:
                 seen = await self.membership.probe(token, position)
             elif not word.counts and not cache.trust.lost:
                 cache.trust.lose("it is a replica" if not word.is_primary else "it is cut off from its cluster")
-        self.word, self.seen = word, seen
+        self.id, self.word, self.seen = word.id, word, seen
 
     async def _said(self) -> Word:
         return Word.read(await exchange(self.node.cache.redis, QUESTIONS))
