@@ -102,6 +102,7 @@ class Nemesis:
         await self._one_stands(replicas)
 
         async def rejoin() -> None:
+            await self._asked()  # While two nodes own the slots, each by its own word.
             await primary.ask("CONFIG", "SET", "cluster-node-timeout", HASTY)
             self._cluster.rejoin(primary)
 
