@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from .cache import Cache
-from .errors import REDIS_DOWN, CacheUnavailable
+from .errors import REDIS_DOWN, CacheUnavailable, NotAsked
 from .words import unavailable
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Asking:
         losses = self._trust.losses
         asked = self._cache.breaker.reachable if drains else self._cache.writable
         if self._trust.lost if believed else not asked:
-            raise CacheUnavailable(f"Redis is not asked for {self._name}: {self._trust.why}.")
+            raise NotAsked(f"Redis is not asked for {self._name}: {self._trust.why}.")
         try:
             answer = await call()
         except REDIS_DOWN as error:

@@ -2,6 +2,7 @@
 
 CacheError
 ├── CacheUnavailable    Redis did not answer, or answered with an error.
+│   ├── NotAsked        Nothing was sent: Redis may not be asked now.
 │   └── Outside         This process does not know whether this Redis is the one to believe.
 ├── NotInvalidated      A write is committed, but its invalidation failed. It is retried.
 ├── LoadTimeout         A load of this key took longer than a reader waits.
@@ -40,6 +41,10 @@ class CacheError(Exception):
 
 class CacheUnavailable(CacheError):
     """Redis did not answer, or answered with an error."""
+
+
+class NotAsked(CacheUnavailable):
+    """Nothing was sent: Redis may not be believed, or may not be written to, or is known not to answer."""
 
 
 class Outside(CacheUnavailable):

@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
 
 from ..asking import Asking
 from ..errors import CacheUnavailable
@@ -33,6 +33,7 @@ from .exchange import exchange
 from .holds import Holds
 from .node import Node
 from .nodes import Nodes
+from .passing import is_new, passes
 from .sent import Route, Sent, Told
 from .topology import Topology
 
@@ -88,7 +89,7 @@ class Sending:
 
         With `believed`, a node is asked only while it may be believed, and its answer counts only if it still is then.
         With `persistent`, calls are repeated for up to a second while their slot is moving or has no owner, or no
-        holder that is believed.
+        holder that is believed, or while it is not known yet what its node is.
         """
         now = asyncio.get_running_loop().time()
         until = now + PATIENCE.total_seconds() if persistent else now
@@ -144,7 +145,10 @@ class Sending:
                 replies = await self._ask(node, sent, route, places) if places else []
         except CacheUnavailable as error:
             self._topology.failed()
-            sent.told(places, None, [error] * len(places))
+            if is_new(error, self._nodes.get(route.address)) and asyncio.get_running_loop().time() < sent.until:
+                later += places  # Nothing was sent: a relay finds out what it is with its next poll.
+            else:
+                sent.told(places, None, [error] * len(places))
             if later:
                 await self._again(sent, later)
             return
@@ -165,7 +169,7 @@ class Sending:
             if (next_route := self._next(sent, place, node, route, reply)) is not None:
                 onward[next_route].append(place)
             else:
-                self._postpone(sent, place, self._said(sent, place, reply), later if _passes(reply) else None)
+                self._postpone(sent, place, self._said(sent, place, reply), later if passes(reply) else None)
         if onward or later:
             await self._all(sent, onward, later)
 
@@ -238,8 +242,3 @@ class Sending:
 
 def _is_error(reply: Any) -> bool:
     return isinstance(reply, ResponseError)
-
-
-def _passes(error: ResponseError) -> bool:
-    """Whether an error passes by itself: its slot is moving, or a replica is about to take the place of its owner."""
-    return isinstance(error, TryAgainError | ClusterDownError)

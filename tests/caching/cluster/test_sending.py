@@ -11,10 +11,12 @@ import pytest
 from redis.asyncio import Redis
 
 from app.caching import CacheUnavailable, Trust
-from app.caching.cluster import Address, Answer, Call, Cluster
+from app.caching.cluster import Address, Answer, Call, Cluster, open_cluster
+from app.caching.cluster.slot_map import SLOTS
+from app.caching.errors import NotAsked
 from app.caching.moment import Moment
 from app.caching.scripts import Script
-from tests.caching.cluster.conftest import opening, opening_through_wires
+from tests.caching.cluster.conftest import TIMEOUT, opening, opening_through_wires
 from tests.eventually import eventually
 from tests.faults.redis_cluster import RedisCluster
 from tests.faults.redis_node import RedisNode
@@ -371,3 +373,26 @@ async def test_a_node_comes_and_goes_while_calls_are_made() -> None:
 
         await eventually(all_answer)
         assert await ask(cluster, map(Call.get, names)) == [str(counted[name]).encode() for name in names]
+
+
+async def test_a_persistent_call_waits_until_a_relay_has_found_out_what_its_node_is(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X has just been opened: a slot has moved there, or it has taken the place of another node
+
+    W's revocation goes to X, of which nothing is known: nothing is sent
+    the relay's next poll finds out that X is to be believed: W need not have failed
+    """
+    monkeypatch.setattr("app.caching.cluster.sending.PATIENCE", timedelta(seconds=60))
+    async with open_cluster(redis_cluster.url, timeout=TIMEOUT, relayed=True) as cluster:
+        assert cluster.holds is not None
+        name = named(MIDDLE)
+        node = next(node for node in cluster.nodes.all if node.address == cluster.topology.map.owner(MIDDLE))
+        cluster.holds.become([node] * SLOTS)
+        (at_once,) = await ask(cluster, [Call.get(name)])
+        assert isinstance(at_once, NotAsked)
+        waiting = asyncio.create_task(ask(cluster, [Call.get(name)], persistent=True))
+        await asyncio.wait({waiting}, timeout=0.1)  # Long enough for it to fail, if it were not to wait.
+        node.cache.breaker.reachable = True
+        node.cache.trust.grant(node.cache.trust.losses, Moment.now())
+        assert await waiting == [None]
