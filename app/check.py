@@ -68,7 +68,10 @@ async def check(settings: Settings, workers: int) -> dict[str, str]:
             if health.error is None:
                 # Of several nodes, the last that lacks something is shown.
                 rooms = [await _room(redis, settings, workers) for redis, _record in redises]
-                found |= {part: max((room[part] for room in rooms if part in room), key=OK.__ne__) for part in rooms[0]}
+                found |= {
+                    part: max((room[part] for room in rooms if part in room), key=OK.__ne__)
+                    for part in (rooms[0] if rooms else ())
+                }
             found |= await _postgres(database, privileges, settings, workers)
             if found["redis"] == found["schema"] == OK:
                 epochs = Epochs(database, poller)

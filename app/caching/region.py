@@ -162,6 +162,11 @@ class Region(Background, Generic[K, V]):
         also if Redis did so but is no longer believed."""
         await self._values.revoke(key, token)
 
+    async def confirm(self, key: K, losses: object) -> None:
+        """Returns once nobody reads the old value of a committed change that was revoked when `losses` was read."""
+        if self._settled is not None and not self._values.sure(key, losses):
+            await self._settled(key)
+
     async def release(self, key: K, token: str) -> None:
         """Releases the lease of a failed load. Never raises: the lease ends by itself."""
         await self._values.release([key], token)

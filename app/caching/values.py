@@ -151,6 +151,11 @@ class Values(Generic[K, V]):
         """Makes a call about `key`, which counts only if the same Redis is believed before and after it."""
         await self._asking.tell(call)
 
+    def sure(self, key: K, losses: object) -> bool:
+        """Returns True: where another Redis was believed since a revocation, the epoch has changed, and the commit has
+        failed."""
+        return True
+
     def owe(self, key: K, version: int, invalidate: Callable[[], Awaitable[None]]) -> NotInvalidated:
         """Records a failed invalidation, which is retried where no relay is. Returns the exception to raise."""
         assert self._renewal is not None  # As the region checks when it is made.

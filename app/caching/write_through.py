@@ -75,6 +75,6 @@ class WriteThrough(Generic[K, C, V]):
                 await self._region.release(key, token)
             raise
         if revoked:  # A repeated change that was already made neither changes nor revokes anything.
-            # A Redis that restarted since may have the old value back, but that is of another run, so it is no hit.
             await self._region.fill(key, token, value, losses=losses)
+            await self._region.confirm(key, losses)
         return value

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -79,16 +79,23 @@ class Delivery:
         self.untold, self.empty = undone, not newest
         if again := {cache for cache in told if self._is_new(cache)}:
             lives = {cache: cache.identity.life for cache in again}
-            async for changes in self._outbox.kept():
-                await self._tell(changes, losses, told, only=again)
-                joined = await self._stay(joined)
+            for cache in again:
+                cache.identity.forgetful = False  # It may become so again meanwhile.
+            try:
+                async for changes in self._outbox.kept():
+                    await self._tell(changes, losses, told, only=again)
+                    joined = await self._stay(joined, told)
+            except BaseException:
+                for cache in again:
+                    cache.identity.forgetful = True
+                raise
             self._lives = {cache: life for cache, life in self._lives.items() if cache in self._succession.caches}
             self._lives |= {cache: lives[cache] for cache in again & told}
         after = 0
         while undone and not self.stopping():
             began, self.asked = Moment.now(), time.monotonic()
             if carried or after:
-                joined = await self._stay(joined)
+                joined = await self._stay(joined, told)
             async with self._outbox.taken(joined.epoch, after) as taken:
                 taken.left = await self._tell(taken.changes, losses, told)
             self._counted(len(taken.changes) - len(taken.left), 0)
@@ -113,12 +120,11 @@ class Delivery:
 
     def _is_new(self, cache: Cache) -> bool:
         """Whether a cache may lack changes that were delivered before: it has another life, or may have lost some."""
-        forgetful, cache.identity.forgetful = cache.identity.forgetful, False
-        return forgetful or self._lives.get(cache) != cache.identity.life
+        return cache.identity.forgetful or self._lives.get(cache) != cache.identity.life
 
-    async def _stay(self, joined: Joined) -> Joined:
+    async def _stay(self, joined: Joined, told: set[Cache]) -> Joined:
         """Checks the epoch again between two of many batches, because a claim that nobody refutes for `SETTLED` becomes
-        an epoch. Raises Outside.
+        an epoch. Caches that have not answered are no longer among the `told`. Raises Outside.
 
         A delivers 100,000 changes              B, on another Redis, claims, and is not refuted: Y is trusted
         A would keep trusting X, because it checked the epoch only at the beginning
@@ -126,6 +132,7 @@ class Delivery:
         again = await self._succession.join(await self._succession.look(), await self._succession.probe())
         if again.epoch.token != joined.epoch.token:
             raise Outside("Another epoch has begun.")
+        told.intersection_update(again.caches)
         return again
 
     @contextmanager
@@ -144,7 +151,7 @@ class Delivery:
         among the `told`. Raises CacheUnavailable if none is left. With `only`, other caches need not be told."""
         # Tables that are not cached need no invalidation. Per key, the newest change is enough.
         cached = {(change.resource, change.key): change for change in changes if change.resource in self._forget}
-        places = {about: self._placed(change) for about, change in cached.items()}
+        places = {about: self._placed(change, told) for about, change in cached.items()}
         if only is not None:
             cached = {about: change for about, change in cached.items() if places[about] in only}
         reached = {about: change for about, change in cached.items() if places[about] in told}
@@ -156,7 +163,7 @@ class Delivery:
         left = {about for about in cached if about not in reached} | failed.keys()
         for about in reached:
             # Changes delivered to another Redis than the one that was asked must not be marked as done.
-            cache, now = places[about], self._placed(reached[about])
+            cache, now = places[about], self._placed(reached[about], told)
             if cache is not None and (about in failed or now is not cache or losses[cache] != cache.trust.losses):
                 left.add(about)
                 told.discard(cache)
@@ -166,11 +173,11 @@ class Delivery:
             raise next(iter(failed.values()), CacheUnavailable("Redis is not believed any more."))
         return [change for change in changes if (change.resource, change.key) in left]
 
-    def _placed(self, change: Change) -> Cache | None:
+    def _placed(self, change: Change, told: Collection[Cache]) -> Cache | None:
         try:
             return self._place(change.resource, change.key)
         except ValueError:  # No cache can have such a key. `_forget_all` says so.
-            return next(iter(self._succession.caches), None)
+            return next((cache for cache in self._succession.caches if cache in told), None)
 
     async def _forget_all(self, changes: Mapping[About, Change]) -> dict[About, Exception]:
         """Invalidates each, and returns why some could not be."""

@@ -6,7 +6,7 @@
 What can go wrong: `CacheUnavailable` if none of them answers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from app.caching import Cache, Record, Seen
@@ -48,6 +48,9 @@ class Places(Protocol):
     def enter(self, epoch: Epoch, joined: Sequence[Membership]) -> Sequence[Cache]:
         """Records who holds what in `epoch`. Returns the caches that may be trusted."""
 
+    def told(self, caches: Collection[Cache]) -> None:
+        """Records that these caches were told of every change, and are trusted."""
+
     def leave(self, why: str) -> None:
         """Stops all use of them."""
 
@@ -87,6 +90,9 @@ class OneRedis:
     def enter(self, epoch: Epoch, joined: Sequence[Membership]) -> Sequence[Cache]:
         """Returns its cache."""
         return self.caches
+
+    def told(self, caches: Collection[Cache]) -> None:
+        """Does nothing: trust is all that it needs."""
 
     def leave(self, why: str) -> None:
         """Stops all use of it."""

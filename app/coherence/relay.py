@@ -101,6 +101,7 @@ class Relay:
         if not self._repeating.stopping:
             for cache in self._delivery.told:
                 cache.trust.grant(losses[cache], began)
+            self._succession.told([cache for cache in self._delivery.told if not cache.trust.lost])
         return carried
 
     def _lose(self, why: str) -> None:

@@ -140,7 +140,10 @@ class Succession:
         if look.epoch is None or (run := self._places.run(look.epoch.run)) is None:
             return False
         fits = all(seen.epoch in (None, look.epoch.token) and seen.claim is None for seen in heard.values())
-        return not fits or self._mismatch(look.epoch, look, run) is not None or look.epoch.claim is not None
+        claimed = look.epoch.claim is not None
+        # In a cluster, a claim for a node that has died is no reason to doubt the others.
+        claimed = claimed and (look.epoch.claimed_run == run or self._places.refutes(look.epoch))
+        return not fits or self._mismatch(look.epoch, look, run) is not None or claimed
 
     def _judged(self, epoch: Epoch, look: Look, heard: Heard) -> Heard:
         """Returns those that may be ours. Raises Outside if none is, or if this database is an old primary."""
@@ -221,6 +224,10 @@ class Succession:
             membership.enter(epoch.token)
         self._candidacy.end()
         return self._places.enter(epoch, joined)
+
+    def told(self, caches: Sequence[Cache]) -> None:
+        """Records that these caches were told of every change, and are trusted."""
+        self._places.told(caches)
 
     def _lose(self, why: str) -> None:
         for cache in self.caches:

@@ -48,7 +48,7 @@ RULES = {
     ),
     "a node is believed only about the slots that it holds": Rule(
         "app/caching/cluster/sending.py",
-        "if holds.holder(sent.calls[place].slot) is holder:",
+        "if holds.believes(sent.calls[place].slot, holder):",
         "if True:",
         "holders/test_cluster_nodes.py::test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_believed",
     ),

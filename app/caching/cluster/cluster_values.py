@@ -27,6 +27,7 @@ from ..scripts import source
 from ..values import FLOOR, entry
 from .call import Call, Word
 from .cluster import Cluster
+from .cluster_belief import ClusterBelief
 from .cluster_leases import ClusterLeases
 from .each_node import EachNode
 from .half_moved import invalidate_by_key, is_half_moved
@@ -35,7 +36,6 @@ from .lists import lists
 from .node import Node
 from .node_batching import NodeBatching, Tell, unheard
 from .node_stamps import NodeStamps
-from .sending import REDIRECTIONS
 from .slot_map import slot_of
 
 A = TypeVar("A")
@@ -58,11 +58,13 @@ class ClusterValues(Generic[K, V]):
         background: Background,
     ) -> None:
         self.trust, self.identity = EachNode(), cluster.identity
-        self._cluster, self._topology, self._holds = cluster, cluster.topology, cluster.holds
+        self._cluster = cluster
         self._sending = cluster.sending(name, lambda: report(Event.UNAVAILABLE))
         self._name, self._prefix, self._type, self._lifetimes = name, prefix, type_, lifetimes
         self._report, self._background = report, background
         self._stamp = NodeStamps(type_).of
+        belief = ClusterBelief(cluster, name, self._slot)
+        self.losses, self.tell, self.sure, self._at = belief.losses, belief.tell, belief.sure, belief.at
         leases = ClusterLeases(self._sending, self.names, background)
         self.claim, self.revoke = leases.claim, leases.revoke
         self.release, self.give_back = leases.release, leases.give_back
@@ -86,12 +88,6 @@ class ClusterValues(Generic[K, V]):
     ) -> NodeBatching[A, R]:
         """Combines the calls made in one tick of the event loop. A silent node delays those for its own slots."""
         return NodeBatching(call, self._background.start, told)
-
-    def losses(self, key: K) -> object:
-        """Returns a mark that changes when the trust in the node of this key is lost, or it has another node."""
-        slot = self._slot(key)
-        node, held = self._at(slot), 0 if self._holds is None else self._holds.mark(slot)
-        return object() if node is None else (node, node.cache.trust.losses, held)
 
     def place(self, key: K) -> Cache | None:
         """Returns the cache of the node that has this key, None if none is known to hold its slot."""
@@ -189,26 +185,6 @@ class ClusterValues(Generic[K, V]):
         await asyncio.gather(*map(by_key, half_moved))
         return [failed[place] for place in range(len(changes))]
 
-    async def tell(self, key: K, call: Callable[[], Awaitable[None]]) -> None:
-        """Makes a call about `key`, which counts only if the same node is believed before and after it, as `asking.py`
-        shows for one Redis. It is made again if the slot has another node meanwhile."""
-        slot = self._slot(key)
-        for _attempt in range(REDIRECTIONS):
-            node, mark = self._at(slot), 0 if self._holds is None else self._holds.mark(slot)
-            if node is None or (self._holds is not None and self._holds.holder(slot) is not node):
-                break
-            trust, identity = node.cache.trust, node.cache.identity
-            losses, life = trust.losses, identity.life
-            if not trust.lost:
-                await trust.believed()
-            await call()
-            await trust.believed()
-            if losses != trust.losses or life != identity.life:
-                raise CacheUnavailable(f"The node that has {self._name} {key} is not believed: {trust.why}.")
-            if self._at(slot) is node and (self._holds is None or self._holds.mark(slot) == mark):
-                return
-        raise CacheUnavailable(f"It is not known which node of the cluster has {self._name} {key}.")
-
     def owe(self, key: K, version: int, invalidate: Callable[[], Awaitable[None]]) -> NotInvalidated:
         """Records a failed invalidation, which is retried. Returns the exception to raise."""
         return self._cluster.owed.add(self._name, key, version, invalidate)
@@ -241,10 +217,6 @@ class ClusterValues(Generic[K, V]):
     def _owner(self, key: K) -> Node | None:
         """Returns the node that is known to own a key, None if it is not known or not open."""
         return self._at(self._slot(key))
-
-    def _at(self, slot: int) -> Node | None:
-        address = self._topology.owner(slot)
-        return None if address is None else self._cluster.nodes.get(address)
 
     def _slot(self, key: K) -> int:
         return slot_of(self.name(key))

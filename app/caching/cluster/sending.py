@@ -178,7 +178,7 @@ class Sending:
         a node that was cut off may be old."""
         held = []
         for place in places:
-            if holds.holder(sent.calls[place].slot) is holder:
+            if holds.believes(sent.calls[place].slot, holder):
                 held.append(place)
             else:
                 self._topology.failed()  # Perhaps another node owns the slot by now.

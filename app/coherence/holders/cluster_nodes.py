@@ -10,7 +10,7 @@ them has stood for `SETTLED`. All others stay as they are.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -95,8 +95,10 @@ class ClusterNodes:
                 continue
             if not member.asking.done():
                 self._late[word.id] = word
+                member.was_late()
             elif member.asking in asked:
                 self._words[word.id] = word
+                member.misses = 0
                 if member.seen is not None:
                     heard[member.membership] = member.seen
         self._heard_any = self._heard_any or bool(self._words)
@@ -132,15 +134,23 @@ class ClusterNodes:
 
     async def _change(self, epochs: Epochs, candidacy: Candidacy, epoch: Epoch) -> bool:
         """Makes one change that is due, and returns whether the epoch may have changed."""
-        if epoch.n != self._n:
-            self._n = epoch.n
+        known, self._n = self._n == epoch.n, epoch.n
+        if not known:
             candidacy.end()  # A claim that is gone was not refuted, but has become what stands now.
         candidacy.sees(candidacy.claim, epoch.claim)
         changes = self._changes(epoch.run)
         if epoch.claim is None and changes.handed is not None:
-            await epochs.hand_over(epoch, str(changes.handed))
-            return True
+            # The words must be younger than what they change:
+            #
+            #   A hears that X has given the slot to Y, and stalls      Y gets it, loses it again, and X holds it
+            #   A would hand it over to Y at once
+            if known and await epochs.hand_over(epoch, str(changes.handed)):
+                self._n += 1
+            return known
         if not changes.claims:
+            if epoch.claim is not None and changes.handed is not None and View.read(epoch.claimed_run or ""):
+                await epochs.refute(epoch)  # Its holder is back, and has given the slots away: they are handed over.
+                return True
             return False
         claimed, view = View.read(epoch.claimed_run or ""), View.read(epoch.run)
         if epoch.claim is not None and claimed is not None and view is not None:
@@ -186,6 +196,10 @@ class ClusterNodes:
             self._holds.become([None if id_ is None else holders.get(id_) for id_ in changes.believed])
         return [node.cache for node in entered.values()]
 
+    def told(self, caches: Collection[Cache]) -> None:
+        """Believes some nodes also about the slots that they have gained: they were told of every change there."""
+        self._holds.told([node for node in self._members if node.cache in caches])
+
     def leave(self, why: str) -> None:
         """Believes no node any more."""
         self._cluster.identity.refused = why
@@ -203,17 +217,14 @@ class ClusterNodes:
         return self._compared[1]
 
     async def _open(self) -> None:
-        """Opens the nodes to ask: those that own slots, and those that hold some."""
+        """Opens the nodes to ask: those that own slots, those that hold some, and those to which calls were sent."""
         owners = self._cluster.topology.map.owners
         nodes = []
         for address in owners:
             with suppress(CacheUnavailable):  # One of an impossible address must not keep the others from being asked.
                 nodes.append(await self._cluster.nodes.at(address))
-        holders = [
-            member.node
-            for member in self._members.values()
-            if member.id is not None and member.id in self._holders and member.node in self._cluster.nodes.all
-        ]
-        self._members = {
-            node: self._members.get(node) or Member(node, self._prefix) for node in dict.fromkeys([*nodes, *holders])
-        }
+        for node in self._cluster.nodes.all:
+            member = self._members.get(node)
+            node.asked = node.asked or (member is not None and member.id in self._holders)
+            nodes.append(node)
+        self._members = {node: self._members.get(node) or Member(node, self._prefix) for node in dict.fromkeys(nodes)}

@@ -18,6 +18,8 @@ from app.caching.cluster.slot_map import slot_of
 from app.coherence.holders.word import QUESTIONS, Word
 from app.coherence.membership import Membership
 
+PATIENCE = 5
+"""How many answers in a row may be late."""
 RECORD = "epoch:{{{}}}"
 """The names of records: the node has the first whose slot it owns."""
 
@@ -36,6 +38,8 @@ class Member:
         """What it was told, None if it has no record."""
         self.asking: asyncio.Task[None] | None = None
         """The question that has no answer yet."""
+        self.misses = 0
+        """How many polls in a row its answer was late for."""
         self._known: tuple[str, str | None] | None = None
 
     async def ask(self, token: str | None, position: int) -> None:
@@ -46,9 +50,14 @@ class Member:
             self.word = self.seen = None
             raise
 
+    def was_late(self) -> None:
+        """Counts an answer that was late. Readers do not wait for news of a node that always is."""
+        self.misses += 1
+        if self.misses == PATIENCE and not self.node.cache.trust.lost:
+            self.node.cache.trust.lose("it answers too slowly")
+
     async def _ask(self, token: str | None, position: int) -> None:
         cache, told, seen = self.node.cache, self.word, None
-        self.node.asked = True
         with self.node:
             word = await cache.breaker.probe(cache.redis, self._said)
             run = cache.identity.run or ""

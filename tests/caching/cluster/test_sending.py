@@ -389,6 +389,7 @@ async def test_a_persistent_call_waits_until_a_relay_has_found_out_what_its_node
         name = named(MIDDLE)
         node = next(node for node in cluster.nodes.all if node.address == cluster.topology.map.owner(MIDDLE))
         cluster.holds.become([node] * SLOTS)
+        cluster.holds.told([node])
         (at_once,) = await ask(cluster, [Call.get(name)])
         assert isinstance(at_once, NotAsked)
         waiting = asyncio.create_task(ask(cluster, [Call.get(name)], persistent=True))

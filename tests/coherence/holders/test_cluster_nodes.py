@@ -244,3 +244,26 @@ async def test_changes_for_a_dead_node_wait_and_those_behind_them_are_delivered(
     await eventually(left)
     assert [await a.name(user_id) for user_id in users.values()].count("SQL") == 2
     await a.hits(users[1], users[2])
+
+
+async def test_a_claim_whose_holder_has_given_the_slot_away_meanwhile_stands_in_nobodys_way(
+    redis_cluster: RedisCluster, new_instance: NewInstance, users: Mapping[int, int], sql: asyncpg.Connection
+) -> None:
+    """X gives a slot to Y, and hangs before it has heard of the end: B claims the slot, which Y owns, and ends
+    X goes on, and says that it has given the slot away: nobody refutes the claim for it, and nobody is to promote it
+    A would hand over neither this slot nor any other while the claim stands
+    """
+    user, target = users[0], redis_cluster.nodes[1]
+    slot = slot_of(f"users:{{{user}}}")
+    a = await new_instance()
+    await a.hits(*users.values())
+    now = await view(sql)
+    async with sql.transaction():
+        # A's polls wait for this row, or find what they have read changed.
+        await sql.execute("LOCK TABLE epochs IN ACCESS EXCLUSIVE MODE")
+        await redis_cluster.move([slot], target)
+        claimed = View([target.id if place == slot else holder for place, holder in enumerate(now.holders)], now.terms)
+        await sql.execute("UPDATE epochs SET claim = 'of B', claimed_run = $1", str(claimed))
+    await held(sql, user, target)
+    assert await sql.fetchval("SELECT claim FROM epochs ORDER BY n DESC LIMIT 1") is None
+    await a.hits(*users.values())
