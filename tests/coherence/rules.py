@@ -52,6 +52,27 @@ RULES = {
         "if True:",
         "holders/test_cluster_nodes.py::test_of_two_nodes_that_own_a_slot_only_the_one_that_postgres_names_is_believed",
     ),
+    "a node is believed about a slot that it has gained once it was told": Rule(
+        "app/caching/cluster/holds.py",
+        "return self._holders[slot] is node and slot not in self._gained",
+        "return self._holders[slot] is node",
+        "../caching/cluster/test_holds.py::"
+        "test_a_gained_slot_is_believed_only_once_its_holder_was_told_of_every_change",
+    ),
+    "who commits makes sure that the node still holds the slot": Rule(
+        REGION,
+        "if self._settled is not None and not self._values.sure(key, losses):",
+        "if False:",
+        "../caching/cluster/test_holds.py::"
+        "test_a_write_settles_unless_it_is_verified_that_its_node_still_holds_the_slot",
+    ),
+    "a claim that nobody needs is refuted": Rule(
+        "app/coherence/holders/cluster_nodes.py",
+        "await epochs.refute(epoch)",
+        "return False",
+        "holders/test_cluster_nodes.py::"
+        "test_a_claim_whose_holder_has_given_the_slot_away_meanwhile_stands_in_nobodys_way",
+    ),
     "values belong to an epoch": Rule(
         "app/caching/stamp.py",
         "whole.update(str(life).encode())",
