@@ -157,7 +157,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
-    status, kind = STATUSES[type(error)]
+    status, kind = next(STATUSES[each] for each in type(error).__mro__ if each in STATUSES)
     if status == 500:
         logger.error("%s %r: %s", request.method, request.scope["path"], error)
     if status == 503:
