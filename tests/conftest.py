@@ -31,13 +31,6 @@ from tests.home import Home
 from tests.open_directory import open_directory
 from tests.service import Service, serving
 
-LONGEST = "test_serve.py"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file comes first: at the end it would keep one process busy while the other has nothing to do."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def settled_garbage() -> Iterator[None]:
