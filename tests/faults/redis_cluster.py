@@ -127,8 +127,10 @@ class RedisCluster:
                 asked = time.monotonic()
             return await _is_primary(replica)
 
-        await eventually(is_primary)
-        await self.agreed()
+        # For twice the node timeout, nobody votes again for a replica of the same primary.
+        async with self.hasty():
+            await eventually(is_primary)
+            await self.agreed()
 
     async def replicated(self, primary: RedisNode) -> None:
         """Returns when the replicas of a primary have all that was written to it: they begin to receive changes up to a

@@ -118,6 +118,7 @@ async def test_a_half_moved_slot_answers_64_gets_right(
     assert cluster.topology.map.owner(MIDDLE) == ("127.0.0.1", redis_cluster.nodes[1].port)
 
 
+@pytest.mark.prove
 async def test_each_answered_script_is_executed_once_while_slots_move(
     redis_cluster: RedisCluster, cluster: Cluster
 ) -> None:
@@ -295,6 +296,7 @@ async def test_a_call_whose_answer_was_lost_is_not_sent_again(redis_cluster: Red
         assert await ask(cluster, [Call.get(named(MIDDLE))]) == [b"2"]
 
 
+@pytest.mark.prove
 async def test_a_promoted_replica_answers_instead_of_its_primary() -> None:
     """The old primary lives on as a replica, and answers MOVED on old connections. New ones detect that it is not what
     it was: then the call is not sent, and fails. Another primary is killed.

@@ -206,6 +206,7 @@ async def test_a_slot_that_moves_is_handed_over_at_once_and_all_others_stay_hits
     await b.hits(*users.values())
 
 
+@pytest.mark.prove
 async def test_only_what_a_dead_node_held_is_lost_and_its_replica_begins_without_it(
     redis_cluster: RedisCluster, new_instance: NewInstance, users: Mapping[int, int], sql: asyncpg.Connection
 ) -> None:
@@ -226,6 +227,7 @@ async def test_only_what_a_dead_node_held_is_lost_and_its_replica_begins_without
     assert terms[x.id] == terms[y.id] == 1
 
 
+@pytest.mark.prove
 async def test_changes_for_a_dead_node_wait_and_those_behind_them_are_delivered(
     redis_cluster: RedisCluster, new_instance: NewInstance, users: Mapping[int, int], sql: asyncpg.Connection
 ) -> None:

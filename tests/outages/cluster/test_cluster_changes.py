@@ -46,7 +46,7 @@ from polling for seconds."""
 @pytest.mark.parametrize(
     "faults",
     [
-        pytest.param(SAMPLE, id="sample"),
+        pytest.param(SAMPLE, id="sample", marks=pytest.mark.prove),
         *(pytest.param(faults, id=name, marks=pytest.mark.prove) for name, faults in ALL.items()),
     ],
 )
