@@ -118,7 +118,7 @@ def postgres_statements(role: str) -> str:
 def redis_grants(user: str, prefix: str) -> str:
     """Returns the command that permits `user` what the service needs under `prefix`, and takes away all else. A
     password stays as it is, and a new user has none: nobody can log in as this user."""
-    commands, keys = (*COMMANDS, *IN_A_CLUSTER[0]), (*KEYS, *IN_A_CLUSTER[1])
+    commands, keys = sorted((*COMMANDS, *IN_A_CLUSTER[0])), sorted((*KEYS, *IN_A_CLUSTER[1]))
     patterns, permitted = (f"~{prefix}{key}" for key in keys), (f"+{command}" for command in commands)
     return " ".join(["ACL SETUSER", user, "on resetkeys resetchannels -@all", *patterns, *permitted])
 

@@ -19,6 +19,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from app.caching import CacheError, Outcome, Reading
+from app.coherence.epochs import Look
 from app.coherence.succession import Succession
 from app.errors import DatabaseUnavailable
 from app.inventory.models import Adjustment
@@ -216,8 +217,8 @@ async def test_stale_reads_are_found_where_postgres_does_not_say_which_redis_is_
 ) -> None:
     """A invalidates on X, and its relay marks the change as told       B, which is on Y, hits the old value"""
 
-    async def unchallenged(*_: object) -> bool:
-        return True
+    async def unchallenged(_self: object, _epoch: object, look: Look) -> Look:
+        return look
 
     monkeypatch.setattr(Succession, "_mismatch", lambda *_: None)
     monkeypatch.setattr(Succession, "_unchallenged", unchallenged)
