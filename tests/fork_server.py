@@ -44,7 +44,6 @@ NOT_OURS = [
     "uvloop",
 ]
 OURS = [
-    "app.cli",
     "app.coherence.relay",
     "app.coherence.settling",
     "app.counting_files",
